@@ -1,0 +1,1 @@
+"""Treadle runs the whole life of a language model from one file."""

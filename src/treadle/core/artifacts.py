@@ -1,0 +1,192 @@
+"""An artifact: an immutable tree of files named by the BLAKE3 of its manifest.
+
+The manifest lists path, size and digest of every file, so the name does not depend on how the bytes are packed or stored. The ids of
+the documents an artifact was made from are a file of the tree (``documents.ids``), so the name covers its lineage as well.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, TypeVar
+
+from treadle.core.digest import blake3_bytes, canonical_json
+from treadle.core.errors import Corrupt, TreadleError
+
+if TYPE_CHECKING:
+    from treadle.core.store import Store
+
+MANIFEST_FORMAT = 1
+DOCUMENT_IDS = "documents.ids"
+DOCUMENT_PREFIX = "doc:"
+_ID_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """One file of an artifact: POSIX path, size in bytes, digest of its bytes."""
+
+    path: str
+    size: int
+    digest: str
+
+
+def manifest_bytes(entries: Iterable[Entry]) -> bytes:
+    """The canonical manifest whose BLAKE3 names the artifact."""
+    files = [[entry.path, entry.size, entry.digest] for entry in sorted(entries)]
+    return canonical_json({"files": files, "format": MANIFEST_FORMAT})
+
+
+def read_manifest(data: bytes) -> tuple[Entry, ...]:
+    """Entries of a manifest; ``Corrupt`` when it is none, is of another format, or names a path outside its tree."""
+    try:
+        manifest = json.loads(data)
+        if manifest["format"] != MANIFEST_FORMAT:
+            raise Corrupt(
+                f"manifest of format {manifest['format']}; this Treadle reads format {MANIFEST_FORMAT}"
+            )
+        entries = tuple(Entry(str(path), int(size), str(digest)) for path, size, digest in manifest["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"not an artifact's manifest: {error}") from None
+    for entry in entries:
+        check_path(entry.path)
+    return entries
+
+
+def check_path(path: str) -> None:
+    """Refuse a path that could leave the artifact's folder."""
+    parts = PurePosixPath(path)
+    if not path or parts.is_absolute() or ".." in parts.parts or "\\" in path or "\0" in path:
+        raise Corrupt(f"manifest names {path!r}, which is not a path inside the artifact")
+
+
+class Artifact:
+    """A lazy handle: knows its digest and its store, reads bytes only when asked, and verifies what it reads."""
+
+    kind: ClassVar[str] = "artifact"
+
+    def __init__(self, digest: str, store: Store) -> None:
+        self.digest = digest
+        self.store = store
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.digest[:11]}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Artifact) and other.digest == self.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @property
+    def pending(self) -> bool:
+        """True for the stand-in that a plan uses for an artifact that does not exist yet."""
+        return not self.digest
+
+    def entries(self) -> tuple[Entry, ...]:
+        """The files in it, by path."""
+        return self.store.entries(self.digest)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(entry.size for entry in self.entries())
+
+    def open(self, name: str) -> BinaryIO:
+        """One file, verified before the first byte is handed out; ``KeyError`` when there is no such file."""
+        return self.path(name).open("rb")
+
+    def path(self, name: str | None = None) -> Path:
+        """A verified, read-only folder with the files as they are (or one file in it), fit for mmap."""
+        folder = self.store.view(self.digest)
+        if name is None:
+            return folder
+        if all(entry.path != name for entry in self.entries()):
+            raise KeyError(f"{self!r} holds no {name!r}")
+        return folder / name
+
+    def has(self, name: str) -> bool:
+        """Whether a file of that path is in it."""
+        return any(entry.path == name for entry in self.entries())
+
+    def read_json(self, name: str) -> Any:
+        """One file parsed as JSON."""
+        return json.loads(self.path(name).read_bytes())
+
+    def document_ids(self) -> tuple[str, ...]:
+        """Sorted ids of the documents it was made from; empty when it was made from none."""
+        if not self.has(DOCUMENT_IDS):
+            return ()
+        data = self.path(DOCUMENT_IDS).read_bytes()
+        return tuple(DOCUMENT_PREFIX + data[i : i + _ID_BYTES].hex() for i in range(0, len(data), _ID_BYTES))
+
+    def document_count(self) -> int:
+        """How many documents it was made from, from the manifest alone."""
+        return sum(entry.size // _ID_BYTES for entry in self.entries() if entry.path == DOCUMENT_IDS)
+
+    def has_document(self, document: str) -> bool:
+        """Whether a document is among those it was made from, by binary search over the sorted ids."""
+        if not self.has(DOCUMENT_IDS):
+            return False
+        wanted = bytes.fromhex(document.removeprefix(DOCUMENT_PREFIX))
+        data = memoryview(self.path(DOCUMENT_IDS).read_bytes())
+        low, high = 0, len(data) // _ID_BYTES
+        while low < high:
+            middle = (low + high) // 2
+            if bytes(data[middle * _ID_BYTES : (middle + 1) * _ID_BYTES]) < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        return bytes(data[low * _ID_BYTES : (low + 1) * _ID_BYTES]) == wanted
+
+
+A = TypeVar("A", bound=Artifact)
+
+
+class Builder(Generic[A]):
+    """A folder being filled; ``commit`` turns it into an artifact, leaving the block without it throws it away."""
+
+    def __init__(self, kind: type[A], store: Store) -> None:
+        self.kind = kind
+        self.path = store.new_folder()
+        self._store = store
+        self._documents: set[str] = set()
+        self._artifact: A | None = None
+
+    def __enter__(self) -> Builder[A]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def add_documents(self, ids: Iterable[str]) -> None:
+        """Name documents that this artifact is made from."""
+        self._documents.update(ids)
+
+    def commit(self) -> A:
+        """Move the files into the store and return the handle. The folder is gone afterwards."""
+        if self._artifact is None:
+            if self._documents:
+                raw = sorted(bytes.fromhex(name.removeprefix(DOCUMENT_PREFIX)) for name in self._documents)
+                (self.path / DOCUMENT_IDS).write_bytes(b"".join(raw))
+            self._artifact = self.kind(self._store.put(self.path), self._store)
+            shutil.rmtree(self.path, ignore_errors=True)
+        return self._artifact
+
+    @property
+    def artifact(self) -> A:
+        """What ``commit`` made."""
+        if self._artifact is None:
+            raise TreadleError(f"the {self.kind.kind} was never committed")
+        return self._artifact
+
+
+def digest_of(entries: Iterable[Entry]) -> str:
+    """The digest that names a tree of these files."""
+    return blake3_bytes(manifest_bytes(entries))

@@ -1,0 +1,89 @@
+"""The project's keys: one to sign the ledger's heads, one under which people and things are named by keyed digests.
+
+They lie under ``keys/`` in the store, readable by the owner alone, and die with it. Each person gets a key of their own in the
+state, so that destroying that key makes every mention of them in the ledger unlinkable.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from blake3 import blake3
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from treadle.core.digest import keyed_digest
+from treadle.core.errors import Corrupt
+
+
+class Keys:
+    """The two secrets of a project, made on first use."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._secret = _load_or_make(folder / "project.key", lambda: secrets.token_bytes(32))
+        raw = _load_or_make(folder / "ledger.key", _new_signing_key)
+        if len(self._secret) != 32 or len(raw) != 32:
+            raise Corrupt(f"a key under {folder} has the wrong length; put it back from a backup")
+        self._signing = Ed25519PrivateKey.from_private_bytes(raw)
+
+    @property
+    def public(self) -> str:
+        """The Ed25519 public key, hexadecimal."""
+        return self._signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+
+    def sign(self, message: bytes) -> str:
+        """An Ed25519 signature, hexadecimal."""
+        return self._signing.sign(message).hex()
+
+    def signed(self, message: bytes, signature: str) -> bool:
+        """Whether the signature is this project's."""
+        return verify_signature(self.public, message, signature)
+
+    def mac(self, message: bytes) -> str:
+        """A keyed BLAKE3 over a ledger row, which tells a row that was written here from one put in by hand."""
+        key = blake3(self._secret, derive_key_context="treadle 1 ledger row").digest()
+        return blake3(message, key=key).hexdigest()
+
+    def keyed(self, kind: str, value: str) -> str:
+        """A name for a person, a document or an interaction that nobody without the key can link to it."""
+        return keyed_digest(self._secret, kind, value)
+
+
+def verify_signature(public: str, message: bytes, signature: str) -> bool:
+    """Whether ``signature`` over ``message`` was made by the holder of ``public`` (both hexadecimal)."""
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _new_signing_key() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+
+
+def _load_or_make(path: Path, make: object) -> bytes:
+    assert callable(make)
+    if not path.exists():
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(make())
+            file.flush()
+            os.fsync(descriptor)
+        try:
+            os.link(temporary, path)  # fails when another process was first; then theirs counts
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    return path.read_bytes()

@@ -1,0 +1,55 @@
+"""The Merkle tree of RFC 6962 (SHA-256), grown one leaf at a time.
+
+A frontier keeps one hash per complete subtree, so that appending costs O(log n) and the root is known at every size.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+EMPTY_ROOT = sha256(b"").digest()
+
+
+def leaf_hash(data: bytes) -> bytes:
+    """Hash of a leaf, RFC 6962 section 2.1: SHA-256(0x00 || data)."""
+    return sha256(b"\x00" + data).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """Hash of an inner node, RFC 6962 section 2.1: SHA-256(0x01 || left || right)."""
+    return sha256(b"\x01" + left + right).digest()
+
+
+class Frontier:
+    """The roots of the complete subtrees, largest first; ``size`` leaves in all."""
+
+    def __init__(self, size: int = 0, roots: list[bytes] | None = None) -> None:
+        self.size = size
+        self.roots = list(roots or [])
+
+    def append(self, leaf: bytes) -> None:
+        """Add one leaf hash."""
+        node, count = leaf, self.size
+        while count & 1:
+            node = node_hash(self.roots.pop(), node)
+            count >>= 1
+        self.roots.append(node)
+        self.size += 1
+
+    def root(self) -> bytes:
+        """The tree head over all leaves so far."""
+        if not self.roots:
+            return EMPTY_ROOT
+        node = self.roots[-1]
+        for left in reversed(self.roots[:-1]):
+            node = node_hash(left, node)
+        return node
+
+    def encode(self) -> str:
+        """As text: hexadecimal roots joined by spaces."""
+        return " ".join(root.hex() for root in self.roots)
+
+    @classmethod
+    def decode(cls, size: int, text: str) -> Frontier:
+        """The reverse of ``encode``."""
+        return cls(size, [bytes.fromhex(part) for part in text.split()])

@@ -1,0 +1,107 @@
+"""State: what changes and is never evidence. Leases of running things, cursors, small settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from typing import Any
+
+from treadle.core.database import Database
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS leases (
+    name TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL, beat REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS people (lookup TEXT PRIMARY KEY, key BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+STALE_AFTER = 60.0  # seconds without a heartbeat after which a lease on another host counts as dead
+
+
+class State:
+    """Leases, people's keys and cursors, in tables of their own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.script(_SCHEMA)
+
+    # -- leases
+
+    def take_lease(self, name: str) -> None:
+        """Say that this process works on ``name``."""
+        moment = time.time()
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
+                (name, socket.gethostname(), os.getpid(), _process_start(os.getpid()) or moment, moment),
+            )
+
+    def beat(self, name: str) -> None:
+        """Say that it is still at it."""
+        with self._database.transaction() as cursor:
+            cursor.execute("UPDATE leases SET beat = ? WHERE name = ?", (time.time(), name))
+
+    def drop_lease(self, name: str) -> None:
+        """Say that it is done."""
+        with self._database.transaction() as cursor:
+            cursor.execute("DELETE FROM leases WHERE name = ?", (name,))
+
+    def dead_leases(self, prefix: str = "") -> list[str]:
+        """Names whose holder is gone: its process has ended, or it was silent for too long on another host."""
+        rows = self._database.query(
+            "SELECT name, host, pid, started, beat FROM leases WHERE name LIKE ?", (prefix + "%",)
+        )
+        return [str(name) for name, host, pid, started, beat in rows if not _alive(host, pid, started, beat)]
+
+    # -- cursors
+
+    def get(self, name: str) -> Any:
+        """A small value kept under a name, or None."""
+        rows = self._database.query("SELECT value FROM cursors WHERE name = ?", (name,))
+        return json.loads(rows[0][0]) if rows else None
+
+    def set(self, name: str, value: Any) -> None:
+        """Keep a small JSON value under a name."""
+        with self._database.transaction() as cursor:
+            cursor.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, json.dumps(value)))
+
+    # -- people
+
+    def person_key(self, lookup: str, *, create: bool = True) -> bytes | None:
+        """The key of one person, found by a keyed digest of their name; made when there is none."""
+        rows = self._database.query("SELECT key FROM people WHERE lookup = ?", (lookup,))
+        if rows or not create:
+            return bytes(rows[0][0]) if rows else None
+        with self._database.transaction() as cursor:
+            cursor.execute("INSERT OR IGNORE INTO people VALUES (?, ?)", (lookup, os.urandom(32)))
+        return self.person_key(lookup)
+
+    def destroy_person(self, lookup: str) -> None:
+        """Forget a person's key; what was named under it can no longer be linked to them."""
+        with self._database.transaction() as cursor:
+            cursor.execute("DELETE FROM people WHERE lookup = ?", (lookup,))
+
+
+def _alive(host: str, pid: int, started: float, beat: float) -> bool:
+    if host != socket.gethostname():
+        return time.time() - beat < STALE_AFTER
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    start = _process_start(pid)  # a later process may have got the same number
+    return start is None or start == started
+
+
+def _process_start(pid: int) -> float | None:
+    """When a process started, in clock ticks since boot, where /proc tells; None otherwise."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 (a virtual file)
+            fields = file.read().rsplit(b")", 1)[1].split()
+        return -1.0 if fields[0] == b"Z" else float(fields[19])  # a zombie has ended
+    except (OSError, IndexError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""One file or folder per neighbor, found by entry point; nothing imports this package."""

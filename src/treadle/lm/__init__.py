@@ -1,0 +1,1 @@
+"""Models, tokenizers, training and the engine protocol."""

@@ -1,0 +1,105 @@
+"""The one protocol behind which every engine stands.
+
+An engine turns token ids into token ids. Chat templates, guards, keys and records are the caller's business, so that all engines
+answer alike. What an engine cannot do it refuses with ``UserError``; it never guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One prompt to continue. ``temperature`` 0 is greedy. ``stop`` strings are cut from the text by the engine."""
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    logprobs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of the answer: ``text`` is whole UTF-8, ``tokens`` counts the tokens it stands for (may be 0)."""
+
+    text: str
+    tokens: int = 0
+    finish_reason: FinishReason | None = None
+    logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Natural-log probabilities of each continuation token given what precedes it."""
+
+    logprobs: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """Log-likelihood of the whole continuation, in nats."""
+        return sum(self.logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScores:
+    """Probability per label, summing to 1."""
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """``running`` and ``queued`` in requests, ``memory_bytes`` resident in the engine's process."""
+
+    running: int = 0
+    queued: int = 0
+    memory_bytes: int = 0
+
+
+class Engine(Protocol):
+    """Opened on a release's model folder; closed once. All methods may be called concurrently from one event loop."""
+
+    name: str
+    context_length: int
+
+    @classmethod
+    async def open(
+        cls, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None
+    ) -> Engine:
+        """Load the model in ``folder`` and warm it up; ``UserError`` when the folder holds no model it can run."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """Stream the answer; the last chunk carries ``finish_reason``. Closing the iterator cancels the request."""
+        ...
+
+    async def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
+        """Score each (prompt ids, continuation ids), batched as the engine likes."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector a text."""
+        ...
+
+    async def classify(self, texts: Sequence[str]) -> list[ClassScores]:
+        """One distribution over the model's labels a text."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """What is going on, without waiting."""
+        ...
+
+    async def close(self) -> None:
+        """End the engine and its process; requests in flight finish as ``cancelled``."""
+        ...

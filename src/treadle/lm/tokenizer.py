@@ -1,0 +1,301 @@
+"""A model folder's tokenizer and chat template, without torch or transformers: the gateway imports this.
+
+Ids equal those of transformers' ``apply_chat_template``. The one difference is on purpose: a message that spells a control
+token (``<|im_end|>``) gets it as plain text, because only the template may open and close a turn.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from tokenizers import Tokenizer
+
+from treadle.core.errors import UserError
+from treadle.lm.chat_template import ChatTemplate, control_text
+from treadle.lm.incremental_decoder import IncrementalDecoder, token_bytes
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+Message = Mapping[str, Any]
+
+_MAX_TOKENIZER_BYTES = 256 << 20
+_MAX_CONFIG_BYTES = 16 << 20
+_PRIVATE_USE = range(0xF0000, 0xFFFFE)  # Unicode's supplementary private use area A
+_UNSET_LENGTH = 1 << 30  # transformers writes 1e30 for "no limit"
+
+
+class ChatTokenizer:
+    """Text and conversations to token ids and back. Immutable after ``load``; safe to share between threads."""
+
+    def __init__(
+        self, tokenizer: dict[str, Any], settings: dict[str, Any], model: dict[str, Any], *, where: Path
+    ) -> None:
+        """``tokenizer``, ``settings`` and ``model``: tokenizer.json, tokenizer_config.json and config.json, parsed."""
+        self._where = where
+        self._tokenizer = _open_tokenizer(tokenizer, where)
+        source = settings.get("chat_template")
+        self._decoder_kind = (tokenizer.get("decoder") or {}).get("type")
+        self._template = ChatTemplate(source, _special_tokens(settings), where=where) if source else None
+        self._control = _control_tokens(tokenizer, control_text(source) if source else "")
+        self._control_ids = frozenset(self._tokenizer.token_to_id(token) for token in self._control)
+        kept = [token for token in tokenizer.get("added_tokens", []) if token["content"] not in self._control]
+        self._plain = _open_tokenizer({**tokenizer, "added_tokens": kept}, where)
+        self._spelled = re.compile(
+            "|".join(map(re.escape, sorted(self._control, key=len, reverse=True))) or "(?!)"
+        )
+        self._newline = self._plain.encode("\n", add_special_tokens=False).ids
+        self.vocabulary_size = int(model.get("vocab_size") or self._tokenizer.get_vocab_size())
+        self.context_length = _context_length(model, settings)
+        self.eos_ids = self._end_ids(model, settings)
+
+    @classmethod
+    def load(cls, folder: Path) -> ChatTokenizer:
+        """Read ``tokenizer.json`` and what stands beside it; ``UserError`` when that is missing or unreadable."""
+        folder = Path(folder)
+        if not (folder / "tokenizer.json").is_file():
+            raise UserError(
+                f"{folder}: no tokenizer.json; expected a model folder as transformers' save_pretrained writes it"
+            )
+        tokenizer = _read_json(folder / "tokenizer.json", _MAX_TOKENIZER_BYTES)
+        settings = _read_json(folder / "tokenizer_config.json", _MAX_CONFIG_BYTES)
+        if (jinja := folder / "chat_template.jinja").is_file():
+            if jinja.stat().st_size > _MAX_CONFIG_BYTES:
+                raise UserError(f"{jinja}: larger than {_MAX_CONFIG_BYTES >> 20} MiB; not a chat template")
+            settings["chat_template"] = jinja.read_text(encoding="utf-8")
+        if isinstance(settings.get("chat_template"), list):  # several by name; the unnamed use is "default"
+            named = {entry["name"]: entry["template"] for entry in settings["chat_template"]}
+            settings["chat_template"] = named.get("default")
+        model = _read_json(folder / "config.json", _MAX_CONFIG_BYTES)
+        generation = _read_json(folder / "generation_config.json", _MAX_CONFIG_BYTES)
+        model["eos_token_id"] = [
+            *_id_list(model.get("eos_token_id")),
+            *_id_list(generation.get("eos_token_id")),
+        ]
+        return cls(tokenizer, settings, model, where=folder)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """False for a base model that was never taught to chat."""
+        return self._template is not None
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+        """The conversation as the template writes it, for people to read; encoding goes through ``encode_chat``."""
+        return self._require_template().render(self._checked(messages), add_generation_prompt)
+
+    def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+        """Ids of the whole conversation, ready to be continued by the assistant when ``add_generation_prompt``."""
+        marked, marks = self._marked(self._checked(messages))
+        return self._encode_marked(self._require_template().render(marked, add_generation_prompt), marks)
+
+    def encode_for_training(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """Ids, and for each whether the assistant says it: its words and the token that ends its turn.
+
+        The prompt before an answer is encoded as ``encode_chat`` encodes it for serving, the answer apart from it, so that
+        training sees the token boundary that generation will see.
+        """
+        marked, marks = self._marked(self._checked(messages))
+        template = self._require_template()
+        whole = template.render(marked, False)
+        ids: list[int] = []
+        mask: list[bool] = []
+        done = 0
+        for index in [i for i, message in enumerate(marked) if message["role"] == "assistant"]:
+            start, end = (template.render(marked[:index], True), template.render(marked[: index + 1], False))
+            if index == 0 or not (end.startswith(start) and whole.startswith(end)):
+                raise UserError(
+                    f"{self._where}: this chat template does not render a conversation turn by turn up to message {index};"
+                    " train on conversations whose only assistant message is the last, after a user's"
+                )
+            prompt = self._encode_marked(whole[done : len(start)], marks, first=not ids)
+            answer = self._encode_marked(whole[len(start) : len(end)], marks, first=False)
+            said = max(
+                (i + 1 for i, token in enumerate(answer) if token in self.eos_ids), default=len(answer)
+            )
+            ids += prompt + answer
+            mask += [False] * len(prompt) + [i < said for i in range(len(answer))]
+            done = len(end)
+        rest = self._encode_marked(whole[done:], marks, first=not ids)
+        return ids + rest, mask + [False] * len(rest)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text: no token is added, and spelled control tokens are plain text too."""
+        return list(self._plain.encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """``encode`` for many texts, in parallel where the machine has cores to spare."""
+        return [list(e.ids) for e in self._plain.encode_batch(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Text of ids; bytes that are not UTF-8 become U+FFFD, ids outside the vocabulary nothing."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+    def decoder(self) -> IncrementalDecoder:
+        """A fresh decoder for one stream of ids."""
+        return IncrementalDecoder(self._tokenizer, self._byte_table)
+
+    def token_id(self, token: str) -> int | None:
+        """The id of one vocabulary entry, spelled as the vocabulary spells it."""
+        return cast("int | None", self._tokenizer.token_to_id(token))
+
+    @cached_property
+    def _byte_table(self) -> list[bytes] | None:
+        return token_bytes(self._tokenizer, self._decoder_kind)
+
+    def _require_template(self) -> ChatTemplate:
+        if self._template is None:
+            raise UserError(
+                f"{self._where}: the model has no chat template; choose an instruction-tuned model for task: chat"
+            )
+        return self._template
+
+    def _checked(self, messages: Sequence[Message]) -> list[Message]:
+        if not messages:
+            raise UserError("messages: expected at least one message, got none")
+        for index, message in enumerate(messages):
+            if message.get("role") not in ROLES:
+                raise UserError(
+                    f"messages[{index}].role: expected one of {', '.join(ROLES)}; got {message.get('role')!r}"
+                )
+            if not isinstance(message.get("content"), str):
+                raise UserError(
+                    f"messages[{index}].content: expected text, got {type(message.get('content')).__name__}"
+                )
+        return list(messages)
+
+    def _marked(self, messages: list[Message]) -> tuple[list[Message], tuple[str, str] | None]:
+        """Messages with every spelled control token between two characters that occur nowhere else, and these two."""
+        strings = list(_strings(messages))
+        if not any(self._spelled.search(text) for text in strings):
+            return messages, None
+        taken = set("".join(strings))
+        free = (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
+        before, after = next(free), next(free)
+        return _map_strings(messages, lambda text: self._spelled.sub(rf"{before}\g<0>{after}", text)), (
+            before,
+            after,
+        )
+
+    def _encode_marked(self, text: str, marks: tuple[str, str] | None, *, first: bool = True) -> list[int]:
+        if marks is None:
+            return self._encode_piece(self._tokenizer, text, first=first)
+        before, after = marks
+        ids: list[int] = []
+        # A template that cuts strings can part two marks: a lone one is dropped, yet still keeps its sides from joining.
+        for position, piece in enumerate(
+            re.split(f"{before}({self._spelled.pattern}){after}|[{before}{after}]", text)
+        ):
+            if not piece:
+                continue
+            plain = position % 2 == 1
+            more = self._encode_piece(
+                self._plain if plain else self._tokenizer, piece, first=first and not ids
+            )
+            if plain and not self._control_ids.isdisjoint(more):
+                raise UserError(
+                    f"{self._where}: cannot write {piece!r} as plain text with this tokenizer; leave it out"
+                )
+            ids += more
+        return ids
+
+    def _encode_piece(self, tokenizer: Tokenizer, text: str, *, first: bool) -> list[int]:
+        """Encode what stands in the middle of a text: behind a newline, so that SentencePiece adds no leading space."""
+        if not text:
+            return []
+        if not first:
+            ids = tokenizer.encode("\n" + text, add_special_tokens=False).ids
+            if ids[: len(self._newline)] == self._newline:
+                return list(ids[len(self._newline) :])
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _end_ids(self, model: dict[str, Any], settings: dict[str, Any]) -> frozenset[int]:
+        ids = set(_id_list(model.get("eos_token_id")))
+        token = _special_tokens(settings).get("eos_token")
+        if token is not None and (known := self._tokenizer.token_to_id(token)) is not None:
+            ids.add(known)
+        return frozenset(ids)
+
+
+def _open_tokenizer(data: dict[str, Any], where: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_str(json.dumps(data, ensure_ascii=False))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise UserError(
+            f"{where / 'tokenizer.json'}: not a tokenizer ({error}); copy it again from the model"
+        ) from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _control_tokens(tokenizer: dict[str, Any], template_text: str) -> frozenset[str]:
+    """Special tokens, and those added tokens that the template itself writes (``<think>`` is often not special)."""
+    return frozenset(
+        token["content"]
+        for token in tokenizer.get("added_tokens", [])
+        if token["content"] and (token.get("special") or token["content"] in template_text)
+    )
+
+
+def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:
+    """``bos_token`` and the like as text; transformers writes either text or an object with ``content``."""
+    found: dict[str, str] = {}
+    for key, value in settings.items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if key.endswith("_token") and isinstance(text, str):
+            found[key] = text
+    return found
+
+
+def _context_length(model: dict[str, Any], settings: dict[str, Any]) -> int:
+    """In tokens; 0 where nothing says."""
+    sizes = (model.get("max_position_embeddings"), model.get("n_positions"), settings.get("model_max_length"))
+    return next((int(size) for size in sizes if size and size < _UNSET_LENGTH), 0)
+
+
+def _id_list(value: Any) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [int(v) for v in values if isinstance(v, int)]
+
+
+def _read_json(path: Path, limit: int) -> dict[str, Any]:
+    """A JSON object from a file of at most ``limit`` bytes; an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > limit:
+        raise UserError(
+            f"{path}: {path.stat().st_size} bytes, expected at most {limit}; not a tokenizer's file"
+        )
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); copy it again from the model") from None
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{path}: expected a JSON object, got {type(value).__name__}; copy it again from the model"
+        )
+    return value
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+def _map_strings(value: Any, change: Any) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _map_strings(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map_strings(item, change) for item in value]
+    return value

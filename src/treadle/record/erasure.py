@@ -1,0 +1,78 @@
+"""Erasure: a person's documents leave every artifact, and the list that keeps them out is an input of every collection.
+
+The list holds keyed digests only. An erasure is ``requested`` (the list grows), then ``done`` (rebuilt without the person, old objects
+deleted); a request that was interrupted stands until it is done.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from treadle.core.artifacts import Artifact, Builder
+from treadle.core.ledger import Fact, Ledger
+from treadle.core.store import Store
+
+FORMAT = 1
+
+
+class SuppressionList(Artifact):
+    """``entries.json``: keyed digests of what may not be collected, with how many words each stands for."""
+
+    kind: ClassVar[str] = "suppression"
+
+    def suppressed(self) -> dict[str, int]:
+        """Number of words by keyed digest."""
+        return {str(key): int(value) for key, value in self.read_json("entries.json")["entries"].items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """One request: whom (by a keyed digest under a key that the erasure destroys), how far it is."""
+
+    request: str
+    subject: str
+    phase: str
+    suppression: str
+    time: str
+
+
+class Erasures:
+    """Records erasures and finds the list in force."""
+
+    def __init__(self, ledger: Ledger, store: Store) -> None:
+        self._ledger = ledger
+        self._store = store
+
+    def suppression(self) -> SuppressionList | None:
+        """The list in force; None before the first erasure."""
+        row = self._ledger.last("erasure")
+        return SuppressionList(row.body["suppression"], self._store) if row else None
+
+    def extend(self, entries: dict[str, int]) -> SuppressionList:
+        """A list with these entries as well; not in force before a row names it."""
+        present = self.suppression()
+        merged = {**(present.suppressed() if present else {}), **entries}
+        with Builder(SuppressionList, self._store) as builder:
+            data = json.dumps({"format": FORMAT, "entries": dict(sorted(merged.items()))}, indent=1)
+            (builder.path / "entries.json").write_text(data)
+            return builder.commit()
+
+    def record(self, request: str, subject: str, phase: str, suppression: str, **facts: Any) -> None:
+        """Write a phase down; it survives a loss of power once this returns."""
+        body = {"request": request, "subject": subject, "phase": phase, "suppression": suppression, "objects": []}
+        self._ledger.append(Fact("erasure", body | facts), sync=True)
+
+    def open(self) -> list[Erasure]:
+        """Requests that are not done yet."""
+        standing: dict[str, Erasure] = {}
+        for row in self._ledger.rows("erasure"):
+            body = row.body
+            if body["phase"] == "done":
+                standing.pop(body["request"], None)
+            else:
+                standing[body["request"]] = Erasure(
+                    body["request"], body["subject"], body["phase"], body["suppression"], row.time
+                )
+        return list(standing.values())

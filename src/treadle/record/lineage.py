@@ -1,0 +1,227 @@
+"""Lineage: the walk over the graph of everything recorded, from an answer to its documents and from a document to its answers.
+
+Three roles that are never mixed: ``made_by`` (exact: what it was built from, by digest), ``given`` (exact: context that was sent with
+the request) and ``similar`` (likeness, not cause; added by whoever can compare texts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from treadle.core.artifacts import Artifact
+from treadle.core.errors import Corrupt
+from treadle.core.workspace import Workspace
+from treadle.record.release import Release
+from treadle.record.version import Versions
+
+Role = Literal["made_by", "given", "similar"]
+Label = Callable[[list[str]], dict[str, str]]
+
+HOLDING_DOCUMENTS = ("corpus", "dataset", "model", "release")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A thing on the way: its id, its kind (one of the design's nouns), and a name for people."""
+
+    id: str
+    kind: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """``source`` came about through ``target`` in this role."""
+
+    source: str
+    target: str
+    role: Role
+
+
+@dataclass
+class Graph:
+    """What a walk found. ``truncated`` counts by kind what the limit cut off."""
+
+    root: str
+    nodes: dict[str, Node] = field(default_factory=dict)
+    edges: list[Edge] = field(default_factory=list)
+    truncated: dict[str, int] = field(default_factory=dict)
+    verified: bool = True
+
+    def add(self, identifier: str, kind: str, label: str) -> None:
+        """Put a node in, once."""
+        self.nodes.setdefault(identifier, Node(identifier, kind, label))
+
+    def link(self, source: str, target: str, role: Role = "made_by") -> None:
+        """Put an edge in, once."""
+        edge = Edge(source, target, role)
+        if edge not in self.edges:
+            self.edges.append(edge)
+
+    def public(self) -> dict[str, Any]:
+        """The shape that ``treadle lineage --json`` promises."""
+        return {
+            "root": self.root,
+            "nodes": [{"id": node.id, "kind": node.kind, "label": node.label} for node in self.nodes.values()],
+            "edges": [{"from": edge.source, "to": edge.target, "role": edge.role} for edge in self.edges],
+            "truncated": self.truncated,
+            "verified": self.verified,
+        }
+
+
+class Lineage:
+    """Walks up and down. ``label`` names documents for people; ``limit`` bounds nodes per kind (0: no bound)."""
+
+    def __init__(self, workspace: Workspace, versions: Versions, label: Label, limit: int) -> None:
+        self._workspace = workspace
+        self._versions = versions
+        self._label = label
+        self._limit = limit
+
+    # -- up
+
+    def of_interaction(self, row: dict[str, Any]) -> Graph:
+        """From an answer: the release that gave it, its model, dataset and documents; and what was sent with it."""
+        graph = Graph(row["id"])
+        graph.add(row["id"], "interaction", row["id"])
+        self._given(graph, row)
+        self._release(graph, row["release"], above=row["id"])
+        return graph
+
+    def of_artifact(self, digest: str, kind: str) -> Graph:
+        """From a release, a model, a dataset or any other artifact, to what it was made of."""
+        graph = Graph(digest)
+        if kind == "release":
+            self._release(graph, digest, above=None)
+        elif kind == "model":
+            self._model(graph, digest, above=None)
+        else:
+            self._holder(graph, digest, kind, above=None, documents=True)
+        return graph
+
+    def _given(self, graph: Graph, row: dict[str, Any]) -> None:
+        for index, piece in enumerate(row.get("given") or ()):
+            identifier = piece.get("document") or piece["digest"]
+            kind = "document" if piece.get("document") else "context"
+            graph.add(identifier, kind, piece.get("title") or f"context {index + 1}")
+            graph.link(row["id"], identifier, "given")
+
+    def _release(self, graph: Graph, digest: str, above: str | None) -> None:
+        release = Release(digest, self._workspace.store)
+        spec = self._read(graph, digest, lambda: (release.path(), release.read())[1])
+        graph.add(digest, "release", "release " + digest[3:11] if spec else "release (erased)")
+        if above:
+            graph.link(above, digest)
+        if spec:
+            self._model(graph, spec.model, above=digest, dataset=spec.dataset)
+
+    def _model(self, graph: Graph, digest: str, above: str | None, dataset: str | None = None) -> None:
+        self._holder(graph, digest, "model", above, documents=True)
+        producer = self._workspace.runs.producer(digest)
+        dataset = dataset or (producer.inputs.get("dataset") if producer else None)
+        if dataset:
+            self._holder(graph, dataset, "dataset", above=digest, documents=False)
+
+    def _holder(self, graph: Graph, digest: str, kind: str, above: str | None, *, documents: bool) -> None:
+        """An artifact and, where asked, the documents it was made from."""
+        graph.add(digest, kind, self._name(digest, kind))
+        if above:
+            graph.link(above, digest)
+        artifact = Artifact(digest, self._workspace.store)
+        ids = self._read(graph, digest, lambda: (artifact.path(), artifact.document_ids())[1])
+        if documents and ids:
+            shown = self._cut(graph, "document", ids)
+            names = self._label(list(shown))
+            for identifier in shown:
+                graph.add(identifier, "document", names.get(identifier, identifier))
+                graph.link(digest, identifier)
+
+    # -- down
+
+    def of_document(self, document: str) -> Graph:
+        """From a document: every artifact that holds it, and every answer those models gave."""
+        graph = Graph(document)
+        graph.add(document, "document", self._label([document]).get(document, document))
+        releases = set()
+        for digest, kind in self._holders():
+            artifact = Artifact(digest, self._workspace.store)
+            if self._workspace.store.has(digest) and artifact.has_document(document):
+                graph.add(digest, kind, self._name(digest, kind))
+                graph.link(digest, document)
+                if kind == "release":
+                    releases.add(digest)
+        self._interactions(graph, document, releases)
+        return graph
+
+    def below_artifact(self, digest: str, kind: str) -> Graph:
+        """From an artifact: what runs made of it, and every answer that came of that."""
+        graph = Graph(digest)
+        graph.add(digest, kind, self._name(digest, kind))
+        kinds = {name: of for name, of in self._artifacts()}
+        waiting, releases = [digest], {digest} if kind == "release" else set()
+        runs = self._workspace.runs.find(status="done")
+        while waiting:
+            current = waiting.pop()
+            for run in runs:
+                if current in _flat(run.inputs):
+                    for made in run.outputs.values():
+                        if made not in graph.nodes and self._workspace.store.has(made):
+                            waiting.append(made)
+                            graph.add(made, kinds.get(made, "artifact"), self._name(made, kinds.get(made, "artifact")))
+                        if made in graph.nodes:
+                            graph.link(made, current)
+                        if kinds.get(made) == "release":
+                            releases.add(made)
+        self._interactions(graph, None, releases)
+        return graph
+
+    def _interactions(self, graph: Graph, document: str | None, releases: set[str]) -> None:
+        found = []
+        for row in self._workspace.journal.read("interactions", newest_first=True):
+            given = document is not None and any(piece.get("document") == document for piece in row.get("given") or ())
+            if given or row["release"] in releases:
+                found.append((row["id"], row["release"], given))
+        for identifier, release, given in self._cut(graph, "interaction", found):
+            graph.add(identifier, "interaction", identifier)
+            if release in releases:
+                graph.link(identifier, release)
+            if given and document:
+                graph.link(identifier, document, "given")
+
+    # -- the record
+
+    def _artifacts(self) -> list[tuple[str, str]]:
+        sql = "SELECT digest, kind, min(seq) FROM artifacts GROUP BY digest, kind ORDER BY min(seq)"
+        return [(row[0], row[1]) for row in self._workspace.database.query(sql)]
+
+    def _holders(self) -> Iterable[tuple[str, str]]:
+        return [(digest, kind) for digest, kind in self._artifacts() if kind in HOLDING_DOCUMENTS]
+
+    def _name(self, digest: str, kind: str) -> str:
+        versions = self._versions.with_digest(digest)
+        return versions[0].ref if versions else f"{kind} {digest[3:11]}"
+
+    def _cut(self, graph: Graph, kind: str, found: Any) -> Any:
+        if self._limit and len(found) > self._limit:
+            graph.truncated[kind] = graph.truncated.get(kind, 0) + len(found) - self._limit
+            return found[: self._limit]
+        return found
+
+    def _read(self, graph: Graph, digest: str, read: Callable[[], Any]) -> Any:
+        """What ``read`` gives, or None where the object is gone or damaged; then the graph is not verified."""
+        if digest and self._workspace.store.has(digest):
+            try:
+                return read()
+            except Corrupt:
+                pass
+        graph.verified = False
+        return None
+
+
+def _flat(inputs: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    for value in inputs.values():
+        found.extend(value if isinstance(value, list) else [value] if value else [])
+    return found

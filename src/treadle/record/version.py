@@ -1,0 +1,167 @@
+"""Versions of models and datasets, and the aliases that point at them, each with its history."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from treadle.core.errors import UserError, nearest
+from treadle.core.ledger import Fact, Ledger, Projection, Row
+
+ALIASES = ("champion", "challenger", "previous")
+
+_REF = re.compile(
+    r"(?:(?P<kind>model|dataset)/?)?(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)?@(?P<tag>[a-z0-9_-]+)\Z"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """``model/docs-assistant@v7``: the n-th model registered under a name."""
+
+    kind: str
+    name: str
+    number: int
+    digest: str
+    run: str | None
+    time: str
+
+    @property
+    def ref(self) -> str:
+        """The full name."""
+        return f"{self.kind}/{self.name}@v{self.number}"
+
+    @property
+    def short(self) -> str:
+        """Without the name, for a reader who has one project before them."""
+        return f"{self.kind}@v{self.number}"
+
+
+def _project_version(cursor: sqlite3.Cursor, row: Row) -> None:
+    body = row.body
+    cursor.execute(
+        "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (body["of"], body["name"], body["number"], body["digest"], body["run"], row.time, row.seq),
+    )
+
+
+def _project_alias(cursor: sqlite3.Cursor, row: Row) -> None:
+    body = row.body
+    cursor.execute(
+        "INSERT INTO aliases VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (kind, name, alias) DO UPDATE SET "
+        "number = excluded.number, time = excluded.time, seq = excluded.seq",
+        (body["of"], body["name"], body["alias"], body["number"], row.time, row.seq),
+    )
+
+
+VERSIONS = Projection(
+    "versions",
+    """
+CREATE TABLE IF NOT EXISTS versions (
+    kind TEXT NOT NULL, name TEXT NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL, run TEXT,
+    time TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (kind, name, number));
+""",
+    frozenset({"version"}),
+    _project_version,
+)
+ALIAS_TABLE = Projection(
+    "aliases",
+    """
+CREATE TABLE IF NOT EXISTS aliases (
+    kind TEXT NOT NULL, name TEXT NOT NULL, alias TEXT NOT NULL, number INTEGER,
+    time TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (kind, name, alias));
+""",
+    frozenset({"alias"}),
+    _project_alias,
+)
+
+
+class Versions:
+    """Registers versions, moves aliases, resolves references."""
+
+    def __init__(self, ledger: Ledger, project: str) -> None:
+        self._ledger = ledger
+        self.project = project
+
+    def register(self, kind: str, digest: str, run: str | None) -> Version:
+        """The version with this digest; a new number when there is none yet."""
+        for version in self.all(kind):
+            if version.digest == digest:
+                return version
+        number = max((version.number for version in self.all(kind)), default=0) + 1
+        body = {"of": kind, "name": self.project, "number": number, "digest": digest, "run": run}
+        row = self._ledger.append(Fact("version", body))[0]
+        return Version(kind, self.project, number, digest, run, row.time)
+
+    def all(self, kind: str, name: str | None = None) -> list[Version]:
+        """Versions of a kind, oldest first."""
+        sql = "SELECT kind, name, number, digest, run, time FROM versions WHERE kind = ? AND name = ? ORDER BY number"
+        return [Version(*row) for row in self._ledger.database.query(sql, (kind, name or self.project))]
+
+    def with_digest(self, digest: str) -> list[Version]:
+        """Every version that is this artifact."""
+        sql = "SELECT kind, name, number, digest, run, time FROM versions WHERE digest = ? ORDER BY seq"
+        return [Version(*row) for row in self._ledger.database.query(sql, (digest,))]
+
+    def point(self, alias: str, version: Version | None, *, reason: str, **facts: Any) -> None:
+        """Move an alias (to nothing when ``version`` is None); survives a loss of power once it returns.
+
+        ``champion`` leaves its former version behind as ``previous``, in the same transaction.
+        """
+        rows = []
+        if alias == "champion":
+            former = self.alias("model", "champion")
+            if former is not None and former != version:
+                rows.append(self._alias_fact("model", "previous", former.number, "was champion"))
+        kind = version.kind if version else "model"
+        rows.append(self._alias_fact(kind, alias, version.number if version else None, reason, **facts))
+        self._ledger.append(*rows, sync=True)
+
+    def _alias_fact(self, kind: str, alias: str, number: int | None, reason: str, **facts: Any) -> Fact:
+        body = {"of": kind, "name": self.project, "alias": alias, "number": number, "reason": reason}
+        return Fact("alias", body | facts)
+
+    def alias(self, kind: str, alias: str, name: str | None = None) -> Version | None:
+        """What an alias points at now."""
+        sql = "SELECT number FROM aliases WHERE kind = ? AND name = ? AND alias = ?"
+        rows = self._ledger.database.query(sql, (kind, name or self.project, alias))
+        if not rows or rows[0][0] is None:
+            return None
+        return next((each for each in self.all(kind, name) if each.number == rows[0][0]), None)
+
+    def history(self, alias: str) -> list[dict[str, Any]]:
+        """Every move of an alias, oldest first."""
+        return [
+            {"time": row.time, "version": row.body["number"], "reason": row.body["reason"], "row": row.seq}
+            for row in self._ledger.rows("alias")
+            if row.body["alias"] == alias and row.body["name"] == self.project
+        ]
+
+    def resolve(self, ref: str) -> Version | None:
+        """``model/NAME@v1``, ``model@v1``, ``NAME@v1``, ``@champion``; None when it is no such reference.
+
+        ``UserError`` when it has that form and there is no such version.
+        """
+        match = _REF.match(ref)
+        if match is None:
+            return None
+        kind, tag = match["kind"] or "model", match["tag"]
+        name = match["name"] if match["name"] not in (None, "model", "dataset") else None
+        if match["name"] == "dataset":
+            kind = "dataset"
+        known = self.all(kind, name)
+        if re.fullmatch(r"v\d+", tag):
+            found = next((version for version in known if version.number == int(tag[1:])), None)
+        elif tag in ALIASES:
+            found = self.alias(kind, tag, name)
+        else:
+            raise UserError(f"{ref}: expected @v1, @v2 ... or an alias;{nearest(tag, ALIASES)}")
+        if found is None:
+            have = (
+                ", ".join(f"@v{version.number}" for version in known)
+                or "none yet; treadle run makes the first"
+            )
+            raise UserError(f"there is no {kind} {ref}; there are: {have}")
+        return found

@@ -1,0 +1,167 @@
+"""From a request and what came of it to the one row that it leaves in the journal."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from treadle.record.interaction import Cost, Given, Interaction, Seconds, Status, Tokens, new_interaction_id
+from treadle.serve.errors import SERVER, ApiError
+from treadle.serve.gateway import Gateway, Serving
+
+logger = logging.getLogger("treadle.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class ContextPiece:
+    """Context as the caller sent it; ``document`` is the id the caller gave it."""
+
+    text: str
+    title: str | None = None
+    document: str | None = None
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is known when a request goes to the engine. ``arrived`` is on ``time.perf_counter``'s clock."""
+
+    request: str
+    endpoint: str
+    arrived: float
+    messages: Sequence[dict[str, str]]
+    context: Sequence[ContextPiece] = ()
+    user: str | None = None
+    key: str | None = None
+    store: bool = True
+    stream: bool = False
+    parameters: dict[str, Any] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
+    metadata: dict[str, str] | None = None
+    id: str = field(default_factory=new_interaction_id)
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    handed_over: float | None = None
+    first: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended. ``answers`` are whole or, when cancelled or failed, what there was until then."""
+
+    status: Status
+    answers: Sequence[str] = ()
+    finish_reason: str | None = None
+    error: str | None = None
+    confidence: tuple[float, ...] = ()
+    tokens: Tokens = Tokens()
+
+
+def record(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome) -> Interaction:
+    """Write the row and count it. Raises 503 when the record cannot take it: nothing goes out unrecorded."""
+    ended = time.perf_counter()
+    row = _row(gateway, serving, entry, outcome, ended)
+    try:
+        gateway.recorder.interaction(row)
+    except Exception as error:
+        logger.error("interaction %s could not be recorded: %s", row.id, type(error).__name__)  # noqa: TRY400
+        raise ApiError(
+            503, "The record cannot be written, so nothing is answered", type=SERVER, code="record_unavailable"
+        ) from error
+    _count(gateway, row)
+    return row
+
+
+def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, ended: float) -> Interaction:
+    settings, release, recorder = gateway.settings, serving.release, gateway.recorder
+    kept = entry.store and settings.record != "none"
+    clean = gateway.redact if settings.record == "redacted" else _unchanged
+    tokens = outcome.tokens
+    parameters = dict(entry.parameters)
+    if kept and entry.stop:
+        parameters["stop"] = [clean(text) for text in entry.stop]
+    given = tuple(
+        Given(
+            document=piece.document,
+            digest=recorder.keyed_text(piece.text),
+            title=clean(piece.title) if kept and piece.title else None,
+            text=clean(piece.text) if kept else None,
+        )
+        for piece in entry.context
+    )
+    answers = [clean(text) for text in outcome.answers] if kept else []
+    queue = (entry.handed_over or ended) - entry.arrived
+    rate = None
+    if entry.first is not None and tokens.completion > 1 and ended > entry.first:
+        rate = (tokens.completion - 1) / (ended - entry.first)
+    return Interaction(
+        id=entry.id,
+        request=entry.request,
+        time=_iso(entry.time),
+        release=release.digest,
+        model=release.name,
+        endpoint=entry.endpoint,
+        status=outcome.status,
+        store=entry.store,
+        finish_reason=outcome.finish_reason,
+        error=outcome.error,
+        user=recorder.keyed(entry.user) if entry.user else None,
+        key=entry.key,
+        messages=tuple(m | {"content": clean(m["content"])} for m in entry.messages) if kept else None,
+        answer=answers[0] if answers else None,
+        alternatives=tuple(answers[1:]),
+        confidence=outcome.confidence,
+        given=given,
+        tokens=tokens,
+        seconds=Seconds(
+            queue=round(queue, 6),
+            ttft=None if entry.first is None else round(entry.first - entry.arrived, 6),
+            total=round(ended - entry.arrived, 6),
+        ),
+        tokens_per_second=None if rate is None else round(rate, 3),
+        cost=_cost(serving, tokens),
+        stream=entry.stream,
+        parameters=parameters,
+        metadata={k: clean(v) for k, v in entry.metadata.items()} if kept and entry.metadata else None,
+        purpose=settings.purpose,
+        retain_until=_retain_until(entry.time, settings.retention_seconds),
+    )
+
+
+def _count(gateway: Gateway, row: Interaction) -> None:
+    metrics = gateway.metrics
+    metrics.tokens.labels("prompt").inc(row.tokens.prompt)
+    metrics.tokens.labels("completion").inc(row.tokens.completion)
+    if row.tokens.cached:
+        metrics.tokens.labels("cached").inc(row.tokens.cached)
+    if row.seconds.ttft is not None:
+        metrics.ttft.labels(row.endpoint).observe(row.seconds.ttft)
+    if row.tokens_per_second is not None:
+        metrics.tokens_per_second.observe(row.tokens_per_second)
+
+
+def _cost(serving: Serving, tokens: Tokens) -> Cost | None:
+    price = serving.release.price
+    if price is None:
+        return None
+    amount = (tokens.prompt * price.prompt + tokens.completion * price.completion) / 1e6
+    return Cost(price.currency, round(amount, 9))
+
+
+def _retain_until(start: datetime, seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    try:
+        return _iso(start + timedelta(seconds=seconds))
+    except OverflowError:
+        return None
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def _unchanged(text: str) -> str:
+    return text

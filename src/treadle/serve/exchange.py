@@ -1,0 +1,176 @@
+"""One generation on its way through the engine: its chunks, its counts, and its one row in the record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
+
+from treadle.core.errors import TreadleError, UserError
+from treadle.lm.engine import Chunk, GenerateRequest
+from treadle.record.interaction import Status, Tokens
+from treadle.serve.entry import Entry, Outcome, logger, record
+from treadle.serve.errors import SERVER, ApiError, engine_unavailable, from_user_error, internal_error
+from treadle.serve.gateway import Gateway, Serving
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What the engine is asked for: ``n`` continuations of one prompt."""
+
+    prompt_ids: tuple[int, ...]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    n: int = 1
+    logprobs: bool = False
+
+
+class Exchange:
+    """Iterate `chunks` to the end, then call `finish`; on any other way out call `fail` or `cancel`. The first counts."""
+
+    def __init__(self, gateway: Gateway, serving: Serving, entry: Entry, generation: Generation) -> None:
+        self.gateway = gateway
+        self.serving = serving
+        self.entry = entry
+        self.generation = generation
+        self.texts: list[list[str]] = [[] for _ in range(generation.n)]
+        self.reasons: list[str | None] = [None] * generation.n
+        self.completion_tokens = 0
+        self._recorded = False
+
+    @property
+    def tokens(self) -> Tokens:
+        """What was read and written so far."""
+        return Tokens(prompt=len(self.generation.prompt_ids), completion=self.completion_tokens)
+
+    async def chunks(self) -> AsyncIterator[tuple[int, Chunk]]:
+        """(index of the choice, chunk) as they come. Raises ``ApiError``; closing it cancels the engine's work."""
+        engine, entry = self.serving.engine, self.entry
+        entry.handed_over = time.perf_counter()
+        try:
+            streams = [engine.generate(self._request(i)) for i in range(self.generation.n)]
+            merged = _numbered(streams[0]) if len(streams) == 1 else _merged(streams)
+            async with aclosing(merged):
+                async for index, chunk in merged:
+                    self._note(index, chunk)
+                    yield index, chunk
+        except Exception as error:
+            raise translated(error, entry.id) from error
+        if None in self.reasons:
+            raise ApiError(500, "The engine ended before the answer did", type=SERVER, code="engine_failed")
+
+    def finish(self) -> None:
+        """The answer is whole. Raises 503 when it cannot be recorded."""
+        self._record("ok", None)
+
+    def fail(self, error: ApiError) -> None:
+        """The answer is not coming."""
+        self._record("failed", error.code)
+
+    def cancel(self, why: str) -> None:
+        """Nobody waits any more: ``client_left`` or ``shutting_down``."""
+        self._record("cancelled", why)
+
+    def answers(self) -> list[str]:
+        """The text of each choice so far."""
+        return ["".join(pieces) for pieces in self.texts]
+
+    def _request(self, index: int) -> GenerateRequest:
+        g = self.generation
+        return GenerateRequest(
+            id=self.entry.id if g.n == 1 else f"{self.entry.id}-{index}",
+            prompt_ids=g.prompt_ids,
+            max_tokens=g.max_tokens,
+            temperature=g.temperature,
+            top_p=g.top_p,
+            stop=g.stop,
+            seed=None if g.seed is None else g.seed + index,  # one seed for all would give n times the same
+            logprobs=g.logprobs,
+        )
+
+    def _note(self, index: int, chunk: Chunk) -> None:
+        if self.entry.first is None and (chunk.tokens or chunk.text):
+            self.entry.first = time.perf_counter()
+        self.completion_tokens += chunk.tokens
+        if chunk.text:
+            self.texts[index].append(chunk.text)
+        if chunk.finish_reason in ("error", "cancelled"):
+            raise engine_unavailable()
+        if chunk.finish_reason is not None:
+            self.reasons[index] = chunk.finish_reason
+
+    def _record(self, status: Status, error: str | None) -> None:
+        if self._recorded:
+            return
+        self._recorded = True
+        reasons = [reason for reason in self.reasons if reason is not None]
+        reason = "cancelled" if status == "cancelled" else "error" if status == "failed" else reasons[0]
+        outcome = Outcome(status, self.answers(), finish_reason=reason, error=error, tokens=self.tokens)
+        record(self.gateway, self.serving, self.entry, outcome)
+
+
+def translated(error: Exception, request: str) -> ApiError:
+    """What a client is told of a failure in the engine; what nobody foresaw is logged by its place."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, UserError):
+        return from_user_error(error)
+    if isinstance(error, TreadleError | ConnectionError | EOFError):
+        return engine_unavailable()
+    log_place(request, error)
+    return internal_error()
+
+
+def log_place(request: str, error: BaseException) -> None:
+    """Log where something failed, without the exception's text, which may hold a user's."""
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        places.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    logger.error("%s failed: %s at %s", request, type(error).__name__, " < ".join(reversed(places[-6:])))
+
+
+async def _numbered(stream: AsyncIterator[Chunk]) -> AsyncIterator[tuple[int, Chunk]]:
+    async with aclosing(cast("Any", stream)):
+        async for chunk in stream:
+            yield 0, chunk
+            if chunk.finish_reason is not None:
+                return
+
+
+async def _merged(streams: list[AsyncIterator[Chunk]]) -> AsyncIterator[tuple[int, Chunk]]:
+    """Chunks of several streams in the order they come; the first to fail ends all."""
+    queue: asyncio.Queue[tuple[int, Chunk] | BaseException | None] = asyncio.Queue()
+
+    async def pump(index: int, stream: AsyncIterator[Chunk]) -> None:
+        try:
+            async with aclosing(_numbered(stream)) as numbered:
+                async for _, chunk in numbered:
+                    queue.put_nowait((index, chunk))
+        except Exception as error:
+            queue.put_nowait(error)
+        else:
+            queue.put_nowait(None)
+
+    tasks = [asyncio.create_task(pump(i, stream)) for i, stream in enumerate(streams)]
+    left = len(tasks)
+    try:
+        while left:
+            item = await queue.get()
+            if item is None:
+                left -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

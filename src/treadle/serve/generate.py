@@ -1,0 +1,278 @@
+"""``/v1/chat/completions`` and ``/v1/completions``: from a body to a generation, and its answer whole or in a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
+from typing import Any
+
+import msgspec
+
+from treadle.core.errors import UserError
+from treadle.lm.engine import Chunk
+from treadle.serve.context import with_context
+from treadle.serve.entry import ContextPiece, Entry
+from treadle.serve.errors import (
+    ApiError,
+    context_length_exceeded,
+    from_decoding,
+    from_user_error,
+    invalid,
+    unsupported,
+)
+from treadle.serve.exchange import Exchange, Generation
+from treadle.serve.gateway import Serving
+from treadle.serve.incoming import ClientLeft, Incoming
+from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shape, usage
+from treadle.serve.requests import ChatMessage, ChatRequest, CompletionRequest, Sampling, asked_in_vain
+
+_chat_decoder = msgspec.json.Decoder(ChatRequest)
+_completion_decoder = msgspec.json.Decoder(CompletionRequest)
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would gather events otherwise
+]
+_LARGE = 20_000  # characters; above this, tokenizing on the event loop would hold the other clients up
+_NOT_GENERATIVE = {"classify": "/v1/classify", "tag": "/v1/classify", "embed": "/v1/embeddings"}
+
+
+async def chat(incoming: Incoming) -> None:
+    """Answer ``POST /v1/chat/completions``."""
+    body: ChatRequest = decode(_chat_decoder, await incoming.body())
+    serving = incoming.gateway.serving_for(body.model)
+    messages = _messages(body.messages)
+    context = [ContextPiece(text=c.text, title=c.title, document=c.id) for c in body.context or ()]
+    try:
+        prompt = with_context(messages, context)
+    except ValueError:
+        raise invalid("context", "context: goes with the last user message, and there is none") from None
+    system = serving.release.system_prompt
+    if system and not any(m["role"] == "system" for m in prompt):
+        prompt.insert(0, {"role": "system", "content": system})
+    entry = _entry(incoming, body, "chat", messages)
+    entry.context = context
+    entry.user = body.user or body.safety_identifier
+    generation = await _generation(serving, body, prompt, _most_tokens(body), logprobs=bool(body.logprobs))
+    await _answer(incoming, Exchange(incoming.gateway, serving, entry, generation), body, ChatShape())
+
+
+async def completions(incoming: Incoming) -> None:
+    """Answer ``POST /v1/completions``."""
+    body: CompletionRequest = decode(_completion_decoder, await incoming.body())
+    serving = incoming.gateway.serving_for(body.model)
+    prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
+    if not prompt:
+        raise invalid("prompt", "prompt: expected a text that is not empty")
+    entry = _entry(incoming, body, "completions", [{"role": "user", "content": prompt}])
+    generation = await _generation(serving, body, prompt, body.max_tokens, logprobs=body.logprobs is not None)
+    await _answer(incoming, Exchange(incoming.gateway, serving, entry, generation), body, CompletionShape())
+
+
+def decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
+    """Read a body and refuse what this server cannot honor. Raises 400."""
+    try:
+        body = decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise from_decoding(error) from None
+    return body
+
+
+def refuse_in_vain(body: msgspec.Struct, where: str = "") -> None:
+    """Raises 400 for a field that is set to something this server cannot do."""
+    if (name := asked_in_vain(body)) is not None:
+        raise unsupported(where + name, "what it asks for")
+
+
+def _messages(given: Sequence[ChatMessage]) -> list[dict[str, str]]:
+    """Roles and texts as the chat template knows them: developer is system, parts are joined."""
+    messages = []
+    for i, message in enumerate(given):
+        where = f"messages[{i}]"
+        if message.role in ("tool", "function"):
+            raise unsupported(f"{where}.role", f"the role {message.role!r}")
+        refuse_in_vain(message, f"{where}.")
+        content = message.content
+        if isinstance(content, list):
+            for j, part in enumerate(content):
+                if part.type != "text":
+                    raise unsupported(f"{where}.content[{j}].type", "anything but text")
+                refuse_in_vain(part, f"{where}.content[{j}].")
+                if part.text is None:
+                    raise invalid(f"{where}.content[{j}].text", f"{where}.content[{j}].text: expected a text")
+            content = "\n".join(part.text or "" for part in content)
+        if content is None:
+            raise invalid(f"{where}.content", f"{where}.content: expected a text, got null")
+        messages.append({"role": "system" if message.role == "developer" else message.role, "content": content})
+    return messages
+
+
+def _most_tokens(body: ChatRequest) -> int | None:
+    old, new = body.max_tokens, body.max_completion_tokens
+    if old is not None and new is not None and old != new:
+        raise invalid("max_tokens", "max_tokens: contradicts max_completion_tokens; send the latter only")
+    return new if new is not None else old
+
+
+def _entry(incoming: Incoming, body: Sampling, endpoint: str, messages: list[dict[str, str]]) -> Entry:
+    if body.stream_options is not None and not body.stream:
+        raise invalid("stream_options", "stream_options: only goes with stream: true")
+    refuse_in_vain(body)
+    return Entry(
+        request=incoming.request,
+        endpoint=endpoint,
+        arrived=incoming.arrived,
+        messages=messages,
+        user=body.user,
+        key=incoming.key,
+        store=body.store is not False,
+        stream=bool(body.stream),
+        metadata=body.metadata,
+    )
+
+
+async def _generation(
+    serving: Serving, body: Sampling, prompt: str | list[dict[str, str]], asked: int | None, *, logprobs: bool
+) -> Generation:
+    """Tokenize and check against the context length. Raises 400."""
+    release, tokenizer = serving.release, serving.tokenizer
+    if tokenizer is None or release.task in _NOT_GENERATIVE:
+        instead = _NOT_GENERATIVE.get(release.task, "another endpoint")
+        raise invalid("model", f"model: {release.name} does not write text; use {instead}", code="wrong_endpoint")
+    encoder = tokenizer
+
+    def encode() -> list[int]:
+        return encoder.encode(prompt) if isinstance(prompt, str) else encoder.encode_chat(prompt)
+
+    size = len(prompt) if isinstance(prompt, str) else sum(len(m["content"]) for m in prompt)
+    try:
+        ids = await asyncio.to_thread(encode) if size > _LARGE else encode()
+    except UserError as error:
+        raise from_user_error(error) from None
+    limit = serving.engine.context_length
+    room = limit - len(ids)
+    if asked is not None and asked > room:
+        raise context_length_exceeded(limit, len(ids), asked)
+    if room < 1:
+        raise context_length_exceeded(limit, len(ids), None)
+    if not ids:
+        raise invalid("messages", "messages: came to no token at all")
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    return Generation(
+        prompt_ids=tuple(ids),
+        max_tokens=asked if asked is not None else min(release.max_tokens, room),
+        temperature=release.temperature if body.temperature is None else body.temperature,
+        top_p=release.top_p if body.top_p is None else body.top_p,
+        stop=stop,
+        seed=None if body.seed is None else body.seed % 2**31,  # what every engine can take, with room for n
+        n=body.n or 1,
+        logprobs=logprobs,
+    )
+
+
+async def _answer(incoming: Incoming, exchange: Exchange, body: Sampling, shape: Shape) -> None:
+    """Run the exchange and send it; however it ends, it leaves its row."""
+    g, entry = exchange.generation, exchange.entry
+    entry.stop = g.stop
+    entry.parameters = {
+        "max_tokens": g.max_tokens,
+        "temperature": g.temperature,
+        "top_p": g.top_p,
+        "n": g.n,
+        "seed": g.seed,
+    }
+    counted = body.stream_options is not None and bool(body.stream_options.include_usage)
+    try:
+        async with incoming.working():
+            if body.stream:
+                await _stream(incoming, exchange, shape, counted=counted)
+            else:
+                await _whole(incoming, exchange, shape)
+    except ClientLeft:
+        if entry.handed_over is not None:
+            exchange.cancel("client_left")
+        raise
+    except ApiError as error:
+        if entry.handed_over is not None:
+            if error.code == "shutting_down":
+                exchange.cancel("shutting_down")
+            else:
+                exchange.fail(error)
+        if not incoming.status:
+            raise
+        incoming.failed = error.code
+        with suppress(TimeoutError):  # a client that does not read is not waited for
+            async with asyncio.timeout(5):
+                await incoming.write(_events(exchange, shape, counted=counted).error(error), more=False)
+    except asyncio.CancelledError:
+        if entry.handed_over is not None:
+            exchange.cancel("cancelled")
+        raise
+
+
+async def _whole(incoming: Incoming, exchange: Exchange, shape: Shape) -> None:
+    g, entry, release = exchange.generation, exchange.entry, exchange.serving.release
+    chunks: list[list[Chunk]] = [[] for _ in range(g.n)]
+    async with aclosing(exchange.chunks()) as stream:
+        async for index, chunk in stream:
+            if g.logprobs:
+                chunks[index].append(chunk)
+    exchange.finish()
+    answers = exchange.answers()
+    await incoming.reply(
+        {
+            "id": entry.id,
+            "object": shape.whole,
+            "created": int(entry.time.timestamp()),
+            "model": release.name,
+            "system_fingerprint": release.digest,
+            "choices": [
+                shape.choice(i, text, exchange.reasons[i] or "stop", chunks[i] if g.logprobs else None)
+                for i, text in enumerate(answers)
+            ],
+            "usage": usage(exchange.tokens),
+        }
+    )
+
+
+async def _stream(incoming: Incoming, exchange: Exchange, shape: Shape, *, counted: bool) -> None:
+    """Headers go out with the first chunk, so that an engine that cannot start is still a proper error."""
+    g = exchange.generation
+    events = _events(exchange, shape, counted=counted)
+    opened = [False] * g.n
+    offsets = [0] * g.n
+    left = g.n
+    async with aclosing(exchange.chunks()) as stream:
+        async for index, chunk in stream:
+            data = b""
+            if not opened[index]:
+                opened[index] = True
+                data = events.opening(index)
+            data += events.text(index, chunk, logprobs=g.logprobs, offset=offsets[index])
+            offsets[index] += len(chunk.text)
+            if chunk.finish_reason is not None:
+                left -= 1
+                data += events.closing(index, chunk.finish_reason)
+                if not left:
+                    exchange.finish()  # the row is written before the client learns that it was the last
+                    data += (events.usage(exchange.tokens) if counted else b"") + DONE
+            if not incoming.status:
+                await incoming.start(200, _STREAM_HEADERS)
+            if data:
+                await incoming.write(data, more=left > 0)
+                if not left:
+                    return
+
+
+def _events(exchange: Exchange, shape: Shape, *, counted: bool) -> Events:
+    release, entry = exchange.serving.release, exchange.entry
+    return Events(
+        shape,
+        id=entry.id,
+        created=int(entry.time.timestamp()),
+        model=release.name,
+        fingerprint=release.digest,
+        n=exchange.generation.n,
+        counted=counted,
+    )

@@ -1,0 +1,136 @@
+"""One HTTP request as the handlers see it: its body within limits, its client's leaving, its answer's bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from starlette.types import Message, Receive, Scope, Send
+
+from treadle.record.ulid import new_ulid
+from treadle.serve.errors import SERVER, ApiError
+from treadle.serve.gateway import Gateway
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_JSON = (b"content-type", b"application/json")
+
+
+class ClientLeft(Exception):  # noqa: N818 - it is an event, not an error
+    """The client closed the connection before it had its answer."""
+
+
+class Incoming:
+    """``request`` is the client's ``x-request-id`` where that is well formed. ``status`` is what was answered."""
+
+    def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+        self.arrived = time.perf_counter()
+        self.gateway = gateway
+        self.scope = scope
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.key: str | None = None
+        self.status = 0
+        self._receive = receive
+        self._send = send
+        given = self.headers.get(b"x-request-id", b"")
+        self.request = given.decode() if _REQUEST_ID.match(given) else f"req-{new_ulid()}"
+
+    def header(self, name: str) -> str | None:
+        """A header's value, the last where it came more than once."""
+        value = self.headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    async def body(self) -> bytes:
+        """The whole body. Raises 413 over the limit, 408 when it does not come in time, ``ClientLeft``."""
+        settings = self.gateway.settings
+        limit = settings.max_body_bytes
+        declared = self.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared[:20]) > limit:
+            raise _too_large(limit)
+        message = await self._next(settings.body_seconds)
+        if not message.get("more_body"):  # nearly always the body comes in one piece
+            if len(message["body"]) > limit:
+                raise _too_large(limit)
+            return bytes(message["body"])
+        data = bytearray(message["body"])
+        deadline = time.perf_counter() + settings.body_seconds
+        while message.get("more_body"):
+            message = await self._next(deadline - time.perf_counter())
+            data += message["body"]
+            if len(data) > limit:
+                raise _too_large(limit)
+        return bytes(data)
+
+    async def _next(self, seconds: float) -> Message:
+        try:
+            async with asyncio.timeout(seconds):
+                message = await self._receive()
+        except TimeoutError:
+            raise ApiError(408, "The body did not arrive in time", code="timeout") from None
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        return message
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Hold a place and a deadline, and stop when the client leaves.
+
+        Call it when the body was read. Raises 429, 503, 504 and ``ClientLeft``.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        left = False
+
+        async def watch() -> None:
+            nonlocal left
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            left = True
+            task.cancel()
+
+        limit = self.gateway.settings.request_seconds
+        with self.gateway.place():
+            watcher = asyncio.create_task(watch())
+            try:
+                async with asyncio.timeout(limit):
+                    yield
+            except TimeoutError:
+                message = f"The answer took longer than {limit:g} seconds"
+                raise ApiError(504, message, type=SERVER, code="timeout") from None
+            except asyncio.CancelledError:
+                if not left:
+                    raise
+                while task.cancelling():
+                    task.uncancel()
+                raise ClientLeft from None
+            finally:
+                watcher.cancel()
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send the status line and the headers."""
+        self.status = status
+        headers = [*headers, (b"x-request-id", self.request.encode())]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes, *, more: bool) -> None:
+        """Send a piece of the body; waits while the client is slow to read."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def reply(self, content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        """Send a JSON document and end."""
+        data = msgspec.json.encode(content)
+        extra = [(k.encode(), v.encode()) for k, v in (headers or {}).items()]
+        await self.start(status, [_JSON, (b"content-length", str(len(data)).encode()), *extra])
+        await self.write(data, more=False)
+
+    async def refuse(self, error: ApiError) -> None:
+        """Send an error and end."""
+        await self.reply(error.body(), status=error.status, headers=error.headers())
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"The body is larger than {limit} bytes", code="request_too_large")

@@ -1,0 +1,1 @@
+"""Documents, sources, normalization, personal data: text before it meets a model."""

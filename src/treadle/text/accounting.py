@@ -1,0 +1,163 @@
+"""What became of every document: in = kept + dropped (by a named rule) + quarantined (source, offset, reason), always.
+
+A rule's name has the transform first: ``filter.min_chars``, ``deduplicate.exact``. Samples say why; they are cut and masked, and a
+text about a person is not sampled at all. Ids in samples may be those of documents that the artifact beside it does not hold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from treadle.core.digest import canonical_json
+from treadle.core.errors import TreadleError
+from treadle.text.document import Document
+
+ACCOUNTING_FILE = "accounting.json"
+_SAMPLES = 5  # kept for each rule
+_EXCERPT = 200  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A piece of a source that could not be read. ``offset`` counts bytes from the start of what was decompressed.
+
+    ``reason`` never quotes the piece, because that may be about a person.
+    """
+
+    source: str
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A document that a rule took out, and why. ``private``: no sample of it is kept, not even its id."""
+
+    document: Document
+    rule: str
+    reason: str
+    private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something counted on the way that drops nothing: ``redact.email`` 3."""
+
+    name: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One dropped document as the report shows it; ``text`` is masked and cut."""
+
+    document: str
+    locator: str
+    reason: str
+    text: str
+
+
+@dataclass(slots=True)
+class Accounting:
+    """The running count. ``close`` proves the sum, and only a closed one is worth writing."""
+
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+
+    def drop(self, dropped: Dropped) -> None:
+        """Count a dropped document and keep the first few of each rule as samples."""
+        self.dropped[dropped.rule] = self.dropped.get(dropped.rule, 0) + 1
+        kept = self.samples.setdefault(dropped.rule, [])
+        if not dropped.private and len(kept) < _SAMPLES:
+            kept.append(_sample(dropped))
+
+    def note(self, note: Note) -> None:
+        """Count something that drops nothing."""
+        self.notes[note.name] = self.notes.get(note.name, 0) + note.count
+
+    def close(self) -> Accounting:
+        """Itself; ``TreadleError`` when the parts do not add up to what came in."""
+        parts = self.kept + sum(self.dropped.values()) + len(self.quarantined)
+        if self.read != parts:
+            raise TreadleError(
+                f"{self.read} pieces came in and {parts} are accounted for; this is a defect of Treadle, report it"
+            )
+        return self
+
+    def then(self, after: Accounting) -> Accounting:
+        """One account of two stretches of the same line: what this one kept is what ``after`` read."""
+        if self.kept != after.read:
+            raise TreadleError(
+                f"{self.kept} documents left one transform and {after.read} reached the next; report this"
+            )
+        return _joined(self, after, read=self.read, kept=after.kept)
+
+    def beside(self, other: Accounting) -> Accounting:
+        """One account of two lines that ran side by side."""
+        return _joined(self, other, read=self.read + other.read, kept=self.kept + other.kept)
+
+    def to_json(self) -> dict[str, Any]:
+        """``in``, ``kept``, ``dropped``, ``quarantined`` as documented for ``collect --json``; ``notes`` and ``samples`` besides."""
+        return {
+            "in": self.read,
+            "kept": self.kept,
+            "dropped": dict(sorted(self.dropped.items())),
+            "quarantined": [asdict(piece) for piece in self.quarantined],
+            "notes": dict(sorted(self.notes.items())),
+            "samples": {rule: [asdict(sample) for sample in found] for rule, found in sorted(self.samples.items())},
+        }
+
+    def write(self, folder: Path) -> None:
+        """``accounting.json`` in an artifact's folder; ``TreadleError`` when the sum does not hold."""
+        (folder / ACCOUNTING_FILE).write_bytes(canonical_json(self.close().to_json()) + b"\n")
+
+
+def read_accounting(folder: Path) -> Accounting:
+    """The accounting of an artifact's folder."""
+    value = json.loads((folder / ACCOUNTING_FILE).read_bytes())
+    return Accounting(
+        read=value["in"],
+        kept=value["kept"],
+        dropped=value["dropped"],
+        quarantined=[Quarantined(**piece) for piece in value["quarantined"]],
+        notes=value.get("notes", {}),
+        samples={rule: [Sample(**one) for one in found] for rule, found in value.get("samples", {}).items()},
+    ).close()
+
+
+def _sample(dropped: Dropped) -> Sample:
+    from treadle.text.personal_data import excerpt, mask
+
+    document = dropped.document
+    text = "" if document.subject else excerpt(document.text, _EXCERPT)
+    return Sample(document.id, mask(document.locator), dropped.reason, text)
+
+
+def _joined(first: Accounting, second: Accounting, *, read: int, kept: int) -> Accounting:
+    samples = dict(first.samples)
+    for rule, found in second.samples.items():
+        samples[rule] = (samples.get(rule, []) + found)[:_SAMPLES]
+    return Accounting(
+        read=read,
+        kept=kept,
+        dropped=_added(first.dropped, second.dropped),
+        quarantined=first.quarantined + second.quarantined,
+        notes=_added(first.notes, second.notes),
+        samples=samples,
+    )
+
+
+def _added(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
+    return {key: first.get(key, 0) + second.get(key, 0) for key in _keys(first, second)}
+
+
+def _keys(*counts: Iterable[str]) -> list[str]:
+    return sorted({key for one in counts for key in one})

@@ -1,0 +1,48 @@
+"""Examples that were left out, and what that means for the documents they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from treadle.core.errors import TreadleError
+from treadle.text.accounting import Accounting, Dropped
+from treadle.text.dataset import Example
+from treadle.text.document import Document
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedExample:
+    """An example that goes no further: the rule (``decontaminate.near_answer``) and, for a person, why it
+    applies.
+    """
+
+    example: Example
+    rule: str
+    reason: str
+
+
+def account(
+    documents: Mapping[str, Document],
+    before: Iterable[Example],
+    after: Iterable[Example],
+    dropped: Sequence[DroppedExample],
+) -> Accounting:
+    """Count the documents behind ``before``: kept when an example of ``after`` still has them, else dropped
+    by the first rule.
+
+    ``TreadleError`` when a document vanished without a rule.
+    """
+    read = {name for example in before for name in example.documents}
+    kept = {name for example in after for name in example.documents}
+    accounting = Accounting(read=len(read), kept=len(kept))
+    told = set(kept)
+    for drop in dropped:
+        for name in drop.example.documents:
+            if name not in told:
+                told.add(name)
+                accounting.drop(Dropped(documents[name], drop.rule, drop.reason))
+    lost = read - told
+    if lost:
+        raise TreadleError(f"{len(lost)} documents left the dataset without a rule, {min(lost)} first; report this")
+    return accounting.close()

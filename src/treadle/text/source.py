@@ -1,0 +1,105 @@
+"""A source says where documents come from. It is found by name, and its settings are the parameters of its class.
+
+The built-in sources come in through the entry-point group ``treadle.sources`` like anybody's; a project's own is ``module:Class``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from treadle.core.errors import UserError
+from treadle.core.plugins import load
+from treadle.text.accounting import Accounting, Dropped, Quarantined
+from treadle.text.document import Document
+from treadle.text.settings import bind
+
+GROUP = "treadle.sources"
+_BATCH = 1000  # documents
+_BATCH_CHARACTERS = 8_000_000
+
+
+class Source(Protocol):
+    """Settings are the keyword parameters of the class; one called ``context`` is given, not set.
+
+    ``version`` (optional class attribute, an integer) goes up when the same source would be read differently.
+    """
+
+    def fingerprint(self) -> str:
+        """Changes when ``read`` would give something else; cheap, since every ``plan`` asks. Enters the step's key."""
+        ...
+
+    def read(self, cursor: str | None = None) -> Iterator[Document | Dropped | Quarantined]:
+        """Every piece there is, once, in an order that depends on the source alone; from ``cursor`` on when given."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceContext:
+    """What a source may know of its surroundings. ``keyed`` turns a person's name into a digest only the project can make."""
+
+    project: Path
+    keyed: Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSource:
+    """A source ready to be read, with the words that name it in keys and messages."""
+
+    name: str
+    version: str
+    source: Source
+
+    def fingerprint(self) -> str:
+        """The source's own, with its code's version before it."""
+        return f"{self.name}@{self.version} {self.source.fingerprint()}"
+
+
+def open_source(settings: Mapping[str, Any], context: SourceContext, where: str = "collect.sources") -> OpenSource:
+    """The source that an entry of ``collect.sources`` describes: ``type`` and the settings of its class.
+
+    ``UserError`` for an unknown type, an unknown or missing setting, or a value of the wrong type.
+    """
+    name = settings.get("type")
+    if not isinstance(name, str):
+        raise UserError(f"{where}: a source needs a type, for example `type: files`")
+    plugin = load(GROUP, name, context.project)
+    given = {key: value for key, value in settings.items() if key != "type"}
+    source = bind(plugin.value, given, where=f"{where} ({name})", provided={"context": context})
+    version = plugin.version or str(getattr(plugin.value, "version", 1))
+    return OpenSource(name, version, source)
+
+
+def read_sources(sources: Iterable[OpenSource], accounting: Accounting) -> Iterator[list[Document]]:
+    """Batches of the documents of all sources in turn; what is not a document is counted in ``accounting``.
+
+    A piece met twice (two sources that overlap) is dropped the second time. ``accounting`` is complete when the iterator ends.
+    """
+    seen: set[bytes] = set()
+    batch: list[Document] = []
+    characters = 0
+    for opened in sources:
+        for piece in opened.source.read():
+            accounting.read += 1
+            if isinstance(piece, Quarantined):
+                accounting.quarantined.append(piece)
+                continue
+            if isinstance(piece, Dropped):
+                accounting.drop(piece)
+                continue
+            raw_id = bytes.fromhex(piece.id.removeprefix("doc:"))
+            if raw_id in seen:
+                reason = "an earlier source or row gave this very document"
+                accounting.drop(Dropped(piece, "collect.same_document", reason))
+                continue
+            seen.add(raw_id)
+            accounting.kept += 1
+            batch.append(piece)
+            characters += len(piece.text)
+            if len(batch) >= _BATCH or characters >= _BATCH_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,22 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real test data; missing is a skip, and a failure where CI=true."""
+    path = Path(os.environ.get("TREADLE_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        reason = f"no test data at {path}; set TREADLE_TEST_DATA"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
