@@ -1,1 +1,58 @@
-"""Treadle runs the whole life of a language model from one file."""
+"""Treadle runs the whole life of a language model from one file, and follows every answer back to its documents.
+
+What is public is loaded when it is first used; importing this package starts nothing and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from treadle.api import ask, diff, forget, lineage, plan, run, status, verify
+    from treadle.core.artifacts import Artifact
+    from treadle.core.errors import TreadleError, UserError
+    from treadle.core.runs import Run
+    from treadle.core.steps import step
+
+_HOMES = {
+    "Artifact": "treadle.core.artifacts",
+    "Run": "treadle.core.runs",
+    "TreadleError": "treadle.core.errors",
+    "UserError": "treadle.core.errors",
+    "ask": "treadle.api",
+    "diff": "treadle.api",
+    "forget": "treadle.api",
+    "lineage": "treadle.api",
+    "plan": "treadle.api",
+    "run": "treadle.api",
+    "status": "treadle.api",
+    "step": "treadle.core.steps",
+    "verify": "treadle.api",
+}
+
+__all__ = [
+    "Artifact",
+    "Run",
+    "TreadleError",
+    "UserError",
+    "ask",
+    "diff",
+    "forget",
+    "lineage",
+    "plan",
+    "run",
+    "status",
+    "step",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'treadle' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

@@ -12,13 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Generic, TypeVar
+from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
 
-from treadle.core.digest import blake3_bytes, canonical_json
+from treadle.core.digest import blake3_bytes, canonical_json, is_digest
 from treadle.core.errors import Corrupt, TreadleError
-
-if TYPE_CHECKING:
-    from treadle.core.store import Store
 
 MANIFEST_FORMAT = 1
 DOCUMENT_IDS = "documents.ids"
@@ -49,19 +46,63 @@ def read_manifest(data: bytes) -> tuple[Entry, ...]:
             raise Corrupt(
                 f"manifest of format {manifest['format']}; this Treadle reads format {MANIFEST_FORMAT}"
             )
-        entries = tuple(Entry(str(path), int(size), str(digest)) for path, size, digest in manifest["files"])
-    except (ValueError, KeyError, TypeError) as error:
+        entries = tuple(Entry(path, size, digest) for path, size, digest in manifest["files"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt(f"not an artifact's manifest: {error}") from None
+    paths = set()
     for entry in entries:
+        if type(entry.size) is not int or entry.size < 0 or not isinstance(entry.path, str):
+            raise Corrupt("not an artifact's manifest: expected path, size and digest of each file")
+        if not isinstance(entry.digest, str) or not is_digest(entry.digest):
+            raise Corrupt(f"manifest names {str(entry.digest)[:80]!r}, which is not a digest")
         check_path(entry.path)
+        paths.add(entry.path)
+    folders = {parent.as_posix() for path in paths for parent in PurePosixPath(path).parents}
+    if len(paths) < len(entries) or paths & folders:
+        raise Corrupt("manifest names one path twice")
     return entries
 
 
 def check_path(path: str) -> None:
-    """Refuse a path that could leave the artifact's folder."""
+    """Refuse a path that could leave the artifact's folder, or that has another spelling."""
     parts = PurePosixPath(path)
-    if not path or parts.is_absolute() or ".." in parts.parts or "\\" in path or "\0" in path:
+    if (
+        path in ("", ".")
+        or parts.is_absolute()
+        or ".." in parts.parts
+        or str(parts) != path
+        or "\\" in path
+        or "\0" in path
+    ):
         raise Corrupt(f"manifest names {path!r}, which is not a path inside the artifact")
+
+
+class Objects(Protocol):
+    """What an artifact asks of the place it lies in."""
+
+    def entries(self, digest: str) -> tuple[Entry, ...]:
+        """The files of an artifact."""
+        ...
+
+    def read(self, digest: str) -> bytes:
+        """The verified bytes of one file."""
+        ...
+
+    def open(self, digest: str) -> BinaryIO:
+        """One verified file."""
+        ...
+
+    def view(self, digest: str) -> Path:
+        """A verified folder that shows an artifact."""
+        ...
+
+    def new_folder(self) -> Path:
+        """A folder to fill."""
+        ...
+
+    def put(self, folder: Path) -> str:
+        """Take a filled folder in and name it."""
+        ...
 
 
 class Artifact:
@@ -69,7 +110,7 @@ class Artifact:
 
     kind: ClassVar[str] = "artifact"
 
-    def __init__(self, digest: str, store: Store) -> None:
+    def __init__(self, digest: str, store: Objects) -> None:
         self.digest = digest
         self.store = store
 
@@ -98,16 +139,20 @@ class Artifact:
 
     def open(self, name: str) -> BinaryIO:
         """One file, verified before the first byte is handed out; ``KeyError`` when there is no such file."""
-        return self.path(name).open("rb")
+        return self.store.open(self._entry(name).digest)
 
     def path(self, name: str | None = None) -> Path:
         """A verified, read-only folder with the files as they are (or one file in it), fit for mmap."""
         folder = self.store.view(self.digest)
         if name is None:
             return folder
-        if all(entry.path != name for entry in self.entries()):
-            raise KeyError(f"{self!r} holds no {name!r}")
-        return folder / name
+        return folder / self._entry(name).path
+
+    def _entry(self, name: str) -> Entry:
+        for entry in self.entries():
+            if entry.path == name:
+                return entry
+        raise KeyError(f"{self!r} holds no {name!r}")
 
     def has(self, name: str) -> bool:
         """Whether a file of that path is in it."""
@@ -115,13 +160,13 @@ class Artifact:
 
     def read_json(self, name: str) -> Any:
         """One file parsed as JSON."""
-        return json.loads(self.path(name).read_bytes())
+        return json.loads(self.store.read(self._entry(name).digest))
 
     def document_ids(self) -> tuple[str, ...]:
         """Sorted ids of the documents it was made from; empty when it was made from none."""
         if not self.has(DOCUMENT_IDS):
             return ()
-        data = self.path(DOCUMENT_IDS).read_bytes()
+        data = self.store.read(self._entry(DOCUMENT_IDS).digest)
         return tuple(DOCUMENT_PREFIX + data[i : i + _ID_BYTES].hex() for i in range(0, len(data), _ID_BYTES))
 
     def document_count(self) -> int:
@@ -133,7 +178,7 @@ class Artifact:
         if not self.has(DOCUMENT_IDS):
             return False
         wanted = bytes.fromhex(document.removeprefix(DOCUMENT_PREFIX))
-        data = memoryview(self.path(DOCUMENT_IDS).read_bytes())
+        data = memoryview(self.store.read(self._entry(DOCUMENT_IDS).digest))
         low, high = 0, len(data) // _ID_BYTES
         while low < high:
             middle = (low + high) // 2
@@ -150,7 +195,7 @@ A = TypeVar("A", bound=Artifact)
 class Builder(Generic[A]):
     """A folder being filled; ``commit`` turns it into an artifact, leaving the block without it throws it away."""
 
-    def __init__(self, kind: type[A], store: Store) -> None:
+    def __init__(self, kind: type[A], store: Objects) -> None:
         self.kind = kind
         self.path = store.new_folder()
         self._store = store
@@ -173,7 +218,7 @@ class Builder(Generic[A]):
         """Move the files into the store and return the handle. The folder is gone afterwards."""
         if self._artifact is None:
             if self._documents:
-                raw = sorted(bytes.fromhex(name.removeprefix(DOCUMENT_PREFIX)) for name in self._documents)
+                raw = sorted(_raw_id(name) for name in self._documents)
                 (self.path / DOCUMENT_IDS).write_bytes(b"".join(raw))
             self._artifact = self.kind(self._store.put(self.path), self._store)
             shutil.rmtree(self.path, ignore_errors=True)
@@ -190,3 +235,10 @@ class Builder(Generic[A]):
 def digest_of(entries: Iterable[Entry]) -> str:
     """The digest that names a tree of these files."""
     return blake3_bytes(manifest_bytes(entries))
+
+
+def _raw_id(document: str) -> bytes:
+    raw = bytes.fromhex(document.removeprefix(DOCUMENT_PREFIX))
+    if len(raw) != _ID_BYTES:
+        raise TreadleError(f"{document[:80]!r} is not the id of a document")
+    return raw

@@ -140,9 +140,7 @@ def _refuse_secrets(value: Any, where: tuple[str | int, ...], name: str, lines: 
         for index, item in enumerate(value):
             _refuse_secrets(item, (*where, index), name, lines)
     elif isinstance(value, str) and find_secrets(value):
-        raise UserError(
-            f"{name}:{_line(where, lines)}: {_dotted(where)} holds a secret; write ${{env:NAME}} instead"
-        )
+        raise UserError(f"{name}:{_line(where, lines)}: {_dotted(where)} holds a secret; write ${{env:NAME}} instead")
 
 
 def _explain(error: ValidationError, model: type[BaseModel], name: str, lines: Lines) -> str:

@@ -2,69 +2,71 @@
 
 SQL is written by hand and kept to what SQLite and PostgreSQL share. Migrations are numbered, small, and touch projections
 and state only, never the ledger's rows.
+
+Nobody may open the database's file by other means within this process: closing it would drop SQLite's locks.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from treadle.core.errors import Corrupt, UserError
+from treadle.core.errors import Corrupt, TreadleError, UserError
 
 FORMAT = 1
-_BUSY_MS = 30_000  # milliseconds a writer waits for another one
+_BUSY_SECONDS = 30.0  # how long a writer waits for another one
 
 # Deleted content is overwritten at once, so that what is erased does not stay in free pages.
-_PRAGMAS = (
-    "journal_mode=WAL",
-    "synchronous=NORMAL",
-    "secure_delete=ON",
-    "foreign_keys=ON",
-    f"busy_timeout={_BUSY_MS}",
-)
+_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON", "foreign_keys=ON")
 
 
 class Database:
-    """One connection, usable from any thread, one transaction at a time."""
+    """One connection, usable from any thread, one transaction at a time. Not for use across a fork."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.RLock()
+        with self._explained():
+            self._connection = self._connect()
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            for pragma in _PRAGMAS:
-                self._connection.execute(f"PRAGMA {pragma}")
+            with self._explained():
+                for pragma in _PRAGMAS:
+                    self._connection.execute(f"PRAGMA {pragma}")
             self._migrate()
-        except sqlite3.OperationalError as error:
-            raise UserError(f"cannot open {path}: {error}; the folder must exist and be writable") from None
-        except sqlite3.DatabaseError as error:
-            raise Corrupt(f"{path} is damaged: {error}; put back a backup of it") from None
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
     def _migrate(self) -> None:
-        with self.transaction() as cursor:
-            cursor.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
-            row = cursor.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
-            if row is None:
-                cursor.execute("INSERT INTO meta VALUES ('format', ?)", (str(FORMAT),))
-            elif row[0] != str(FORMAT):
-                raise UserError(
-                    f"{self.path} has format {row[0]}, this Treadle reads format {FORMAT}; "
-                    "use the Treadle that wrote it, or a newer one"
-                )
+        if not self.query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'"):
+            with self.transaction() as cursor:
+                cursor.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+                cursor.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (str(FORMAT),))
+        rows = self.query("SELECT value FROM meta WHERE name = 'format'")
+        if not rows or rows[0][0] != str(FORMAT):
+            raise UserError(
+                f"{self.path} has format {rows[0][0] if rows else 'unknown'}, this Treadle reads format {FORMAT}; "
+                "use the Treadle that wrote it, or a newer one"
+            )
 
     @contextmanager
     def transaction(self, *, sync: bool = False) -> Iterator[sqlite3.Cursor]:
         """Everything inside, or nothing. ``sync`` waits until it would survive a loss of power."""
-        with self._lock:
+        with self._lock, self._explained():
             cursor = self._connection.cursor()
-            if sync:
-                cursor.execute("PRAGMA synchronous=FULL")
-            cursor.execute("BEGIN IMMEDIATE")
             try:
+                if sync:
+                    cursor.execute("PRAGMA synchronous=FULL")
+                cursor.execute("BEGIN IMMEDIATE")
                 yield cursor
                 cursor.execute("COMMIT")
             except BaseException:
@@ -78,25 +80,76 @@ class Database:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT; ``Corrupt`` when the file is damaged."""
-        with self._lock:
-            try:
-                return self._connection.execute(sql, parameters).fetchall()
-            except sqlite3.DatabaseError as error:
-                raise Corrupt(f"{self.path} is damaged: {error}; put back a backup of it") from None
+        with self._lock, self._explained():
+            return self._connection.execute(sql, parameters).fetchall()
 
     def script(self, ddl: str) -> None:
         """Create tables and indexes that are not there yet."""
-        with self._lock:
+        with self._lock, self._explained():
             self._connection.executescript(ddl)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own that sees one moment, while others go on writing; text comes even where it is not UTF-8."""
+        with self._explained():
+            connection = self._connect()
+            try:
+                connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+                connection.execute("PRAGMA query_only=ON")
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                connection.close()
+
+    def sync(self) -> None:
+        """Wait until everything committed so far would survive a loss of power."""
+        # SQLite syncs what it moves out of the write-ahead log itself, so only the log can be behind.
+        try:
+            descriptor = os.open(f"{self.path}-wal", os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
     def scrub(self) -> None:
-        """Rewrite the file without its free pages and empty the write-ahead log, so no deleted byte is left."""
-        with self._lock:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Rewrite the file without its free pages and empty the write-ahead log, so no deleted byte is left.
+
+        ``UserError`` when another process reads the database for so long that the log cannot be emptied.
+        """
+        with self._lock, self._explained():
             self._connection.execute("VACUUM")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            deadline = time.monotonic() + _BUSY_SECONDS
+            while self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"{self.path} is being read by another process, so deleted rows cannot be wiped; end it and try again"
+                    )
+                time.sleep(0.05)
 
     def close(self) -> None:
         """Close the connection; the write-ahead log is folded in when it was the last one."""
         with self._lock:
             self._connection.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+            raise
+        except sqlite3.DatabaseError as error:
+            raise _explain(self.path, error) from None
+
+
+def _explain(path: Path, error: sqlite3.DatabaseError) -> TreadleError:
+    """What went wrong, in one line that ends with what to do."""
+    code = getattr(error, "sqlite_errorname", "")
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return UserError(f"{path} is held by another process; wait until it is done, or end it")
+    if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
+        return UserError(f"cannot write {path}: {error}; the folder must exist and be writable")
+    if code.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+        return UserError(f"cannot write {path}: {error}; free some space on its disk and try again")
+    return Corrupt(f"{path} is damaged: {error}; put back a backup of it")

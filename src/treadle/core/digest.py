@@ -13,6 +13,7 @@ from blake3 import blake3
 
 PREFIX = "b3:"
 _MAPPED_FROM = 1 << 20  # bytes; below this a plain read is quicker than a memory map
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def blake3_bytes(data: bytes) -> str:
@@ -40,16 +41,13 @@ def keyed_digest(key: bytes, *parts: str) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys, no spaces, UTF-8; not-a-number is refused (``ValueError``)."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    """JSON with sorted keys, no spaces, UTF-8; not-a-number is refused (``ValueError``).
+
+    Half a surrogate pair, which UTF-8 cannot carry, is written as its JSON escape, so it comes back as it was.
+    """
+    return _ENCODER.encode(value).encode("utf-8", "backslashreplace")
 
 
 def is_digest(text: str) -> bool:
     """True for a whole ``b3:<64 hex>``."""
-    return (
-        text.startswith(PREFIX)
-        and len(text) == 67
-        and all(c in "0123456789abcdef" for c in text[len(PREFIX) :])
-    )
+    return text.startswith(PREFIX) and len(text) == 67 and all(c in "0123456789abcdef" for c in text[len(PREFIX) :])

@@ -154,6 +154,7 @@ class Driver:
             seed=self.seed,
             progress=self._progress_of(name),
             folder=self.folder,
+            executor=self.executor,
         )
         self.listener.started(name, reason)
         return self._finish(name, run, lambda: execute(call, run), call.input_digests(), reason)
@@ -232,9 +233,7 @@ class Driver:
         request = blake3_bytes(canonical_json({"action": name, "inputs": digests, "parameters": parameters}))
         before = None if pending else self._remembered(request)
         if before is not None:
-            self._report(
-                StepResult(name, "cached", 0.0, before.id, before.inputs, before.outputs, "done before")
-            )
+            self._report(StepResult(name, "cached", 0.0, before.id, before.inputs, before.outputs, "done before"))
             return {key: Artifact(digest, self.runs.store) for key, digest in before.outputs.items()}
         if self.planning:
             self._report(StepResult(name, "skipped", reason="an action, done once per request"))

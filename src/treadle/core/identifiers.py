@@ -1,14 +1,38 @@
-"""Identifiers that sort by time: a prefix and a ULID (48 bits of milliseconds, 80 random bits, Crockford base 32)."""
+"""Identifiers that sort by time: a prefix and a ULID (48 bits of milliseconds, 80 random bits, Crockford base 32).
+
+The form is that of https://github.com/ulid/spec, 26 characters, upper case.
+"""
 
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_VALUES = {character: value for value, character in enumerate(_ALPHABET)}
+_LENGTH = 26
+_lock = threading.Lock()
+_last = 0
 
 
 def new_id(prefix: str) -> str:
-    """``<prefix>-<26 characters>``; two made in the same millisecond differ but are in no order."""
+    """``<prefix>-<26 characters>``, greater than every earlier one of this process, whatever the clock does."""
+    global _last
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return prefix + "-" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+    with _lock:
+        if number <= _last:  # two in one millisecond, or a clock that was put back
+            number = _last + 1 + secrets.randbits(40)  # by chance: two forked processes must not agree
+        _last = number
+    return prefix + "-" + "".join([_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)])
+
+
+def time_of(identifier: str) -> int | None:
+    """The milliseconds since 1970 in an identifier; None when it is not of this form."""
+    text = identifier.rpartition("-")[2]
+    if len(text) != _LENGTH or text[0] > "7" or any(character not in _VALUES for character in text):
+        return None
+    number = 0
+    for character in text[:10]:
+        number = number << 5 | _VALUES[character]
+    return number

@@ -1,55 +1,48 @@
 """The journal: the bulk. Interactions, feedback, metric points, as append-only segments of JSON lines.
 
 Each process appends to a segment of its own per stream. A segment is sealed into an artifact, with one ledger row, when it holds
-enough rows, when it is old enough, when its writer closes, or when any other process asks; the lock on the file decides who does
-it. Its first line carries a random salt, so that the digest of a segment tells nothing about the texts in it.
+enough rows, when it is old enough, when its writer closes, or when any other process asks; its writer then goes on in a new one.
+A reader looks at the open files first and at the sealed segments second, so that a row which is sealed meanwhile is seen once.
 
-Not covered: rows in a segment that is not sealed yet are protected by the file system alone.
+Not covered: rows in a segment that is not sealed yet are protected by the file system alone. Not for use across a fork.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
+import logging
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any
 
-from treadle.core.artifacts import Artifact, Builder
-from treadle.core.digest import canonical_json
-from treadle.core.identifiers import new_id
-from treadle.core.ledger import Fact, Ledger, now
+from treadle.core.artifacts import Builder
+from treadle.core.errors import TreadleError, UserError
+from treadle.core.identifiers import time_of
+from treadle.core.ledger import Fact, Ledger
+from treadle.core.segment import (
+    OPEN,
+    SEALING,
+    OpenSegment,
+    Segment,
+    header,
+    line,
+    row_in,
+    rows_in,
+    spans,
+    take,
+)
 from treadle.core.store import Store
 
-FORMAT = 1
 SEAL_ROWS = 5_000
 SEAL_SECONDS = 60.0
 SYNC_SECONDS = 1.0  # a loss of power costs at most this much
 
 Rewrite = Callable[[dict[str, Any]], dict[str, Any] | None]
 
-
-class Segment(Artifact):
-    """A sealed piece of one stream: ``rows.jsonl``, a header line and one row a line."""
-
-    kind: ClassVar[str] = "segment"
-
-
-@dataclass
-class _Open:
-    """The segment this process is appending to."""
-
-    path: Path
-    file: BinaryIO
-    inode: int
-    rows: int
-    started: float
-    dirty: bool = False
+_log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -59,80 +52,69 @@ class Journal:
         self._folder = folder
         self._store = store
         self._ledger = ledger
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, OpenSegment] = {}
         self._lock = threading.Lock()
         self._ticker: threading.Thread | None = None
         self._closed = threading.Event()
+        self._index = _Index(ledger)
 
     # -- writing
 
     def append(self, stream: str, row: dict[str, Any]) -> None:
         """Append one row (it needs an ``id``). Once this returns, the row survives the death of this process."""
-        data = canonical_json(row) + b"\n"
-        with self._lock:
-            segment = self._segment(stream)
-            fcntl.flock(segment.file, fcntl.LOCK_EX)
-            try:
-                if not _is_at(segment.path, segment.inode):  # another process sealed it
-                    fcntl.flock(segment.file, fcntl.LOCK_UN)
-                    segment.file.close()
-                    del self._open[stream]
-                    segment = self._segment(stream)
-                    fcntl.flock(segment.file, fcntl.LOCK_EX)
-                segment.file.write(data)
-                segment.rows += 1
-                segment.dirty = True
-            finally:
-                fcntl.flock(segment.file, fcntl.LOCK_UN)
-        self._start_ticker()
+        if not isinstance(row.get("id"), str):
+            raise TreadleError(f"a row of {stream} needs an id that is text")
+        data = line(row)
+        try:
+            with self._lock:
+                while not self._segment(stream).append(data):
+                    self._open.pop(stream).close()
+                if self._closed.is_set():  # a late row; the next to ask seals it
+                    self._open.pop(stream).close()
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self._folder / stream}: {error.strerror}; free some space or make it writable"
+            ) from None
+        if self._ticker is None:
+            self._start_ticker()
 
-    def _segment(self, stream: str) -> _Open:
+    def _segment(self, stream: str) -> OpenSegment:
         found = self._open.get(stream)
         if found is None:
-            folder = self._folder / stream
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{new_id('seg')}.jsonl"
-            file = path.open("ab", buffering=0)
-            header = {"format": FORMAT, "salt": secrets.token_hex(16), "stream": stream, "time": now()}
-            file.write(canonical_json(header) + b"\n")
-            found = _Open(path, file, os.fstat(file.fileno()).st_ino, 0, time.monotonic())
-            self._open[stream] = found
+            found = self._open[stream] = OpenSegment(self._folder / stream, stream)
         return found
 
     def _start_ticker(self) -> None:
-        if self._ticker is None:
-            self._ticker = threading.Thread(target=self._tick, name="journal", daemon=True)
-            self._ticker.start()
+        with self._lock:
+            if self._ticker is None and not self._closed.is_set():
+                self._ticker = threading.Thread(target=self._tick, name="journal", daemon=True)
+                self._ticker.start()
 
     def _tick(self) -> None:
         while not self._closed.wait(SYNC_SECONDS):
             for stream in list(self._open):
-                self._sync(stream)
-                segment = self._open.get(stream)
-                if segment and (
-                    segment.rows >= SEAL_ROWS or time.monotonic() - segment.started >= SEAL_SECONDS
-                ):
-                    self._retire(stream)
+                try:
+                    self._care_for(stream)
+                except (OSError, TreadleError) as error:  # what is written stays, and is sealed later
+                    _log.warning("the journal cannot seal %s now: %s", stream, error)
 
-    def _sync(self, stream: str) -> None:
-        with self._lock:
-            segment = self._open.get(stream)
-            if segment is None or not segment.dirty:
+    def _care_for(self, stream: str) -> None:
+        segment = self._open.get(stream)
+        if segment is None:
+            return
+        if segment.rows >= SEAL_ROWS or time.monotonic() - segment.started >= SEAL_SECONDS:
+            self._retire(stream)
+        elif segment.dirty:
+            try:
+                segment.sync()
+            except ValueError:  # closed meanwhile: another process sealed it
                 return
-            segment.dirty = False
-            descriptor = os.dup(
-                segment.file.fileno()
-            )  # so that appending goes on while the disk is waited for
-        try:
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _retire(self, stream: str) -> None:
         with self._lock:
             segment = self._open.pop(stream, None)
         if segment is not None:
-            segment.file.close()
+            segment.close()
             self._seal_file(stream, segment.path)
 
     def close(self) -> None:
@@ -145,82 +127,107 @@ class Journal:
 
     # -- sealing
 
-    def seal(self, stream: str | None = None) -> None:
-        """Seal every open segment, whoever writes it; writers go on in a new one."""
+    def seal(self, stream: str | None = None, *, older_than: float = 0.0) -> None:
+        """Seal every open segment, whoever writes it, or those begun more than ``older_than`` seconds ago."""
         streams = [stream] if stream else [path.name for path in self._streams()]
+        before = (time.time() - older_than) * 1000
         for name in streams:
-            for path in sorted((self._folder / name).glob("*.jsonl")):
-                self._seal_file(name, path)
+            for path in self._files(name):
+                if not older_than or (time_of(path.stem) or 0) < before:
+                    self._seal_file(name, path)
 
     def _seal_file(self, stream: str, path: Path) -> None:
+        taken = take(path)
+        if taken is None:
+            return
         try:
-            file = path.open("rb")
+            with taken.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # two may come to finish what a third has left
+                if not taken.exists():
+                    return
+                rows, damaged = rows_in(file.read())
+                if (rows or damaged) and taken.stem not in self._index.files(stream):
+                    file.seek(0)
+                    data = file.read()
+                    self._record(stream, data[: data.rfind(b"\n") + 1], rows, damaged, file=taken.stem)
+                taken.unlink()
         except FileNotFoundError:
             return
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_at(path, os.fstat(file.fileno()).st_ino):
-                return  # somebody else sealed it while we waited
-            data = file.read()
-            lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
-            if len(lines) > 1:
-                self._record(stream, lines, replaces=None)
-            path.unlink()
 
-    def _record(self, stream: str, lines: list[bytes], replaces: str | None) -> str:
+    def _record(
+        self,
+        stream: str,
+        data: bytes,
+        rows: list[dict[str, Any]],
+        damaged: int = 0,
+        *,
+        file: str | None = None,
+        replaces: str | None = None,
+    ) -> None:
         with Builder(Segment, self._store) as builder:
-            (builder.path / "rows.jsonl").write_bytes(b"".join(lines))
+            (builder.path / "rows.jsonl").write_bytes(data)
             segment = builder.commit()
-        sealed = self.sealed(stream)
-        if segment.digest not in sealed:  # else: killed between the row and the removal of the file
-            ids = [str(json.loads(line)["id"]) for line in lines[1:]]
-            times = [str(json.loads(line).get("time", "")) for line in lines[1:]]
-            body = {
-                "stream": stream,
-                "segment": segment.digest,
-                "rows": len(ids),
-                "first": min(times, default=""),
-                "last": max(times, default=""),
-                "replaces": replaces,
-            }
-            self._ledger.append(Fact("seal", body))
-        return segment.digest
+        body = {"stream": stream, "segment": segment.digest, "file": file, "replaces": replaces, "damaged": damaged}
+        self._ledger.append(Fact("seal", body | spans(rows)))
 
     # -- reading
 
     def sealed(self, stream: str) -> dict[str, dict[str, Any]]:
-        """Segments in force, by digest, in the order of sealing; those that were replaced are left out."""
-        found: dict[str, dict[str, Any]] = {}
-        for row in self._ledger.rows("seal"):
-            if row.body["stream"] == stream:
-                if row.body["replaces"]:
-                    found.pop(row.body["replaces"], None)
-                if row.body["rows"]:
-                    found[row.body["segment"]] = row.body
-        return found
+        """Segments in force, by digest, in the order of sealing; what replaced another stands in its place."""
+        return self._index.segments(stream)
 
     def read(self, stream: str, *, newest_first: bool = False) -> Iterator[dict[str, Any]]:
         """Every row of a stream, sealed or not; oldest first, or by segment and row from the newest."""
-        parts: list[Callable[[], list[dict[str, Any]]]] = []
-        for digest in self.sealed(stream):
-            parts.append(lambda digest=digest: self._rows_of(digest))  # type: ignore[misc]
-        for path in sorted((self._folder / stream).glob("*.jsonl")):
-            parts.append(lambda path=path: _rows_in(path))  # type: ignore[misc]
+        loose, sealed = self._parts(stream)
+        parts: list[Callable[[], bytes]] = [self._reader(stream, digest) for digest in sealed]
+        parts.extend(self._constant(data) for data in loose)
         for part in reversed(parts) if newest_first else parts:
-            rows = part()
+            rows, _ = rows_in(part())
             yield from reversed(rows) if newest_first else rows
 
     def find(self, stream: str, identifier: str) -> dict[str, Any] | None:
-        """The latest row with an id, or None."""
-        for row in self.read(stream, newest_first=True):
-            if row["id"] == identifier:
+        """The latest row with an id, or None. Only segments that were written when the id was made are read."""
+        loose, sealed = self._parts(stream)
+        for data in reversed(loose):
+            row = row_in(data, identifier)
+            if row is not None:
                 return row
+        moment = time_of(identifier)
+        for digest, body in reversed(sealed.items()):
+            span = body.get("ids")
+            if span is None or (moment is not None and span[0] <= moment <= span[1]):
+                row = row_in(self._bytes(stream, digest), identifier)
+                if row is not None:
+                    return row
         return None
 
-    def _rows_of(self, digest: str) -> list[dict[str, Any]]:
-        if not self._store.has_object(digest):
-            return []  # erased; verify accounts for it
-        return _rows_in(Segment(digest, self._store).path("rows.jsonl"))
+    def _parts(self, stream: str) -> tuple[list[bytes], dict[str, dict[str, Any]]]:
+        """What is not sealed, and the segments that are; each row in one of them."""
+        loose = {path.stem: _read(path) for path in self._files(stream)}
+        sealed = self.sealed(stream)  # after the files: what vanished meanwhile is in here
+        done = self._index.files(stream)
+        return [loose[name] for name in sorted(loose) if name not in done], sealed
+
+    @staticmethod
+    def _constant(data: bytes) -> Callable[[], bytes]:
+        return lambda: data
+
+    def _reader(self, stream: str, digest: str) -> Callable[[], bytes]:
+        return lambda: self._bytes(stream, digest)
+
+    def _bytes(self, stream: str, digest: str) -> bytes:
+        """The verified bytes of a sealed segment, or of what replaced it; nothing when it was erased."""
+        while not self._store.has_object(digest):
+            replacement = self._index.replacement(stream, digest)
+            if replacement is None:
+                return b""  # verify tells whether an erasure accounts for it
+            digest = replacement
+        with Segment(digest, self._store).open("rows.jsonl") as file:
+            return file.read()
+
+    def _files(self, stream: str) -> list[Path]:
+        folder = self._folder / stream
+        return sorted(path for path in folder.glob("seg-*") if path.suffix in (OPEN, SEALING))
 
     def _streams(self) -> list[Path]:
         return sorted(self._folder.iterdir()) if self._folder.is_dir() else []
@@ -230,33 +237,77 @@ class Journal:
     def rewrite(self, stream: str, change: Rewrite) -> set[str]:
         """Pass every row through ``change`` (None drops it); returns the segments that are no longer in force.
 
-        A segment in which nothing changes stays as it is. The caller deletes the returned ones once an erasure row names them.
+        A segment in which nothing changes stays as it is. Those that an interrupted rewrite replaced before are returned as
+        well, as long as they are there. The caller deletes them once an erasure row names them.
         """
         self.seal(stream)
-        replaced = set()
-        for digest in list(self.sealed(stream)):
-            rows = self._rows_of(digest)
+        for digest in self.sealed(stream):
+            rows, damaged = rows_in(self._bytes(stream, digest))
             changed = [change(row) for row in rows]
-            if changed == rows:
+            if changed == rows and not damaged:  # a line that cannot be read cannot be searched either
                 continue
-            header = {"format": FORMAT, "salt": secrets.token_hex(16), "stream": stream, "time": now()}
             kept = [row for row in changed if row is not None]
-            self._record(stream, [canonical_json(row) + b"\n" for row in (header, *kept)], replaces=digest)
-            replaced.add(digest)
-        return replaced
+            self._record(stream, header(stream) + b"".join(map(line, kept)), kept, replaces=digest)
+        return {digest for digest in self._index.replaced(stream) if self._store.has_object(digest)}
 
 
-def _is_at(path: Path, inode: int) -> bool:
-    try:
-        return path.stat().st_ino == inode
-    except FileNotFoundError:
-        return False
+def _read(path: Path) -> bytes:
+    for each in (path, path.with_suffix(SEALING)):
+        try:
+            return each.read_bytes()
+        except FileNotFoundError:
+            continue
+    return b""  # sealed and gone since we looked
 
 
-def _rows_in(path: Path) -> list[dict[str, Any]]:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    lines = data[: data.rfind(b"\n") + 1].splitlines()
-    return [json.loads(line) for line in lines[1:]]
+class _Index:
+    """The rows about seals, read once and then only what is new."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._seen = 0
+        self._segments: dict[str, dict[str, dict[str, Any]]] = {}
+        self._files: dict[str, set[str]] = {}
+        self._replaced: dict[str, dict[str, str]] = {}
+
+    def segments(self, stream: str) -> dict[str, dict[str, Any]]:
+        """Segments in force."""
+        with self._lock:
+            self._catch_up()
+            return dict(self._segments.get(stream, {}))
+
+    def files(self, stream: str) -> set[str]:
+        """Names of the files that were sealed."""
+        with self._lock:
+            self._catch_up()
+            return set(self._files.get(stream, ()))
+
+    def replaced(self, stream: str) -> dict[str, str]:
+        """By segment no longer in force, the one in its place."""
+        with self._lock:
+            self._catch_up()
+            return dict(self._replaced.get(stream, {}))
+
+    def replacement(self, stream: str, digest: str) -> str | None:
+        """What stands in the place of a segment."""
+        return self.replaced(stream).get(digest)
+
+    def _catch_up(self) -> None:
+        for row in self._ledger.rows("seal", after=self._seen):
+            self._seen = row.seq
+            body = row.body
+            segments = self._segments.setdefault(body["stream"], {})
+            old, new = body["replaces"], body["segment"]
+            if body["file"]:
+                self._files.setdefault(body["stream"], set()).add(body["file"])
+            if old:
+                self._replaced.setdefault(body["stream"], {})[old] = new
+            if old in segments:
+                following = {new if name == old else name: body if name == old else of for name, of in segments.items()}
+                segments.clear()
+                segments.update(following)
+            else:
+                segments[new] = body
+            if not body["rows"]:
+                segments.pop(new, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from blake3 import blake3
@@ -34,11 +35,13 @@ class Keys:
         if len(self._secret) != 32 or len(raw) != 32:
             raise Corrupt(f"a key under {folder} has the wrong length; put it back from a backup")
         self._signing = Ed25519PrivateKey.from_private_bytes(raw)
+        self._public = self._signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+        self._row_key = blake3(self._secret, derive_key_context="treadle 1 ledger row").digest()
 
     @property
     def public(self) -> str:
         """The Ed25519 public key, hexadecimal."""
-        return self._signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+        return self._public
 
     def sign(self, message: bytes) -> str:
         """An Ed25519 signature, hexadecimal."""
@@ -50,8 +53,7 @@ class Keys:
 
     def mac(self, message: bytes) -> str:
         """A keyed BLAKE3 over a ledger row, which tells a row that was written here from one put in by hand."""
-        key = blake3(self._secret, derive_key_context="treadle 1 ledger row").digest()
-        return blake3(message, key=key).hexdigest()
+        return blake3(message, key=self._row_key).hexdigest()
 
     def keyed(self, kind: str, value: str) -> str:
         """A name for a person, a document or an interaction that nobody without the key can link to it."""
@@ -62,7 +64,7 @@ def verify_signature(public: str, message: bytes, signature: str) -> bool:
     """Whether ``signature`` over ``message`` was made by the holder of ``public`` (both hexadecimal)."""
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), message)
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, ValueError, TypeError):
         return False
     return True
 
@@ -71,10 +73,9 @@ def _new_signing_key() -> bytes:
     return Ed25519PrivateKey.generate().private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
 
 
-def _load_or_make(path: Path, make: object) -> bytes:
-    assert callable(make)
+def _load_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
     if not path.exists():
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(make())
@@ -86,4 +87,13 @@ def _load_or_make(path: Path, make: object) -> bytes:
             pass
         finally:
             temporary.unlink()
+        _sync_folder(path.parent)  # a ledger without its keys could never be verified again
     return path.read_bytes()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

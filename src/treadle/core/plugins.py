@@ -65,9 +65,7 @@ def _load(entry: EntryPoint) -> Any:
 def _entry_version(entry: EntryPoint) -> str:
     distribution = entry.dist
     return (
-        ""
-        if distribution is None or distribution.name == "treadle"
-        else f"{distribution.name} {distribution.version}"
+        "" if distribution is None or distribution.name == "treadle" else f"{distribution.name} {distribution.version}"
     )
 
 
@@ -120,11 +118,7 @@ def _source_version(module: Any, folder: Path) -> str:
             continue
         seen[file] = Path(file).read_bytes()
         for value in vars(current).values():
-            owner = (
-                value
-                if inspect.ismodule(value)
-                else sys.modules.get(getattr(value, "__module__", None) or "")
-            )
+            owner = value if inspect.ismodule(value) else sys.modules.get(getattr(value, "__module__", None) or "")
             if owner is not None:
                 waiting.append(owner)
     return blake3_bytes(b"\0".join(seen[file] for file in sorted(seen)))

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from treadle.core.artifacts import Artifact, Builder
 from treadle.core.digest import canonical_json
+from treadle.core.executors import Executor, InProcess
 from treadle.core.identifiers import new_id
 from treadle.core.journal import Journal
 from treadle.core.keys import Keys
@@ -71,10 +72,7 @@ class RunRecord:
 def _project_run(cursor: sqlite3.Cursor, row: Row) -> None:
     body = row.body
     if row.kind == "run.started":
-        facts = {
-            name: body[name]
-            for name in ("version", "seed", "commit", "environment", "actor", "machine", "kind")
-        }
+        facts = {name: body[name] for name in ("version", "seed", "commit", "environment", "actor", "machine", "kind")}
         cursor.execute(
             "INSERT INTO runs VALUES (?, ?, ?, 'running', ?, NULL, ?, '{}', ?, '{}', ?, ?)",
             (
@@ -117,13 +115,18 @@ CREATE TABLE IF NOT EXISTS artifacts (
 
 
 class Run:
-    """What a step is given: make artifacts, log numbers, tell how far it is."""
+    """What a step is given: make artifacts, log numbers, tell how far it is. ``folder`` is the project's."""
 
-    def __init__(self, runs: Runs, identifier: str, seed: int, progress: Progress) -> None:
+    def __init__(
+        self, runs: Runs, identifier: str, seed: int, progress: Progress, folder: Path, executor: Executor
+    ) -> None:
         self.id = identifier
+        self.folder = folder
+        self.executor = executor
+        self.store = runs.store
         self.seed = seed
         self.metrics: dict[str, float] = {}
-        self.scratch = Path(tempfile.mkdtemp(prefix="run-", dir=_made(runs.store.root / "tmp")))
+        self.scratch = Path(tempfile.mkdtemp(prefix=f"run-{os.getpid()}-", dir=_made(runs.store.root / "tmp")))
         self._runs = runs
         self._progress = progress
 
@@ -151,7 +154,7 @@ class Run:
 
     def keyed(self, person: str) -> str:
         """The keyed digest that stands for a person in everything that is stored."""
-        return self._runs.keys.keyed("subject", person)
+        return self._runs.keyed_person(person)
 
 
 class Runs:
@@ -174,6 +177,7 @@ class Runs:
         seed: int,
         progress: Progress,
         folder: Path,
+        executor: Executor | None = None,
         kind: str = "step",
     ) -> Run:
         """Open a run: a ledger row, and a lease that ends with this process."""
@@ -195,7 +199,7 @@ class Runs:
         }
         self.ledger.append(Fact("run.started", body))
         self._keep_beating(identifier)
-        return Run(self, identifier, seed, progress)
+        return Run(self, identifier, seed, progress, folder, executor or InProcess())
 
     def finish(
         self,
@@ -242,7 +246,13 @@ class Runs:
         for lease in self.state.dead_leases(LEASE):
             identifier = lease.removeprefix(LEASE)
             if identifier in running:
-                body: dict[str, Any] = {"run": identifier, "status": "crashed", "seconds": None, "metrics": {}, "outputs": {}}
+                body: dict[str, Any] = {
+                    "run": identifier,
+                    "status": "crashed",
+                    "seconds": None,
+                    "metrics": {},
+                    "outputs": {},
+                }
                 self.ledger.append(Fact("run.finished", {**body, "error": None}))
                 crashed.append(identifier)
             self.state.drop_lease(lease)
@@ -275,6 +285,10 @@ class Runs:
         sql = "SELECT run FROM artifacts WHERE digest = ? ORDER BY seq LIMIT 1"
         rows = self.ledger.database.query(sql, (digest,))
         return self.get(rows[0][0]) if rows else None
+
+    def keyed_person(self, person: str) -> str:
+        """The keyed digest that stands for a person in everything that is stored."""
+        return self.keys.keyed("subject", person)
 
     def keyed_actor(self) -> str:
         """Who is at it, as a keyed digest."""

@@ -113,11 +113,7 @@ class Call:
     def input_digests(self) -> dict[str, Any]:
         """Digest by input name; a list where the input is a tuple, None where it was left out."""
         return {
-            name: [each.digest for each in value]
-            if isinstance(value, tuple)
-            else value.digest
-            if value
-            else None
+            name: [each.digest for each in value] if isinstance(value, tuple) else value.digest if value else None
             for name, value in self.inputs.items()
         }
 
@@ -148,9 +144,7 @@ def bind(step: Step[Any], inputs: tuple[Input, ...], settings: dict[str, Any], s
     complete: dict[str, Any] = {}
     for key in settings:
         if key not in signature.settings:
-            raise UserError(
-                f"step {step.name} has no setting {key!r};{nearest(key, list(signature.settings))}"
-            )
+            raise UserError(f"step {step.name} has no setting {key!r};{nearest(key, list(signature.settings))}")
     for key, parameter in signature.settings.items():
         if key in settings:
             complete[key] = settings[key]

@@ -2,21 +2,25 @@
 
     objects/ab/cdef...   a file of an artifact, or a manifest, as it is
     views/<digest>/      hard links that show one artifact as a folder
-    tmp/                 what is being written; whatever a killed process left there is nobody's
+    tmp/<process>/       what one process is writing; it holds a lock on the folder, which ends with it
 
 An object is written under a temporary name, synced and renamed, so a name is there whole or not at all.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from treadle.core.artifacts import Entry, digest_of, manifest_bytes, read_manifest
-from treadle.core.digest import PREFIX, blake3_bytes, blake3_file
+from treadle.core.artifacts import Entry, check_path, digest_of, manifest_bytes, read_manifest
+from treadle.core.digest import PREFIX, blake3_bytes, blake3_file, is_digest
 from treadle.core.errors import Corrupt, TreadleError
 
 _MANIFEST_LIMIT = 64 << 20  # bytes; a manifest larger than this is not read
@@ -28,44 +32,55 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._verified: dict[str, Path] = {}
+        self._lock = threading.Lock()
+        self._own: tuple[Path, int] | None = None
+
+    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
+        return Store, (self.root,)  # a handle sent to another process opens the folder anew there
 
     # -- writing
 
-    def new_folder(self) -> Path:
-        """A fresh folder on the store's file system, to be filled and then ``put``."""
-        self._tmp.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="build-", dir=self._tmp))
+    def new_folder(self, prefix: str = "build-") -> Path:
+        """A fresh folder on the store's file system, to be filled and then ``put``; gone when this process is."""
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=self._workplace()))
 
     def put(self, folder: Path) -> str:
-        """Move the files under ``folder`` into the store and return the digest of the tree. Links are refused."""
-        entries = []
-        for path in sorted(folder.rglob("*")):
-            if path.is_symlink():
-                raise TreadleError(f"{path} is a link; an artifact holds plain files only")
-            if path.is_file():
-                digest = blake3_file(path)
-                entries.append(Entry(path.relative_to(folder).as_posix(), path.stat().st_size, digest))
-                self._adopt(path, digest)
-        data = manifest_bytes(entries)
-        self.put_bytes(data)
+        """Move the files under ``folder`` into the store and return the digest of the tree.
+
+        ``TreadleError`` for a link, a device, or a name that is not UTF-8; nothing is stored then. Empty folders are left out.
+        """
+        entries, touched = [], set()
+        for path, name in _plain_files(folder):
+            digest = blake3_file(path)
+            entries.append(Entry(name, path.stat().st_size, digest))
+            touched.add(self._adopt(path, digest))
+        for parent in touched:
+            _sync_folder(parent)
+        self.put_bytes(manifest_bytes(entries))
         return digest_of(entries)
 
     def put_bytes(self, data: bytes) -> str:
         """Store one object and return its digest."""
         digest = blake3_bytes(data)
         if not self._object(digest).exists():
-            self._tmp.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix="object-", dir=self._tmp)
+            handle, name = tempfile.mkstemp(prefix="object-", dir=self._workplace())
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-            self._adopt(Path(name), digest)
+            _sync_folder(self._adopt(Path(name), digest))
         return digest
 
-    def _adopt(self, path: Path, digest: str) -> None:
+    def _adopt(self, path: Path, digest: str) -> Path:
+        """Move a file to its place; returns the folder it is in."""
         target = self._object(digest)
-        if target.exists():
+        status = path.stat()
+        if target.exists() and target.stat().st_size == status.st_size:
             path.unlink()
-            return
+            return target.parent
+        if status.st_nlink > 1:  # somebody else has a name for these bytes, and could write to them
+            copy = path.with_name(path.name + ".copy")
+            shutil.copyfile(path, copy)
+            path.unlink()
+            path = copy
         target.parent.mkdir(parents=True, exist_ok=True)
         path.chmod(0o444)
         descriptor = os.open(path, os.O_RDONLY)
@@ -74,6 +89,7 @@ class Store:
         finally:
             os.close(descriptor)
         path.replace(target)
+        return target.parent
 
     # -- reading
 
@@ -86,20 +102,22 @@ class Store:
 
     def has_object(self, digest: str) -> bool:
         """Whether one object is present."""
-        return self._object(digest).exists()
+        return is_digest(digest) and self._object(digest).exists()
 
     def read(self, digest: str) -> bytes:
         """The verified bytes of one object; ``Corrupt`` when it is missing or changed."""
-        path = self._object(digest)
         try:
-            data = path.read_bytes()
+            data = self._object(digest).read_bytes()
         except OSError:
-            raise Corrupt(
-                f"object {digest} is missing from {self.root}; treadle verify says what it was"
-            ) from None
+            raise self._missing(digest) from None
         if blake3_bytes(data) != digest:
-            raise Corrupt(f"object {digest} is not what was stored: its bytes changed; run treadle verify")
+            raise _changed(digest)
         return data
+
+    def open(self, digest: str) -> BinaryIO:
+        """One object, verified before the first byte is handed out."""
+        self.check(digest)
+        return self._object(digest).open("rb")
 
     def entries(self, digest: str) -> tuple[Entry, ...]:
         """The files of an artifact, from its verified manifest."""
@@ -117,42 +135,73 @@ class Store:
         for entry in entries:
             self.check(entry.digest)
         folder = self.root / "views" / digest.removeprefix(PREFIX)
-        if not folder.exists():
+        if not self._shows(folder, entries):
             self._link(entries, folder)
         self._verified[digest] = folder
         return folder
 
+    def _shows(self, folder: Path, entries: tuple[Entry, ...]) -> bool:
+        """Whether a folder holds these files, no other bytes and no other file."""
+        try:
+            found = {name: path for path, name in _plain_files(folder)}
+            return found.keys() == {entry.path for entry in entries} and all(
+                self._is(found[entry.path], entry.digest) for entry in entries
+            )
+        except (OSError, TreadleError):
+            return False
+
+    def _is(self, path: Path, digest: str) -> bool:
+        """Whether a file is an object, by another name or by its bytes."""
+        target = self._object(digest)
+        return (target.exists() and path.samefile(target)) or blake3_file(path) == digest
+
     def _link(self, entries: tuple[Entry, ...], folder: Path) -> None:
-        building = self.new_folder()
+        building = self.new_folder("view-")
         for entry in entries:
             target = building / entry.path
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(self._object(entry.digest), target)
-            except OSError:  # a file system without hard links
+            except OSError:  # a file system without hard links, or too many of one file
                 shutil.copyfile(self._object(entry.digest), target)
+                target.chmod(0o444)
+        building.chmod(0o755)
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             building.rename(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(building, ignore_errors=True)
+        except OSError:  # another process was first, or what lay there was changed
+            if self._shows(folder, entries):
+                shutil.rmtree(building, ignore_errors=True)
+                return
+            folder.rename(self.new_folder("changed-") / folder.name)
+            building.rename(folder)
 
     def check(self, digest: str) -> None:
         """``Corrupt`` unless the object is there and its bytes are those that were stored."""
-        path = self._object(digest)
-        if not path.exists():
-            raise Corrupt(f"object {digest} is missing from {self.root}; treadle verify says what it was")
-        if blake3_file(path) != digest:
-            raise Corrupt(f"object {digest} is not what was stored: its bytes changed; run treadle verify")
+        try:
+            found = blake3_file(self._object(digest))
+        except OSError:
+            raise self._missing(digest) from None
+        if found != digest:
+            raise _changed(digest)
 
     def objects(self) -> Iterator[tuple[str, Path]]:
         """Every object by name, sorted; stray files in the folder come with their path as name."""
-        root = self.root / "objects"
-        if not root.is_dir():
-            return
-        for path in sorted(root.rglob("*")):
-            if path.is_file():
-                yield PREFIX + path.parent.name + path.name, path
+        for folder, folders, files in os.walk(self.root / "objects"):
+            folders.sort()
+            for name in sorted(files):
+                yield PREFIX + os.path.basename(folder) + name, Path(folder, name)  # noqa: PTH119 (hot)
+
+    def changed_views(self) -> Iterator[tuple[str, str]]:
+        """Views that do not show what their artifact holds, by name, with what is wrong."""
+        views = self.root / "views"
+        for folder in sorted(views.iterdir()) if views.is_dir() else ():
+            try:
+                entries = self.entries(PREFIX + folder.name)
+            except Corrupt:
+                continue  # its objects are what is wrong, and are named themselves
+            if not self._shows(folder, entries) and folder.exists():
+                yield PREFIX + folder.name, "the folder that shows this artifact holds something else"
 
     # -- removing
 
@@ -171,14 +220,108 @@ class Store:
         for digest in digests:
             self._object(digest).unlink(missing_ok=True)
 
+    # -- temporary folders
+
+    def _workplace(self) -> Path:
+        """This process's own temporary folder, locked for as long as it lives."""
+        with self._lock:
+            if self._own is not None and not self._own[0].exists():  # somebody removed it by hand
+                os.close(self._own[1])
+                self._own = None
+            if self._own is None:
+                self._own = self._new_workplace()
+            return self._own[0]
+
+    def _new_workplace(self) -> tuple[Path, int]:
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = Path(tempfile.mkdtemp(dir=self._tmp))
+            descriptor = _locked(path)
+            if descriptor is not None and path.exists():
+                return path, descriptor
+            if descriptor is not None:  # swept away before it was locked
+                os.close(descriptor)
+
     def clear_temporary(self) -> None:
-        """Remove what killed writers left behind. The caller holds the project's lock."""
-        shutil.rmtree(self._tmp, ignore_errors=True)
+        """Remove what killed writers left behind; what a living process is writing (a server sealing) stays."""
+        for path in self._tmp.iterdir() if self._tmp.is_dir() else ():
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
+                continue
+            if self._own is not None and path == self._own[0]:
+                continue
+            descriptor = _locked(path)
+            if descriptor is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Remove this process's temporary folder."""
+        with self._lock:
+            if self._own is not None:
+                shutil.rmtree(self._own[0], ignore_errors=True)
+                os.close(self._own[1])
+                self._own = None
 
     @property
     def _tmp(self) -> Path:
         return self.root / "tmp"
 
     def _object(self, digest: str) -> Path:
+        if not is_digest(digest):
+            raise Corrupt(f"{digest[:80]!r} does not name an object")
         name = digest.removeprefix(PREFIX)
         return self.root / "objects" / name[:2] / name[2:]
+
+    def _missing(self, digest: str) -> Corrupt:
+        return Corrupt(f"object {digest} is missing from {self.root}; treadle verify says what it was")
+
+
+def _changed(digest: str) -> Corrupt:
+    return Corrupt(f"object {digest} is not what was stored: its bytes changed; run treadle verify")
+
+
+def _plain_files(folder: Path) -> list[tuple[Path, str]]:
+    """The files under a folder with their POSIX paths in it, sorted; ``TreadleError`` for anything but plain files."""
+    found: list[tuple[Path, str]] = []
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                relative = path.relative_to(folder).as_posix()
+                try:
+                    relative.encode()
+                    check_path(relative)
+                except (UnicodeEncodeError, Corrupt):
+                    raise TreadleError(f"{relative!r} is not a name for a file of an artifact; rename it") from None
+                found.append((path, relative))
+            elif not stat.S_ISDIR(mode):
+                raise TreadleError(f"{path} is a link or a device; an artifact holds plain files only")
+    return sorted(found, key=lambda each: each[1])
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _locked(folder: Path) -> int | None:
+    """An open descriptor with the lock on a folder, or None when another process has it or it is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,8 +6,9 @@ sealed yet, and objects that no row names (left behind by a killed run), whose o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from treadle.core.digest import blake3_file
 from treadle.core.errors import Corrupt
@@ -39,45 +40,69 @@ class Verification:
 
 
 def verify(workspace: Workspace) -> Verification:
-    """Check everything there is. Reads every byte of the store."""
-    problems = workspace.ledger.verify()
-    rows = workspace.ledger.size()
+    """Check everything there is. Reads every byte of the store; others may go on working meanwhile."""
+    audit = workspace.ledger.audit()
+    problems = audit.problems
     try:
-        erased = erased_objects(workspace)
-        named = dict(_named(workspace))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problems.append(
-            Problem("ledger", "rows", f"a row cannot be read any more: {type(error).__name__} {error}")
-        )
-        return Verification(0, rows, 0, tuple(problems))
-    present: set[str] = set()
+        named = dict(named_objects(workspace))
+        present = dict(workspace.store.objects())
+        erased, under_way = erased_objects(workspace)  # last: what was removed just now is accounted for
+    except (Corrupt, KeyError, TypeError, ValueError, AttributeError) as error:
+        problems.append(Problem("ledger", "rows", f"cannot be read any more: {type(error).__name__} {error}"))
+        return Verification(0, audit.rows, 0, tuple(problems))
     damaged: set[str] = set()
-    for name, path in workspace.store.objects():
-        present.add(name)
-        if blake3_file(path) != name:
+    for name, path in present.items():
+        if path.is_symlink() or _digest(path) not in (name, None):
             damaged.add(name)
             problems.append(
                 Problem("object", name, f"its bytes are not those that were stored ({_what(name, named)})")
             )
-        elif name in erased:
+        elif name in erased - under_way and path.exists():
             problems.append(Problem("object", name, "was erased, and is back"))
     for name, what in sorted(named.items()):
         if name not in present and name not in erased:
             problems.append(Problem("object", name, f"is missing ({what}), and no erasure accounts for it"))
         elif name in present and name not in damaged and what.startswith("artifact"):
             problems.extend(_check_files(workspace, name, what, present, erased))
-    return Verification(len(present), rows, len(erased), tuple(problems))
+    problems.extend(Problem("view", name, detail) for name, detail in workspace.store.changed_views())
+    return Verification(len(present), audit.rows, len(erased), tuple(problems))
 
 
-def erased_objects(workspace: Workspace) -> set[str]:
-    """Every object that an erasure removed and that was not made again since."""
+def _digest(path: Path) -> str | None:
+    try:
+        return blake3_file(path)
+    except FileNotFoundError:  # erased while we looked
+        return None
+    except OSError:
+        return ""
+
+
+def erased_objects(workspace: Workspace) -> tuple[set[str], set[str]]:
+    """Objects that an erasure removed and nothing made again since; and those whose removal is still under way."""
     erased: set[str] = set()
-    for row in workspace.ledger.rows("erasure"):
-        erased.update(row.body["objects"])
-    return erased
+    under_way: dict[str, set[str]] = {}
+    for row in workspace.ledger.rows("erasure", "artifact", "seal"):
+        body = row.body
+        if row.kind != "erasure":
+            if erased:
+                erased -= _tree(workspace, body["digest" if row.kind == "artifact" else "segment"])
+        elif body["phase"] == "done":
+            under_way.pop(body["request"], None)
+        else:
+            erased.update(body["objects"])
+            under_way.setdefault(body["request"], set()).update(body["objects"])
+    return erased, {name for names in under_way.values() for name in names}
 
 
-def _named(workspace: Workspace) -> Iterator[tuple[str, str]]:
+def _tree(workspace: Workspace, digest: str) -> set[str]:
+    """An artifact's manifest and files, as far as the manifest can be read."""
+    try:
+        return {digest, *(entry.digest for entry in workspace.store.entries(digest))}
+    except Corrupt:
+        return {digest}
+
+
+def named_objects(workspace: Workspace) -> Iterator[tuple[str, str]]:
     """Objects that rows name, with what they are; artifacts by their manifest."""
     for row in workspace.ledger.rows():
         body = row.body
@@ -85,6 +110,8 @@ def _named(workspace: Workspace) -> Iterator[tuple[str, str]]:
             yield body["digest"], f"artifact {body['kind']} of {body['run']}"
         elif row.kind == "seal" and body["rows"]:
             yield body["segment"], f"artifact segment of {body['stream']}"
+        elif row.kind == "erasure":
+            yield body["suppression"], f"artifact suppression list of {body['request']}"
         elif row.kind == "run.started":
             yield body["environment"], f"environment of {body['run']}"
         elif row.kind == "run.finished" and body["error"]:
@@ -93,9 +120,7 @@ def _named(workspace: Workspace) -> Iterator[tuple[str, str]]:
             yield body["note"], f"note of {row.kind} row {row.seq}"
 
 
-def _check_files(
-    workspace: Workspace, name: str, what: str, present: set[str], erased: set[str]
-) -> Iterator[Problem]:
+def _check_files(workspace: Workspace, name: str, what: str, present: set[str], erased: set[str]) -> Iterator[Problem]:
     try:
         entries = workspace.store.entries(name)
     except Corrupt as error:

@@ -24,18 +24,14 @@ FORMAT = 1
 class Workspace:
     """Everything under the store's folder. Opening it makes what is missing; many processes may have it open."""
 
-    def __init__(
-        self, root: Path, database: Path | None = None, projections: Sequence[Projection] = ()
-    ) -> None:
+    def __init__(self, root: Path, database: Path | None = None, projections: Sequence[Projection] = ()) -> None:
         self.root = root
         try:
             root.mkdir(parents=True, exist_ok=True)
             _check_format(root / "format")
             self.keys = Keys(root / "keys")
         except OSError as error:
-            raise UserError(
-                f"cannot write {root}: {error.strerror}; the project's store must be writable"
-            ) from None
+            raise UserError(f"cannot write {root}: {error.strerror}; the project's store must be writable") from None
         self.store = Store(root)
         self.database = Database(database or root / "treadle.db")
         self.state = State(self.database)

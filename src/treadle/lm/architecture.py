@@ -119,6 +119,35 @@ def config_from_gguf(metadata: Mapping[str, Any], *, tied: bool, where: Path) ->
     return config | {"rope_theta": theta, "rope_parameters": {"rope_theta": theta, "rope_type": "default"}}
 
 
+def config_to_gguf(config: Mapping[str, Any], *, where: Path) -> dict[str, Any]:
+    """GGUF metadata for a Llama-architecture ``config.json``; ``UserError`` for what GGUF's llama cannot say."""
+    rope = config.get("rope_parameters") or {}
+    scaling = config.get("rope_scaling") or {}
+    kind = rope.get("rope_type") or scaling.get("rope_type") or scaling.get("type") or "default"
+    family = config.get("model_type")
+    if family != "llama" or kind != "default" or config.get("attention_bias") or config.get("mlp_bias"):
+        raise UserError(
+            f"{where}: {family} with rope {kind!r} cannot be written as a Llama GGUF;"
+            " set deploy.quantize.format to none and serve the folder"
+        )
+    heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
+    head_dim = int(config.get("head_dim") or hidden // heads)
+    return {
+        "llama.block_count": int(config["num_hidden_layers"]),
+        "llama.context_length": int(config["max_position_embeddings"]),
+        "llama.embedding_length": hidden,
+        "llama.feed_forward_length": int(config["intermediate_size"]),
+        "llama.attention.head_count": heads,
+        "llama.attention.head_count_kv": int(config.get("num_key_value_heads") or heads),
+        "llama.attention.key_length": head_dim,
+        "llama.attention.value_length": head_dim,
+        "llama.rope.freq_base": float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
+        "llama.rope.dimension_count": head_dim,
+        "llama.attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
+        "llama.vocab_size": int(config["vocab_size"]),
+    }
+
+
 def _shortest_float32(value: float) -> float:
     """The shortest decimal that is the same float32: GGUF's 9.99999974e-06 is 1e-05."""
     import struct

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,9 +18,9 @@ from typing import Any
 
 from treadle.core.digest import blake3_bytes, blake3_file, canonical_json
 from treadle.core.errors import UserError, nearest
+from treadle.lm.safetensors_folder import check_folder
 
 _RECORD = "treadle-source.json"
-_MAX_HEADER = 100 << 20  # bytes; the limit safetensors itself sets
 _PARTS = (".safetensors", ".json", ".txt", ".model", ".jinja")
 _SPDX = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "cc-by-4.0": "CC-BY-4.0"}
 
@@ -105,11 +105,11 @@ def _find(name: str) -> _Source:
             raise UserError(f"base_model: no file {path}; give the path of a GGUF file or a model folder")
         return _Source(path.resolve(), _license_of_gguf(path), f"file {path.name}")
     if path.is_dir():
-        _check_folder(path)
+        check_folder(path)
         return _Source(path.resolve(), _license_of_folder(path), f"folder {path.name}")
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         folder = _from_hub(name)
-        _check_folder(folder)
+        check_folder(folder)
         return _Source(folder, _license_of_folder(folder), f"hub {name} at {folder.name}")
     raise UserError(
         f"base_model: unknown model {name!r};"
@@ -158,50 +158,10 @@ def _from_hub(name: str) -> Path:
     )
 
 
-def _check_folder(folder: Path) -> None:
-    """``UserError`` unless the folder holds a config and whole safetensors weights."""
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{folder}: no config.json; expected a model folder as transformers' save_pretrained writes it"
-        )
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        pickles = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-        if pickles:
-            raise UserError(
-                f"{folder}: weights only as a pickle ({pickles[0].name}), which can run code when loaded;"
-                " convert them to safetensors where you trust them"
-            )
-        raise UserError(
-            f"{folder}: a model folder without weights; expected model.safetensors beside config.json"
-        )
-    for path in weights:
-        _check_safetensors(path)
-
-
-def _check_safetensors(path: Path) -> None:
-    """Compare the file's size with what its header says, which finds a cut file without reading it."""
-    size = path.stat().st_size
-    broken = f"{path}: truncated or damaged safetensors; copy it again from its source"
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, _MAX_HEADER):
-            raise UserError(broken)
-        try:
-            header: dict[str, Any] = json.loads(file.read(length))
-            ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-            raise UserError(broken) from None
-    if max(ends, default=0) + 8 + length != size:
-        raise UserError(broken)
-
-
 def _digest(path: Path, cache: Path) -> str:
     if path.is_file():
         return _file_digest(path, cache)
-    files = sorted(
-        p for p in path.rglob("*") if p.suffix in _PARTS and p.is_file() and not p.name.startswith(".")
-    )
+    files = sorted(p for p in path.rglob("*") if p.suffix in _PARTS and p.is_file() and not p.name.startswith("."))
     return blake3_bytes(
         canonical_json([[str(p.relative_to(path)), p.stat().st_size, _file_digest(p, cache)] for p in files])
     )
@@ -219,10 +179,8 @@ def _file_digest(path: Path, cache: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     digest = blake3_file(path)
-    try:
+    with suppress(OSError):
         _write_whole(note, canonical_json({"file": state, "digest": digest}))
-    except OSError:
-        pass
     return digest
 
 
@@ -252,9 +210,7 @@ def _converted(source: Path, digest: str, cache: Path) -> Path:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
     except OSError as error:
-        raise UserError(
-            f"{final.parent}: cannot write the converted model ({error}); set TREADLE_CACHE"
-        ) from None
+        raise UserError(f"{final.parent}: cannot write the converted model ({error}); set TREADLE_CACHE") from None
     return final
 
 

@@ -35,10 +35,8 @@ class ChatTemplate:
     """One compiled template with the model's special tokens."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], *, where: Path) -> None:
-        if not isinstance(source, str) or len(source) > _MAX_TEMPLATE_CHARACTERS:
-            raise UserError(
-                f"{where}: the chat template is no text of at most {_MAX_TEMPLATE_CHARACTERS} characters"
-            )
+        if len(source) > _MAX_TEMPLATE_CHARACTERS:
+            raise UserError(f"{where}: the chat template is longer than {_MAX_TEMPLATE_CHARACTERS} characters")
         self._where = where
         self._special_tokens = dict(special_tokens)
         try:
@@ -59,9 +57,7 @@ class ChatTemplate:
                 **self._special_tokens,
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-            raise UserError(
-                f"{self._where}: the model's chat template refuses these messages: {error}"
-            ) from None
+            raise UserError(f"{self._where}: the model's chat template refuses these messages: {error}") from None
 
 
 def control_text(source: str) -> str:
@@ -85,9 +81,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
-def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: int | None = None, sort_keys: bool = False
-) -> str:
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, sort_keys: bool = False) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, sort_keys=sort_keys)
 
 

@@ -1,7 +1,7 @@
 """The one protocol behind which every engine stands.
 
-An engine turns token ids into token ids. Chat templates, guards, keys and records are the caller's business, so that all engines
-answer alike. What an engine cannot do it refuses with ``UserError``; it never guesses.
+An engine turns token ids into token ids. Chat templates, guards, keys and records are the caller's business, so that
+all engines answer alike. What an engine cannot do it refuses with ``UserError``; it never guesses.
 """
 
 from __future__ import annotations
@@ -11,12 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from treadle.core.errors import TreadleError
+
 FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+class EngineGone(TreadleError):  # noqa: N818 - the word for it, as in core.errors
+    """The engine's process ended, hung or was closed while it was asked; asking again may work."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One prompt to continue. ``temperature`` 0 is greedy. ``stop`` strings are cut from the text by the engine."""
+    """One prompt to continue. ``temperature`` 0 is greedy. ``stop`` strings are cut from the text by the engine.
+
+    The same ``seed`` gives the same answer on the same engine; without one each request draws its own. ``max_tokens``
+    beyond the context ends there with ``length``. ``ignore_eos`` is for load tests: always ``max_tokens`` tokens.
+    """
 
     id: str
     prompt_ids: tuple[int, ...]
@@ -26,11 +36,17 @@ class GenerateRequest:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     logprobs: bool = False
+    ignore_eos: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of the answer: ``text`` is whole UTF-8, ``tokens`` counts the tokens it stands for (may be 0)."""
+    """A piece of the answer: ``text`` is whole UTF-8, ``tokens`` counts the tokens it stands for (may be 0).
+
+    ``logprobs``, where asked for: natural log, one a token, before temperature and ``top_p``. The token that ends the
+    answer counts, and stands for no text. ``error`` says that the engine's process was lost; the text before it is what
+    came until then.
+    """
 
     text: str
     tokens: int = 0
@@ -74,26 +90,31 @@ class Engine(Protocol):
     context_length: int
 
     @classmethod
-    async def open(
-        cls, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None
-    ) -> Engine:
+    async def open(cls, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None) -> Engine:
         """Load the model in ``folder`` and warm it up; ``UserError`` when the folder holds no model it can run."""
         ...
 
     def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
-        """Stream the answer; the last chunk carries ``finish_reason``. Closing the iterator cancels the request."""
+        """Stream the answer; the last chunk carries ``finish_reason``. Closing the iterator cancels the request.
+
+        ``UserError`` at the call: ids outside the vocabulary, a prompt that leaves no room, settings out of range.
+        ``EngineGone`` when there is no process to ask and none could be started.
+        """
         ...
 
     async def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
-        """Score each (prompt ids, continuation ids), batched as the engine likes."""
+        """Score each (prompt ids, continuation ids), batched as the engine likes.
+
+        The prompt needs at least one token. ``EngineGone`` when the process is lost meanwhile, here and below.
+        """
         ...
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """One vector a text."""
+        """One vector of length 1 a text: the mean over its tokens. Texts beyond the context are cut there."""
         ...
 
     async def classify(self, texts: Sequence[str]) -> list[ClassScores]:
-        """One distribution over the model's labels a text."""
+        """One distribution over the model's labels a text. Texts beyond the context are cut there."""
         ...
 
     def stats(self) -> EngineStats:

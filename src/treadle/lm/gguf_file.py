@@ -48,9 +48,7 @@ class GgufFile:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # an empty file cannot be mapped
-            raise UserError(
-                f"{path}: cannot be read as GGUF ({error}); copy it again from its source"
-            ) from None
+            raise UserError(f"{path}: cannot be read as GGUF ({error}); copy it again from its source") from None
         self._at = 0
         try:
             self._read_header()
@@ -156,9 +154,7 @@ def _bytes_of(shape: tuple[int, ...], kind: int, path: Path, name: str) -> int:
     """Stored size of a tensor: its innermost dimension is cut into blocks of the quantization type."""
     block, block_bytes = _block(kind, path, name)
     if shape[-1] % block:
-        raise UserError(
-            f"{path}: damaged GGUF: tensor {name!r} has rows of {shape[-1]}, no multiple of {block}"
-        )
+        raise UserError(f"{path}: damaged GGUF: tensor {name!r} has rows of {shape[-1]}, no multiple of {block}")
     elements = 1
     for size in shape:
         elements *= size

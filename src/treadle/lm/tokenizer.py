@@ -1,7 +1,7 @@
 """A model folder's tokenizer and chat template, without torch or transformers: the gateway imports this.
 
-Ids equal those of transformers' ``apply_chat_template``. The one difference is on purpose: a message that spells a control
-token (``<|im_end|>``) gets it as plain text, because only the template may open and close a turn.
+Ids equal those of transformers' ``apply_chat_template``. The one difference is on purpose: a message that spells a
+control token (``<|im_end|>``) gets it as plain text, because only the template may open and close a turn.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -44,9 +44,7 @@ class ChatTokenizer:
         self._control_ids = frozenset(self._tokenizer.token_to_id(token) for token in self._control)
         kept = [token for token in tokenizer.get("added_tokens", []) if token["content"] not in self._control]
         self._plain = _open_tokenizer({**tokenizer, "added_tokens": kept}, where)
-        self._spelled = re.compile(
-            "|".join(map(re.escape, sorted(self._control, key=len, reverse=True))) or "(?!)"
-        )
+        self._spelled = re.compile("|".join(map(re.escape, sorted(self._control, key=len, reverse=True))) or "(?!)")
         self._newline = self._plain.encode("\n", add_special_tokens=False).ids
         self.vocabulary_size = int(model.get("vocab_size") or self._tokenizer.get_vocab_size())
         self.context_length = _context_length(model, settings)
@@ -94,8 +92,8 @@ class ChatTokenizer:
     def encode_for_training(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
         """Ids, and for each whether the assistant says it: its words and the token that ends its turn.
 
-        The prompt before an answer is encoded as ``encode_chat`` encodes it for serving, the answer apart from it, so that
-        training sees the token boundary that generation will see.
+        The prompt before an answer is encoded as ``encode_chat`` encodes it for serving, the answer apart from it,
+        so that training sees the token boundary that generation will see.
         """
         marked, marks = self._marked(self._checked(messages))
         template = self._require_template()
@@ -107,14 +105,12 @@ class ChatTokenizer:
             start, end = (template.render(marked[:index], True), template.render(marked[: index + 1], False))
             if index == 0 or not (end.startswith(start) and whole.startswith(end)):
                 raise UserError(
-                    f"{self._where}: this chat template does not render a conversation turn by turn up to message {index};"
-                    " train on conversations whose only assistant message is the last, after a user's"
+                    f"{self._where}: this chat template does not render a conversation turn by turn up to message"
+                    f" {index}; train on conversations whose only assistant message is the last, after a user's"
                 )
             prompt = self._encode_marked(whole[done : len(start)], marks, first=not ids)
             answer = self._encode_marked(whole[len(start) : len(end)], marks, first=False)
-            said = max(
-                (i + 1 for i, token in enumerate(answer) if token in self.eos_ids), default=len(answer)
-            )
+            said = max((i + 1 for i, token in enumerate(answer) if token in self.eos_ids), default=len(answer))
             ids += prompt + answer
             mask += [False] * len(prompt) + [i < said for i in range(len(answer))]
             done = len(end)
@@ -139,7 +135,7 @@ class ChatTokenizer:
 
     def token_id(self, token: str) -> int | None:
         """The id of one vocabulary entry, spelled as the vocabulary spells it."""
-        return cast("int | None", self._tokenizer.token_to_id(token))
+        return self._tokenizer.token_to_id(token)
 
     @cached_property
     def _byte_table(self) -> list[bytes] | None:
@@ -184,16 +180,12 @@ class ChatTokenizer:
             return self._encode_piece(self._tokenizer, text, first=first)
         before, after = marks
         ids: list[int] = []
-        # A template that cuts strings can part two marks: a lone one is dropped, yet still keeps its sides from joining.
-        for position, piece in enumerate(
-            re.split(f"{before}({self._spelled.pattern}){after}|[{before}{after}]", text)
-        ):
+        # A template that cuts strings can part two marks: a lone one is dropped, yet keeps its sides from joining.
+        for position, piece in enumerate(re.split(f"{before}({self._spelled.pattern}){after}|[{before}{after}]", text)):
             if not piece:
                 continue
             plain = position % 2 == 1
-            more = self._encode_piece(
-                self._plain if plain else self._tokenizer, piece, first=first and not ids
-            )
+            more = self._encode_piece(self._plain if plain else self._tokenizer, piece, first=first and not ids)
             if plain and not self._control_ids.isdisjoint(more):
                 raise UserError(
                     f"{self._where}: cannot write {piece!r} as plain text with this tokenizer; leave it out"
@@ -266,17 +258,13 @@ def _read_json(path: Path, limit: int) -> dict[str, Any]:
     if not path.is_file():
         return {}
     if path.stat().st_size > limit:
-        raise UserError(
-            f"{path}: {path.stat().st_size} bytes, expected at most {limit}; not a tokenizer's file"
-        )
+        raise UserError(f"{path}: {path.stat().st_size} bytes, expected at most {limit}; not a tokenizer's file")
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); copy it again from the model") from None
     if not isinstance(value, dict):
-        raise UserError(
-            f"{path}: expected a JSON object, got {type(value).__name__}; copy it again from the model"
-        )
+        raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}; copy it again from the model")
     return value
 
 

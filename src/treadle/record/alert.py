@@ -33,9 +33,7 @@ class Alerts:
         """Record an alert; False when the same kind stands for the same release already."""
         if any(alert.kind == kind and alert.release == release for alert in self.open()):
             return False
-        self._ledger.append(
-            Fact("alert", {"of": kind, "detail": detail, "release": release, "figures": figures})
-        )
+        self._ledger.append(Fact("alert", {"of": kind, "detail": detail, "release": release, "figures": figures}))
         return True
 
     def open(self) -> list[Alert]:

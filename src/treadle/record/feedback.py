@@ -6,10 +6,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from treadle.core.errors import Corrupt
-from treadle.record.ulid import new_ulid
+from treadle.core.identifiers import new_id
 
 FORMAT = 1  # of the row that `to_dict` writes; later numbers only add keys
-PREFIX = "fb-"
 
 Kind = Literal["thumbs", "score", "correction", "preference"]
 FeedbackSource = Literal["api", "cli"]
@@ -17,7 +16,7 @@ FeedbackSource = Literal["api", "cli"]
 
 def new_feedback_id() -> str:
     """``fb-`` and a ULID: sorts by time."""
-    return PREFIX + new_ulid()
+    return new_id("fb")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,26 +7,27 @@ and never becomes training data.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from treadle.core.errors import Corrupt
-from treadle.record.ulid import is_ulid, new_ulid
+from treadle.core.identifiers import new_id
 
 FORMAT = 1  # of the row that `to_dict` writes; later numbers only add keys
-PREFIX = "int-"
+_ID = re.compile(r"int-[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 
 Status = Literal["ok", "failed", "cancelled"]
 
 
 def new_interaction_id() -> str:
     """``int-`` and a ULID: sorts by time."""
-    return PREFIX + new_ulid()
+    return new_id("int")
 
 
 def is_interaction_id(text: str) -> bool:
     """True for a well-formed id, whether or not such an interaction exists."""
-    return text.startswith(PREFIX) and is_ulid(text[len(PREFIX) :])
+    return _ID.match(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

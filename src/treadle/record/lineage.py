@@ -49,6 +49,7 @@ class Graph:
     edges: list[Edge] = field(default_factory=list)
     truncated: dict[str, int] = field(default_factory=dict)
     verified: bool = True
+    likeness: dict[str, str] = field(default_factory=dict)  # what a similar document shares with the answer
 
     def add(self, identifier: str, kind: str, label: str) -> None:
         """Put a node in, once."""
@@ -101,11 +102,31 @@ class Lineage:
             self._holder(graph, digest, kind, above=None, documents=True)
         return graph
 
+    def of_run(self, identifier: str) -> Graph:
+        """From a run: what it made, and what it made it from."""
+        graph = Graph(identifier)
+        run = self._workspace.runs.get(identifier)
+        assert run is not None
+        graph.add(identifier, "run", f"{run.step} ({run.status})")
+        kinds = dict(self._artifacts())
+        for made in run.outputs.values():
+            graph.add(made, kinds.get(made, "artifact"), self._name(made, kinds.get(made, "artifact")))
+            graph.link(made, identifier)
+        for taken in _flat(run.inputs):
+            graph.add(taken, kinds.get(taken, "artifact"), self._name(taken, kinds.get(taken, "artifact")))
+            graph.link(identifier, taken)
+        return graph
+
+    def alone(self, document: str) -> Graph:
+        """A document by itself: it came from outside, so nothing lies above it."""
+        graph = Graph(document)
+        graph.add(document, "document", self._label([document]).get(document, document))
+        return graph
+
     def _given(self, graph: Graph, row: dict[str, Any]) -> None:
         for index, piece in enumerate(row.get("given") or ()):
             identifier = piece.get("document") or piece["digest"]
-            kind = "document" if piece.get("document") else "context"
-            graph.add(identifier, kind, piece.get("title") or f"context {index + 1}")
+            graph.add(identifier, "document", piece.get("title") or f"context {index + 1}")
             graph.link(row["id"], identifier, "given")
 
     def _release(self, graph: Graph, digest: str, above: str | None) -> None:
@@ -159,7 +180,7 @@ class Lineage:
         """From an artifact: what runs made of it, and every answer that came of that."""
         graph = Graph(digest)
         graph.add(digest, kind, self._name(digest, kind))
-        kinds = {name: of for name, of in self._artifacts()}
+        kinds = dict(self._artifacts())
         waiting, releases = [digest], {digest} if kind == "release" else set()
         runs = self._workspace.runs.find(status="done")
         while waiting:

@@ -9,12 +9,11 @@ from typing import Any
 
 from treadle.core.errors import UserError, nearest
 from treadle.core.ledger import Fact, Ledger, Projection, Row
+from treadle.core.store import Store
 
 ALIASES = ("champion", "challenger", "previous")
 
-_REF = re.compile(
-    r"(?:(?P<kind>model|dataset)/?)?(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)?@(?P<tag>[a-z0-9_-]+)\Z"
-)
+_REF = re.compile(r"(?:(?P<kind>model|dataset)/?)?(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)?@(?P<tag>[a-z0-9_-]+)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +80,9 @@ CREATE TABLE IF NOT EXISTS aliases (
 class Versions:
     """Registers versions, moves aliases, resolves references."""
 
-    def __init__(self, ledger: Ledger, project: str) -> None:
+    def __init__(self, ledger: Ledger, store: Store, project: str) -> None:
         self._ledger = ledger
+        self.store = store
         self.project = project
 
     def register(self, kind: str, digest: str, run: str | None) -> Version:
@@ -159,9 +159,6 @@ class Versions:
         else:
             raise UserError(f"{ref}: expected @v1, @v2 ... or an alias;{nearest(tag, ALIASES)}")
         if found is None:
-            have = (
-                ", ".join(f"@v{version.number}" for version in known)
-                or "none yet; treadle run makes the first"
-            )
+            have = ", ".join(f"@v{version.number}" for version in known) or "none yet; treadle run makes the first"
             raise UserError(f"there is no {kind} {ref}; there are: {have}")
         return found

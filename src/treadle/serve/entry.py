@@ -14,6 +14,7 @@ from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.gateway import Gateway, Serving
 
 logger = logging.getLogger("treadle.serve")
+NO_TOKENS = Tokens()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Outcome:
     finish_reason: str | None = None
     error: str | None = None
     confidence: tuple[float, ...] = ()
-    tokens: Tokens = Tokens()
+    tokens: Tokens = NO_TOKENS
 
 
 def record(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome) -> Interaction:

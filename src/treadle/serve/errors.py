@@ -73,7 +73,10 @@ def model_not_found(asked: str, known: str) -> ApiError:
     """404: no such model; the message names the one there is."""
     shown = asked if len(asked) <= 100 and asked.isprintable() else "(a name that is too long or not printable)"
     return ApiError(
-        404, f"The model {shown!r} does not exist here; this server has {known!r}", param="model", code="model_not_found"
+        404,
+        f"The model {shown!r} does not exist here; try {known!r}",
+        param="model",
+        code="model_not_found",
     )
 
 
@@ -96,7 +99,7 @@ def engine_unavailable() -> ApiError:
 
 def internal_error() -> ApiError:
     """500: ours. The log has the place, by the request's id."""
-    return ApiError(500, "The server failed at this request; its log names the place", type=SERVER, code="internal_error")
+    return ApiError(500, "The server failed; its log names the place", type=SERVER, code="internal_error")
 
 
 def from_decoding(error: Exception) -> ApiError:
@@ -106,6 +109,7 @@ def from_decoding(error: Exception) -> ApiError:
     if isinstance(error, UnicodeDecodeError):
         return invalid(None, "The body is not valid UTF-8", code="invalid_json")
     text = str(error)
+    param: str | None
     if not isinstance(error, msgspec.ValidationError):
         return invalid(None, f"The body is not valid JSON: {text}", code="invalid_json")
     path = _PATH.search(text)

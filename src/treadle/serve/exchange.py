@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ class Generation:
 
 
 class Exchange:
-    """Iterate `chunks` to the end, then call `finish`; on any other way out call `fail` or `cancel`. The first counts."""
+    """Iterate `chunks` to the end, then call `finish`; on any other way out `fail` or `cancel`. The first counts."""
 
     def __init__(self, gateway: Gateway, serving: Serving, entry: Entry, generation: Generation) -> None:
         self.gateway = gateway
@@ -49,7 +49,7 @@ class Exchange:
         """What was read and written so far."""
         return Tokens(prompt=len(self.generation.prompt_ids), completion=self.completion_tokens)
 
-    async def chunks(self) -> AsyncIterator[tuple[int, Chunk]]:
+    async def chunks(self) -> AsyncGenerator[tuple[int, Chunk]]:
         """(index of the choice, chunk) as they come. Raises ``ApiError``; closing it cancels the engine's work."""
         engine, entry = self.serving.engine, self.entry
         entry.handed_over = time.perf_counter()
@@ -71,11 +71,13 @@ class Exchange:
 
     def fail(self, error: ApiError) -> None:
         """The answer is not coming."""
-        self._record("failed", error.code)
+        with suppress(ApiError):  # a record that cannot be written is logged; the client hears of the first error
+            self._record("failed", error.code)
 
     def cancel(self, why: str) -> None:
         """Nobody waits any more: ``client_left`` or ``shutting_down``."""
-        self._record("cancelled", why)
+        with suppress(ApiError):
+            self._record("cancelled", why)
 
     def answers(self) -> list[str]:
         """The text of each choice so far."""
@@ -137,7 +139,7 @@ def log_place(request: str, error: BaseException) -> None:
     logger.error("%s failed: %s at %s", request, type(error).__name__, " < ".join(reversed(places[-6:])))
 
 
-async def _numbered(stream: AsyncIterator[Chunk]) -> AsyncIterator[tuple[int, Chunk]]:
+async def _numbered(stream: AsyncIterator[Chunk]) -> AsyncGenerator[tuple[int, Chunk]]:
     async with aclosing(cast("Any", stream)):
         async for chunk in stream:
             yield 0, chunk
@@ -145,7 +147,7 @@ async def _numbered(stream: AsyncIterator[Chunk]) -> AsyncIterator[tuple[int, Ch
                 return
 
 
-async def _merged(streams: list[AsyncIterator[Chunk]]) -> AsyncIterator[tuple[int, Chunk]]:
+async def _merged(streams: list[AsyncIterator[Chunk]]) -> AsyncGenerator[tuple[int, Chunk]]:
     """Chunks of several streams in the order they come; the first to fail ends all."""
     queue: asyncio.Queue[tuple[int, Chunk] | BaseException | None] = asyncio.Queue()
 

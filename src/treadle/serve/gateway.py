@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from treadle.core.errors import TreadleError
 from treadle.lm.engine import Engine, EngineStats
@@ -134,7 +134,7 @@ class Gateway:
             return None
         scheme, _, given = (authorization or "").partition(" ")
         # Compared as bytes and in constant time: how long it takes says nothing about the key.
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), expected.encode()):
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), expected.encode()):
             return KEY_ID
         raise ApiError(
             401, "Incorrect or missing API key; send it as 'Authorization: Bearer KEY'", code="invalid_api_key"
@@ -151,8 +151,7 @@ class Gateway:
                 code="queue_full",
                 retry_after=max(1, min(60, round(self._seconds))),
             )
-        task = asyncio.current_task()
-        assert task is not None
+        task = current_task()
         self._working.add(task)
         started = time.perf_counter()
         try:
@@ -207,6 +206,11 @@ class Gateway:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=5)
+
+
+def current_task() -> asyncio.Task[Any]:
+    """The task that runs; there is one wherever a request is handled."""
+    return cast("asyncio.Task[Any]", asyncio.current_task())
 
 
 def shutting_down() -> ApiError:

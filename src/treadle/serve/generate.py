@@ -1,4 +1,4 @@
-"""``/v1/chat/completions`` and ``/v1/completions``: from a body to a generation, and its answer whole or in a stream."""
+"""``/v1/chat/completions`` and ``/v1/completions``: from a body to a generation and its answer."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def _events(exchange: Exchange, shape: Shape, *, counted: bool) -> Events:
     release, entry = exchange.serving.release, exchange.entry
     return Events(
         shape,
-        id=entry.id,
+        interaction=entry.id,
         created=int(entry.time.timestamp()),
         model=release.name,
         fingerprint=release.digest,

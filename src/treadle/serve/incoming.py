@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from treadle.record.ulid import new_ulid
+from treadle.core.identifiers import new_id
 from treadle.serve.errors import SERVER, ApiError
-from treadle.serve.gateway import Gateway
+from treadle.serve.gateway import Gateway, current_task
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _JSON = (b"content-type", b"application/json")
@@ -25,7 +25,8 @@ class ClientLeft(Exception):  # noqa: N818 - it is an event, not an error
 
 
 class Incoming:
-    """``request`` is the client's ``x-request-id`` where that is well formed. ``status`` is what was answered."""
+    """``request`` is the client's ``x-request-id`` where that is well formed. ``status`` is what was answered,
+    ``failed`` the code of what went wrong."""
 
     def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         self.arrived = time.perf_counter()
@@ -34,10 +35,11 @@ class Incoming:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.key: str | None = None
         self.status = 0
+        self.failed: str | None = None
         self._receive = receive
         self._send = send
         given = self.headers.get(b"x-request-id", b"")
-        self.request = given.decode() if _REQUEST_ID.match(given) else f"req-{new_ulid()}"
+        self.request = given.decode() if _REQUEST_ID.match(given) else new_id("req")
 
     def header(self, name: str) -> str | None:
         """A header's value, the last where it came more than once."""
@@ -81,8 +83,7 @@ class Incoming:
 
         Call it when the body was read. Raises 429, 503, 504 and ``ClientLeft``.
         """
-        task = asyncio.current_task()
-        assert task is not None
+        task = current_task()
         left = False
 
         async def watch() -> None:

@@ -78,7 +78,7 @@ class ChatShape:
         """The choice of the event that ends it."""
         return {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}
 
-    def logprobs(self, chunk: Chunk, offset: int) -> dict[str, Any]:
+    def logprobs(self, chunk: Chunk, _offset: int) -> dict[str, Any]:
         """Of one event."""
         return chat_logprobs([chunk])
 
@@ -94,7 +94,7 @@ class CompletionShape:
         logprobs = None if chunks is None else completion_logprobs(chunks)
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
-    def opening(self, index: int) -> dict[str, Any] | None:
+    def opening(self, _index: int) -> dict[str, Any] | None:
         """None: a text completion opens with its text."""
         return None
 
@@ -118,11 +118,19 @@ class Events:
     """Server-sent events of one stream. What all have in common is encoded once, because a token costs one event."""
 
     def __init__(
-        self, shape: Shape, *, id: str, created: int, model: str, fingerprint: str, n: int, counted: bool  # noqa: A002
+        self,
+        shape: Shape,
+        *,
+        interaction: str,
+        created: int,
+        model: str,
+        fingerprint: str,
+        n: int,
+        counted: bool,
     ) -> None:
         """``counted``: the client asked for usage, so every event has the field."""
         head = {
-            "id": id,
+            "id": interaction,
             "object": shape.piece,
             "created": created,
             "model": model,

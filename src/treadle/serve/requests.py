@@ -200,7 +200,8 @@ def asked_in_vain(body: Struct) -> str | None:
         if value is None:
             continue
         # `True == 1`, and a boolean is not the number that asks for nothing.
-        if not any(value == neutral and isinstance(value, bool) is isinstance(neutral, bool) for neutral in NEUTRAL[name]):
+        boolean = isinstance(value, bool)
+        if not any(value == n and isinstance(n, bool) is boolean for n in NEUTRAL[name]):
             return name
     return None
 

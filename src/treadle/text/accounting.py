@@ -1,7 +1,9 @@
-"""What became of every document: in = kept + dropped (by a named rule) + quarantined (source, offset, reason), always.
+"""What became of every document: in = kept + dropped (by a named rule) + quarantined (source, offset,
+reason), always.
 
-A rule's name has the transform first: ``filter.min_chars``, ``deduplicate.exact``. Samples say why; they are cut and masked, and a
-text about a person is not sampled at all. Ids in samples may be those of documents that the artifact beside it does not hold.
+A rule's name has the transform first: ``filter.min_chars``, ``deduplicate.exact``. Samples say why; they are
+cut and masked, and a text about a person is not sampled at all. Ids in samples may be those of documents that
+the artifact beside it does not hold.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ _EXCERPT = 200  # characters
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A piece of a source that could not be read. ``offset`` counts bytes from the start of what was decompressed.
+    """A piece of a source that could not be read. ``offset`` counts bytes from the start of what was
+    decompressed.
 
     ``reason`` never quotes the piece, because that may be about a person.
     """
@@ -105,7 +108,9 @@ class Accounting:
         return _joined(self, other, read=self.read + other.read, kept=self.kept + other.kept)
 
     def to_json(self) -> dict[str, Any]:
-        """``in``, ``kept``, ``dropped``, ``quarantined`` as documented for ``collect --json``; ``notes`` and ``samples`` besides."""
+        """``in``, ``kept``, ``dropped``, ``quarantined`` as documented for ``collect --json``; ``notes``
+        and ``samples`` besides.
+        """
         return {
             "in": self.read,
             "kept": self.kept,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from blake3 import blake3
@@ -23,9 +24,9 @@ def document_id(source: str, locator: str, raw: bytes) -> str:
 class Document:
     """One text as collected. ``id`` is minted at collect and survives every later change of the text.
 
-    ``time`` is the source's own (ISO 8601), never the time of fetching. ``subject`` is the keyed digest of the person
-    the text is about, never the name. ``fields`` holds what the source said besides the text: ``label``,
-    ``messages`` (OpenAI style), ``module``, ``signature`` or any other value that JSON can carry.
+    ``time`` is the source's own (ISO 8601), never the time of fetching. ``subject`` is the keyed digest of
+    the person the text is about, never the name. ``fields`` holds what the source said besides the text:
+    ``label``, ``messages`` (OpenAI style), ``module``, ``signature`` or any other value that JSON can carry.
     """
 
     id: str
@@ -41,3 +42,49 @@ class Document:
     retain_until: str | None = None
     opt_out: tuple[str, ...] = ()
     fields: dict[str, Any] = field(default_factory=dict)
+
+
+def map_text(document: Document, change: Callable[[str], str]) -> Document:
+    """The document with ``change`` applied to its text and to every string in its fields; itself when
+    nothing changed.
+    """
+    text = change(document.text)
+    fields = _map_strings(document.fields, change)
+    if text == document.text and fields is document.fields:
+        return document
+    return replace(document, text=text, fields=fields)
+
+
+def strings(document: Document) -> Iterator[str]:
+    """Everything in a document that a person could read: text, locator, and what its fields hold, numbers
+    included.
+    """
+    yield document.text
+    yield document.locator
+    waiting: list[Any] = [document.fields]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            yield from (str(key) for key in value)
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield str(value)
+
+
+def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """The value with its strings changed, keys excepted; the very same object when nothing changed."""
+    if isinstance(value, str):
+        changed = change(value)
+        return value if changed == value else changed
+    if isinstance(value, dict):
+        items = {key: _map_strings(inner, change) for key, inner in value.items()}
+        return value if all(items[key] is inner for key, inner in value.items()) else items
+    if isinstance(value, list | tuple):
+        inner_values = [_map_strings(inner, change) for inner in value]
+        same = all(new is old for new, old in zip(inner_values, value, strict=True))
+        return value if same else type(value)(inner_values)
+    return value

@@ -1,4 +1,6 @@
-"""A plugin's settings are its parameters: names, types and defaults are read off its signature, and checked against it."""
+"""A plugin's settings are its parameters: names, types and defaults are read off its signature, and
+checked against it.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ _PREFIX = "setting_"  # keeps a parameter called `schema` or `copy` from shadowi
 
 
 def check(target: Any, settings: Mapping[str, Any], *, where: str, provided: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The settings as ``target`` (a class or a function) takes them; ``provided`` names parameters that are not settings.
+    """The settings as ``target`` (a class or a function) takes them; ``provided`` names parameters that are
+    not settings.
 
-    Types are those JSON has: a list is taken for a tuple, text is not taken for a number. ``UserError`` names ``where``, the key,
-    what was expected and the nearest valid key.
+    Types are those JSON has: a list is taken for a tuple, text is not taken for a number. ``UserError`` names
+    ``where``, the key, what was expected and the nearest valid key.
     """
     fields = _fields(target, provided)
     known = tuple(fields)

@@ -1,6 +1,8 @@
-"""A source says where documents come from. It is found by name, and its settings are the parameters of its class.
+"""A source says where documents come from. It is found by name, and its settings are the parameters of its
+class.
 
-The built-in sources come in through the entry-point group ``treadle.sources`` like anybody's; a project's own is ``module:Class``.
+The built-in sources come in through the entry-point group ``treadle.sources`` like anybody's; a project's own
+is ``module:Class``.
 """
 
 from __future__ import annotations
@@ -28,17 +30,23 @@ class Source(Protocol):
     """
 
     def fingerprint(self) -> str:
-        """Changes when ``read`` would give something else; cheap, since every ``plan`` asks. Enters the step's key."""
+        """Changes when ``read`` would give something else; cheap, since every ``plan`` asks. Enters the
+        step's key.
+        """
         ...
 
     def read(self, cursor: str | None = None) -> Iterator[Document | Dropped | Quarantined]:
-        """Every piece there is, once, in an order that depends on the source alone; from ``cursor`` on when given."""
+        """Every piece there is, once, in an order that depends on the source alone; from ``cursor`` on
+        when given.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SourceContext:
-    """What a source may know of its surroundings. ``keyed`` turns a person's name into a digest only the project can make."""
+    """What a source may know of its surroundings. ``keyed`` turns a person's name into a digest only the
+    project can make.
+    """
 
     project: Path
     keyed: Callable[[str], str]
@@ -75,7 +83,8 @@ def open_source(settings: Mapping[str, Any], context: SourceContext, where: str 
 def read_sources(sources: Iterable[OpenSource], accounting: Accounting) -> Iterator[list[Document]]:
     """Batches of the documents of all sources in turn; what is not a document is counted in ``accounting``.
 
-    A piece met twice (two sources that overlap) is dropped the second time. ``accounting`` is complete when the iterator ends.
+    A piece met twice (two sources that overlap) is dropped the second time. ``accounting`` is complete when
+    the iterator ends.
     """
     seen: set[bytes] = set()
     batch: list[Document] = []

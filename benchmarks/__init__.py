@@ -1,0 +1,1 @@
+"""Figures, measured: each module runs as ``python -m benchmarks.NAME [--quick]`` and ends with one JSON document."""

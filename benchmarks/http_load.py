@@ -1,0 +1,127 @@
+"""A light client: bare sockets and one loop, so that it takes little from the server on the same cores."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_WHOLE = b"\r\n0\r\n\r\n"  # the end of a chunked body
+
+
+def request_bytes(path: str, body: dict[str, Any]) -> bytes:
+    """A POST on a connection that stays open."""
+    data = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+    )
+    return head.encode() + data
+
+
+def address(url: str) -> tuple[str, int]:
+    """Host and port of ``http://HOST:PORT``."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def in_turn(url: str, request: bytes, count: int) -> list[float]:
+    """Seconds of each of ``count`` requests on one connection, one after another; plain answers."""
+    seconds = []
+    with socket.create_connection(address(url)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(count):
+            started = time.perf_counter()
+            sock.sendall(request)
+            data = sock.recv(1 << 16)
+            while not _is_whole(data):
+                data += sock.recv(1 << 16)
+            seconds.append(time.perf_counter() - started)
+            if not data.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(data[:500].decode(errors="replace"))
+    return seconds
+
+
+def _is_whole(data: bytes) -> bool:
+    head, found, body = data.partition(b"\r\n\r\n")
+    if not found:
+        return False
+    length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+    return len(body) >= int(length)
+
+
+@dataclass
+class Load:
+    """What came of a number of streams. ``tokens`` by the server's own count; seconds from the first to the last byte."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+    first: list[float] = field(default_factory=list)
+    longest_gap: float = 0.0
+
+
+@dataclass
+class _Stream:
+    sock: socket.socket
+    sent: float = 0.0
+    last: float = 0.0
+    data: bytearray = field(default_factory=bytearray)
+
+
+def streams(url: str, requests: Sequence[bytes], at_once: int) -> Load:
+    """Send all requests, ``at_once`` at a time, each as soon as one before it has ended; the answers are streams."""
+    waiting = list(reversed(requests))
+    load = Load()
+    started = time.perf_counter()
+    with selectors.DefaultSelector() as selector:
+        for _ in range(min(at_once, len(waiting))):
+            sock = socket.create_connection(address(url))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            stream = _Stream(sock)
+            selector.register(sock, selectors.EVENT_READ, stream)
+            _send(stream, waiting.pop())
+        while selector.get_map():
+            for key, _ in selector.select():
+                stream = key.data
+                _receive(stream, load)
+                if not stream.data.endswith(_WHOLE):
+                    continue
+                load.tokens += _tokens(bytes(stream.data))
+                if waiting:
+                    _send(stream, waiting.pop())
+                else:
+                    selector.unregister(stream.sock)
+                    stream.sock.close()
+    load.seconds = time.perf_counter() - started
+    return load
+
+
+def _send(stream: _Stream, request: bytes) -> None:
+    stream.data.clear()
+    stream.sent = stream.last = time.perf_counter()
+    stream.sock.sendall(request)
+
+
+def _receive(stream: _Stream, load: Load) -> None:
+    piece = stream.sock.recv(1 << 16)
+    if not piece:
+        raise RuntimeError("the server closed a stream: " + bytes(stream.data[:500]).decode(errors="replace"))
+    now = time.perf_counter()
+    if not stream.data:
+        if not piece.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(piece[:500].decode(errors="replace"))
+        load.first.append(now - stream.sent)
+    else:
+        load.longest_gap = max(load.longest_gap, now - stream.last)
+    stream.last = now
+    stream.data += piece
+
+
+def _tokens(data: bytes) -> int:
+    if b"data: [DONE]" not in data:
+        raise RuntimeError("a stream broke off: " + data[-500:].decode(errors="replace"))
+    counted = data.rpartition(b'"completion_tokens":')[2]
+    return int(counted.partition(b",")[0])

@@ -1,0 +1,67 @@
+"""The verbs of the command line, for Python: each takes the project's folder and gives what ``--json`` would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from treadle.asking import ask as _ask
+from treadle.asking import find_release
+from treadle.core.verify import verify as _verify
+from treadle.cycle import turn
+from treadle.erasing import forget as _forget
+from treadle.project import open_project
+from treadle.standing import summary
+from treadle.stages.track.difference import difference
+from treadle.stages.track.walk import LIMIT
+from treadle.stages.track.walk import lineage as _lineage
+
+Folder = str | Path
+
+
+def run(folder: Folder = ".", *, until: str | None = None, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """One turn of the cycle, as ``treadle run``."""
+    with open_project(Path(folder), overrides) as project, project.record.workspace.exclusive():
+        return turn(project, until=until).public()
+
+
+def plan(folder: Folder = ".", *, until: str | None = None, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What would run, and why, as ``treadle plan``."""
+    with open_project(Path(folder), overrides) as project:
+        return turn(project, until=until, planning=True).public()
+
+
+def status(folder: Folder = ".") -> dict[str, Any]:
+    """Where everything stands, as ``treadle status``."""
+    with open_project(Path(folder)) as project:
+        return summary(project)
+
+
+def ask(question: str, folder: Folder = ".", *, release: str | None = None, user: str | None = None) -> dict[str, Any]:
+    """One answer and what it came from, as ``treadle ask``."""
+    with open_project(Path(folder)) as project:
+        return next(iter(_ask(project, find_release(project, release), [question], user))).public()
+
+
+def lineage(ref: str, folder: Folder = ".", *, down: bool = False, limit: int = LIMIT) -> dict[str, Any]:
+    """The graph, both ways, as ``treadle lineage``."""
+    with open_project(Path(folder)) as project:
+        return _lineage(project.record, ref, down=down, limit=limit).public()
+
+
+def diff(a: str, b: str, folder: Folder = ".") -> dict[str, Any]:
+    """What changed between two versions, as ``treadle diff``."""
+    with open_project(Path(folder)) as project:
+        return difference(project.record, a, b).public()
+
+
+def verify(folder: Folder = ".") -> dict[str, Any]:
+    """Whether anything was tampered with, as ``treadle verify``."""
+    with open_project(Path(folder)) as project:
+        return _verify(project.record.workspace).public()
+
+
+def forget(subject: str, folder: Folder = ".", *, dry_run: bool = False) -> dict[str, Any]:
+    """Erase a person, as ``treadle forget``."""
+    with open_project(Path(folder)) as project, project.record.workspace.exclusive():
+        return _forget(project, subject, dry_run=dry_run).public()

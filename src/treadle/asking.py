@@ -1,0 +1,128 @@
+"""Asking the deployed model, and what its answer came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from treadle.core.errors import TreadleError, UserError
+from treadle.project import Project
+from treadle.record.lineage import Graph
+from treadle.record.release import Release
+from treadle.stages.deploy import opener
+from treadle.stages.govern import champion_release, release_of
+from treadle.stages.track.walk import lineage
+
+_TIMEOUT = 300.0  # seconds for one answer
+_PROBE = 1.0  # seconds to find out whether a server is there
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer with its lineage."""
+
+    question: str
+    text: str
+    interaction: str
+    release: str
+    model: str
+    graph: Graph
+
+    def public(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "id": self.interaction,
+            "question": self.question,
+            "answer": self.text,
+            "release": self.release,
+            "model": self.model,
+            "lineage": self.graph.public(),
+        }
+
+
+def ask(project: Project, release: Release, questions: Sequence[str], user: str | None = None) -> Iterator[Answer]:
+    """Put questions to the server that runs this release, or to one started for the purpose."""
+    import httpx
+
+    key = os.environ.get("TREADLE_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    task = project.file.task
+    with (
+        _server(project, release, headers) as url,
+        httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False) as client,
+    ):
+        for question in questions:
+            path, body = _request(task, question, user)
+            response = client.post(path, json=body)
+            if response.status_code != 200:
+                raise _refusal(response.status_code, response.json())
+            reply = response.json()
+            graph = lineage(project.record, reply["id"], limit=20)
+            yield Answer(question, _text(task, reply), reply["id"], reply["system_fingerprint"], reply["model"], graph)
+
+
+@contextmanager
+def _server(project: Project, release: Release, headers: dict[str, str]) -> Iterator[str]:
+    """The address of a server that runs the release."""
+    deployment = project.record.deployments.current()
+    if deployment is not None and deployment.release == release.digest and _answers(deployment.endpoint, headers):
+        yield deployment.endpoint
+        return
+    from treadle.serve.server import serving
+
+    recording = project.file.monitor.recording(project.file.govern.purpose)
+    with serving(opener(project.record, release, recording)) as url:
+        yield url
+
+
+def _answers(endpoint: str, headers: dict[str, str]) -> bool:
+    import httpx
+
+    try:
+        return (
+            httpx.get(endpoint + "/health/ready", headers=headers, timeout=_PROBE, trust_env=False).status_code == 200
+        )
+    except httpx.HTTPError:
+        return False
+
+
+def _request(task: str, question: str, user: str | None) -> tuple[str, dict[str, Any]]:
+    named = {"user": user} if user else {}
+    if task == "classify":
+        return "/v1/classify", {"input": question, **named}
+    return "/v1/chat/completions", {"messages": [{"role": "user", "content": question}], "temperature": 0, **named}
+
+
+def _text(task: str, reply: dict[str, Any]) -> str:
+    if task == "classify":
+        return str(reply["results"][0]["label"])
+    return str(reply["choices"][0]["message"]["content"])
+
+
+def _refusal(status: int, body: dict[str, Any]) -> TreadleError:
+    message = str(body.get("error", {}).get("message", body))
+    return UserError(message) if 400 <= status < 500 else TreadleError(f"the server answered {status}: {message}")
+
+
+def find_release(project: Project, ref: str | None) -> Release:
+    """The release that ``ref`` names, or the champion's; ``UserError`` when there is none."""
+    record = project.record
+    if ref is None or ref == "@champion":
+        found = champion_release(record)
+        if found is None:
+            raise UserError("nothing has been promoted yet; run: treadle run")
+        return found
+    if ref.startswith("b3:"):
+        sql = "SELECT DISTINCT digest FROM artifacts WHERE kind = 'release' AND digest LIKE ?"
+        rows = record.workspace.database.query(sql, (ref + "%",))
+        if len(rows) != 1:
+            raise UserError(f"{ref} names {len(rows)} releases; treadle runs --step deploy.bundle lists them")
+        return Release(rows[0][0], record.store)
+    version = record.versions.resolve(ref)
+    found = release_of(record, version) if version else None
+    if found is None:
+        raise UserError(f"there is no release of {ref!r}; expected model@v1, @champion or b3:...")
+    return found

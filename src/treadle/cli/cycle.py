@@ -1,0 +1,69 @@
+"""``treadle plan`` and ``treadle run``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from treadle.cli.live import watching
+from treadle.cli.output import emit, here, json_option, say, set_option
+from treadle.cycle import STAGES, Turn, turn
+from treadle.project import open_project
+
+UNTIL = click.option("--until", metavar="STAGE", help="Stop after this stage: " + ", ".join(STAGES) + ".")
+
+
+@click.command()
+@UNTIL
+@set_option
+@json_option
+def plan(until: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Say which steps would run, and why; nothing is run.
+
+    \b
+    Example:
+      treadle plan --set develop.learning_rate=2e-4
+    """
+    with open_project(here(), overrides) as project:
+        with watching(STAGES, quiet=as_json) as listener:
+            this = turn(project, until=until, listener=listener, planning=True)
+        if as_json:
+            emit(this.public())
+            return
+        waiting = [result for _, results in this.driver.stages for result in results if result.status == "skipped"]
+        say(f"{len(waiting)} steps would run" if waiting else "nothing to do: every step is remembered")
+
+
+@click.command()
+@UNTIL
+@set_option
+@json_option
+def run(until: str | None, overrides: tuple[str, ...], as_json: bool) -> int:
+    """Run the cycle, or as far as --until; steps whose inputs and settings are unchanged are remembered.
+
+    \b
+    Example:
+      treadle run
+      treadle run --until develop --set develop.learning_rate=2e-4
+
+    Exits 1 when a gate refuses the new version; the version before it stays in force.
+    """
+    with open_project(here(), overrides) as project:
+        this, ok = run_turn(project, until, as_json=as_json)
+        if as_json:
+            emit(this.public(ok=ok))
+        return 0 if ok else 1
+
+
+def run_turn(project: Any, until: str | None, *, as_json: bool) -> tuple[Turn, bool]:
+    """A turn under the project's lock, shown as it goes; False when a gate refused."""
+
+    def waiting(holder: str) -> None:
+        if not as_json:
+            say(f"waiting for {holder}, which has this project")
+
+    with project.record.workspace.exclusive(waiting), watching(STAGES, quiet=as_json) as listener:
+        this = turn(project, until=until, listener=listener)
+    governed = getattr(this, "governed", None)
+    return this, governed is None or governed.decision != "refused"

@@ -1,0 +1,51 @@
+"""``treadle forget``."""
+
+from __future__ import annotations
+
+import click
+
+from treadle.cli.live import watching
+from treadle.cli.output import emit, here, json_option, say
+from treadle.cycle import STAGES
+from treadle.erasing import forget as erase
+from treadle.project import open_project
+
+
+@click.command()
+@click.argument("subject")
+@click.option("--dry-run", is_flag=True, help="Say what would go; change nothing.")
+@click.option("--no-rebuild", is_flag=True, help="Delete at once, without making a new version first.")
+@json_option
+def forget(subject: str, dry_run: bool, no_rebuild: bool, as_json: bool) -> int:
+    """Erase SUBJECT (a name, address or id) from documents, models, answers and feedback, and keep them out.
+
+    The ordinary cycle rebuilds without them, then the old objects are deleted; treadle verify accepts exactly what
+    the erasure accounts for. Killed anywhere, the same command goes on. Your own source files are not edited.
+
+    \b
+    Example:
+      treadle forget jane.roe@example.org --dry-run
+      treadle forget jane.roe@example.org
+    """
+    with open_project(here()) as project, project.record.workspace.exclusive():
+        with watching(STAGES, quiet=as_json) as listener:
+            found = erase(project, subject, dry_run=dry_run, rebuild=not no_rebuild, listener=listener)
+        deployment = project.record.deployments.current()
+    if as_json:
+        emit(found.public())
+    else:
+        verb = "would go" if dry_run else "gone"
+        say(
+            f"{verb}: {found.documents} documents, {found.interactions} interactions, {found.feedback} feedback; "
+            f"{len(found.artifacts)} artifacts made from them"
+            + ("" if dry_run else f" ({found.objects} objects deleted)")
+        )
+        if not dry_run:
+            say(
+                "rebuilt without them; treadle verify proves it"
+                if found.rebuilt
+                else "deleted, but no new version passed"
+            )
+            if deployment is not None and found.artifacts:
+                say(f"a server that still runs at {deployment.endpoint} holds the old model: restart it")
+    return 0 if found.rebuilt else 1

@@ -1,0 +1,152 @@
+"""The commands, each loaded when it is called, so that ``treadle --help`` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from treadle.core.errors import TreadleError, UserError, nearest
+
+# Command -> module under treadle.cli; in the order of the help page, by what people do first.
+COMMANDS = {
+    "init": "init",
+    "plan": "cycle",
+    "run": "cycle",
+    "collect": "stages",
+    "prepare": "stages",
+    "develop": "stages",
+    "track": "stages",
+    "deploy": "stages",
+    "monitor": "stages",
+    "govern": "stages",
+    "improve": "stages",
+    "serve": "serve",
+    "ask": "ask",
+    "feedback": "feedback",
+    "lineage": "lineage",
+    "status": "status",
+    "runs": "runs",
+    "diff": "diff",
+    "approve": "approval",
+    "reject": "approval",
+    "forget": "forget",
+    "verify": "verify",
+    "doctor": "doctor",
+    "schema": "schema",
+}
+
+SUMMARIES = {
+    "init": "Make a working project.",
+    "plan": "Say what would run, and why.",
+    "run": "Run the cycle: all eight stages.",
+    "collect": "Stage 1: text from its sources.",
+    "prepare": "Stage 2: clean it, make examples, split.",
+    "develop": "Stage 3: fine-tune and evaluate.",
+    "track": "Stage 4: versions and aliases.",
+    "deploy": "Stage 5: optimize, build a release, try it.",
+    "monitor": "Stage 6: latency, errors, drift.",
+    "govern": "Stage 7: gates, approval, promotion.",
+    "improve": "Stage 8: what feedback has come in.",
+    "serve": "Serve a release through an OpenAI-style API.",
+    "ask": "Ask the deployed model, and see what the answer came from.",
+    "feedback": "Record what you think of an answer, or list feedback.",
+    "lineage": "Follow anything back to its documents, or a document to its answers.",
+    "status": "Where everything stands.",
+    "runs": "List runs with parameters and metrics.",
+    "diff": "What changed between two versions or runs.",
+    "approve": "Approve a version that waits for it.",
+    "reject": "Refuse a version.",
+    "forget": "Erase a person, rebuild without them, and prove it.",
+    "verify": "Check that nothing was tampered with.",
+    "doctor": "What works on this machine, and how to get the rest.",
+    "schema": "The JSON Schema of treadle.yaml, for editors.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of ``COMMANDS``."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, or None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"treadle.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with the nearest command suggested."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise UserError(f"there is no command {args[0]!r};{nearest(args[0], list(COMMANDS))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, SUMMARIES[name]) for name in COMMANDS])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("-C", "folder", type=click.Path(path_type=Path), help="Work as if started in DIR.", metavar="DIR")
+@click.version_option(package_name="treadle", prog_name="treadle")
+def treadle(folder: Path | None) -> None:
+    """The whole life of a language model from one file, treadle.yaml; every answer is traced to its documents.
+
+    \b
+    Example:
+      treadle init docs --template docs-assistant
+      treadle -C docs run
+      treadle -C docs ask "What does json.dumps do?"
+
+    Exit codes: 0 done, 1 a gate or check said no, 2 your mistake, 3 ours.
+    """
+    if folder is not None:
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise UserError(f"-C {folder}: {error.strerror}; name an existing folder") from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; every error is one clear line on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        result: Any = treadle.main(args=arguments, prog_name="treadle", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        return _fail(error.format_message().replace("\n", " "), 2, arguments)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted; nothing is half-written, run the same command to go on", 130, arguments)
+    except TreadleError as error:
+        return _fail(str(error), error.exit_code, arguments)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:  # the last resort: one line, and where to find the rest
+        if os.environ.get("TREADLE_DEBUG"):
+            raise
+        return _fail(
+            f"{type(error).__name__}: {error} (a defect of Treadle; TREADLE_DEBUG=1 shows where)", 3, arguments
+        )
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, code: int, arguments: list[str]) -> int:
+    line = " ".join(message.split())
+    if "--json" in arguments:
+        click.echo(json.dumps({"error": {"message": line, "exit_code": code}}))
+    click.echo(f"treadle: {line}", err=True)
+    return code

@@ -1,0 +1,95 @@
+"""One command a stage: run the cycle as far as that stage and show what it gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from treadle.cli.cycle import run_turn
+from treadle.cli.output import emit, here, json_option, say, set_option
+from treadle.cycle import Turn
+from treadle.project import open_project
+
+Shown = tuple[dict[str, Any], list[str]]
+
+
+def _accounting(accounting: dict[str, Any]) -> Shown:
+    public = {name: accounting[name] for name in ("in", "kept", "dropped", "quarantined")}
+    lines = [
+        f"{public['in']:,} in = {public['kept']:,} kept + {sum(public['dropped'].values()):,} dropped"
+        f" + {len(public['quarantined']):,} quarantined"
+    ]
+    lines += [f"  dropped {count:>7,}  {rule}" for rule, count in sorted(public["dropped"].items())]
+    lines += [
+        f"  quarantined {piece['source']} at {piece['offset']}: {piece['reason']}"
+        for piece in public["quarantined"][:20]
+    ]
+    return public, lines
+
+
+def _collect(this: Turn) -> Shown:
+    return _accounting(this.corpus.read_json("accounting.json"))
+
+
+def _prepare(this: Turn) -> Shown:
+    public, lines = _accounting(this.prepared.dataset.read_json("accounting.json"))
+    counts = this.prepared.dataset.counts()
+    lines.append("  " + " / ".join(f"{count:,} {name}" for name, count in counts.items()))
+    lines.append(f"  report: {this.prepared.report.path('explore.html')}")
+    return {**public, "splits": counts, "report": str(this.prepared.report.path("explore.html"))}, lines
+
+
+def _develop(this: Turn) -> Shown:
+    return this.developed.public(), this.developed.lines()
+
+
+def _track(this: Turn) -> Shown:
+    found = [version for version in (this.tracked.dataset, this.tracked.model) if version]
+    public = {version.kind: {"ref": version.ref, "digest": version.digest} for version in found}
+    return public, [f"{version.ref}  {version.digest[:11]}" for version in found]
+
+
+def _deploy(this: Turn) -> Shown:
+    return this.deployed.public(), []
+
+
+def _monitor(this: Turn) -> Shown:
+    return this.monitored.public(), []
+
+
+def _govern(this: Turn) -> Shown:
+    return this.governed.public(), []
+
+
+def _improve(this: Turn) -> Shown:
+    return this.improved.public(), []
+
+
+def _command(stage: str, show: Callable[[Turn], Shown], summary: str) -> click.Command:
+    @click.command(name=stage, help=f"{summary}\n\n\b\nExample:\n  treadle {stage} --json")
+    @set_option
+    @json_option
+    def command(overrides: tuple[str, ...], as_json: bool) -> int:
+        with open_project(here(), overrides) as project:
+            this, ok = run_turn(project, stage, as_json=as_json)
+            public, lines = show(this)
+        if as_json:
+            emit(public)
+        else:
+            for line in lines:
+                say(f"{stage:<9} {line}")
+        return 0 if ok else 1
+
+    return command
+
+
+collect = _command("collect", _collect, "Read every source into the corpus: in = kept + dropped + quarantined.")
+prepare = _command("prepare", _prepare, "Clean, make examples, split; writes a report with pictures.")
+develop = _command("develop", _develop, "Fine-tune, and evaluate against the baselines, with 95 % intervals.")
+track = _command("track", _track, "Register versions of dataset and model.")
+deploy = _command("deploy", _deploy, "Optimize the model, build a release, and try it over HTTP.")
+monitor = _command("monitor", _monitor, "Latency, errors and drift of what the release answered.")
+govern = _command("govern", _govern, "Judge the candidate by the gates and promote it when they hold.")
+improve = _command("improve", _improve, "Count feedback, and say whether the next turn is due.")

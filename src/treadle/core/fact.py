@@ -1,0 +1,60 @@
+"""A fact, the row it becomes in the ledger, and the query tables that are drawn from rows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from json.encoder import encode_basestring  # what json itself writes a text with, when it may write all of Unicode
+from typing import Any
+
+from treadle.core.digest import canonical_json
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something to be appended: a kind, its version, and a body of ids, digests, numbers, times and names."""
+
+    kind: str
+    body: dict[str, Any]
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A fact in its place. ``seq`` counts from 1; ``time`` is UTC in ISO 8601."""
+
+    seq: int
+    kind: str
+    version: int
+    time: str
+    body: dict[str, Any]
+
+    def canonical(self) -> bytes:
+        """The bytes that are hashed."""
+        return canonical_row(self.seq, self.kind, self.version, self.time, canonical_json(self.body).decode())
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A query table: its DDL, and how each row of the named kinds changes it."""
+
+    table: str
+    ddl: str
+    kinds: frozenset[str]
+    apply: Callable[[sqlite3.Cursor, Row], None] = field(compare=False)
+
+
+def canonical_row(seq: int, kind: str, version: int, time: str, body: str) -> bytes:
+    """A row in canonical JSON, from its body in canonical JSON; the same bytes as ``canonical_json`` of the whole."""
+    text = (
+        f'{{"body":{body},"kind":{encode_basestring(kind)},"seq":{seq},'
+        f'"time":{encode_basestring(time)},"version":{version}}}'
+    )
+    return text.encode("utf-8", "surrogateescape")  # the bytes that a damaged row really has
+
+
+def now() -> str:
+    """The present as ISO 8601 UTC with microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"

@@ -1,0 +1,107 @@
+"""A signed head of the ledger, and the copy of it that lies outside the database.
+
+The copy is what makes an older database that was put back noticeable. It is written behind the rows, never ahead of them: only what
+would survive a loss of power is in it, and only a later head of the same history replaces it. A copy that is missing or not valid
+is left as it is, for ``verify`` to name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from treadle.core.digest import canonical_json
+from treadle.core.errors import Corrupt
+from treadle.core.keys import Keys
+
+Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The tree's root over the first ``size`` rows (hexadecimal), and an Ed25519 signature over both."""
+
+    size: int
+    root: str
+    signature: str
+
+    @classmethod
+    def signed(cls, size: int, root: str, keys: Keys) -> Head:
+        """A head with this project's signature."""
+        return cls(size, root, keys.sign(_message(size, root)))
+
+    def valid(self, keys: Keys) -> bool:
+        """Whether the signature is this project's."""
+        return type(self.size) is int and keys.signed(_message(self.size, self.root), self.signature)
+
+
+class HeadFile:
+    """``head.json``, beside the database."""
+
+    def __init__(self, path: Path, keys: Keys) -> None:
+        self.path = path
+        self._keys = keys
+
+    def stamp(self) -> Stamp | None:
+        """Changes whenever the file does; None when there is none."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+    def read(self) -> Head | None:
+        """The head in the file, None when there is no file; ``Corrupt`` when it is not what was written."""
+        try:
+            data = self.path.read_bytes()
+            found = json.loads(data)
+            head = Head(found["size"], found["root"], found["signature"])
+            if data != self._encode(head):
+                raise Corrupt(f"{self.path.name} was changed")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise Corrupt(f"{self.path.name} is not a signed head: {error}") from None
+        if not head.valid(self._keys):
+            raise Corrupt(f"{self.path.name} has a signature that is not this project's")
+        return head
+
+    def create(self, head: Head) -> None:
+        """Write the first head of a ledger that has no rows; nothing when there is a file already."""
+        self._write(head, first=True)
+
+    def publish(self, head: Head) -> None:
+        """Replace an earlier head by a later one. The rows are on the disk already; the file is before this returns."""
+        self._write(head, first=False)
+
+    def _write(self, head: Head, *, first: bool) -> None:
+        with self.path.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if first:
+                if self.path.exists():
+                    return
+            else:
+                try:
+                    present = self.read()
+                except Corrupt:
+                    return
+                if present is None or present.size >= head.size:
+                    return
+            temporary = self.path.with_suffix(".tmp")
+            with temporary.open("wb") as file:
+                file.write(self._encode(head))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+
+    def _encode(self, head: Head) -> bytes:
+        return canonical_json(
+            {"public_key": self._keys.public, "root": head.root, "signature": head.signature, "size": head.size}
+        )
+
+
+def _message(size: int, root: str) -> bytes:
+    return f"treadle ledger 1\n{size}\n{root}\n".encode("utf-8", "backslashreplace")

@@ -1,0 +1,178 @@
+"""A segment: one piece of one stream, a header line and one row a line.
+
+    seg-<id>.jsonl     being appended to by the process that made it
+    seg-<id>.sealing   closed for good, on its way into the store; nobody writes to it any more
+    rows.jsonl         in the store: a sealed segment
+
+The header carries a random salt, so that the digest of a segment tells nothing about the texts in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+from treadle.core.artifacts import Artifact
+from treadle.core.digest import canonical_json
+from treadle.core.errors import Corrupt
+from treadle.core.fact import now
+from treadle.core.identifiers import new_id, time_of
+
+FORMAT = 1
+OPEN, SEALING = ".jsonl", ".sealing"
+
+
+class Segment(Artifact):
+    """A sealed piece of one stream: ``rows.jsonl``, a header line and one row a line."""
+
+    kind: ClassVar[str] = "segment"
+
+
+def header(stream: str) -> bytes:
+    """A first line with a fresh salt."""
+    return line({"format": FORMAT, "salt": secrets.token_hex(16), "stream": stream, "time": now()})
+
+
+def line(row: dict[str, Any]) -> bytes:
+    """A row as it is written; line breaks inside it are escaped."""
+    return canonical_json(row) + b"\n"
+
+
+def rows_in(data: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The rows, and how many lines are none.
+
+    A line without its end is no row: its writer died before it could acknowledge it. Other lines that are not JSON are
+    what a loss of power left in the last second of a file.
+    """
+    rows, damaged = [], 0
+    for index, text in enumerate(_lines(data)):
+        row = _row(text)
+        if row is None:
+            damaged += 1
+        elif index == 0 and "salt" in row:
+            if row["format"] != FORMAT:
+                raise Corrupt(f"segment of format {row['format']}; this Treadle reads format {FORMAT}")
+        else:
+            rows.append(row)
+    return rows, damaged
+
+
+def row_in(data: bytes, identifier: str) -> dict[str, Any] | None:
+    """The last row with an id, without reading the others."""
+    wanted = canonical_json(identifier)
+    if wanted not in data:
+        return None
+    for text in reversed(_lines(data)):
+        if wanted in text:
+            row = _row(text)
+            if row is not None and row.get("id") == identifier:
+                return row
+    return None
+
+
+def spans(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the ledger says of the rows in a segment, so that most of them need not be read to find one.
+
+    ``first`` and ``last`` are the rows' own times; ``ids`` the milliseconds in their ids, None when an id has none.
+    """
+    times = [str(row.get("time", "")) for row in rows]
+    moments = [time_of(str(row.get("id", ""))) for row in rows]
+    known = [moment for moment in moments if moment is not None]
+    return {
+        "rows": len(rows),
+        "first": min(times, default=""),
+        "last": max(times, default=""),
+        "ids": [min(known), max(known)] if known and len(known) == len(moments) else None,
+    }
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return data[: data.rfind(b"\n") + 1].splitlines()
+
+
+def _row(text: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+class OpenSegment:
+    """The segment that this process appends to. The lock on its file says who may touch it."""
+
+    def __init__(self, folder: Path, stream: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{new_id('seg')}{OPEN}"
+        self.rows = 0
+        self.started = time.monotonic()
+        self.dirty = False
+        self._file = self.path.open("ab", buffering=0)
+        self._inode = os.fstat(self._file.fileno()).st_ino
+        self._size = 0
+        self._write(header(stream))
+
+    def append(self, data: bytes) -> bool:
+        """Write one line; False, and nothing written, when another process has taken the file to seal it."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            if not is_at(self.path, self._inode):
+                return False
+            self._write(data)
+            self.rows += 1
+            self.dirty = True
+            return True
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._file.truncate(self._size)  # a full disk leaves no half line before the next one
+            raise
+        self._size += len(data)
+
+    def sync(self) -> None:
+        """Wait for the disk, on a descriptor of its own so that appending goes on meanwhile."""
+        self.dirty = False
+        descriptor = os.dup(self._file.fileno())
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of the file; whoever comes next may seal it."""
+        self._file.close()
+
+
+def is_at(path: Path, inode: int) -> bool:
+    """Whether a path still leads to that file."""
+    try:
+        return path.stat().st_ino == inode
+    except FileNotFoundError:
+        return False
+
+
+def take(path: Path) -> Path | None:
+    """Close an open segment for good, whoever writes it; None when somebody else was first."""
+    if path.suffix == SEALING:
+        return path
+    taken = path.with_suffix(SEALING)
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not is_at(path, os.fstat(file.fileno()).st_ino):
+                return None
+            path.rename(taken)
+    except FileNotFoundError:
+        return None
+    return taken

@@ -1,0 +1,102 @@
+"""What works on this machine, how to get the rest, and what was never exercised here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from treadle.core.errors import TreadleError
+
+# Extra -> the distributions that show whether it is there.
+EXTRAS = {
+    "data": ("pyarrow", "tokenizers", "google-re2", "altair", "numpy"),
+    "train": ("torch", "transformers", "safetensors", "gguf", "rouge-score", "scikit-learn"),
+    "serve": ("starlette", "uvicorn", "msgspec", "prometheus-client"),
+    "openvino": ("openvino-genai",),
+}
+# What is written to run elsewhere and has not been run on a machine like this one.
+NOT_EXERCISED = {
+    "GPU": "training and engines take a CUDA device where torch sees one; not run here",
+    "hub download": "hub ids go through huggingface_hub; needs a network, not run here",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One part: whether it works, and if not, the command that gets it."""
+
+    part: str
+    state: Literal["works", "missing", "not exercised"]
+    detail: str
+
+    def public(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def examine() -> list[Finding]:
+    """Look at the machine; nothing heavy is imported."""
+    findings = [_processor(), _memory()]
+    findings += [_extra(name, packages) for name, packages in EXTRAS.items()]
+    findings += _base_models()
+    findings.append(_program("git", "versions of your project in every run"))
+    gpu = shutil.which("nvidia-smi") is not None
+    findings += [
+        Finding(part, "works" if part == "GPU" and gpu else "not exercised", detail)
+        for part, detail in NOT_EXERCISED.items()
+    ]
+    return findings
+
+
+def _processor() -> Finding:
+    flags = ""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:  # noqa: PTH123 (a virtual file)
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        pass
+    fast = (
+        "bf16 arithmetic" if "avx512_bf16" in flags or "amx_bf16" in flags else "no bf16 arithmetic: training is slower"
+    )
+    return Finding("processor", "works", f"{os.cpu_count()} cores, {fast}")
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    enough = total >= 8
+    return Finding("memory", "works" if enough else "missing", f"{total:.0f} GiB; the demo needs 8")
+
+
+def _extra(name: str, packages: tuple[str, ...]) -> Finding:
+    found, absent = [], []
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            absent.append(package)
+    if absent:
+        return Finding(f"extra {name}", "missing", f"no {', '.join(absent)}; run: pip install 'treadle[{name}]'")
+    return Finding(f"extra {name}", "works", ", ".join(found))
+
+
+def _base_models() -> list[Finding]:
+    try:
+        from treadle.lm.base_model import KNOWN, fingerprint
+    except ImportError as error:
+        return [Finding("base models", "missing", f"{error.name} is not installed; run: pip install 'treadle[train]'")]
+    findings = []
+    for known in KNOWN:
+        try:
+            digest = fingerprint(known.name)
+            findings.append(Finding(known.name, "works", f"{known.license}, {digest[:11]}, {known.about}"))
+        except TreadleError as error:
+            findings.append(Finding(known.name, "missing", str(error)))
+    return findings
+
+
+def _program(name: str, what_for: str) -> Finding:
+    found = shutil.which(name)
+    return Finding(name, "works" if found else "missing", f"{found or 'not installed'}: {what_for}")

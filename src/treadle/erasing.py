@@ -1,0 +1,235 @@
+"""Forgetting a person: found everywhere, kept out from now on, rebuilt without, old objects deleted, proven by ``verify``.
+
+    1. requested   the suppression list grows; every collection from now on leaves the person out
+    2. journal     the person's interactions and feedback are rewritten without text and name
+    3. rebuild     the ordinary cycle runs; whatever held the person gets a new digest
+    4. deleting    the row that accounts for the old objects is written, then they are deleted
+    5. done        the person's key is destroyed, the database is scrubbed, nothing of them is left in any byte
+
+Killed anywhere, the same command goes on where it was. What it does not do: edit the user's own source files, or take a model
+out of a server that is running; it says so. "Rebuilt without" is the claim; not that a model forgot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from treadle.core.artifacts import Artifact
+from treadle.core.digest import keyed_digest
+from treadle.core.driver import Listener
+from treadle.core.errors import Corrupt, UserError
+from treadle.core.identifiers import new_id
+from treadle.core.verify import named_objects
+from treadle.cycle import turn
+from treadle.project import Project
+from treadle.record.record import Record
+from treadle.record.recorder import FEEDBACK, INTERACTIONS
+from treadle.text.corpus import Corpus
+from treadle.text.suppress import Matcher, Suppression, identifier_words
+
+_TEXTS = ("messages", "answer", "alternatives", "given", "metadata", "parameters", "user", "correction", "comment")
+
+
+@dataclass
+class Forgotten:
+    """What an erasure found and did; ``rebuilt`` is False when the cycle refused the new version."""
+
+    request: str
+    documents: int = 0
+    interactions: int = 0
+    feedback: int = 0
+    artifacts: list[str] = field(default_factory=list)
+    objects: int = 0
+    rebuilt: bool = True
+    done: bool = False
+
+    def public(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "request": self.request,
+            "documents": self.documents,
+            "interactions": self.interactions,
+            "feedback": self.feedback,
+            "artifacts": len(self.artifacts),
+            "objects": self.objects,
+            "rebuilt": self.rebuilt,
+            "done": self.done,
+        }
+
+
+class Person:
+    """One subject, known by name only while the command runs."""
+
+    def __init__(self, record: Record, subject: str) -> None:
+        if not subject.strip() or len(subject) > 500:
+            raise UserError("forget: expected the name, address or id of one person, at most 500 characters")
+        keyed = record.recorder.keyed
+        words = identifier_words(subject)
+        self.entries = {keyed(subject): 0, keyed(subject.strip()): 0}
+        if words:
+            self.entries[keyed(" ".join(words))] = len(words)
+        self.lookup = keyed(subject)
+        windows = tuple(sorted({count for count in self.entries.values() if count}))
+        self._matcher = Matcher(Suppression(frozenset(self.entries), windows), keyed)
+        self._corpora: dict[str, set[str]] = {}
+
+    def in_row(self, row: dict[str, Any]) -> bool:
+        """Whether a row of the journal is theirs or names them."""
+        if row.get("user") in self.entries:
+            return True
+        return any(self._matcher.names_somebody(text) for name in _TEXTS for text in _strings(row.get(name)))
+
+    def documents_in(self, corpus: Corpus) -> set[str]:
+        """Ids of the documents about them or naming them."""
+        if corpus.digest not in self._corpora:
+            found = {doc.id for batch in corpus.documents() for doc in batch if self._matcher.matches(doc)}
+            self._corpora[corpus.digest] = found
+        return self._corpora[corpus.digest]
+
+
+def forget(
+    project: Project, subject: str, *, dry_run: bool = False, rebuild: bool = True, listener: Listener | None = None
+) -> Forgotten:
+    """Erase a person. The caller holds the project's lock."""
+    record = project.record
+    person = Person(record, subject)
+    request, pseudonym = _request(record, person)
+    found = Forgotten(request)
+    documents = _documents(record, person)
+    found.documents = len(documents)
+    found.interactions = _count(record, INTERACTIONS, person)
+    found.feedback = _count(record, FEEDBACK, person)
+    affected = _affected(record, documents)
+    if dry_run:
+        found.artifacts = sorted(affected)
+        return found
+    suppression = record.erasures.extend(person.entries).digest
+    facts = {"documents": found.documents, "interactions": found.interactions, "feedback": found.feedback}
+    record.erasures.record(request, pseudonym, "requested", suppression, **facts)
+    journal = record.workspace.journal
+    for stream in (INTERACTIONS, FEEDBACK):
+        journal.rewrite(stream, lambda row: _without(row) if person.in_row(row) else row)
+    replaced = {row.body["replaces"] for row in record.ledger.rows("seal") if row.body["replaces"]}
+    kept, found.rebuilt = _rebuild(project, listener, wanted=rebuild and bool(affected))
+    found.artifacts = sorted(affected - kept)
+    gone = {*found.artifacts, *(name for name in replaced if record.store.has_object(name))}
+    doomed = (_objects_of(record, gone) | _interrupted(record, request)) - _objects_in_use(record, gone)
+    found.objects = len(doomed)
+    _withdraw(record, set(found.artifacts))
+    record.erasures.record(request, pseudonym, "deleting", suppression, objects=sorted(doomed))
+    record.store.delete(doomed)
+    record.workspace.state.destroy_person(person.lookup)
+    record.erasures.record(request, pseudonym, "done", suppression)
+    record.workspace.database.scrub()
+    found.done = True
+    return found
+
+
+def _request(record: Record, person: Person) -> tuple[str, str]:
+    """An open request for the same person, or a new one; with the digest that stands for them while their key exists."""
+    key = record.workspace.state.person_key(person.lookup)
+    assert key is not None
+    pseudonym = keyed_digest(key, "erasure", person.lookup)
+    for erasure in record.erasures.open():
+        if erasure.subject == pseudonym:
+            return erasure.request, pseudonym
+    return new_id("era"), pseudonym
+
+
+def _documents(record: Record, person: Person) -> set[str]:
+    found: set[str] = set()
+    for digest, kind in _artifacts(record):
+        if kind == "corpus" and record.store.has(digest):
+            found |= person.documents_in(Corpus(digest, record.store))
+    return found
+
+
+def _affected(record: Record, documents: set[str]) -> set[str]:
+    """Artifacts that were made from any of the documents, and whatever runs made of those."""
+    if not documents:
+        return set()
+    affected = set()
+    for digest, _ in _artifacts(record):
+        artifact = Artifact(digest, record.store)
+        if record.store.has(digest) and any(artifact.has_document(document) for document in documents):
+            affected.add(digest)
+    runs = record.runs.find(status="done")
+    grew = True
+    while grew:
+        grew = False
+        for run in runs:
+            if any(_takes(run.inputs, digest) for digest in affected):
+                new = set(run.outputs.values()) - affected
+                affected |= new
+                grew = grew or bool(new)
+    return {digest for digest in affected if record.store.has(digest)}
+
+
+def _rebuild(project: Project, listener: Listener | None, *, wanted: bool) -> tuple[set[str], bool]:
+    """Run the cycle without the person; what it gave stays. False when it could not give a champion."""
+    if not wanted:
+        return set(), True
+    this = turn(project, listener=listener)
+    kept = {digest for _, results in this.driver.stages for result in results for digest in result.outputs.values()}
+    return kept, this.governed.decision in ("promoted", "unchanged")
+
+
+def _objects_of(record: Record, artifacts: set[str]) -> set[str]:
+    found = set(artifacts)
+    for digest in artifacts:
+        try:
+            found.update(entry.digest for entry in record.store.entries(digest))
+        except Corrupt:
+            continue  # gone already: an interrupted erasure goes on
+    return found
+
+
+def _objects_in_use(record: Record, without: set[str]) -> set[str]:
+    """Objects that something else in the record still needs."""
+    names = {name for name, _ in named_objects(record.workspace)} - without
+    return _objects_of(record, {name for name in names if record.store.has_object(name)})
+
+
+def _interrupted(record: Record, request: str) -> set[str]:
+    """What an earlier attempt at the same request was about to delete."""
+    rows = record.ledger.rows("erasure")
+    named = {name for row in rows if row.body["request"] == request for name in row.body["objects"]}
+    return {name for name in named if record.store.has_object(name)}
+
+
+def _withdraw(record: Record, gone: set[str]) -> None:
+    """No alias points at what is about to be deleted."""
+    for alias in ("champion", "challenger", "previous"):
+        version = record.versions.alias("model", alias)
+        if version is not None and version.digest in gone:
+            record.versions.point(alias, None, reason="erased")
+
+
+def _count(record: Record, stream: str, person: Person) -> int:
+    return sum(person.in_row(row) for row in record.workspace.journal.read(stream) if not row.get("erased"))
+
+
+def _without(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with everything said and everyone named taken out; figures stay."""
+    empty = {name: type(row[name])() if isinstance(row[name], list | dict) else None for name in _TEXTS if name in row}
+    return {**row, **empty, "erased": True}
+
+
+def _artifacts(record: Record) -> list[tuple[str, str]]:
+    sql = "SELECT DISTINCT digest, kind FROM artifacts"
+    return [(row[0], row[1]) for row in record.workspace.database.query(sql)]
+
+
+def _takes(inputs: dict[str, Any], digest: str) -> bool:
+    return any(digest == value or (isinstance(value, list) and digest in value) for value in inputs.values())
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in _strings(item)]
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in _strings(item)]
+    return []

@@ -1,0 +1,132 @@
+"""An evaluation in the store, how it comes about, and the engine a model is evaluated with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from treadle.core.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from treadle.core.runs import Run
+    from treadle.evals.metric import Metric
+    from treadle.evals.results import Evaluation
+    from treadle.lm.engines import BlockingEngine
+    from treadle.text.dataset import Example
+
+_BESIDE = (".json", ".jinja", ".txt", ".model")
+
+
+class EvaluationReport(Artifact):
+    """``scores.json`` with intervals, ``items.jsonl`` with every prompt, answer and value (see ``evals.results``)."""
+
+    kind: ClassVar[str] = "evaluation"
+
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """Value, interval, number of items and direction by metric."""
+        scores: dict[str, dict[str, Any]] = self.read_json("scores.json")["scores"]
+        return scores
+
+    def value(self, metric: str) -> float:
+        """One score."""
+        return float(self.scores()[metric]["value"])
+
+    def items(self) -> Evaluation:
+        """Items and outputs, to compare or to look at."""
+        from treadle.evals.results import read_evaluation
+
+        return read_evaluation(self.path())
+
+
+def answer_all(
+    model: Path,
+    examples: Sequence[Example],
+    metrics: Sequence[Metric],
+    run: Run,
+    *,
+    engine: str,
+    system_prompt: str | None,
+    max_tokens: int = 64,
+    worked: Sequence[Example] = (),
+) -> Evaluation:
+    """Put the examples' questions to the causal model in a folder, and score their reference answers."""
+    from treadle.evals.results import Evaluation
+    from treadle.evals.runner import items_from, run_chat
+    from treadle.lm.tokenizer import ChatTokenizer
+
+    items = items_from(examples)
+    with evaluation_engine(model, engine, run.scratch) as opened:
+        outputs = run_chat(
+            opened,
+            ChatTokenizer.load(model),
+            items,
+            metrics=metrics,
+            system_prompt=system_prompt or "",
+            worked=worked,
+            max_tokens=max_tokens,
+            on_progress=lambda done, total: run.progress(done, total, "items"),
+        )
+    return Evaluation("model", tuple(items), tuple(outputs))
+
+
+def classify_all(model: Path, examples: Sequence[Example], run: Run) -> Evaluation:
+    """Classify the examples' texts with the model in a folder."""
+    from treadle.evals.results import Evaluation
+    from treadle.evals.runner import items_from, run_classifier
+
+    items = items_from(examples)
+    with evaluation_engine(model, "transformers", run.scratch) as opened:
+        outputs = run_classifier(opened, items, on_progress=lambda done, total: run.progress(done, total, "items"))
+    return Evaluation("model", tuple(items), tuple(outputs))
+
+
+def commit(run: Run, evaluation: Evaluation, metrics: Sequence[Metric], documents: Sequence[str]) -> EvaluationReport:
+    """The evaluation as an artifact; its scores become the run's metrics."""
+    from treadle.evals.results import write_evaluation
+
+    with run.create(EvaluationReport) as report:
+        scores = write_evaluation(report.path, evaluation, metrics, seed=run.seed)
+        report.add_documents(documents)
+        run.summary(**{metric: interval.value for metric, interval in scores.items()})
+        return report.commit()
+
+
+def load_metrics(names: Sequence[str], run: Run) -> list[Metric]:
+    """Metrics by name, from entry points or the project's own code."""
+    from treadle.evals.metric import load_metric
+
+    return [load_metric(name, run.folder) for name in names]
+
+
+@contextmanager
+def evaluation_engine(model: Path, engine: str, scratch: Path) -> Iterator[BlockingEngine]:
+    """An engine on a model folder, in 32-bit arithmetic so that scores do not depend on its shortcuts.
+
+    Engines that read GGUF are given one in 16 bits, written to ``scratch``; a folder that already has one is used as it is.
+    """
+    from treadle.lm.engines import BlockingEngine, find_engine
+
+    folder = model
+    if engine != "transformers" and not (model / "model.gguf").exists() and _is_causal(model):
+        folder = scratch / "evaluated"
+        folder.mkdir(exist_ok=True)
+        for path in model.iterdir():
+            if path.suffix in _BESIDE:
+                shutil.copyfile(path, folder / path.name)
+        from treadle.lm.gguf import write_gguf
+
+        write_gguf(model, folder / "model.gguf", "f16")
+        if find_engine("auto", folder).name == "transformers":
+            folder = model
+    settings = {} if find_engine(engine, folder).name == "transformers" else {"precision": "f32"}
+    with BlockingEngine(engine, folder, settings=settings) as opened:
+        yield opened
+
+
+def _is_causal(model: Path) -> bool:
+    architectures: Sequence[str] = json.loads((model / "config.json").read_bytes()).get("architectures") or []
+    return any(name.endswith("CausalLM") or name.endswith("LMHeadModel") for name in architectures)

@@ -1,0 +1,188 @@
+"""Fine-tuning an encoder to tell labels apart, and asking it.
+
+As in ``training``, the number of steps is fixed beforehand and the same input gives the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from treadle.core.errors import MissingExtra, UserError
+from treadle.lm import torch_runtime
+from treadle.lm.learner import AdamW, Learner, learning_rate_at
+from treadle.lm.torch_runtime import Precision
+
+_SORTED_TOGETHER = 50  # batches; sorting all by length would feed short texts first
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierSettings:
+    """``max_length`` in tokens: longer texts are cut there, and counted."""
+
+    learning_rate: float = 5e-5
+    epochs: int = 3
+    batch_size: int = 16
+    max_length: int = 256
+    warmup: float = 0.06
+    clip: float = 1.0
+    weight_decay: float = 0.01
+    seed: int = 0
+    threads: int | None = None
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierResult:
+    """``loss``: mean cross entropy in nats over the last tenth of the steps; ``truncated`` counts cut texts."""
+
+    labels: tuple[str, ...]
+    steps: int
+    truncated: int
+    loss: float
+    seconds: float
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+def train_classifier(
+    base: Path,
+    out: Path,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    settings: ClassifierSettings,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> ClassifierResult:
+    """Train a head on the encoder ``base`` and the encoder with it; write a model folder to ``out``.
+
+    ``on_step`` gets (step, steps, loss). ``UserError`` when there are fewer than two labels or the loss is no number.
+    """
+    try:
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), extra="train") from None
+    names = tuple(sorted(set(labels)))
+    if len(texts) != len(labels) or len(names) < 2:
+        raise UserError(
+            f"training: {len(texts)} texts with {len(names)} labels; expected at least two different labels"
+        )
+    encode = _Encoder(base, settings.max_length)
+    rows, truncated = encode(texts)
+    targets = [names.index(label) for label in labels]
+    batches = [
+        b for epoch in range(settings.epochs) for b in _batches(rows, settings.batch_size, settings.seed + epoch)
+    ]
+    started = time.monotonic()
+    losses: list[float] = []
+    with torch_runtime.session(settings.threads, settings.seed) as threads:
+        precision = torch_runtime.precision(settings.precision)
+        model = torch_runtime.load(
+            base,
+            transformers.AutoModelForSequenceClassification,
+            num_labels=len(names),
+            id2label=dict(enumerate(names)),
+            label2id={name: i for i, name in enumerate(names)},
+        ).train()
+        optimizer = AdamW(settings.learning_rate, settings.clip, settings.weight_decay, getattr(torch, precision))
+        learner = Learner(list(model.parameters()), optimizer)
+        for step, batch in enumerate(batches, 1):
+            logits = model(**encode.batch([rows[i] for i in batch])).logits
+            loss = torch.nn.functional.cross_entropy(logits.float(), torch.tensor([targets[i] for i in batch]))
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
+                raise UserError(
+                    f"training: the loss became {losses[-1]} at step {step} of {len(batches)}; "
+                    f"lower learning_rate (now {settings.learning_rate:g})"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+            learner.step(learning_rate_at(step, len(batches), settings.learning_rate, settings.warmup))
+            if on_step is not None:
+                on_step(step, len(batches), losses[-1])
+        learner.finish()
+        torch_runtime.save(model, base, out)
+    tail = losses[-max(1, len(losses) // 10) :]
+    environment: dict[str, Any] = {"threads": threads, "precision": precision}
+    environment |= {"torch": torch.__version__, "transformers": transformers.__version__}
+    seconds = time.monotonic() - started
+    return ClassifierResult(names, len(losses), truncated, sum(tail) / len(tail), seconds, environment)
+
+
+class Classifier:
+    """A trained classifier, loaded once. ``labels`` in the order of the probabilities."""
+
+    def __init__(
+        self, folder: Path, *, max_length: int = 256, batch_size: int = 32, threads: int | None = None
+    ) -> None:
+        """``UserError`` when the folder holds no sequence classifier."""
+        try:
+            import transformers
+        except ModuleNotFoundError as error:
+            raise MissingExtra(str(error.name), extra="train") from None
+        self._model = torch_runtime.load(folder, transformers.AutoModelForSequenceClassification).eval()
+        self._encode = _Encoder(folder, max_length)
+        self._batch_size = batch_size
+        self._threads = threads
+        self.labels: tuple[str, ...] = tuple(name for _, name in sorted(self._model.config.id2label.items()))
+
+    def predict(self, texts: Sequence[str]) -> list[list[float]]:
+        """Probabilities, one row a text, summing to 1; batched by length, returned in the order given."""
+        import torch
+
+        rows, _ = self._encode(texts)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        found: list[list[float]] = [[] for _ in rows]
+        with torch_runtime.session(self._threads, 0), torch.inference_mode():
+            for start in range(0, len(order), self._batch_size):
+                batch = order[start : start + self._batch_size]
+                logits = self._model(**self._encode.batch([rows[i] for i in batch])).logits
+                for i, row in zip(batch, logits.double().softmax(-1).tolist(), strict=True):
+                    found[i] = row
+        return found
+
+
+class _Encoder:
+    """Texts to padded id tensors with a folder's own tokenizer, its beginning and end tokens included."""
+
+    def __init__(self, folder: Path, max_length: int) -> None:
+        from tokenizers import Tokenizer
+
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise UserError(f"{folder}: no tokenizer.json; expected a model folder as save_pretrained writes it")
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._tokenizer.enable_truncation(max_length)
+        self._tokenizer.encode_special_tokens = True  # a text that spells [SEP] is still one text
+        self._padding = next((i for i in map(self._tokenizer.token_to_id, ("[PAD]", "<pad>")) if i is not None), 0)
+
+    def __call__(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        encodings = self._tokenizer.encode_batch(list(texts))
+        return [e.ids for e in encodings], sum(bool(e.overflowing) for e in encodings)
+
+    def batch(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+        import torch
+
+        width = max(map(len, rows))
+        ids = [[*row, *[self._padding] * (width - len(row))] for row in rows]
+        mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
+def _batches(rows: Sequence[Sequence[int]], size: int, seed: int) -> list[list[int]]:
+    """All indices once, in random order but with texts of like length together, so that little is padding."""
+    draw = random.Random(seed)  # noqa: S311 - an order, not a secret
+    order = list(range(len(rows)))
+    draw.shuffle(order)
+    stretch = size * _SORTED_TOGETHER
+    batches: list[list[int]] = []
+    for start in range(0, len(order), stretch):
+        near = sorted(order[start : start + stretch], key=lambda i: len(rows[i]))
+        batches += [near[at : at + size] for at in range(0, len(near), size)]
+    draw.shuffle(batches)
+    return batches

@@ -1,0 +1,248 @@
+"""The engine's process as the server sees it: requests go in, answers come out, and a worker that dies is replaced.
+
+What was under way in a lost worker is lost with it, and told so; nothing is asked twice, because a request may be what
+killed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from treadle.core.errors import TreadleError, UserError
+from treadle.lm.engine import EngineGone, EngineStats
+from treadle.lm.engine_wire import (
+    Cancel,
+    Failed,
+    Generate,
+    Open,
+    Ready,
+    Reply,
+    Report,
+    Request,
+    Tokens,
+    Values,
+)
+from treadle.lm.worker_process import WorkerProcess
+
+_FIRST_PAUSE = 0.1  # seconds before a lost worker is replaced; doubled with each loss
+_LONGEST_PAUSE = 5.0
+_STEADY = 30.0  # a worker that lived this long starts the count anew
+_ATTEMPTS = 5  # to open again, in a row
+_PATIENCE = 30.0  # seconds that a request waits for the next worker, at least
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What the requests in flight are told when their worker is gone."""
+
+    reason: str
+    closed: bool = False
+
+
+Answer = Tokens | Values | Failed | Lost
+Answers = asyncio.Queue[Answer]
+
+
+class EngineProcess:
+    """Supervises one worker at a time. Made and used in one event loop."""
+
+    def __init__(
+        self,
+        backend: str,
+        folder: Path,
+        *,
+        threads: int | None,
+        settings: dict[str, Any],
+        environment: dict[str, str] | None = None,
+        hang_seconds: float = 120.0,
+    ) -> None:
+        """``backend``: ``module:Class``. ``hang_seconds``: silence with work to do after which a worker is killed."""
+        self._opening = Open(backend, str(folder), threads, settings)
+        self._environment = environment or {}
+        self._hang_seconds = hang_seconds
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, Answers | None] = {}  # None: cancelled, and not yet confirmed
+        self._worker: WorkerProcess | None = None
+        self._opened: asyncio.Future[Ready] | None = None
+        self._up = asyncio.Event()
+        self._broken: str | None = None
+        self._closed = False
+        self._supervisor: asyncio.Task[None] | None = None
+        self._pending = (0, 0)
+        self._patience = _PATIENCE
+
+    async def start(self) -> Ready:
+        """Load the model; ``UserError`` when the folder is at fault, ``EngineGone`` when the worker died of it."""
+        began = asyncio.get_running_loop().time()
+        worker, ready = await self._start_worker()
+        self._patience = max(_PATIENCE, 3 * (asyncio.get_running_loop().time() - began))
+        self._supervisor = asyncio.create_task(self._supervise(worker), name="treadle-engine-supervisor")
+        return ready
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's, while there is one."""
+        return self._worker.pid if self._worker is not None else None
+
+    def stats(self) -> EngineStats:
+        """As of the last step; ``EngineGone`` while there is no worker."""
+        if self._worker is None or not self._up.is_set() or not self._worker.alive:
+            raise EngineGone(self._broken or "the engine is being started again; ask again in a few seconds")
+        running, queued = self._pending
+        unseen = max(0, len(self._waiting) - running - queued)  # sent since
+        return EngineStats(running, queued + unseen, self._worker.memory_bytes())
+
+    @asynccontextmanager
+    async def request(self, make: Callable[[int], Request]) -> AsyncIterator[Answers]:
+        """Send ``make(number)`` and give the queue of its answers; leaving before the last one cancels the request."""
+        worker = await self._wait_for_worker()
+        number = next(self._numbers)
+        answers: Answers = asyncio.Queue()
+        message = make(number)
+        if not self._waiting:
+            worker.heard_at = asyncio.get_running_loop().time()
+        self._waiting[number] = answers
+        worker.send(message)
+        try:
+            yield answers
+        finally:
+            if self._waiting.get(number) is answers:
+                worker.send(Cancel(number))
+                if isinstance(message, Generate):
+                    self._waiting[number] = None
+                else:
+                    del self._waiting[number]
+
+    async def call(self, make: Callable[[int], Request]) -> Values:
+        """A request with a single answer; ``EngineGone`` when it does not come."""
+        async with self.request(make) as answers:
+            answer = await answers.get()
+        match answer:
+            case Values():
+                return answer
+            case Failed():
+                raise UserError(answer.message) if answer.user else TreadleError(answer.message)
+            case Lost():
+                raise EngineGone(answer.reason)
+            case Tokens():
+                raise TreadleError("the engine answered with tokens where values were asked for")
+
+    async def close(self) -> None:
+        """End the worker. Requests in flight are told that it was closed."""
+        self._closed = True
+        self._lose(Lost("the engine was closed", closed=True))
+        self._up.set()  # who waits for a worker finds out
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._supervisor
+        if self._worker is not None:
+            await self._worker.close()
+            self._worker = None
+
+    async def _wait_for_worker(self) -> WorkerProcess:
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._up.wait()
+        except TimeoutError:
+            raise EngineGone("the engine is still being started again; ask again later") from None
+        if self._closed:
+            raise EngineGone("the engine was closed")
+        if self._broken is not None:
+            raise EngineGone(self._broken)
+        if self._worker is None or not self._worker.alive:  # lost this moment
+            raise EngineGone("the engine is being started again; ask again in a few seconds")
+        return self._worker
+
+    async def _start_worker(self) -> tuple[WorkerProcess, Ready]:
+        self._opened = asyncio.get_running_loop().create_future()
+        worker = self._worker = await WorkerProcess.start(self._on_reply, self._environment)
+        worker.send(self._opening)
+        try:
+            await asyncio.wait((self._opened, worker.gone), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await worker.close()
+            raise
+        if not self._opened.done():
+            raise EngineGone(f"{self._opening.folder}: {worker.gone.result()}")
+        try:
+            ready = self._opened.result()
+        except TreadleError:
+            await worker.close()
+            raise
+        self._pending = (0, 0)
+        self._up.set()
+        return worker, ready
+
+    async def _supervise(self, worker: WorkerProcess) -> None:
+        losses = 0
+        while True:
+            began = asyncio.get_running_loop().time()
+            watchdog = asyncio.create_task(self._watch(worker))
+            try:
+                reason = await asyncio.shield(worker.gone)
+            finally:
+                watchdog.cancel()
+            self._up.clear()
+            self._lose(Lost(reason))
+            losses = 0 if asyncio.get_running_loop().time() - began > _STEADY else losses + 1
+            for attempt in range(losses, losses + _ATTEMPTS):
+                await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
+                try:
+                    worker, _ = await self._start_worker()
+                    break
+                except (TreadleError, OSError) as error:
+                    reason = str(error)
+            else:
+                self._broken = f"the engine could not be started again in {_ATTEMPTS} attempts ({reason})"
+                self._up.set()
+                return
+
+    async def _watch(self, worker: WorkerProcess) -> None:
+        """Kill a worker that has work and says nothing."""
+        while True:
+            await asyncio.sleep(self._hang_seconds / 4)
+            if self._silent_for(worker) < self._hang_seconds:
+                continue
+            await asyncio.sleep(0.1)  # if this loop was held up, its answers are read now
+            if (silent := self._silent_for(worker)) >= self._hang_seconds:
+                worker.kill(f"the engine's worker gave no sign for {silent:.0f} s and was ended")
+                return
+
+    def _silent_for(self, worker: WorkerProcess) -> float:
+        return asyncio.get_running_loop().time() - worker.heard_at if self._waiting else 0.0
+
+    def _lose(self, lost: Lost) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for answers in waiting.values():
+            if answers is not None:
+                answers.put_nowait(lost)
+
+    def _on_reply(self, reply: Reply) -> None:
+        match reply:
+            case Report():
+                self._pending = (reply.running, reply.queued)
+                for tokens in reply.tokens:
+                    self._pass_on(tokens.number, tokens, last=tokens.finish is not None)
+            case Values():
+                self._pass_on(reply.number, reply, last=True)
+            case Failed() if reply.number:
+                self._pass_on(reply.number, reply, last=True)
+            case Failed():
+                if self._opened is not None and not self._opened.done():
+                    error = UserError(reply.message) if reply.user else TreadleError(reply.message)
+                    self._opened.set_exception(error)
+            case Ready():
+                if self._opened is not None and not self._opened.done():
+                    self._opened.set_result(reply)
+
+    def _pass_on(self, number: int, answer: Answer, *, last: bool) -> None:
+        answers = self._waiting.pop(number, None) if last else self._waiting.get(number)
+        if answers is not None:
+            answers.put_nowait(answer)

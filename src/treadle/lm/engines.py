@@ -1,0 +1,195 @@
+"""Opening an engine by name, and asking one without an event loop of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+from treadle.core import plugins
+from treadle.core.errors import UserError
+
+if TYPE_CHECKING:
+    from treadle.lm.engine import ClassScores, Engine, EngineStats, GenerateRequest, Score
+
+GROUP = "treadle.engines"
+AUTO = "auto"
+_AT_ONCE = 64  # requests in flight; more would only wait in the engine
+_SCORED_AT_ONCE = 16  # pairs a call, so that progress can be told
+
+T = TypeVar("T")
+
+
+def find_engine(name: str, folder: Path) -> type[Engine]:
+    """The engine called ``name``; ``auto`` is the preferred one that is installed and can open ``folder``."""
+    if name != AUTO:
+        return cast("type[Engine]", plugins.load(GROUP, name).value)
+    from treadle.lm.model_folder import model_folder
+
+    model = model_folder(folder)
+    suiting = []
+    for known in plugins.names(GROUP):
+        with suppress(UserError):  # somebody's engine that cannot be loaded is not the one
+            kind = plugins.load(GROUP, known).value
+            if hasattr(kind, "suits") and kind.suits(model):
+                suiting.append(kind)
+    if not suiting:
+        raise UserError(
+            f"{model}: no installed engine can run what is in it (of {', '.join(plugins.names(GROUP))});"
+            " expected a config.json beside model.gguf or safetensors; `treadle doctor` says what is missing"
+        )
+    return cast("type[Engine]", max(suiting, key=lambda kind: kind.preference))
+
+
+async def open_engine(
+    name: str, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None
+) -> Engine:
+    """Open ``folder`` (a model's or a release's) with the engine called ``name`` or ``auto``."""
+    return await find_engine(name, folder).open(folder, threads=threads, settings=settings)
+
+
+class BlockingEngine:
+    """An engine for synchronous code: a context manager around one, with its event loop in a thread."""
+
+    def __init__(
+        self, name: str, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None
+    ) -> None:
+        """As ``open_engine``; nothing is opened before ``with``."""
+        self._arguments = (name, folder, threads, settings)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="treadle-engine", daemon=True)
+        self._engine: Engine | None = None
+
+    def __enter__(self) -> Self:
+        name, folder, threads, settings = self._arguments
+        self._thread.start()
+        try:
+            self._engine = self._wait(open_engine(name, folder, threads=threads, settings=settings))
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._wait(self._opened.close())
+        finally:
+            self._end()
+
+    @property
+    def name(self) -> str:
+        """The engine's, so what ``auto`` came to."""
+        return self._opened.name
+
+    @property
+    def context_length(self) -> int:
+        """In tokens."""
+        return self._opened.context_length
+
+    def generate_all(
+        self, requests: Sequence[GenerateRequest], on_progress: Callable[[int, int], None] | None = None
+    ) -> list[str]:
+        """The answers' texts, in the requests' order; ``on_progress`` gets (done, all).
+
+        ``EngineGone`` when the process is lost meanwhile.
+        """
+        return self._wait(_generate_all(self._opened, requests, on_progress))
+
+    def score(
+        self,
+        pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Score]:
+        """As ``Engine.score``."""
+        return self._wait(_in_parts(self._opened.score, pairs, on_progress))
+
+    def embed(self, texts: Sequence[str], on_progress: Callable[[int, int], None] | None = None) -> list[list[float]]:
+        """As ``Engine.embed``."""
+        return self._wait(_in_parts(self._opened.embed, texts, on_progress))
+
+    def classify(
+        self, texts: Sequence[str], on_progress: Callable[[int, int], None] | None = None
+    ) -> list[ClassScores]:
+        """As ``Engine.classify``."""
+        return self._wait(_in_parts(self._opened.classify, texts, on_progress))
+
+    def stats(self) -> EngineStats:
+        """As ``Engine.stats``."""
+        return self._opened.stats()
+
+    @property
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError("BlockingEngine is used outside its `with`")
+        return self._engine
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run in the loop's thread; Ctrl-C here cancels it there."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _generate_all(
+    engine: Engine, requests: Sequence[GenerateRequest], on_progress: Callable[[int, int], None] | None
+) -> list[str]:
+    from treadle.lm.engine import EngineGone
+
+    room = asyncio.Semaphore(_AT_ONCE)
+    done = 0
+
+    async def answer(request: GenerateRequest) -> str:
+        nonlocal done
+        pieces: list[str] = []
+        async with room, aclosing(cast("Any", engine.generate(request))) as chunks:
+            async for chunk in chunks:
+                pieces.append(chunk.text)
+                if chunk.finish_reason in ("error", "cancelled"):
+                    raise EngineGone(
+                        f"request {request.id}: the engine's process was lost while it answered; run it again"
+                    )
+        done += 1
+        if on_progress is not None:
+            on_progress(done, len(requests))
+        return "".join(pieces)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(answer(request)) for request in requests]
+    except* Exception as errors:  # one says it all
+        raise _first(errors) from None
+    return [task.result() for task in tasks]
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _in_parts(
+    ask: Callable[[Sequence[Any]], Coroutine[Any, Any, list[T]]],
+    items: Sequence[Any],
+    on_progress: Callable[[int, int], None] | None,
+) -> list[T]:
+    found: list[T] = []
+    size = _SCORED_AT_ONCE if on_progress is not None else max(1, len(items))
+    for start in range(0, len(items), size):
+        found += await ask(items[start : start + size])
+        if on_progress is not None:
+            on_progress(len(found), len(items))
+    return found

@@ -1,0 +1,36 @@
+"""The folder an engine opens: a model's, or a release's with the model in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from treadle.core.errors import UserError
+
+_MAX_CONFIG = 16 << 20  # bytes
+
+
+def model_folder(folder: Path) -> Path:
+    """``folder`` itself, or the ``model`` in it when it is a release's; ``UserError`` when there is none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected a model folder or a release")
+    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+        return folder / "model"
+    return folder
+
+
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """The model's ``config.json``, or another of its JSON files, within bounds."""
+    path = folder / name
+    if not path.is_file():
+        raise UserError(f"{folder}: no {name}; expected a model folder as treadle or transformers writes it")
+    if path.stat().st_size > _MAX_CONFIG:
+        raise UserError(f"{path}: {path.stat().st_size} bytes, expected at most {_MAX_CONFIG}; not a model's config")
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); copy it again from the model") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}; copy it again from the model")
+    return value

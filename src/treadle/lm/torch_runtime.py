@@ -1,0 +1,108 @@
+"""What every use of torch here shares: threads and seed of a session, the number type, loading and saving whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from treadle.core.errors import UserError
+from treadle.lm.safetensors_folder import check_folder
+
+Precision = Literal["auto", "bfloat16", "float32"]
+_NATIVE_BFLOAT16 = ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "added_tokens.json",
+)
+
+
+@contextmanager
+def session(threads: int | None, seed: int) -> Iterator[int]:
+    """Threads (``None``: all this process may use) and random state for a block of work, put back after it.
+
+    Yields the number of threads, which belongs into the record: other counts can add up in another order.
+    """
+    import torch
+
+    count = threads or len(os.sched_getaffinity(0))
+    before, state = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(count)
+    torch.manual_seed(seed)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)
+        torch.set_rng_state(state)
+
+
+def precision(wanted: Precision) -> Literal["bfloat16", "float32"]:
+    """bfloat16 where the CPU multiplies it in hardware; emulated, it is slower than float32."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bfloat16" if any(capabilities.get(name) for name in _NATIVE_BFLOAT16) else "float32"
+
+
+def load(folder: Path, model_class: Any, **settings: Any) -> Any:
+    """A transformers model in float32 from a local folder of safetensors; ``UserError`` when it is none."""
+    import torch
+
+    check_folder(folder)
+    try:
+        with _quiet():
+            return model_class.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **settings
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{folder}: cannot be loaded with {model_class.__name__} ({_first_line(error)})") from None
+
+
+def save(model: Any, base: Path, out: Path) -> None:
+    """Write a model and ``base``'s tokenizer to the folder ``out``, whole or not at all."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        with _quiet():
+            model.save_pretrained(partial, max_shard_size="1TB")
+        for name in _TOKENIZER_FILES:
+            if (base / name).is_file():
+                shutil.copyfile(base / name, partial / name)
+        out.mkdir(parents=True, exist_ok=True)
+        # The config is moved last: a folder without one is no model.
+        for path in sorted(partial.iterdir(), key=lambda path: (path.name == "config.json", path.name)):
+            path.chmod(0o644)
+            path.replace(out / path.name)
+    except OSError as error:
+        raise UserError(f"{out}: cannot write the model ({error}); free some space or choose another folder") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of others on our terminal."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

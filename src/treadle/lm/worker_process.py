@@ -1,0 +1,165 @@
+"""One life of an engine's worker: started, spoken to, ended. ``engine_process`` starts the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from treadle.core.errors import TreadleError
+from treadle.lm.engine_wire import Close, FrameBuffer, Reply, Request, decode_reply, encode
+
+_LAST_WORDS = 4096  # bytes of the worker's stderr that are kept
+_CLOSING_SECONDS = 5.0
+
+
+class WorkerProcess(asyncio.Protocol):
+    """A spawned worker and the socket to it. Belongs to the event loop that started it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], on_reply: Callable[[Reply], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.heard_at = loop.time()
+        self.gone: asyncio.Future[str] = loop.create_future()
+        """Why it ended, once it has."""
+        self._process = process
+        self._on_reply = on_reply
+        self._frames = FrameBuffer()
+        self._transport: asyncio.Transport | None = None
+        self._words = _LastWords()
+        self._why: str | None = None
+        self._ending: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(cls, on_reply: Callable[[Reply], None], environment: dict[str, str]) -> WorkerProcess:
+        """Spawn a worker; it waits for ``Open``.
+
+        Called in the loop's own thread: Linux ends the worker with the thread that started it.
+        """
+        ours, theirs = socket.socketpair()
+        our_errors, their_errors = socket.socketpair()
+        with theirs, their_errors:
+            process = subprocess.Popen(
+                # -P: a file of the user's in this folder must not stand in for a library's module
+                [sys.executable, "-P", "-m", "treadle.lm.engine_worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=their_errors.fileno(),
+                stderr=their_errors.fileno(),
+                env={**os.environ, **environment},
+                process_group=0,  # so that Ctrl-C does not reach it before it can ignore it
+            )
+        loop = asyncio.get_running_loop()
+        worker = cls(process, on_reply)
+        await loop.create_connection(lambda: worker, sock=ours)
+        await loop.create_connection(lambda: worker._words, sock=our_errors)
+        return worker
+
+    @property
+    def pid(self) -> int:
+        """Of the worker."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """True until the connection has ended."""
+        return not self.gone.done() and self._why is None
+
+    def send(self, message: Request) -> None:
+        """Hand a message over; after the worker's end, nothing happens."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode(message))
+
+    def kill(self, why: str) -> None:
+        """End it the hard way; ``why`` is what its requests are told."""
+        self._why = self._why or why
+        if self._process.poll() is None:
+            self._process.kill()
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def close(self) -> None:
+        """Tell it to end, and kill it when it does not."""
+        self._why = self._why or "the engine was closed"
+        self.send(Close())
+        try:
+            await asyncio.wait_for(asyncio.shield(self.gone), _CLOSING_SECONDS)
+        except TimeoutError:
+            self.kill("the engine was closed")
+            await self.gone
+
+    def memory_bytes(self) -> int:
+        """Resident size of the worker; 0 where this system does not say."""
+        try:
+            pages = Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]
+        except (OSError, IndexError):
+            return 0
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        self.heard_at = asyncio.get_running_loop().time()
+        try:
+            for frame in self._frames.feed(data):
+                self._on_reply(decode_reply(frame))
+        except (TreadleError, ValueError) as error:
+            self.kill(f"the engine's worker talks nonsense: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Called by asyncio, once."""
+        self._ending = asyncio.get_running_loop().create_task(self._end())
+
+    async def _end(self) -> None:
+        if self._why is None:  # it closed the socket by itself, so it is about to end
+            await asyncio.to_thread(_wait, self._process, _CLOSING_SECONDS)
+        if self._process.poll() is None:
+            self._process.kill()
+        code = await asyncio.to_thread(self._process.wait)
+        await self._words.ended
+        self.gone.set_result(self._why or f"the engine's worker {_ended_by(code)}{self._words.quoted()}")
+
+
+class _LastWords(asyncio.Protocol):
+    """The end of what a worker writes to its stderr."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tail = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._tail = (self._tail + data)[-_LAST_WORDS:]
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self.ended.set_result(None)
+
+    def quoted(self) -> str:
+        """The last line, behind a colon."""
+        lines = [line.strip() for line in self._tail.decode(errors="replace").splitlines() if line.strip()]
+        return f": {lines[-1][:300]}" if lines else ""
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def _ended_by(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"

@@ -1,0 +1,84 @@
+"""A project: the folder with ``treadle.yaml``, the settings in it, and the record behind it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from treadle.core.config import Settings, load
+from treadle.core.errors import UserError
+from treadle.core.workspace import Workspace
+from treadle.record.record import PROJECTIONS, Record
+from treadle.stages.collect import CollectSettings
+from treadle.stages.deploy import DeploySettings
+from treadle.stages.develop import DevelopSettings
+from treadle.stages.govern import GovernSettings
+from treadle.stages.improve import ImproveSettings
+from treadle.stages.monitor import MonitorSettings
+from treadle.stages.prepare import PrepareSettings
+
+FILE = "treadle.yaml"
+
+
+class File(Settings):
+    """``treadle.yaml``: one model, from where its text comes to what starts its next version."""
+
+    name: str = Field(description="names the model and its dataset: model/NAME@v1")
+    task: Literal["chat", "classify"] = Field(description="what the model is for")
+    seed: int = Field(17, ge=0, lt=2**63, description="everything random starts from it")
+    store: str = Field(".treadle", description="the folder that holds artifacts, keys and journal")
+    ledger: str | None = Field(None, description="the database file; treadle.db in the store by default")
+    collect: CollectSettings
+    prepare: PrepareSettings = PrepareSettings()
+    develop: DevelopSettings
+    deploy: DeploySettings = DeploySettings()
+    monitor: MonitorSettings = MonitorSettings()
+    govern: GovernSettings = GovernSettings()
+    improve: ImproveSettings = ImproveSettings()
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+            raise ValueError("expected letters, digits, '.', '_' and '-', at most 64, such as docs-assistant")
+        return value
+
+    @field_validator("store", "ledger")
+    @classmethod
+    def _local(cls, value: str | None) -> str | None:
+        if value and "://" in value:
+            raise ValueError("this version keeps store and ledger in local folders; write a path such as .treadle")
+        return value
+
+
+@dataclass(frozen=True)
+class Project:
+    """Everything a command needs: folder, settings, record."""
+
+    folder: Path
+    file: File
+    record: Record
+
+
+def find_folder(start: Path) -> Path:
+    """The folder of the project that ``start`` is in, looking upwards as git does."""
+    for folder in (start, *start.parents):
+        if (folder / FILE).is_file():
+            return folder
+    raise UserError(f"there is no {FILE} in {start} or above it; make a project with: treadle init DIR")
+
+
+@contextmanager
+def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Project]:
+    """The project around ``start``, open until the block ends."""
+    folder = find_folder(start.resolve())
+    file = load(folder / FILE, File, overrides)
+    ledger = folder / file.ledger if file.ledger else None
+    with Workspace(folder / file.store, ledger, PROJECTIONS) as workspace:
+        yield Project(folder, file, Record(workspace, file.name))

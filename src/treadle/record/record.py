@@ -1,0 +1,30 @@
+"""The record of one project: the workspace, and every noun that is kept in it."""
+
+from __future__ import annotations
+
+from treadle.core.workspace import Workspace
+from treadle.record.alert import Alerts
+from treadle.record.deployment import Deployments
+from treadle.record.erasure import Erasures
+from treadle.record.gate import Approvals
+from treadle.record.recorder import JournalRecorder
+from treadle.record.version import ALIAS_TABLE, VERSIONS, Versions
+
+PROJECTIONS = (VERSIONS, ALIAS_TABLE)
+
+
+class Record:
+    """What the stages and the server leave for each other."""
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self.workspace = workspace
+        self.name = name
+        self.runs = workspace.runs
+        self.store = workspace.store
+        self.ledger = workspace.ledger
+        self.versions = Versions(workspace.ledger, workspace.store, name)
+        self.approvals = Approvals(workspace.ledger)
+        self.deployments = Deployments(workspace.ledger)
+        self.alerts = Alerts(workspace.ledger)
+        self.erasures = Erasures(workspace.ledger, workspace.store)
+        self.recorder = JournalRecorder(workspace.journal, workspace.keys)

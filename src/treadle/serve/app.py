@@ -1,0 +1,190 @@
+"""The web application: which handler answers what, and what holds for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from treadle.serve import metrics
+from treadle.serve.errors import INVALID, ApiError, internal_error, model_not_found
+from treadle.serve.exchange import log_place
+from treadle.serve.gateway import Gateway, ServedRelease, shutting_down
+from treadle.serve.generate import chat, completions
+from treadle.serve.incoming import ClientLeft, Incoming
+from treadle.serve.openapi import document
+from treadle.serve.opinions import feedback
+from treadle.serve.tasks import classify, embeddings
+
+Handler = Callable[[Incoming], Awaitable[None]]
+
+
+def create_app(gateway: Gateway) -> Starlette:
+    """The application in front of one gateway."""
+
+    def route(path: str, handler: Handler, method: str, *, name: str = "", is_open: bool = False) -> Route:
+        endpoint = _Endpoint(gateway, handler, name, is_open=is_open)
+        return Route(path, endpoint, methods=[method])
+
+    app = Starlette(
+        routes=[
+            route("/v1/chat/completions", chat, "POST", name="chat"),
+            route("/v1/completions", completions, "POST", name="completions"),
+            route("/v1/classify", classify, "POST", name="classify"),
+            route("/v1/embeddings", embeddings, "POST", name="embeddings"),
+            route("/v1/feedback", feedback, "POST", name="feedback"),
+            route("/v1/models", _models, "GET", name="models"),
+            route("/v1/models/{model:path}", _model, "GET", name="models"),
+            route("/metrics", _metrics, "GET"),
+            route("/health/live", _live, "GET", is_open=True),
+            route("/health/ready", _ready, "GET", is_open=True),
+            route("/openapi.json", _openapi, "GET", is_open=True),
+        ],
+        exception_handlers={HTTPException: _not_routed},
+    )
+    app.state.gateway = gateway
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Endpoint:
+    """What surrounds every handler: the key, draining, errors in one shape, and counting.
+
+    ``name`` is the metrics' label; probes and the like have none and are not counted. ``is_open``: answers without
+    a key, also while draining.
+    """
+
+    def __init__(self, gateway: Gateway, handler: Handler, name: str, *, is_open: bool) -> None:
+        self.gateway = gateway
+        self.handler = handler
+        self.name = name
+        self.is_open = is_open
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        incoming = Incoming(self.gateway, scope, receive, send)
+        try:
+            try:
+                self._admit(incoming)
+                await self.handler(incoming)
+            except ApiError as error:
+                incoming.failed = error.code
+                await incoming.refuse(error)
+        except ClientLeft:
+            incoming.status = 499
+            incoming.failed = "client_left"
+        except asyncio.CancelledError:
+            incoming.failed = "cancelled"
+            raise
+        except Exception as error:
+            log_place(incoming.request, error)
+            incoming.failed = "internal_error"
+            if not incoming.status:
+                await incoming.refuse(internal_error())
+        finally:
+            self._count(incoming)
+
+    def _admit(self, incoming: Incoming) -> None:
+        if self.is_open:
+            return
+        gateway = self.gateway
+        incoming.key = gateway.key_of(incoming.header("authorization"))
+        if incoming.key is None and not _own_origin(incoming.header("origin")):
+            # Without a key, any page that the user visits could otherwise talk to the model.
+            raise ApiError(403, "Web pages may not call a server without an API key", code="forbidden_origin")
+        if gateway.draining and self.name:
+            raise shutting_down()
+
+    def _count(self, incoming: Incoming) -> None:
+        if not self.name:
+            return
+        measured = self.gateway.metrics
+        measured.answered(self.name, incoming.status or 500, time.perf_counter() - incoming.arrived)
+        if incoming.failed is not None:
+            measured.errors.labels(incoming.failed).inc()
+
+
+def _own_origin(origin: str | None) -> bool:
+    """True without an origin (not a browser) and for pages of this machine."""
+    if origin is None:
+        return True
+    try:
+        host = urlsplit(origin).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _models(incoming: Incoming) -> None:
+    model = _described(incoming.gateway)
+    await incoming.reply({"object": "list", "data": [model]})
+
+
+async def _model(incoming: Incoming) -> None:
+    asked = incoming.scope["path_params"]["model"]
+    release = incoming.gateway.serving.release
+    if not release.answers_to(asked):
+        raise model_not_found(asked, release.name)
+    await incoming.reply(_described(incoming.gateway))
+
+
+def _described(gateway: Gateway) -> dict[str, Any]:
+    release: ServedRelease = gateway.serving.release
+    return {
+        "id": release.name,
+        "object": "model",
+        "created": release.created,
+        "owned_by": "treadle",
+        "digest": release.digest,
+        "aliases": list(release.aliases),
+        "task": release.task,
+        "context_length": gateway.serving.engine.context_length,
+    }
+
+
+async def _metrics(incoming: Incoming) -> None:
+    data = incoming.gateway.metrics.render()
+    headers = [
+        (b"content-type", metrics.CONTENT_TYPE.encode()),
+        (b"content-length", str(len(data)).encode()),
+    ]
+    await incoming.start(200, headers)
+    await incoming.write(data, more=False)
+
+
+async def _live(incoming: Incoming) -> None:
+    await incoming.reply({"status": "ok"})
+
+
+async def _ready(incoming: Incoming) -> None:
+    gateway = incoming.gateway
+    state = "ok" if gateway.ready() else "draining" if gateway.draining else "engine_unavailable"
+    await incoming.reply({"status": state}, status=200 if state == "ok" else 503)
+
+
+async def _openapi(incoming: Incoming) -> None:
+    await incoming.reply(document(keyed=incoming.gateway.settings.api_key is not None))
+
+
+async def _not_routed(request: Request, raised: Exception) -> Response:
+    """404 and 405 of the router, in the one shape, and counted."""
+    status = raised.status_code if isinstance(raised, HTTPException) else 500
+    codes = {404: "unknown_url", 405: "method_not_allowed"}
+    said = {404: "No such URL; see /openapi.json", 405: "This URL wants another method; see /openapi.json"}
+    code = codes.get(status, "http_error")
+    error = ApiError(status, said.get(status, "This request cannot be answered"), type=INVALID, code=code)
+    measured = request.app.state.gateway.metrics
+    measured.answered("other", error.status, 0.0)
+    measured.errors.labels(code).inc()
+    body = msgspec.json.encode(error.body())
+    return Response(body, error.status, getattr(raised, "headers", None), "application/json")

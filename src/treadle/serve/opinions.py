@@ -1,0 +1,85 @@
+"""``/v1/feedback``: what a client says of an interaction, joined to it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from treadle.record.feedback import Feedback, Kind, new_feedback_id
+from treadle.record.interaction import Interaction, is_interaction_id
+from treadle.serve.entry import logger
+from treadle.serve.errors import SERVER, ApiError, invalid
+from treadle.serve.generate import decode
+from treadle.serve.incoming import Incoming
+from treadle.serve.requests import FeedbackRequest
+
+_decoder = msgspec.json.Decoder(FeedbackRequest)
+
+
+async def feedback(incoming: Incoming) -> None:
+    """Answer ``POST /v1/feedback``: 201 when it is new, 200 when the same was said before, 404 for no interaction."""
+    body: FeedbackRequest = decode(_decoder, await incoming.body())
+    gateway, recorder = incoming.gateway, incoming.gateway.recorder
+    kind, value = _said(body)
+    found = recorder.find_interaction(body.interaction) if is_interaction_id(body.interaction) else None
+    if found is None:
+        raise ApiError(
+            404, "interaction: no such interaction; send the id of an answer", param="interaction", code="not_found"
+        )
+    _check(body, found)
+    clean = gateway.redact if gateway.settings.record == "redacted" else _unchanged
+    now = datetime.now(UTC)
+    row = Feedback(
+        id=new_feedback_id(),
+        interaction=found.id,
+        time=now.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
+        kind=kind,
+        value=value,
+        correction=None if body.correction is None else clean(body.correction),
+        comment=None if body.comment is None else clean(body.comment),
+        user=recorder.keyed(body.user) if body.user else None,
+    )
+    # Only against the last word of the same kind: up, down, up again is a change of mind, not a repetition.
+    before = [f for f in recorder.feedback_on(found.id) if f.kind == kind and f.user == row.user]
+    repeated = bool(before) and before[-1].says_the_same(row)
+    if repeated:
+        row = before[-1]
+    else:
+        try:
+            recorder.feedback(row)
+        except Exception as error:
+            logger.error("feedback on %s could not be recorded: %s", found.id, type(error).__name__)
+            raise ApiError(503, "The record cannot be written", type=SERVER, code="record_unavailable") from error
+        gateway.metrics.feedback.labels(kind).inc()
+    answer = {"id": row.id, "object": "feedback", "interaction": row.interaction, "kind": row.kind, "time": row.time}
+    await incoming.reply(answer, status=200 if repeated else 201)
+
+
+def _said(body: FeedbackRequest) -> tuple[Kind, float | None]:
+    said: list[tuple[Kind, float | None]] = []
+    if body.thumbs is not None:
+        said.append(("thumbs", 1.0 if body.thumbs == "up" else 0.0))
+    if body.score is not None:
+        said.append(("score", float(body.score)))
+    if body.correction is not None:
+        said.append(("correction", None))
+    if body.preference is not None:
+        said.append(("preference", float(body.preference)))
+    if len(said) != 1:
+        raise invalid(None, f"Expected one of thumbs, score, correction, preference; got {len(said)} of them")
+    return said[0]
+
+
+def _check(body: FeedbackRequest, found: Interaction) -> None:
+    if found.messages is None and (body.correction is not None or body.comment is not None):
+        param = "correction" if body.correction is not None else "comment"
+        said = f"{param}: no text is kept of this interaction, nor of what is said of it; send thumbs or a score"
+        raise invalid(param, said, code="not_stored")
+    if body.preference is not None and body.preference > len(found.alternatives):
+        choices = len(found.alternatives) + 1
+        raise invalid("preference", f"preference: the answer had {choices} choices, counted from 0")
+
+
+def _unchanged(text: str) -> str:
+    return text

@@ -1,0 +1,181 @@
+"""``/v1/classify`` and ``/v1/embeddings``: several texts in, one result for each."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+import sys
+import time
+from array import array
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from treadle.core.errors import UserError
+from treadle.lm.engine import ClassScores
+from treadle.record.interaction import Status, Tokens
+from treadle.serve.entry import Entry, Outcome, record
+from treadle.serve.errors import SERVER, ApiError, context_length_exceeded, invalid
+from treadle.serve.exchange import translated
+from treadle.serve.gateway import Serving
+from treadle.serve.generate import decode, refuse_in_vain
+from treadle.serve.incoming import ClientLeft, Incoming
+from treadle.serve.replies import usage
+from treadle.serve.requests import Body, ClassifyRequest, EmbeddingsRequest
+
+_T = TypeVar("_T")
+_classify_decoder = msgspec.json.Decoder(ClassifyRequest)
+_embeddings_decoder = msgspec.json.Decoder(EmbeddingsRequest)
+
+
+async def classify(incoming: Incoming) -> None:
+    """Answer ``POST /v1/classify``: a label and the probability of each, for every text."""
+    body: ClassifyRequest = decode(_classify_decoder, await incoming.body())
+    serving = incoming.gateway.serving_for(body.model)
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    if serving.release.task not in ("classify", "tag"):
+        raise invalid("model", f"model: {serving.release.name} is not a classifier", code="wrong_endpoint")
+    entry, scores, tokens = await _run(incoming, serving, body, "classify", texts, serving.engine.classify)
+    best = [max(range(len(s.labels)), key=s.probabilities.__getitem__) for s in scores]
+    record(
+        incoming.gateway,
+        serving,
+        entry,
+        Outcome(
+            "ok",
+            answers=[s.labels[i] for s, i in zip(scores, best, strict=True)],
+            confidence=tuple(s.probabilities[i] for s, i in zip(scores, best, strict=True)),
+            finish_reason="stop",
+            tokens=tokens,
+        ),
+    )
+    data = [_labelled(index, s, i) for index, (s, i) in enumerate(zip(scores, best, strict=True))]
+    await incoming.reply(_list_of(data, entry, serving, tokens))
+
+
+async def embeddings(incoming: Incoming) -> None:
+    """Answer ``POST /v1/embeddings``: a vector for every text."""
+    body: EmbeddingsRequest = decode(_embeddings_decoder, await incoming.body())
+    serving = incoming.gateway.serving_for(body.model)
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    entry, vectors, tokens = await _run(incoming, serving, body, "embeddings", texts, serving.engine.embed)
+    record(incoming.gateway, serving, entry, Outcome("ok", finish_reason="stop", tokens=tokens))
+    packed = body.encoding_format == "base64"
+    data = [
+        {"object": "embedding", "index": i, "embedding": _base64(vector) if packed else vector}
+        for i, vector in enumerate(vectors)
+    ]
+    await incoming.reply(_list_of(data, entry, serving, tokens))
+
+
+async def _run(
+    incoming: Incoming,
+    serving: Serving,
+    body: Body,
+    endpoint: str,
+    texts: list[str],
+    work: Callable[[Sequence[str]], Awaitable[list[_T]]],
+) -> tuple[Entry, list[_T], Tokens]:
+    """Let the engine do it. What fails or is cancelled is recorded here, what succeeds by the caller."""
+    refuse_in_vain(body)
+    entry = Entry(
+        request=incoming.request,
+        endpoint=endpoint,
+        arrived=incoming.arrived,
+        messages=[{"role": "user", "content": text} for text in texts],
+        user=body.user,
+        key=incoming.key,
+        store=body.store is not False,
+        metadata=body.metadata,
+    )
+    tokens = await _counted(serving, texts)
+    ended: Outcome | None = None
+    try:
+        async with incoming.working():
+            entry.handed_over = time.perf_counter()
+            try:
+                results = await work(texts)
+            except Exception as error:
+                if isinstance(error, NotImplementedError | UserError):
+                    raise _cannot(serving, endpoint, error) from error
+                raise translated(error, entry.id) from error
+            _check(results, texts)
+            return entry, results, tokens
+    except ClientLeft:
+        ended = Outcome("cancelled", error="client_left", finish_reason="cancelled", tokens=tokens)
+        raise
+    except ApiError as error:
+        status: Status = "cancelled" if error.code == "shutting_down" else "failed"
+        ended = Outcome(status, error=error.code, finish_reason="error", tokens=tokens)
+        raise
+    except asyncio.CancelledError:
+        ended = Outcome("cancelled", error="cancelled", finish_reason="cancelled", tokens=tokens)
+        raise
+    finally:
+        if ended is not None and entry.handed_over is not None:
+            record(incoming.gateway, serving, entry, ended)
+
+
+async def _counted(serving: Serving, texts: list[str]) -> Tokens:
+    """Count the tokens and check each text against the context length. Raises 400."""
+    encoder = serving.tokenizer
+    if encoder is None:
+        return Tokens()
+    large = sum(map(len, texts)) > 20_000
+
+    def count() -> list[int]:
+        return [len(encoder.encode(text)) for text in texts]
+
+    counts = await asyncio.to_thread(count) if large else count()
+    limit = serving.engine.context_length
+    if limit and max(counts) > limit:
+        raise context_length_exceeded(limit, max(counts), None)
+    return Tokens(prompt=sum(counts))
+
+
+def _check(results: list[Any], texts: list[str]) -> None:
+    """An engine that returns nonsense must not be believed."""
+    good = len(results) == len(texts)
+    for result in results:
+        if isinstance(result, ClassScores):
+            good = good and len(result.labels) == len(result.probabilities) > 0
+            good = good and all(math.isfinite(p) for p in result.probabilities)
+        else:
+            good = good and all(math.isfinite(x) for x in result)
+    if not good:
+        raise ApiError(500, "The engine's answer does not fit the request", type=SERVER, code="engine_failed")
+
+
+def _cannot(serving: Serving, endpoint: str, error: Exception) -> ApiError:
+    what = "embeddings" if endpoint == "embeddings" else "classification"
+    said = f"model: {serving.release.name} on the {serving.engine.name} engine cannot do {what}"
+    if isinstance(error, UserError) and serving.release.task in ("classify", "tag", "embed"):
+        said = str(translated(error, ""))  # it can in general, and says what is wrong with these texts
+    return invalid("model", said, code="wrong_endpoint")
+
+
+def _labelled(index: int, scores: ClassScores, best: int) -> dict[str, Any]:
+    probabilities = dict(zip(scores.labels, scores.probabilities, strict=True))
+    return {"index": index, "label": scores.labels[best], "probabilities": probabilities}
+
+
+def _list_of(data: list[dict[str, Any]], entry: Entry, serving: Serving, tokens: Tokens) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "object": "list",
+        "created": int(entry.time.timestamp()),
+        "model": serving.release.name,
+        "system_fingerprint": serving.release.digest,
+        "data": data,
+        "usage": usage(tokens),
+    }
+
+
+def _base64(vector: Sequence[float]) -> str:
+    """Little-endian 32-bit floats, as OpenAI's clients ask for."""
+    values = array("f", vector)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return base64.b64encode(values.tobytes()).decode()

@@ -1,0 +1,82 @@
+"""Collect: text from where it is, into documents with source, license, time and an id that never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from treadle.core.config import Settings
+from treadle.core.driver import Driver
+from treadle.core.errors import UserError
+from treadle.core.runs import Run
+from treadle.core.steps import step
+from treadle.record.erasure import SuppressionList
+from treadle.text.accounting import Accounting
+from treadle.text.corpus import Corpus, write_corpus
+from treadle.text.document import Document
+from treadle.text.source import SourceContext, open_source, read_sources
+from treadle.text.suppress import Suppress, Suppression
+from treadle.text.transform import run_transforms
+
+
+class SourceSettings(Settings):
+    """One place that text comes from. What else may be set depends on the type."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str = Field(description="python_docs, files, another installed source, or module:Class of your own")
+
+
+class CollectSettings(Settings):
+    """Where the text comes from."""
+
+    sources: list[SourceSettings] = Field(min_length=1, description="read in this order")
+
+
+def collect(driver: Driver, settings: CollectSettings, suppression: SuppressionList | None) -> Corpus:
+    """One corpus from all sources. Settings are checked and fingerprints taken before anything is read."""
+    context = SourceContext(driver.folder, driver.runs.keyed_person)
+    sources = [source.model_dump() for source in settings.sources]
+    fingerprints = [
+        open_source(source, context, f"collect.sources[{place}]").fingerprint() for place, source in enumerate(sources)
+    ]
+    return driver.run(gather, suppression, sources=sources, fingerprints=fingerprints)
+
+
+@step(version=1, packages=("pyarrow",))
+def gather(
+    suppression: SuppressionList | None, *, sources: list[dict[str, Any]], fingerprints: list[str], run: Run
+) -> Corpus:
+    """Read every source. Whoever is on the suppression list does not come in.
+
+    ``fingerprints`` are the sources' own; in the key, they make a changed source be read again.
+    """
+    context = SourceContext(run.folder, run.keyed)
+    opened = [open_source(source, context, f"collect.sources[{place}]") for place, source in enumerate(sources)]
+    came, left = Accounting(), Accounting()
+    batches: Iterable[Sequence[Document]] = read_sources(opened, came)
+    if suppression is not None:
+        batches = run_transforms(batches, [Suppress(_suppression(suppression), run.keyed)], left)
+    with run.create(Corpus) as corpus:
+        corpus.add_documents(write_corpus(corpus.path, _watched(batches, run)))
+        accounting = came.then(left) if suppression is not None else came
+        accounting.write(corpus.path)
+        if [each.fingerprint() for each in opened] != fingerprints:
+            raise UserError("collect: a source changed while it was read; run the same command again")
+        run.summary(read=accounting.read, kept=accounting.kept, quarantined=len(accounting.quarantined))
+        return corpus.commit()
+
+
+def _suppression(artifact: SuppressionList) -> Suppression:
+    entries = artifact.suppressed()
+    return Suppression(frozenset(entries), tuple(sorted({words for words in entries.values() if words})))
+
+
+def _watched(batches: Iterable[Sequence[Document]], run: Run) -> Iterable[Sequence[Document]]:
+    done = 0
+    for batch in batches:
+        done += len(batch)
+        run.progress(done, None, "documents")
+        yield batch

@@ -1,0 +1,256 @@
+"""Deploy: make the model small without making it worse, bundle a release, try it over real HTTP, serve it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from treadle.core.artifacts import Artifact
+from treadle.core.config import Settings
+from treadle.core.digest import canonical_json
+from treadle.core.driver import Driver
+from treadle.core.errors import Refused, UserError
+from treadle.core.runs import Run
+from treadle.core.steps import step
+from treadle.evals.report import EvaluationReport, answer_all, commit, load_metrics
+from treadle.lm.model import Model, Optimized
+from treadle.record.record import Record
+from treadle.record.recording import Recording
+from treadle.record.release import Release, ReleaseSpec
+from treadle.text.dataset import Dataset
+
+if TYPE_CHECKING:
+    from treadle.serve.gateway import Gateway
+
+_KEPT = (".json", ".jinja", ".txt", ".model")  # what stands beside the weights
+
+
+class QuantizeSettings(Settings):
+    """How the weights are made smaller, and what that may cost."""
+
+    format: Literal["q8_0", "f16"] = "q8_0"
+    max_loss: float = Field(0.01, ge=0, description="relative rise in perplexity above which it is refused")
+
+
+class DeploySettings(Settings):
+    """What a release is, and where it answers."""
+
+    engine: str = Field("auto", description="auto, openvino, transformers, or another installed engine")
+    quantize: QuantizeSettings | None = QuantizeSettings()
+    system_prompt: str | None = Field(None, description="said before every conversation that has no system message")
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    max_tokens: int = Field(256, ge=1, description="of an answer, unless the request says less")
+    smoke_requests: int = Field(60, ge=0, description="test questions a new release answers before it is judged")
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The release of this turn, and how its quality compares with the model's before it was made smaller."""
+
+    release: Release
+    measured: EvaluationReport | None
+
+    def public(self) -> dict[str, Any]:
+        """As JSON."""
+        spec = self.release.read()
+        return {
+            "release": self.release.digest,
+            "model": spec.model,
+            "engine": spec.engine,
+            "optimization": spec.optimization,
+        }
+
+
+def deploy(
+    driver: Driver,
+    settings: DeploySettings,
+    recording: Recording,
+    record: Record,
+    dataset: Dataset,
+    model: Model,
+    evaluation: EvaluationReport,
+    task: str,
+) -> Deployed:
+    """Optimize, measure, bundle, and let the release answer its first questions over HTTP."""
+    chosen = settings.quantize if task == "chat" else None
+    optimized = driver.run(optimize, model, format=chosen.format if chosen else None)
+    measured = None
+    if chosen is not None:
+        measured = driver.run(measure, optimized, dataset, engine=settings.engine, system_prompt=settings.system_prompt)
+    release = driver.run(
+        bundle,
+        optimized,
+        model,
+        dataset,
+        evaluation,
+        measured,
+        name=record.name,
+        task=task,
+        engine=settings.engine,
+        system_prompt=settings.system_prompt,
+        max_tokens=settings.max_tokens,
+        max_loss=chosen.max_loss if chosen else None,
+        purpose=recording.purpose,
+    )
+    if settings.smoke_requests:
+        driver.act(
+            "deploy.smoke",
+            lambda run: smoke(run, record, release, dataset, recording, settings.smoke_requests),
+            inputs=(release, dataset),
+            requests=settings.smoke_requests,
+        )
+    return Deployed(release, measured)
+
+
+@step(version=1, packages=("gguf", "numpy"))
+def optimize(model: Model, *, format: str | None, run: Run) -> Optimized:  # noqa: A002 (the setting's name)
+    """The model in the form that is served: a GGUF of the chosen format, or as it is."""
+    source = model.path()
+    with run.create(Optimized) as optimized:
+        for path in sorted(source.iterdir()):
+            if path.suffix in _KEPT or (format is None and path.suffix == ".safetensors"):
+                shutil.copyfile(path, optimized.path / path.name)
+        if format is not None:
+            from treadle.lm.gguf import write_gguf
+
+            write_gguf(source, optimized.path / "model.gguf", "q8_0" if format == "q8_0" else "f16")
+        optimized.add_documents(model.document_ids())
+        before = sum(path.stat().st_size for path in source.glob("*.safetensors"))
+        after = sum(
+            path.stat().st_size for path in optimized.path.iterdir() if path.suffix in (".gguf", ".safetensors")
+        )
+        run.summary(bytes_before=before, bytes_after=after)
+        return optimized.commit()
+
+
+@step(version=1, packages=("openvino-genai", "tokenizers"))
+def measure(
+    optimized: Optimized, dataset: Dataset, *, engine: str, system_prompt: str | None, run: Run
+) -> EvaluationReport:
+    """Likelihood of the test answers under the optimized model, by the engine that will serve it."""
+    metrics = load_metrics(["log_likelihood", "perplexity"], run)
+    evaluation = answer_all(
+        optimized.path(), dataset.examples("test"), metrics, run, engine=engine, system_prompt=system_prompt
+    )
+    return commit(run, evaluation, metrics, dataset.split_document_ids("test"))
+
+
+@step(version=1)
+def bundle(
+    optimized: Optimized,
+    model: Model,
+    dataset: Dataset,
+    evaluation: EvaluationReport,
+    measured: EvaluationReport | None,
+    *,
+    name: str,
+    task: str,
+    engine: str,
+    system_prompt: str | None,
+    max_tokens: int,
+    max_loss: float | None,
+    purpose: str | None,
+    run: Run,
+) -> Release:
+    """Everything that answers, in one folder. ``Refused`` when making it smaller cost more than ``max_loss``."""
+    about = model.about()
+    optimization: dict[str, Any] = {}
+    if measured is not None and max_loss is not None:
+        before, after = evaluation.value("perplexity"), measured.value("perplexity")
+        loss = after / before - 1
+        optimization = {"perplexity_before": before, "perplexity_after": after, "loss": loss, "max_loss": max_loss}
+        run.summary(perplexity_loss=loss)
+        if loss > max_loss:
+            raise Refused(
+                f"deploy.quantize: perplexity rises from {before:.2f} to {after:.2f} ({loss:+.1%}), more than max_loss"
+                f" {max_loss:.1%}; raise the budget or choose format: f16"
+            )
+    spec = ReleaseSpec(
+        name=name,
+        task=task,
+        model=model.digest,
+        dataset=dataset.digest,
+        base_model=about["base_model"],
+        engine=engine,
+        system_prompt=system_prompt,
+        settings={"max_tokens": max_tokens},
+        optimization=optimization,
+        purpose=purpose,
+    )
+    with run.create(Release) as release:
+        shutil.copytree(optimized.path(), release.path / "model", ignore=shutil.ignore_patterns("documents.ids"))
+        for path in (release.path / "model").rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        (release.path / "release.json").write_bytes(canonical_json(spec.to_json()))
+        release.add_documents(model.document_ids())
+        return release.commit()
+
+
+def opener(record: Record, release: Release, recording: Recording) -> Callable[[], Awaitable[Gateway]]:
+    """What opens a gateway for a release, in the server's event loop."""
+
+    async def open_gateway() -> Gateway:
+        from treadle.lm.engines import open_engine
+        from treadle.lm.tokenizer import ChatTokenizer
+        from treadle.serve.gateway import Gateway, GatewaySettings, ServedRelease, Serving
+        from treadle.text.personal_data import redact
+
+        spec = release.read()
+        folder = release.path("release.json").parent / "model"
+        engine = await open_engine(spec.engine, folder)
+        version = next(iter(record.versions.with_digest(spec.model)), None)
+        served = ServedRelease(
+            name=f"{spec.name}@v{version.number}" if version else spec.name,
+            digest=release.digest,
+            aliases=tuple(_aliases(record, spec.model)),
+            task=spec.task,
+            system_prompt=spec.system_prompt,
+            max_tokens=int(spec.settings.get("max_tokens", 256)),
+        )
+        tokenizer = ChatTokenizer.load(folder) if spec.task == "chat" else None
+        settings = GatewaySettings(
+            record=recording.mode, retention_seconds=recording.retention, purpose=recording.purpose
+        )
+        return Gateway(Serving(served, engine, tokenizer), record.recorder, settings=settings, redact=redact)
+
+    return open_gateway
+
+
+def smoke(
+    run: Run, record: Record, release: Release, dataset: Dataset, recording: Recording, count: int
+) -> dict[str, Artifact]:
+    """Start a server on a free port, put test questions to it, and check that each answer came from this release."""
+    import os
+
+    from treadle.serve.server import serving
+    from treadle.stages.deploy.client import put_questions
+
+    questions = dataset.examples("test")[:count]
+    key = os.environ.get("TREADLE_API_KEY")
+    with serving(opener(record, release, recording)) as url:
+        answered = put_questions(
+            url, key, release.read().task, questions, lambda done: run.progress(done, count, "requests")
+        )
+    wrong = [answer for answer in answered if answer.release not in (release.digest, None)]
+    failed = [answer for answer in answered if answer.status != 200]
+    run.summary(requests=len(answered), failed=len(failed))
+    if wrong or failed:
+        raise UserError(
+            f"deploy: {len(failed)} of {len(answered)} test requests failed and {len(wrong)} came from another release; "
+            "the release is not used"
+        )
+    return {}
+
+
+def _aliases(record: Record, model: str) -> list[str]:
+    found = []
+    for alias in ("champion", "challenger", "previous"):
+        version = record.versions.alias("model", alias)
+        if version is not None and version.digest == model:
+            found.append(alias)
+    return found

@@ -1,0 +1,58 @@
+"""A small client that puts test questions to a release over HTTP, a few at a time, as users would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from treadle.text.dataset import Example
+
+_AT_ONCE = 4
+_TIMEOUT = 120.0  # seconds for one answer
+_METADATA = {"treadle": "smoke"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """HTTP status and the digest of the release that answered."""
+
+    status: int
+    release: str | None
+
+
+def put_questions(
+    url: str, key: str | None, task: str, examples: Sequence[Example], progress: Callable[[int], None]
+) -> list[Answered]:
+    """Ask everything; the answers' text is judged elsewhere, here it counts that they come, and from whom."""
+    return asyncio.run(_all(url, key, task, examples, progress))
+
+
+async def _all(
+    url: str, key: str | None, task: str, examples: Sequence[Example], progress: Callable[[int], None]
+) -> list[Answered]:
+    import httpx
+
+    room = asyncio.Semaphore(_AT_ONCE)
+    done = 0
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False) as client:
+
+        async def ask(example: Example) -> Answered:
+            nonlocal done
+            async with room:
+                path, body = _request(task, example)
+                response = await client.post(path, json=body)
+            done += 1
+            progress(done)
+            release = response.json().get("system_fingerprint") if response.status_code == 200 else None
+            return Answered(response.status_code, release)
+
+        return list(await asyncio.gather(*(ask(example) for example in examples)))
+
+
+def _request(task: str, example: Example) -> tuple[str, dict[str, object]]:
+    if task == "classify":
+        return "/v1/classify", {"input": example.text, "metadata": _METADATA}
+    messages = list(example.messages[:-1])
+    return "/v1/chat/completions", {"messages": messages, "max_tokens": 64, "temperature": 0, "metadata": _METADATA}

@@ -1,0 +1,234 @@
+"""Govern: gates before promotion, a person's word where the file asks for it, and a card that says what the model is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from treadle.core.config import Settings
+from treadle.core.digest import canonical_json
+from treadle.core.driver import Driver
+from treadle.core.errors import UserError
+from treadle.core.ledger import Fact
+from treadle.core.plugins import check_settings, load
+from treadle.core.runs import Run
+from treadle.core.steps import step
+from treadle.evals.report import EvaluationReport
+from treadle.record.gate import GateResult
+from treadle.record.record import Record
+from treadle.record.release import Release
+from treadle.record.report import Report
+from treadle.record.version import Version
+from treadle.text.corpus import Corpus
+from treadle.text.dataset import Dataset
+
+NEEDED = {"none": 0, "one": 1, "two": 2}
+
+
+class GovernSettings(Settings):
+    """What must hold before a model answers users."""
+
+    purpose: str | None = Field(None, description="what the model is for, and what not; printed on its card")
+    gates: list[dict[str, dict[str, Any]]] = Field(default_factory=list, description="rules, each by name")
+    approval: Literal["none", "one", "two"] = Field("none", description="how many people must agree")
+
+    @model_validator(mode="after")
+    def _one_each(self) -> GovernSettings:
+        for gate in self.gates:
+            if len(gate) != 1:
+                raise ValueError("a gate is one name with its settings, as in `- license: {allow: [MIT]}`")
+        return self
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a gate may look at. ``evaluations`` has ``model``, each baseline, and ``champion`` where there is one."""
+
+    evaluations: dict[str, EvaluationReport]
+    licenses: dict[str, int]
+    base_license: str
+
+
+Check = Callable[..., GateResult]
+
+
+@dataclass(frozen=True)
+class Governed:
+    """The decision on a candidate: ``promoted``, ``unchanged`` (it is the champion), ``waiting``, ``refused`` or ``planned``."""
+
+    decision: str
+    results: tuple[GateResult, ...] = ()
+    card: Report | None = None
+
+    def public(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"decision": self.decision, "gates": [result.public() for result in self.results]}
+
+
+def govern(
+    driver: Driver,
+    settings: GovernSettings,
+    record: Record,
+    cleaned: Corpus,
+    dataset: Dataset,
+    evaluations: dict[str, EvaluationReport],
+    release: Release,
+    candidate: Version | None,
+) -> Governed:
+    """Judge the candidate, write its card, and move ``@champion`` when everything holds."""
+    checks = [_checked(gate, driver) for gate in settings.gates]
+    names = list(evaluations)
+    report = driver.run(
+        judge,
+        release,
+        cleaned,
+        dataset,
+        tuple(evaluations.values()),
+        names=names,
+        gates=settings.gates,
+        versions=checks,
+    )
+    card = driver.run(
+        write_card, release, dataset, report, tuple(evaluations.values()), names=names, purpose=settings.purpose
+    )
+    if driver.planning or report.pending or candidate is None:
+        return Governed("planned")
+    results = tuple(GateResult(**result) for result in report.read_json("gates.json"))
+    _write_down(record, release, candidate, report, results)
+    decision = promote_if_ready(record, settings, candidate)
+    for result in results:
+        driver.listener.say(f"{result.gate} {'ok' if result.passed else 'NO'}: {result.detail}")
+    driver.listener.say(_sentence(decision, candidate))
+    return Governed(decision, results, card)
+
+
+def promote_if_ready(record: Record, settings: GovernSettings, candidate: Version) -> str:
+    """Move ``@champion`` to the candidate when its gates passed and enough people agree; says what came of it."""
+    row = _gate_row(record, candidate.digest)
+    if row is None:
+        raise UserError(f"{candidate.ref} has not been through the gates; run: treadle run --until govern")
+    if record.versions.alias("model", "champion") == candidate:
+        return "unchanged"
+    if not row["passed"]:
+        return "refused"
+    if any(word.decision == "reject" for word in record.approvals.of(candidate.ref)):
+        return "refused"
+    if not record.approvals.granted(candidate.ref, NEEDED[settings.approval]):
+        return "waiting"
+    facts = {"release": row["release"], "gates": row["report"]}
+    record.versions.point("champion", candidate, reason="gates passed", **facts)
+    return "promoted"
+
+
+def champion_release(record: Record) -> Release | None:
+    """The release of the champion; None before the first promotion or after its erasure."""
+    champion = record.versions.alias("model", "champion")
+    return release_of(record, champion) if champion else None
+
+
+def release_of(record: Record, version: Version) -> Release | None:
+    """The release in which a model version was last judged; None when there is none, or it was erased."""
+    row = _gate_row(record, version.digest)
+    if row is None or not record.store.has(row["release"]):
+        return None
+    return Release(row["release"], record.store)
+
+
+@step(version=1)
+def judge(
+    release: Release,
+    cleaned: Corpus,
+    dataset: Dataset,
+    evaluations: tuple[EvaluationReport, ...],
+    *,
+    names: list[str],
+    gates: list[dict[str, dict[str, Any]]],
+    versions: list[str],
+    run: Run,
+) -> Report:
+    """Every gate over the evidence. ``versions`` carries the code of the checks into the step's key."""
+    held = set(dataset.document_ids())
+    licenses: dict[str, int] = {}
+    for batch in cleaned.documents():
+        for document in batch:
+            if document.id in held:
+                name = document.license or "not recorded"
+                licenses[name] = licenses.get(name, 0) + 1
+    evidence = Evidence(dict(zip(names, evaluations, strict=True)), licenses, release.read().base_model["license"])
+    results = []
+    for gate in gates:
+        name, settings = next(iter(gate.items()))
+        check: Check = load("treadle.checks", name, run.folder).value
+        results.append(check(evidence, **settings).public())
+    with run.create(Report) as report:
+        (report.path / "gates.json").write_bytes(canonical_json(results))
+        (report.path / "licenses.json").write_bytes(canonical_json(licenses))
+        report.add_documents(dataset.document_ids())
+        run.summary(passed=sum(result["passed"] for result in results), gates=len(results))
+        return report.commit()
+
+
+@step(version=1)
+def write_card(
+    release: Release,
+    dataset: Dataset,
+    gates: Report,
+    evaluations: tuple[EvaluationReport, ...],
+    *,
+    names: list[str],
+    purpose: str | None,
+    run: Run,
+) -> Report:
+    """The model card: what it is, what it was made from, how good it is, what is not known."""
+    from treadle.stages.govern.card import card
+
+    with run.create(Report) as report:
+        shown = {name: each.scores() for name, each in zip(names, evaluations, strict=True)}
+        licenses = gates.read_json("licenses.json")
+        text = card(release.read(), dataset, gates.read_json("gates.json"), shown, licenses, purpose)
+        (report.path / "card.md").write_text(text)
+        report.add_documents(dataset.document_ids())
+        return report.commit()
+
+
+def _checked(gate: dict[str, dict[str, Any]], driver: Driver) -> str:
+    name, settings = next(iter(gate.items()))
+    plugin = load("treadle.checks", name, driver.folder)
+    check_settings(f"govern.gates ({name})", plugin.value, settings)
+    return plugin.version or str(getattr(plugin.value, "version", 1))
+
+
+def _write_down(
+    record: Record, release: Release, candidate: Version, report: Report, results: tuple[GateResult, ...]
+) -> None:
+    before = _gate_row(record, candidate.digest)
+    if before is not None and before["report"] == report.digest and before["release"] == release.digest:
+        return
+    body = {
+        "release": release.digest,
+        "model": candidate.digest,
+        "report": report.digest,
+        "passed": all(result.passed for result in results),
+        "gates": {result.gate: result.passed for result in results},
+    }
+    record.ledger.append(Fact("gate", body), sync=True)
+
+
+def _gate_row(record: Record, model: str) -> dict[str, Any] | None:
+    found = None
+    for row in record.ledger.rows("gate"):
+        if row.body["model"] == model:
+            found = row.body
+    return found
+
+
+def _sentence(decision: str, candidate: Version) -> str:
+    return {
+        "promoted": f"@champion = v{candidate.number}",
+        "unchanged": f"@champion is v{candidate.number} already",
+        "waiting": f"{candidate.ref} waits for approval: treadle approve {candidate.ref}",
+        "refused": f"{candidate.ref} is not promoted",
+    }[decision]

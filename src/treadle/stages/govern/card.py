@@ -1,0 +1,76 @@
+"""The model card: what a release is, what it was made from, how good it is, and what is not recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.record.release import ReleaseSpec
+from treadle.text.dataset import Dataset
+
+_UNKNOWN = "not recorded"
+
+
+def card(
+    spec: ReleaseSpec,
+    dataset: Dataset,
+    gates: list[dict[str, Any]],
+    scores: dict[str, dict[str, dict[str, Any]]],
+    licenses: dict[str, int],
+    purpose: str | None,
+) -> str:
+    """Markdown, with every artifact by its digest."""
+    base = spec.base_model
+    counts = dataset.counts()
+    lines = [
+        f"# {spec.name}",
+        "",
+        f"**Intended use.** {purpose or _UNKNOWN}",
+        "",
+        "## What it is",
+        "",
+        f"- Task: {spec.task}",
+        f"- Model: `{spec.model}`",
+        f"- Base model: {base['name']}, `{base['digest']}`, license {base['license']}, from {base['origin']}",
+        f"- System prompt: {spec.system_prompt or 'none'}",
+        f"- Served by: {spec.engine}; {_optimization(spec.optimization)}",
+        "",
+        "## What it was made from",
+        "",
+        f"- Dataset: `{dataset.digest}`, {len(dataset.document_ids()):,} documents",
+        "- Examples: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
+        "- Licenses of the documents: "
+        + (", ".join(f"{name} ({count:,})" for name, count in sorted(licenses.items())) or _UNKNOWN),
+        "- What the base model was trained on: not recorded; it came from outside and is pinned by its digest",
+        "",
+        "## How good it is",
+        "",
+        *_table(scores),
+        "",
+        "Intervals are 95 %, by bootstrap over the test items; no group of the test split was trained on.",
+        "",
+        "## Gates",
+        "",
+        *(f"- {'passed' if gate['passed'] else '**refused**'}: {gate['gate']}: {gate['detail']}" for gate in gates),
+        "",
+        "## Limits",
+        "",
+        "- Likeness of an answer to a document is not proof that the document caused it.",
+        "- Bias and fairness: not measured, unless a gate above says so.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _optimization(optimization: dict[str, Any]) -> str:
+    if not optimization:
+        return "weights as trained"
+    return f"quantized, perplexity {optimization['loss']:+.2%} (budget {optimization['max_loss']:.1%})"
+
+
+def _table(scores: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
+    metrics = list(next(iter(scores.values()), {}))
+    rows = ["| evaluated | " + " | ".join(metrics) + " |", "|---|" + "---|" * len(metrics)]
+    for name, values in scores.items():
+        cells = [f"{v['value']:.3g} [{v['low']:.3g}, {v['high']:.3g}]" for v in values.values()]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return rows

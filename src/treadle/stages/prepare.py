@@ -1,0 +1,266 @@
+"""Prepare: clean, drop, deduplicate, redact; make examples; split without leaks; tokens, index, profile and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ConfigDict, Field, model_validator
+
+from treadle.core.config import Settings
+from treadle.core.driver import Driver
+from treadle.core.errors import UserError
+from treadle.core.plugins import load
+from treadle.core.runs import Run
+from treadle.core.steps import step
+from treadle.lm.conversation import with_system_prompt
+from treadle.lm.packing import TokenizedExample
+from treadle.lm.tokens import Tokens, write_tokens
+from treadle.record.report import Report
+from treadle.text.accounting import Accounting
+from treadle.text.corpus import Corpus, write_corpus
+from treadle.text.dataset import SPLITS, Dataset, Example, write_dataset
+from treadle.text.decontaminate import decontaminate
+from treadle.text.drops import account
+from treadle.text.handles import Index, Profile
+from treadle.text.examples import load_maker, make_examples
+from treadle.text.split import split_examples
+from treadle.text.transform import load_transforms, parse_step, run_transforms
+
+EXAMPLES = "examples"
+MAKERS = {"chat": "chat", "classify": "classification"}
+
+
+class SplitSettings(Settings):
+    """How examples are divided, so that no group is on two sides."""
+
+    by: str | None = Field(None, description="field whose values stay together: module, customer_id ...")
+    train: float = Field(0.8, ge=0, le=1)
+    validation: float = Field(0.1, ge=0, le=1)
+    test: float = Field(0.1, ge=0, le=1)
+    holdout: int = Field(0, ge=0, description="training-side examples kept back for later turns")
+    limit: dict[str, int] = Field(default_factory=dict, description="most examples per split")
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> SplitSettings:
+        if abs(self.train + self.validation + self.test - 1) > 1e-6:
+            raise ValueError("train, validation and test must add up to 1")
+        unknown = sorted(set(self.limit) - set(SPLITS))
+        if unknown:
+            raise ValueError(f"limit names {unknown[0]!r}; splits are {', '.join(SPLITS)}")
+        return self
+
+
+class PrepareSettings(Settings):
+    """What is done to the text, in order, before a model sees it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: list[str | dict[str, Any]] = Field(
+        ["normalize", "deduplicate", "redact"], description="transforms, then `examples: MAKER`"
+    )
+    split: SplitSettings = SplitSettings()
+    on: str = Field("process", description="where transforms run: process, pool")
+
+    @model_validator(mode="after")
+    def _examples_last(self) -> PrepareSettings:
+        places = [place for place, item in enumerate(self.steps) if isinstance(item, dict) and EXAMPLES in item]
+        if places and places != [len(self.steps) - 1]:
+            raise ValueError("`examples:` comes once, as the last of the steps")
+        return self
+
+
+@dataclass(frozen=True)
+class Tokenizing:
+    """Whose tokens, and what is said before the user: what the tokens of a dataset depend on."""
+
+    base_model: str
+    fingerprint: str
+    max_length: int
+    system_prompt: str | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the later stages take. ``tokens`` is None for tasks that tokenize while they train."""
+
+    cleaned: Corpus
+    dataset: Dataset
+    tokens: Tokens | None
+    index: Index
+    profile: Profile
+    report: Report
+
+
+def prepare(driver: Driver, settings: PrepareSettings, corpus: Corpus, task: str, tokenizing: Tokenizing) -> Prepared:
+    """From documents to a dataset and what is known of it."""
+    transforms, maker, maker_settings = _parse(settings, task)
+    loaded = load_transforms(transforms, driver.folder)
+    _, maker_version = load_maker(maker, driver.folder)
+    driver.executor = load("treadle.executors", settings.on).value()
+    keys = [{**each.key(), "packages": _versions(each.packages)} for each in loaded]
+    cleaned = driver.run(clean, corpus, transforms=transforms, keys=keys)
+    dataset = driver.run(
+        assemble,
+        cleaned,
+        task=task,
+        maker=maker,
+        maker_version=maker_version,
+        maker_settings=maker_settings,
+        split=settings.split.model_dump(),
+    )
+    tokens = driver.run(tokenize, dataset, **dataclasses.asdict(tokenizing)) if task == "chat" else None
+    index = driver.run(index_examples, dataset)
+    profile = driver.run(profile_questions, dataset)
+    report = driver.run(explore, corpus, cleaned, dataset, tokens)
+    return Prepared(cleaned, dataset, tokens, index, profile, report)
+
+
+@step(version=1, packages=("pyarrow",))
+def clean(corpus: Corpus, *, transforms: list[Any], keys: list[dict[str, Any]], run: Run) -> Corpus:
+    """Every transform over every document, in order. ``keys`` carries the versions of their code into the step's key."""
+    accounting = Accounting()
+    done = 0
+
+    def watched(batches: Any) -> Any:
+        nonlocal done
+        for batch in batches:
+            done += len(batch)
+            run.progress(done, corpus.document_count(), "documents")
+            yield batch
+
+    loaded = load_transforms(transforms, run.folder)
+    with run.create(Corpus) as cleaned:
+        kept = run_transforms(watched(corpus.documents()), loaded, accounting, run.executor.map)
+        cleaned.add_documents(write_corpus(cleaned.path, kept))
+        accounting.write(cleaned.path)
+        run.summary(read=accounting.read, kept=accounting.kept, dropped=sum(accounting.dropped.values()))
+        return cleaned.commit()
+
+
+@step(version=1, packages=("pyarrow",))
+def assemble(
+    corpus: Corpus,
+    *,
+    task: str,
+    maker: str,
+    maker_version: str,
+    maker_settings: dict[str, Any],
+    split: dict[str, Any],
+    seed: int,
+    run: Run,
+) -> Dataset:
+    """Examples from documents, split by group, and freed of what would give a test away."""
+    documents = {document.id: document for batch in corpus.documents() for document in batch}
+    function, _ = load_maker(maker, run.folder)
+    made = make_examples(list(documents.values()), function, name=maker, by=split["by"], settings=maker_settings)
+    fractions = {side: split[side] for side in ("train", "validation", "test")}
+    divided = split_examples(
+        made.examples, fractions=fractions, seed=seed, limits=split["limit"], holdout=split["holdout"]
+    )
+    clean_splits = decontaminate(divided.splits)
+    _require(clean_splits.splits, fractions)
+    accounting = (
+        corpus.accounting()
+        .then(made.accounting)
+        .then(account(documents, made.examples, _all(clean_splits.splits), (*divided.dropped, *clean_splits.dropped)))
+    )
+    with run.create(Dataset) as dataset:
+        info = {"task": task, "maker": maker, "split": split, "seed": seed}
+        counts = write_dataset(dataset.path, clean_splits.splits, accounting=accounting.to_json(), info=info)
+        dataset.add_documents(name for example in _all(clean_splits.splits) for name in example.documents)
+        run.summary(**{name: float(count) for name, count in counts.items()})
+        return dataset.commit()
+
+
+@step(version=1, packages=("tokenizers", "numpy"))
+def tokenize(
+    dataset: Dataset, *, base_model: str, fingerprint: str, max_length: int, system_prompt: str | None, run: Run
+) -> Tokens:
+    """Token ids by the base model's own template; only what the assistant says is marked to be learned."""
+    from treadle.lm.base_model import resolve
+    from treadle.lm.tokenizer import ChatTokenizer
+
+    base = resolve(base_model)
+    if base.digest != fingerprint:
+        raise UserError(f"develop.base_model: {base_model} changed while it was read; run the same command again")
+    tokenizer = ChatTokenizer.load(base.path)
+    splits: dict[str, list[TokenizedExample]] = {}
+    for name in ("train", "validation", "holdout"):
+        examples = dataset.examples(name)
+        splits[name] = []
+        for done, example in enumerate(examples):
+            ids, answer = tokenizer.encode_for_training(with_system_prompt(example.messages, system_prompt))
+            splits[name].append(TokenizedExample(ids, answer))
+            run.progress(done + 1, len(examples), "examples", name)
+    with run.create(Tokens) as tokens:
+        write_tokens(tokens.path, splits, {"base_model": base_model, "max_length": max_length})
+        tokens.add_documents(dataset.document_ids())
+        run.summary(tokens=float(sum(len(each.ids) for each in splits["train"])))
+        return tokens.commit()
+
+
+@step(version=1, packages=("numpy",))
+def index_examples(dataset: Dataset, *, run: Run) -> Index:
+    """The index by which an answer is compared with what the model was trained on."""
+    from treadle.text.similarity import build_index, entries_from
+
+    with run.create(Index) as index:
+        build_index(index.path, entries_from(dataset.examples("train")))
+        index.add_documents(dataset.split_document_ids("train"))
+        return index.commit()
+
+
+@step(version=1, packages=("numpy",))
+def profile_questions(dataset: Dataset, *, seed: int, run: Run) -> Profile:
+    """What questions look like when nothing is wrong; an empty profile where there are too few to know."""
+    from treadle.text.profile import MIN_TEXTS, make_profile
+
+    questions = [example.question for example in dataset.examples("train")]
+    with run.create(Profile) as profile:
+        if len(questions) >= 2 * MIN_TEXTS:
+            make_profile(questions, seed=seed).save(profile.path)
+        profile.add_documents(dataset.split_document_ids("train"))
+        return profile.commit()
+
+
+@step(version=1)
+def explore(corpus: Corpus, cleaned: Corpus, dataset: Dataset, tokens: Tokens | None, *, run: Run) -> Report:
+    """PLACEHOLDER."""
+    with run.create(Report) as report:
+        (report.path / "explore.html").write_text("")
+        return report.commit()
+
+
+def _parse(settings: PrepareSettings, task: str) -> tuple[list[Any], str, dict[str, Any]]:
+    """Transforms, the maker's name and its settings."""
+    items = list(settings.steps)
+    if not items or not (isinstance(items[-1], dict) and EXAMPLES in items[-1]):
+        return items, MAKERS[task], {}
+    chosen = items[-1][EXAMPLES]
+    name, maker_settings = parse_step(chosen, f"prepare.steps[{len(items) - 1}].examples")
+    return items[:-1], name, maker_settings
+
+
+def _all(splits: Mapping[str, Sequence[Example]]) -> list[Example]:
+    return [example for examples in splits.values() for example in examples]
+
+
+def _require(splits: Mapping[str, Sequence[Example]], fractions: Mapping[str, float]) -> None:
+    for side, fraction in fractions.items():
+        if fraction > 0 and not splits[side]:
+            raise UserError(f"prepare: no {side} example is left; give more documents, or another prepare.split")
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found

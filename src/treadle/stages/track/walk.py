@@ -1,0 +1,66 @@
+"""Lineage of anything: the exact walk over the record, and beside it the training documents an answer is like."""
+
+from __future__ import annotations
+
+from treadle.core.errors import Corrupt, MissingExtra
+from treadle.record.interaction import Interaction
+from treadle.record.lineage import Graph, Lineage
+from treadle.record.record import Record
+from treadle.record.reference import resolve
+from treadle.record.release import Release
+from treadle.stages.track.names import DocumentNames
+from treadle.text.handles import Index
+
+LIMIT = 100  # nodes of one kind that are shown unless asked otherwise
+
+
+def lineage(record: Record, ref: str, *, down: bool = False, limit: int = LIMIT) -> Graph:
+    """The graph around ``ref``: up to its documents, or ``down`` to what came of it."""
+    names = DocumentNames(record)
+    reference = resolve(record, ref, names.locate)
+    walk = Lineage(record.workspace, record.versions, names.label, limit)
+    if reference.kind == "interaction":
+        return _of_interaction(record, walk, reference.id)
+    if reference.kind == "document":
+        return walk.of_document(reference.id) if down else walk.alone(reference.id)
+    if reference.kind == "run":
+        return walk.of_run(reference.id)
+    return walk.below_artifact(reference.id, reference.of) if down else walk.of_artifact(reference.id, reference.of)
+
+
+def _of_interaction(record: Record, walk: Lineage, identifier: str) -> Graph:
+    row = record.recorder.find_interaction(identifier)
+    assert row is not None
+    graph = walk.of_interaction(row.to_dict())
+    for document, name, likeness in similar(record, row):
+        graph.add(document, "document", name)
+        graph.link(identifier, document, "similar")
+        graph.likeness[document] = likeness
+    return graph
+
+
+def similar(record: Record, row: Interaction) -> list[tuple[str, str, str]]:
+    """Training documents that share long spans with the answer: id, name, and what they share. Likeness, not cause."""
+    if not row.answer or not record.store.has(row.release):
+        return []
+    found = index_of(record, Release(row.release, record.store).read().dataset)
+    if found is None:
+        return []
+    try:
+        from treadle.text.similarity import open_index
+
+        question = "\n".join(message["content"] for message in row.messages or () if message["role"] == "user")
+        close = open_index(found.path()).closest(question, row.answer)
+    except (ModuleNotFoundError, MissingExtra, Corrupt):
+        return []
+    return [
+        (like.document, like.locator, f"{like.locator}: {like.words} words verbatim, {like.span!r}") for like in close
+    ]
+
+
+def index_of(record: Record, dataset: str) -> Index | None:
+    """The similarity index over a dataset, where it was made and is still there."""
+    for run in record.runs.find(step="prepare.index_examples", status="done"):
+        if run.inputs.get("dataset") == dataset and record.store.has(run.outputs["index"]):
+            return Index(run.outputs["index"], record.store)
+    return None

@@ -1,0 +1,51 @@
+"""Where everything stands: versions in force, deployment, alerts, counts, and what is waiting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from treadle.project import Project
+from treadle.record.version import Version
+
+
+def summary(project: Project) -> dict[str, Any]:
+    """The shape that ``treadle status --json`` promises."""
+    record = project.record
+    champion = record.versions.alias("model", "champion")
+    challenger = record.versions.alias("model", "challenger")
+    dataset = next(reversed(record.versions.all("dataset")), None)
+    deployment = record.deployments.current()
+    database = record.workspace.database
+    documents = 0
+    if dataset is not None:
+        sql = "SELECT documents FROM artifacts WHERE digest = ? LIMIT 1"
+        documents = next((int(row[0]) for row in database.query(sql, (dataset.digest,))), 0)
+    counts = {
+        "documents": documents,
+        "runs": int(database.query("SELECT count(*) FROM runs")[0][0]),
+        "interactions": sum(1 for _ in record.workspace.journal.read("interactions")),
+        "feedback": sum(1 for _ in record.workspace.journal.read("feedback")),
+    }
+    return {
+        "project": project.file.name,
+        "champion": _version(champion),
+        "challenger": _version(challenger),
+        "deployment": {
+            "release": deployment.release,
+            "model": deployment.model,
+            "endpoint": deployment.endpoint,
+            "share": deployment.share,
+            "since": deployment.time,
+        }
+        if deployment
+        else None,
+        "alerts": [alert.public() for alert in record.alerts.open()],
+        "counts": counts,
+        "pending": [f"erasure {each.request}: treadle forget again finishes it" for each in record.erasures.open()],
+    }
+
+
+def _version(version: Version | None) -> dict[str, Any] | None:
+    if version is None:
+        return None
+    return {"ref": version.ref, "number": version.number, "digest": version.digest, "since": version.time}

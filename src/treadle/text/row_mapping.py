@@ -1,0 +1,201 @@
+"""From a row of a table to a document: which column is the text, the label, the time, the person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from treadle.core.errors import UserError
+from treadle.text import chat
+from treadle.text.document import Document, document_id
+from treadle.text.rows import Row
+
+_MILLISECONDS_FROM = 100_000_000_000  # seconds of the year 5138; a larger number of an epoch is milliseconds
+_SHOWN_COLUMNS = 8
+
+
+class UnusableRowError(ValueError):
+    """Why a row that was read makes no document, in words that do not quote it."""
+
+
+class Fields(BaseModel):
+    """Which column holds what. A dot reaches into a column that is a mapping: ``meta.created``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str | None = None
+    label: str | None = None
+    time: str | None = None
+    subject: str | None = None
+    messages: str | None = None
+    prompt: str | None = None
+    response: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowMapping:
+    """How the rows of one source become documents."""
+
+    fields: Fields
+    keyed: Callable[[str], str]
+    personal: bool = False
+    _moved: frozenset[str] = field(init=False, default=frozenset())
+
+    def __post_init__(self) -> None:
+        given = self.fields
+        if (given.prompt is None) != (given.response is None):
+            raise UserError("files: fields names only one of prompt and response; a pair needs both")
+        if sum(name is not None for name in (given.text, given.messages, given.prompt)) > 1:
+            raise UserError("files: fields names more than one of text, messages, and prompt with response; keep one")
+        if given.subject is not None and given.subject == given.id:
+            raise UserError(
+                "files: fields uses the same column as subject and id; an id is kept as it is, a person is not"
+            )
+        moved = (given.text, given.time, given.messages, given.prompt, given.response, given.id, given.subject)
+        object.__setattr__(self, "_moved", frozenset(name for name in moved if name is not None))
+
+    def document(self, row: Row, source: str, file: str, common: Mapping[str, Any]) -> Document:
+        """The document of a row; ``UnusableRowError`` when it has none of the columns it should have, or
+        bad ones.
+        """
+        if isinstance(row.value, str) and self.fields == Fields():
+            row = Row(row.offset, row.number, row.raw, {"text": row.value})
+        if not isinstance(row.value, dict):
+            raise UnusableRowError("not a mapping of names to values")
+        values: dict[str, Any] = row.value
+        text, messages, used = self._content(values)
+        fields = {key: value for key, value in values.items() if key not in used and key not in self._moved}
+        if messages is not None:
+            fields["messages"] = messages
+        if self.fields.label is not None:
+            fields["label"] = _label(_required(values, self.fields.label, "label"))
+        subject = self._subject(values, fields)
+        locator = f"{file}:{row.number}"
+        if self.fields.id is not None:
+            locator = f"{file}#{_scalar(_required(values, self.fields.id, 'id'), 'id')}"
+        return Document(
+            id=document_id(source, locator, row.raw),
+            source=source,
+            locator=locator,
+            text=text,
+            time=self._time(values),
+            subject=subject,
+            fields=fields,
+            **common,
+        )
+
+    def _content(self, values: dict[str, Any]) -> tuple[str, list[chat.Message] | None, frozenset[str]]:
+        """Text, messages when it is a conversation, and the columns they are made of."""
+        given = self.fields
+        try:
+            if given.text is not None:
+                return _text(_required(values, given.text, "text")), None, frozenset()
+            if given.messages is not None:
+                messages = chat.from_messages(_required(values, given.messages, "messages"))
+            elif given.prompt is not None and given.response is not None:
+                prompt = _required(values, given.prompt, "prompt")
+                messages = chat.from_pair(prompt, _required(values, given.response, "response"))
+            else:
+                found = chat.recognize(values)
+                if found is None:
+                    return self._plain_text(values)
+                return _spoken(found[0]), *found
+        except chat.MalformedChatError as error:
+            raise UnusableRowError(str(error)) from None
+        return _spoken(messages), messages, frozenset()
+
+    def _plain_text(self, values: dict[str, Any]) -> tuple[str, None, frozenset[str]]:
+        for key in ("text", "content"):
+            if key in values:
+                return _text(values[key]), None, frozenset({key})
+        raise UnusableRowError(f"no text among {_columns(values)}; say which column it is with `fields: {{text: ...}}`")
+
+    def _subject(self, values: dict[str, Any], fields: dict[str, Any]) -> str | None:
+        """The keyed digest of the person; it also stands in the fields under the column's name, to split
+        by.
+        """
+        if self.fields.subject is None:
+            return None
+        subject = self.keyed(_scalar(_required(values, self.fields.subject, "subject"), "subject"))
+        fields[self.fields.subject] = subject
+        return subject
+
+    def _time(self, values: dict[str, Any]) -> str | None:
+        if self.fields.time is None:
+            return None
+        value = _reached(values, self.fields.time)
+        return None if value is None or value == "" else source_time(value)
+
+
+def source_time(value: Any) -> str:
+    """ISO 8601: a date as it is, a moment in UTC (one without a zone is taken to be); numbers count
+    seconds or milliseconds since 1970.
+    """
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            seconds = value / 1000 if abs(value) >= _MILLISECONDS_FROM else value
+            moment = datetime.fromtimestamp(seconds, UTC)
+        elif isinstance(value, str) and len(value.strip()) == 10:
+            return datetime.fromisoformat(value.strip()).date().isoformat()
+        elif isinstance(value, str):
+            moment = datetime.fromisoformat(value.strip())
+        else:
+            raise UnusableRowError("time is neither ISO 8601 nor a number of seconds")
+        zoned = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise UnusableRowError("time is neither ISO 8601 nor a number of seconds") from None
+    return zoned.isoformat().replace("+00:00", "Z")
+
+
+def _reached(values: Mapping[str, Any], path: str) -> Any:
+    if path in values:
+        return values[path]
+    value: Any = values
+    for part in path.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def _required(values: Mapping[str, Any], path: str, role: str) -> Any:
+    value = _reached(values, path)
+    if value is None:
+        raise UnusableRowError(f"no {role}: column {path!r} is missing or empty; there are {_columns(values)}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise UnusableRowError("the text is not a text")
+    if not value.strip():
+        raise UnusableRowError("the text is empty")
+    return value
+
+
+def _scalar(value: Any, role: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        raise UnusableRowError(f"the {role} is neither a text nor a number")
+    return str(value).strip()
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _scalar(value, "label")
+
+
+def _spoken(messages: list[chat.Message]) -> str:
+    """What was said, without who said it."""
+    return "\n\n".join(message["content"] for message in messages)
+
+
+def _columns(values: Mapping[str, Any]) -> str:
+    names = sorted(str(name)[:40] for name in values)
+    more = f" and {len(names) - _SHOWN_COLUMNS} more" if len(names) > _SHOWN_COLUMNS else ""
+    return ", ".join(names[:_SHOWN_COLUMNS]) + more

@@ -1,0 +1,106 @@
+"""Erasure: what is about a person who asked to be forgotten does not get past here, whatever source brings
+it again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from treadle.text.accounting import Dropped
+from treadle.text.document import Document, strings
+from treadle.text.transform import Apply, Piece
+
+RULE = "suppress.erased"
+_SEPARATORS = re.compile(r"""[\s<>()\[\],;:"'!?]+""")
+_REMEMBERED = 1_000_000  # words and runs of words that are known to be nobody's, so each is digested once
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """Keyed digests of people: of their name as a source's ``subject`` field has it, or of the words that
+    name them.
+
+    ``windows`` are the numbers of words that the entries stand for, so that only runs of those lengths are
+    looked up.
+    """
+
+    entries: frozenset[str] = frozenset()
+    windows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Suppress:
+    """The transform. ``keyed`` must be picklable where the executor has other processes."""
+
+    suppression: Suppression
+    keyed: Callable[[str], str]
+    name: str = "suppress"
+    ordered: bool = False
+
+    def start(self) -> Apply:
+        """Ready to be called with batches."""
+        if not self.suppression.entries:
+            return _everything
+        return partial(_suppressed, Matcher(self.suppression, self.keyed))
+
+
+class Matcher:
+    """Looks people up in texts. Remembers what it has already found to be nobody's."""
+
+    def __init__(self, suppression: Suppression, keyed: Callable[[str], str]) -> None:
+        self._suppression = suppression
+        self._keyed = keyed
+        self._nobody: set[str] = set()
+
+    def matches(self, document: Document) -> bool:
+        """Whether the document is about, or names, somebody who is suppressed."""
+        if document.subject is not None and document.subject in self._suppression.entries:
+            return True
+        return bool(self._suppression.windows) and any(self.names_somebody(text) for text in strings(document))
+
+    def names_somebody(self, text: str) -> bool:
+        """Whether a run of words of ``text`` names somebody who is suppressed."""
+        words = identifier_words(text)
+        return any(self._listed(run) for run in _runs(words, self._suppression.windows))
+
+    def _listed(self, run: str) -> bool:
+        if run in self._nobody:
+            return False
+        if self._keyed(run) in self._suppression.entries:
+            return True
+        if len(self._nobody) >= _REMEMBERED:
+            self._nobody.clear()
+        self._nobody.add(run)
+        return False
+
+
+def identifier_words(text: str) -> list[str]:
+    """The words a person's name or address is compared by: lower case, without the punctuation around
+    them.
+    """
+    words = (word.rstrip(".") for word in _SEPARATORS.split(text.lower()))
+    return [word for word in words if word]
+
+
+def _runs(words: list[str], lengths: Sequence[int]) -> Iterator[str]:
+    for length in lengths:
+        if length == 1:
+            yield from words
+            continue
+        for start in range(len(words) - length + 1):
+            yield " ".join(words[start : start + length])
+
+
+def _suppressed(matcher: Matcher, documents: Sequence[Document]) -> Iterator[Piece]:
+    for document in documents:
+        if matcher.matches(document):
+            yield Dropped(document, RULE, "about somebody whose erasure was asked for", private=True)
+        else:
+            yield document
+
+
+def _everything(documents: Sequence[Document]) -> Iterator[Piece]:
+    yield from documents

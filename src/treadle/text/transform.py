@@ -1,0 +1,264 @@
+"""Transforms: batches of documents in; documents, drops and notes out. They fuse: a shard goes through a run
+of them in one call.
+
+A transform is a function whose first parameter is the documents and whose keyword-only parameters are its
+settings:
+
+    def shout(documents, *, mark="!"):
+        for document in documents:
+            if document.text:
+                yield replace(document, text=document.text.upper() + mark)
+            else:
+                yield Dropped(document, "shout.empty", "nothing to shout")
+
+One that must see all documents in order (exact deduplication) is a class whose constructor takes the settings
+and whose instance is called with each batch; it sets ``ordered = True``. Every document that goes in comes
+out or is dropped by name: the runner checks it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from treadle.core.digest import canonical_json
+from treadle.core.errors import UserError
+from treadle.core.plugins import Plugin, load
+from treadle.text.accounting import Accounting, Dropped, Note
+from treadle.text.document import Document
+from treadle.text.settings import bind, check
+
+GROUP = "treadle.transforms"
+SHARD_DOCUMENTS = 1000
+SHARD_CHARACTERS = 4_000_000
+
+Piece = Document | Dropped | Note
+Apply = Callable[[Sequence[Document]], Iterable[Piece]]
+Shard = list[Document]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Transform(Protocol):
+    """What the runner needs: a name for messages, whether order matters, and a fresh state for one pass."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def ordered(self) -> bool: ...
+
+    def start(self) -> Apply: ...
+
+
+class Map(Protocol):
+    """An executor's ``map``: results in the order of the shards. The built-in ``map`` is one."""
+
+    def __call__(self, function: Callable[[Any], Any], shards: Iterable[Any], /) -> Iterator[Any]: ...
+
+
+@dataclass(frozen=True)
+class NamedTransform:
+    """A transform as the file names it. It travels to other processes by name and is loaded there."""
+
+    name: str
+    settings: Mapping[str, Any]
+    project: Path | None
+    version: str
+    ordered: bool
+    packages: tuple[str, ...] = ()
+
+    def start(self) -> Apply:
+        """Ready to be called with batches, in order."""
+        target = load(GROUP, self.name, self.project).value
+        where = f"prepare.steps ({self.name})"
+        if inspect.isclass(target):
+            instance: Apply = bind(target, self.settings, where=where, provided={})
+            return instance
+        values = check(target, self.settings, where=where, provided=(_documents_parameter(target),))
+        return functools.partial(target, **values)
+
+    def key(self) -> dict[str, Any]:
+        """What of it enters a step's key."""
+        return {"name": self.name, "settings": dict(self.settings), "version": self.version}
+
+
+def declare(*, version: int, packages: tuple[str, ...] = (), ordered: bool = False) -> Callable[[F], F]:
+    """Decorator for a transform: its integer version, the distributions whose versions matter, whether it
+    needs the order.
+    """
+
+    def mark(target: F) -> F:
+        vars_of: Any = target
+        vars_of.version, vars_of.packages, vars_of.ordered = version, packages, ordered
+        return target
+
+    return mark
+
+
+def parse_step(item: Any, where: str) -> tuple[str, dict[str, Any]]:
+    """Name and settings of one entry of a list of transforms: ``normalize`` or ``filter: {min_chars:
+    20}``.
+    """
+    if isinstance(item, str):
+        return item, {}
+    if isinstance(item, Mapping) and len(item) == 1:
+        name, settings = next(iter(item.items()))
+        if isinstance(name, str) and (settings is None or isinstance(settings, Mapping)):
+            return name, dict(settings or {})
+    raise UserError(f"{where}: expected a name, or one name with its settings, as in `filter: {{min_chars: 20}}`")
+
+
+def load_transforms(items: Sequence[Any], project: Path | None, where: str = "prepare.steps") -> list[NamedTransform]:
+    """The transforms that a list in the file names, settings checked; ``UserError`` otherwise."""
+    loaded = []
+    for place, item in enumerate(items):
+        name, settings = parse_step(item, f"{where}[{place}]")
+        plugin = load(GROUP, name, project)
+        named = _named(plugin, settings, project)
+        named.start()  # a wrong setting shows before anything runs
+        loaded.append(named)
+    return loaded
+
+
+def run_transforms(
+    batches: Iterable[Sequence[Document]],
+    transforms: Sequence[Transform],
+    accounting: Accounting,
+    map: Map = map,  # noqa: A002 (it is what it is)
+) -> Iterator[Shard]:
+    """What is left of the documents, shard by shard and in order; ``accounting`` is complete when the
+    iterator ends.
+
+    Neighbouring transforms that do not need the order run as one function over each shard, wherever ``map``
+    runs it; the others run here. Boundaries of shards depend on the documents alone.
+    """
+    shards = _counted_in(_shards(batches), accounting)
+    for ordered, group in groupby(transforms, key=lambda transform: transform.ordered):
+        run = tuple(group)
+        if ordered:
+            outcomes: Iterator[Outcome] = _in_order(shards, run)
+        else:
+            outcomes = map(functools.partial(_fused, run), shards)
+        shards = _counted_out(outcomes, accounting)
+    for shard in shards:
+        accounting.kept += len(shard)
+        if shard:
+            yield shard
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one shard in a run of transforms."""
+
+    documents: Shard
+    dropped: list[Dropped] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def pass_through(self, name: str, apply: Apply) -> None:
+        """Send the documents through one transform; ``UserError`` when it loses, doubles or invents one."""
+        before = [document.id for document in self.documents]
+        kept: Shard = []
+        gone: list[Dropped] = []
+        for piece in apply(self.documents):
+            if isinstance(piece, Document):
+                kept.append(piece)
+            elif isinstance(piece, Dropped):
+                gone.append(piece)
+            elif isinstance(piece, Note):
+                self.notes[piece.name] = self.notes.get(piece.name, 0) + piece.count
+            else:
+                raise UserError(f"transform {name} gave a {type(piece).__name__}; expected Document, Dropped or Note")
+        after = [document.id for document in kept] + [drop.document.id for drop in gone]
+        if len(after) != len(before) or set(after) != set(before):
+            raise UserError(
+                f"transform {name}: {len(before)} documents in, {len(kept)} out and {len(gone)} dropped; "
+                "it must yield each document it is given once, or a Dropped for it"
+            )
+        self.documents = kept
+        self.dropped += gone
+
+
+def _fused(transforms: tuple[Transform, ...], shard: Shard) -> Outcome:
+    outcome = Outcome(shard)
+    for transform in transforms:
+        outcome.pass_through(transform.name, _started(transform))
+    return outcome
+
+
+def _in_order(shards: Iterable[Shard], transforms: tuple[Transform, ...]) -> Iterator[Outcome]:
+    applies = [(transform.name, transform.start()) for transform in transforms]
+    for shard in shards:
+        outcome = Outcome(shard)
+        for name, apply in applies:
+            outcome.pass_through(name, apply)
+        yield outcome
+
+
+_started_here: dict[tuple[str, bytes, Path | None], Apply] = {}
+
+
+def _started(transform: Transform) -> Apply:
+    """Stateless transforms are loaded once in a process, not once a shard."""
+    if not isinstance(transform, NamedTransform):
+        return transform.start()
+    key = (transform.name + transform.version, canonical_json(dict(transform.settings)), transform.project)
+    if key not in _started_here:
+        _started_here[key] = transform.start()
+    return _started_here[key]
+
+
+def _shards(batches: Iterable[Sequence[Document]]) -> Iterator[Shard]:
+    shard: Shard = []
+    characters = 0
+    for batch in batches:
+        for document in batch:
+            shard.append(document)
+            characters += len(document.text)
+            if len(shard) >= SHARD_DOCUMENTS or characters >= SHARD_CHARACTERS:
+                yield shard
+                shard, characters = [], 0
+    if shard:
+        yield shard
+
+
+def _counted_in(shards: Iterable[Shard], accounting: Accounting) -> Iterator[Shard]:
+    for shard in shards:
+        accounting.read += len(shard)
+        yield shard
+
+
+def _counted_out(outcomes: Iterable[Outcome], accounting: Accounting) -> Iterator[Shard]:
+    for outcome in outcomes:
+        for dropped in outcome.dropped:
+            accounting.drop(dropped)
+        for name, count in outcome.notes.items():
+            accounting.note(Note(name, count))
+        yield outcome.documents
+
+
+def _named(plugin: Plugin, settings: dict[str, Any], project: Path | None) -> NamedTransform:
+    target = plugin.value
+    if not callable(target):
+        raise UserError(f"{plugin.name} is not a function or a class, so it cannot be a transform")
+    return NamedTransform(
+        name=plugin.name,
+        settings=settings,
+        project=project,
+        version=plugin.version or str(getattr(target, "version", 1)),
+        ordered=bool(getattr(target, "ordered", False)),
+        packages=tuple(getattr(target, "packages", ())),
+    )
+
+
+def _documents_parameter(target: Callable[..., Any]) -> str:
+    """The name of the first parameter, which takes the documents."""
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            return name
+        break
+    raise UserError(f"{getattr(target, '__name__', target)} takes no documents; its first parameter must be the batch")

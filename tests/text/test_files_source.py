@@ -1,0 +1,296 @@
+"""Rows and texts from files become documents; what does not is quarantined with its place."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import lzma
+import os
+import random
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from treadle.core.errors import UserError
+from treadle.text.accounting import Accounting
+from treadle.text.document import Document
+from treadle.text.source import SourceContext, open_source, read_sources
+
+Collect = Callable[..., tuple[list[Document], Accounting]]
+Keyed = Callable[[str], str]
+
+
+def write_rows(path: Path, *rows: Any) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_a_review_with_label_time_and_subject(tmp_path: Path, collect: Collect, keyed: Keyed) -> None:
+    row = {
+        "review": "Good tea",
+        "sentiment": 1,
+        "created_at": "2024-05-01T10:00:00+02:00",
+        "customer_id": "Jane Doe",
+        "language": "en",
+    }
+    write_rows(tmp_path / "reviews.jsonl", row)
+    fields = {"text": "review", "label": "sentiment", "time": "created_at", "subject": "customer_id"}
+    (document,), accounting = collect(path="reviews.jsonl", license="CC0-1.0", personal_data=True, fields=fields)
+    assert document.text == "Good tea"
+    assert document.time == "2024-05-01T08:00:00Z"
+    assert document.subject == keyed("Jane Doe")
+    assert document.fields == {"sentiment": 1, "label": "1", "language": "en", "customer_id": keyed("Jane Doe")}
+    assert (document.locator, document.license, document.source) == ("reviews.jsonl:1", "CC0-1.0", "files")
+    assert "Jane" not in repr(document)
+    assert accounting.kept == 1
+
+
+def test_ids_are_the_same_again_and_follow_the_bytes(tmp_path: Path, collect: Collect) -> None:
+    write_rows(tmp_path / "a.jsonl", {"text": "one"}, {"text": "two"})
+    first, _ = collect(path="a.jsonl")
+    again, _ = collect(path="*.jsonl")
+    assert [document.id for document in first] == [document.id for document in again]
+    write_rows(tmp_path / "a.jsonl", {"text": "one"}, {"text": "two!"})
+    changed, _ = collect(path="a.jsonl")
+    assert changed[0].id == first[0].id
+    assert changed[1].id != first[1].id
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("kind", ["jsonl", "ndjson", "json", "csv", "tsv", "parquet"])
+def test_each_kind_gives_the_same_texts(tmp_path: Path, collect: Collect, kind: str, suffix: str) -> None:
+    texts = ["first", 'a "quoted, text\nover lines', "Ünïcode 漢字"]
+    rows = [{"text": text, "n": str(n)} for n, text in enumerate(texts)]
+    if kind == "parquet":
+        if suffix:
+            pytest.skip("Parquet packs itself")
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    else:
+        import csv
+
+        out = io.StringIO(newline="")
+        if kind in ("csv", "tsv"):
+            csv.writer(out, delimiter="\t" if kind == "tsv" else ",").writerows(
+                [["text", "n"], *(row.values() for row in rows)]
+            )
+        elif kind == "json":
+            json.dump(rows, out, indent=1)
+        else:
+            out.write("".join(json.dumps(row) + "\n" for row in rows))
+        data = out.getvalue().encode()
+        (tmp_path / f"a.{kind}{suffix}").write_bytes(gzip.compress(data) if suffix else data)
+    documents, accounting = collect(path=f"a.{kind}{suffix}")
+    assert [document.text for document in documents] == texts
+    assert [document.fields for document in documents] == [{"n": str(n)} for n in range(3)]
+    assert not accounting.quarantined
+
+
+def test_texts_are_whole_files_in_whatever_encoding(tmp_path: Path, collect: Collect) -> None:
+    german = "Die Größe der Änderung überraschte viele Bürger in München, Köln und Düsseldorf sehr. " * 5
+    (tmp_path / "a.md").write_text("# Title\n\nText", encoding="utf-8")
+    (tmp_path / "b.txt").write_bytes(german.encode("cp1252"))
+    (tmp_path / "c.txt").write_bytes(b"\xef\xbb\xbfwith a mark")
+    (tmp_path / "d.txt").write_bytes(german.encode("utf-16"))
+    documents, accounting = collect(path="*.*")
+    assert [document.text for document in documents] == ["# Title\n\nText", german, "with a mark", german]
+    assert documents[0].fields == {"format": "md"}
+    assert "encoding" in documents[1].fields
+    assert accounting.kept == 4
+
+
+def test_bad_rows_are_told_and_the_rest_is_kept(tmp_path: Path, collect: Collect) -> None:
+    good = b'{"text": "fine"}\n'
+    bad = [
+        b"{broken\n",
+        b'{"text": 5}\n',
+        b'{"text": " "}\n',
+        b'{"other": "x"}\n',
+        b"[1]\n",
+        b'{"text": "\xff"}\n',
+        b'{"text": "\\udc00"}\n',
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"".join(good + line for line in bad))
+    documents, accounting = collect(path="a.jsonl")
+    assert len(documents) == len(accounting.quarantined) == len(bad)
+    offsets = [sum(len(good) + len(line) for line in bad[:place]) + len(good) for place in range(len(bad))]
+    assert [piece.offset for piece in accounting.quarantined] == offsets
+    assert {piece.source for piece in accounting.quarantined} == {"files:a.jsonl"}
+    assert all(piece.reason.startswith(f"line {2 * n + 2}: ") for n, piece in enumerate(accounting.quarantined))
+
+
+def test_a_truncated_gzip_keeps_what_came_before(tmp_path: Path, collect: Collect) -> None:
+    source = random.Random(5)
+    lines = [json.dumps({"text": f"row {source.random()} {n}"}) + "\n" for n in range(20_000)]
+    whole = gzip.compress("".join(lines).encode())
+    (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    documents, accounting = collect(path="a.jsonl.gz")
+    assert 5_000 < len(documents) < 15_000
+    (piece,) = accounting.quarantined
+    assert piece.reason == "the rest cannot be read: the gzip stream ends too early"
+    assert abs(piece.offset - sum(map(len, lines[: len(documents)]))) <= 8192
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path, collect: Collect) -> None:
+    with gzip.open(tmp_path / "a.jsonl.gz", "wb") as file:
+        file.write(b'{"text": "first"}\n')
+        for _ in range(200):
+            file.write(b" " * 1_000_000 + b"\n")
+    documents, accounting = collect(path="a.jsonl.gz")
+    assert [document.text for document in documents] == ["first"]
+    assert "unpacks to more than 300 times its size" in accounting.quarantined[-1].reason
+
+
+def test_what_is_no_gzip_says_so(tmp_path: Path, collect: Collect) -> None:
+    (tmp_path / "a.csv.gz").write_bytes(b"a,b\n1,2\n")
+    documents, accounting = collect(path="a.csv.gz")
+    assert not documents
+    assert accounting.quarantined[0].reason == "the rest cannot be read: not a sound gzip stream"
+
+
+def test_another_encoding_can_be_named(tmp_path: Path, collect: Collect) -> None:
+    (tmp_path / "a.csv").write_bytes("text;n\nGrüße;1\n".encode("cp1252"))
+    _, accounting = collect(path="a.csv", delimiter=";")
+    assert "not utf-8 at byte 3; if it is another encoding, set `encoding`" in accounting.quarantined[0].reason
+    documents, _ = collect(path="a.csv", delimiter=";", encoding="cp1252")
+    assert documents[0].text == "Grüße"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"path": "missing.jsonl"}, "nothing matches missing.jsonl"),
+        ({"path": "a.docx"}, "a.docx is of no kind that can be read"),
+        ({"path": "a.jsonl", "licence": "MIT"}, "no setting 'licence'; did you mean 'license'"),
+        ({"path": "a.jsonl", "fields": {"txt": "x"}}, "fields.txt"),
+        ({"path": 5}, "path: input should be a valid string"),
+        ({}, "path is missing"),
+        ({"path": "a.jsonl", "encoding": "utf-9"}, "Python knows no encoding 'utf-9'"),
+        ({"path": "a.jsonl", "fields": {"prompt": "x"}}, "only one of prompt and response"),
+        ({"path": "a.jsonl", "fields": {"subject": "x", "id": "x"}}, "same column as subject and id"),
+        ({"path": "a.jsonl", "max_row_bytes": "many"}, "max_row_bytes: input should be a valid integer"),
+    ],
+)
+def test_mistakes_in_the_file_are_told(
+    tmp_path: Path, collect: Collect, settings: dict[str, Any], message: str
+) -> None:
+    write_rows(tmp_path / "a.jsonl", {"text": "x"})
+    (tmp_path / "a.docx").write_bytes(b"x")
+    with pytest.raises(UserError, match=message) as caught:
+        collect(**settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_subject_that_is_not_there_makes_a_row_nobody_could_erase(
+    tmp_path: Path, collect: Collect, keyed: Keyed
+) -> None:
+    write_rows(tmp_path / "a.jsonl", {"text": "x", "who": None}, {"text": "y", "who": 12})
+    documents, accounting = collect(path="a.jsonl", fields={"text": "text", "subject": "who"})
+    assert [document.subject for document in documents] == [keyed("12")]
+    assert "no subject: column 'who' is missing or empty" in accounting.quarantined[0].reason
+
+
+def test_the_same_row_through_two_sources_is_one_document(tmp_path: Path, keyed: Keyed) -> None:
+    write_rows(tmp_path / "a.jsonl", {"text": "x"}, {"text": "y"})
+    accounting = Accounting()
+    context = SourceContext(tmp_path, keyed)
+    sources = [open_source({"type": "files", "path": path}, context) for path in ("a.jsonl", "*.jsonl")]
+    documents = [document for batch in read_sources(sources, accounting) for document in batch]
+    assert len(documents) == 2
+    assert accounting.close().dropped == {"collect.same_document": 2}
+
+
+def test_a_fingerprint_follows_names_and_contents(tmp_path: Path, keyed: Keyed) -> None:
+    def fingerprint() -> str:
+        return open_source({"type": "files", "path": "**/*.jsonl"}, SourceContext(tmp_path, keyed)).fingerprint()
+
+    write_rows(tmp_path / "a.jsonl", {"text": "x"})
+    first = fingerprint()
+    os.utime(tmp_path / "a.jsonl", (1, 1))
+    assert fingerprint() == first
+    write_rows(tmp_path / "a.jsonl", {"text": "y"})
+    second = fingerprint()
+    (tmp_path / "a.jsonl").rename(tmp_path / "b.jsonl")
+    assert len({first, second, fingerprint()}) == 3
+
+
+def test_reading_goes_on_after_a_cursor(tmp_path: Path, keyed: Keyed) -> None:
+    for name in "abc":
+        write_rows(tmp_path / f"{name}.jsonl", {"text": name})
+    source = open_source({"type": "files", "path": "*.jsonl"}, SourceContext(tmp_path, keyed)).source
+    assert [getattr(piece, "text", None) for piece in source.read("a.jsonl")] == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2024-05-01", "2024-05-01"),
+        ("2024-05-01 10:00:00", "2024-05-01T10:00:00Z"),
+        ("2024-05-01T10:00:00Z", "2024-05-01T10:00:00Z"),
+        (1714557600, "2024-05-01T10:00:00Z"),
+        (1714557600000, "2024-05-01T10:00:00Z"),
+        (None, None),
+    ],
+)
+def test_times_are_the_sources_own(tmp_path: Path, collect: Collect, value: Any, expected: str | None) -> None:
+    write_rows(tmp_path / "a.jsonl", {"text": "x", "at": value})
+    (document,), _ = collect(path="a.jsonl", fields={"text": "text", "time": "at"})
+    assert document.time == expected
+
+
+@pytest.mark.parametrize("value", ["01/02/2024", "yesterday", True, [1], 1e300, "9" * 10])
+def test_a_time_that_is_none_is_quarantined(tmp_path: Path, collect: Collect, value: Any) -> None:
+    write_rows(tmp_path / "a.jsonl", {"text": "x", "at": value})
+    documents, accounting = collect(path="a.jsonl", fields={"text": "text", "time": "at"})
+    assert not documents
+    assert "time is neither ISO 8601 nor" in accounting.quarantined[0].reason
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "fields"),
+    [
+        ("1-instruct-qa/gsm8k_train.jsonl.gz", 7473, None),
+        ("1-instruct-qa/gpteacher_roleplay.json.gz", 1923, None),
+        ("1-instruct-qa/dolly_excerpt.jsonl.gz", 151, None),
+        ("1-instruct-qa/truthfulqa.jsonl.gz", 407, {"prompt": "Question", "response": "Best Answer"}),
+        ("2-classification-ner/banking77_test.csv.gz", 3080, {"text": "text", "label": "category"}),
+        ("4-fairness-safety/davidson_labeled.csv.gz", 24783, {"text": "tweet", "label": "class"}),
+        ("5-pii/FakeNameGenerator.com_3000.csv.gz", 3000, {"text": "Occupation", "subject": "EmailAddress"}),
+        ("8-nasty-inputs/blns.json", 515, None),
+    ],
+)
+def test_every_row_of_real_files_is_accounted_for(
+    shared_data: Path, collect: Collect, name: str, rows: int, fields: Any
+) -> None:
+    settings = {"fields": fields} if fields else {}
+    documents, accounting = collect(path=str(shared_data / name), **settings)
+    assert accounting.read == rows
+    assert len(documents) == accounting.kept == rows - len(accounting.quarantined)
+    assert len(accounting.quarantined) <= rows // 100
+
+
+def test_hostile_files_are_read_or_told(shared_data: Path, tmp_path: Path, collect: Collect) -> None:
+    """Whatever the bytes, under whatever name: no error escapes, and every file is accounted for."""
+    for archive_name in ("xz_good_bad.tar.gz", "jsontestsuite.tar.gz"):
+        with tarfile.open(shared_data / "8-nasty-inputs" / archive_name) as archive:
+            for place, member in enumerate(member for member in archive if member.isfile()):
+                file = archive.extractfile(member)
+                assert file is not None
+                data = file.read()
+                for suffix in ("jsonl", "json", "csv", "parquet", "txt", "jsonl.gz"):
+                    (tmp_path / f"{archive_name[0]}{place}.{suffix}").write_bytes(data)
+    for name in ("utf8tests.txt", "utf8tests.bin"):
+        for suffix in ("jsonl", "json", "csv", "txt"):
+            (tmp_path / f"{name}.{suffix}").write_bytes((shared_data / "8-nasty-inputs" / name).read_bytes())
+    (tmp_path / "packed.jsonl").write_bytes(lzma.compress(b'{"text": "x"}'))
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.iterdir()}
+    documents, accounting = collect(path="*")
+    told = {piece.source.removeprefix("files:") for piece in accounting.quarantined}
+    told |= {document.locator.partition(":")[0] for document in documents}
+    silent = {name for name in files - told if (tmp_path / name).stat().st_size > 0 and not name.endswith(".csv")}
+    # An array without elements, or nothing but white space, holds no rows.
+    assert all((tmp_path / name).read_bytes().strip() in (b"", b"\xef\xbb\xbf", b"[]") for name in silent)
