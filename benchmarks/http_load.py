@@ -55,7 +55,7 @@ def _is_whole(data: bytes) -> bool:
 
 @dataclass
 class Load:
-    """What came of a number of streams. ``tokens`` by the server's own count; seconds from the first to the last byte."""
+    """What came of a number of streams; ``tokens`` by the server's own count."""
 
     tokens: int = 0
     seconds: float = 0.0

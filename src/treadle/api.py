@@ -11,10 +11,10 @@ from treadle.core.verify import verify as _verify
 from treadle.cycle import turn
 from treadle.erasing import forget as _forget
 from treadle.project import open_project
-from treadle.standing import summary
 from treadle.stages.track.difference import difference
 from treadle.stages.track.walk import LIMIT
 from treadle.stages.track.walk import lineage as _lineage
+from treadle.standing import summary
 
 Folder = str | Path
 

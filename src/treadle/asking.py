@@ -17,6 +17,7 @@ from treadle.stages.govern import champion_release, release_of
 from treadle.stages.track.walk import lineage
 
 _TIMEOUT = 300.0  # seconds for one answer
+SHOWN = 20  # documents named in an answer's lineage
 _PROBE = 1.0  # seconds to find out whether a server is there
 
 
@@ -43,10 +44,23 @@ class Answer:
         }
 
 
+def recorded(project: Project, release: Release, question: str) -> Answer | None:
+    """The answer this release gave when the same question was put to it before, alone; None when it never was."""
+    record = project.record
+    wanted = ({"role": "user", "content": question},)
+    for row in record.recorder.interactions(release.digest):
+        if row.messages == wanted and row.answer and row.status == "ok" and not row.given:
+            graph = lineage(record, row.id, limit=SHOWN)
+            return Answer(question, row.answer, row.id, row.release, row.model, graph)
+    return None
+
+
 def ask(project: Project, release: Release, questions: Sequence[str], user: str | None = None) -> Iterator[Answer]:
     """Put questions to the server that runs this release, or to one started for the purpose."""
     import httpx
 
+    if not questions:
+        return
     key = os.environ.get("TREADLE_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     task = project.file.task
@@ -60,7 +74,7 @@ def ask(project: Project, release: Release, questions: Sequence[str], user: str 
             if response.status_code != 200:
                 raise _refusal(response.status_code, response.json())
             reply = response.json()
-            graph = lineage(project.record, reply["id"], limit=20)
+            graph = lineage(project.record, reply["id"], limit=SHOWN)
             yield Answer(question, _text(task, reply), reply["id"], reply["system_fingerprint"], reply["model"], graph)
 
 

@@ -1,4 +1,5 @@
-"""Forgetting a person: found everywhere, kept out from now on, rebuilt without, old objects deleted, proven by ``verify``.
+"""Forgetting a person: found everywhere, kept out from now on, rebuilt without, old objects deleted, proven by
+``verify``.
 
     1. requested   the suppression list grows; every collection from now on leaves the person out
     2. journal     the person's interactions and feedback are rewritten without text and name
@@ -6,7 +7,8 @@
     4. deleting    the row that accounts for the old objects is written, then they are deleted
     5. done        the person's key is destroyed, the database is scrubbed, nothing of them is left in any byte
 
-Killed anywhere, the same command goes on where it was. What it does not do: edit the user's own source files, or take a model
+Killed anywhere, the same command goes on where it was. What it does not do: edit the user's own source files, or take
+a model
 out of a server that is running; it says so. "Rebuilt without" is the claim; not that a model forgot.
 """
 
@@ -127,7 +129,8 @@ def forget(
 
 
 def _request(record: Record, person: Person) -> tuple[str, str]:
-    """An open request for the same person, or a new one; with the digest that stands for them while their key exists."""
+    """An open request for the same person, or a new one; with the digest that stands for them while their key
+    exists."""
     key = record.workspace.state.person_key(person.lookup)
     assert key is not None
     pseudonym = keyed_digest(key, "erasure", person.lookup)

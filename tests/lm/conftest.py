@@ -4,81 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-SMOLLM_TEMPLATE = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
-    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-VOCABULARY = 320
-SHAPES: dict[str, dict[str, Any]] = {
-    "llama": {"num_key_value_heads": 2, "intermediate_size": 96, "rope_theta": 100000.0, "tie_word_embeddings": True},
-    "qwen2": {"num_key_value_heads": 2, "intermediate_size": 96, "tie_word_embeddings": False},
-    "gemma2": {"num_key_value_heads": 2, "intermediate_size": 96, "head_dim": 16, "final_logit_softcapping": 2.0},
-    "gpt2": {"n_inner": 96, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
-}
-
-
-def write_tokenizer(folder: Path) -> None:
-    """A byte-level BPE with three control tokens and SmolLM2's way of splitting, trained on a few words."""
-    import json
-
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    special = [AddedToken(t, special=True) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")]
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(
-        ["the function returns the value of the object", "system user assistant"] * 4, trainer
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<|im_start|>",
-        "eos_token": "<|im_end|>",
-        "pad_token": "<|im_end|>",
-        "unk_token": "<|endoftext|>",
-        "chat_template": SMOLLM_TEMPLATE,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-
-
-def write_model(folder: Path, family: str = "llama", seed: int = 0) -> Path:
-    """A two-layer model of a family; every dimension is a multiple of 32, so that Q8_0 applies."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(seed)
-    config = AutoConfig.for_model(
-        family,
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        initializer_range=0.2,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        **SHAPES[family],
-    )
-    write_tokenizer(folder)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
+from tiny_models import write_model, write_release
 
 
 @pytest.fixture(scope="session")
@@ -99,3 +27,25 @@ def smollm2() -> Path:
     from treadle.lm.base_model import resolve
 
     return resolve("smollm2-135m-instruct").path
+
+
+@pytest.fixture(scope="session")
+def tiny_release(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random Llama as a release."""
+    return write_release(tiny_llama, tmp_path_factory.mktemp("releases") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def smollm2_release(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real model as a release, written once for all of pytest-xdist's workers."""
+    import fcntl
+    import os
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    release = shared / "smollm2-release"
+    with (shared / "smollm2-release.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not release.exists():
+            write_release(smollm2, shared / "smollm2-release.partial").rename(release)
+    return release

@@ -209,11 +209,19 @@ def test_added_tokens_that_the_template_writes_are_control_tokens(tmp_path, tiny
     data["added_tokens"] += [{"id": 320, "content": "<think>", **flags}, {"id": 321, "content": "----", **flags}]
     (folder / "tokenizer.json").write_text(json.dumps(data))
     (folder / "chat_template.jinja").write_text("{% for m in messages %}<think>{{ m.content }}{% endfor %}")
-    ids = ChatTokenizer.load(folder).encode_chat([{"role": "user", "content": "a<think>b----"}])
-    assert ids.count(320) == 1
-    assert ids.count(321) == 1
+    tokenizer = ChatTokenizer.load(folder)
+    ids = tokenizer.encode_chat([{"role": "user", "content": "a<think>b----"}])
+    assert ids.count(tokenizer.token_id("<think>")) == 1
+    assert ids.count(tokenizer.token_id("----")) == 1
 
 
 def test_the_gateway_gets_no_torch_with_it() -> None:
     code = "import sys, treadle.lm.tokenizer; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("package", ["tokenizers", "jinja2"])
+def test_a_missing_package_names_its_extra(package) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; import treadle.lm.tokenizer"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"MissingExtra: {package} is not installed; run: pip install 'treadle[data]'" in found.stderr

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import openai
 import pytest
+from toy_server import DIGEST, Served
 
-from conftest import DIGEST, Served
 from treadle.record.interaction import is_interaction_id
 
 

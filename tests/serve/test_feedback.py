@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from conftest import Served
+from toy_server import Served
 
 
 def test_feedback_is_joined_to_its_interaction(served: Served) -> None:

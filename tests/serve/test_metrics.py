@@ -7,8 +7,7 @@ from typing import Any
 
 import jsonschema
 from prometheus_client.parser import text_string_to_metric_families
-
-from conftest import DIGEST, Served
+from toy_server import DIGEST, Served
 
 
 def scrape(served: Served) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_server import ListRecorder, Served
 
-from conftest import ListRecorder, Served
 from treadle.core.errors import Corrupt
 from treadle.record.feedback import Feedback
 from treadle.record.interaction import Cost, Given, Interaction, Seconds, Tokens, is_interaction_id, new_interaction_id

@@ -13,8 +13,8 @@ import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from toy_server import Served
 
-from conftest import Served
 from treadle.core.errors import TreadleError, UserError
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -367,3 +367,26 @@ def test_tasks_a_model_was_not_made_for(served: Served) -> None:
     error = error_of(served.http.post("/v1/embeddings", json={"input": "x"}), 400)
     assert "cannot do embeddings" in error["message"]
     assert served.rows[-1]["status"] == "failed"
+
+
+def test_a_client_that_does_not_read_holds_up_nobody_and_not_for_ever(start: Callable[..., Served]) -> None:
+    served = start(request_seconds=1.0)
+    words = " ".join(["w" * 30_000] * 100)  # three megabytes of events, more than the kernel takes
+    body = json.dumps({"messages": [{"role": "user", "content": words}], "stream": True}).encode()
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect((host, int(port)))
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        sock.sendall(head.encode() + body)
+        while not served.engine.running:
+            time.sleep(0.01)
+        assert served.chat().status_code == 200
+        for _ in range(500):
+            if len(served.rows) == 2:
+                break
+            time.sleep(0.02)
+    slow = next(row for row in served.rows if row["stream"])
+    assert (slow["status"], slow["error"]) == ("failed", "timeout")
+    assert 0 < slow["tokens"]["completion"] < 100
+    assert served.engine.cancelled == [slow["id"]]

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 PROGRAM = """
 import json, sys
 sys.path.insert(0, {here!r})
-from conftest import ListRecorder, DIGEST, redact
+from toy_server import ListRecorder, DIGEST, redact
 from toy_engine import ToyEngine, ToyTokenizer
 from treadle.serve.gateway import Gateway, GatewaySettings, ServedRelease, Serving
 from treadle.serve.server import run

@@ -14,7 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treadle.text.rows import BadRow, Limits, Row, read_csv, read_json_array, read_json_lines, read_parquet
+from treadle.text.csv_rows import read_csv
+from treadle.text.json_rows import read_json_array, read_json_lines
+from treadle.text.parquet_rows import read_parquet
+from treadle.text.rows import BadRow, Limits, Row
 
 LIMITS = Limits(row_bytes=1_000, depth=8)
 good = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers() | st.booleans(), max_size=4)
@@ -74,7 +77,7 @@ def test_elements_of_an_array_are_found_where_they_are(values: list[object], ind
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7])
 def test_elements_are_found_however_the_file_is_cut(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treadle.text.rows._Elements._BLOCK", block)
+    monkeypatch.setattr("treadle.text.json_rows._Elements._BLOCK", block)
     data = rb' [{"a": "x\\\"]},"}, 12, "\\", [[1,2],{"b":[]}], "end\\\\"] '
     rows = list(read_json_array(io.BytesIO(data), Limits()))
     assert [row.value for row in rows if isinstance(row, Row)] == json.loads(data)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import click
 
 from treadle.asking import Answer, find_release
 from treadle.asking import ask as put
+from treadle.asking import recorded as find_recorded
 from treadle.cli.output import emit, here, json_option, say
 from treadle.project import open_project
 from treadle.record.lineage import Node
@@ -15,8 +18,9 @@ from treadle.record.lineage import Node
 @click.argument("questions", nargs=-1, required=True, metavar="QUESTION...")
 @click.option("--release", help="A version, an alias or a digest; @champion by default.")
 @click.option("--user", help="Who asks; only a keyed digest of it is kept.")
+@click.option("--recorded", is_flag=True, help="Show the recorded answer where this release gave one before.")
 @json_option
-def ask(questions: tuple[str, ...], release: str | None, user: str | None, as_json: bool) -> None:
+def ask(questions: tuple[str, ...], release: str | None, user: str | None, recorded: bool, as_json: bool) -> None:
     """Ask the deployed model, and see what its answer came from.
 
     Uses the server that runs; otherwise starts one for the purpose. The answer is recorded like any other.
@@ -26,8 +30,11 @@ def ask(questions: tuple[str, ...], release: str | None, user: str | None, as_js
       treadle ask "What does json.dumps do?"
     """
     with open_project(here()) as project:
+        chosen = find_release(project, release)
+        known = {question: find_recorded(project, chosen, question) for question in questions} if recorded else {}
+        fresh = [question for question in questions if known.get(question) is None]
         answers = []
-        for answer in put(project, find_release(project, release), questions, user):
+        for answer in chain((answer for answer in known.values() if answer), put(project, chosen, fresh, user)):
             answers.append(answer.public())
             if not as_json:
                 show(answer)

@@ -10,7 +10,7 @@ from treadle.project import File
 
 @click.command()
 @json_option
-def schema(as_json: bool) -> None:  # noqa: ARG001 (it is JSON either way)
+def schema(as_json: bool) -> None:
     """Print the JSON Schema of treadle.yaml.
 
     \b

@@ -17,14 +17,9 @@ Shown = tuple[dict[str, Any], list[str]]
 
 def _accounting(accounting: dict[str, Any]) -> Shown:
     public = {name: accounting[name] for name in ("in", "kept", "dropped", "quarantined")}
-    lines = [
-        f"{public['in']:,} in = {public['kept']:,} kept + {sum(public['dropped'].values()):,} dropped"
-        f" + {len(public['quarantined']):,} quarantined"
-    ]
-    lines += [f"  dropped {count:>7,}  {rule}" for rule, count in sorted(public["dropped"].items())]
+    lines = [f"dropped {count:>7,}  {rule}" for rule, count in sorted(public["dropped"].items())]
     lines += [
-        f"  quarantined {piece['source']} at {piece['offset']}: {piece['reason']}"
-        for piece in public["quarantined"][:20]
+        f"quarantined {piece['source']} at {piece['offset']}: {piece['reason']}" for piece in public["quarantined"][:20]
     ]
     return public, lines
 
@@ -35,14 +30,12 @@ def _collect(this: Turn) -> Shown:
 
 def _prepare(this: Turn) -> Shown:
     public, lines = _accounting(this.prepared.dataset.read_json("accounting.json"))
-    counts = this.prepared.dataset.counts()
-    lines.append("  " + " / ".join(f"{count:,} {name}" for name, count in counts.items()))
-    lines.append(f"  report: {this.prepared.report.path('explore.html')}")
-    return {**public, "splits": counts, "report": str(this.prepared.report.path("explore.html"))}, lines
+    report = str(this.prepared.report.path("explore.html"))
+    return {**public, "splits": this.prepared.dataset.counts(), "report": report}, lines
 
 
 def _develop(this: Turn) -> Shown:
-    return this.developed.public(), this.developed.lines()
+    return this.developed.public(), []
 
 
 def _track(this: Turn) -> Shown:

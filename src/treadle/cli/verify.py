@@ -28,7 +28,6 @@ def verify(as_json: bool) -> int:
     if len(found.problems) > 50:
         say(f"... and {len(found.problems) - 50} more; --json lists all")
     word = "ok" if found.ok else "NOT ok"
-    say(
-        f"{word}: {found.objects:,} objects, {found.rows:,} rows, {found.erased:,} erased, {len(found.problems):,} problems"
-    )
+    counts = f"{found.objects:,} objects, {found.rows:,} rows, {found.erased:,} erased"
+    say(f"{word}: {counts}, {len(found.problems):,} problems")
     return 0 if found.ok else 1

@@ -1,7 +1,8 @@
 """An artifact: an immutable tree of files named by the BLAKE3 of its manifest.
 
-The manifest lists path, size and digest of every file, so the name does not depend on how the bytes are packed or stored. The ids of
-the documents an artifact was made from are a file of the tree (``documents.ids``), so the name covers its lineage as well.
+The manifest lists path, size and digest of every file, so the name does not depend on how the bytes are packed or
+stored. The ids of the documents an artifact was made from are a file of the tree (``documents.ids``), so the name
+covers its lineage as well.
 """
 
 from __future__ import annotations
@@ -43,24 +44,23 @@ def read_manifest(data: bytes) -> tuple[Entry, ...]:
     try:
         manifest = json.loads(data)
         if manifest["format"] != MANIFEST_FORMAT:
-            raise Corrupt(
-                f"manifest of format {manifest['format']}; this Treadle reads format {MANIFEST_FORMAT}"
-            )
-        entries = tuple(Entry(path, size, digest) for path, size, digest in manifest["files"])
+            raise Corrupt(f"manifest of format {manifest['format']}; this Treadle reads format {MANIFEST_FORMAT}")
+        files: list[Any] = [(path, size, digest) for path, size, digest in manifest["files"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt(f"not an artifact's manifest: {error}") from None
-    paths = set()
-    for entry in entries:
-        if type(entry.size) is not int or entry.size < 0 or not isinstance(entry.path, str):
+    entries, paths = [], set()
+    for path, size, digest in files:
+        if type(size) is not int or size < 0 or not isinstance(path, str):
             raise Corrupt("not an artifact's manifest: expected path, size and digest of each file")
-        if not isinstance(entry.digest, str) or not is_digest(entry.digest):
-            raise Corrupt(f"manifest names {str(entry.digest)[:80]!r}, which is not a digest")
-        check_path(entry.path)
-        paths.add(entry.path)
+        if not isinstance(digest, str) or not is_digest(digest):
+            raise Corrupt(f"manifest names {str(digest)[:80]!r}, which is not a digest")
+        check_path(path)
+        entries.append(Entry(path, size, digest))
+        paths.add(path)
     folders = {parent.as_posix() for path in paths for parent in PurePosixPath(path).parents}
     if len(paths) < len(entries) or paths & folders:
         raise Corrupt("manifest names one path twice")
-    return entries
+    return tuple(entries)
 
 
 def check_path(path: str) -> None:

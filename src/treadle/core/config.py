@@ -1,13 +1,16 @@
-"""Reading a YAML file into frozen models, with errors that name the line, the key, what was expected and the nearest valid key.
+"""Reading a YAML file into frozen models; errors name the line, the key, what was expected, the nearest valid key.
 
-Scalars follow the YAML 1.2 core schema: ``1e-4`` is a number, ``off``, ``yes`` and ``1:30`` are text. Anchors and tags are refused.
+Scalars follow the YAML 1.2 core schema: ``1e-4`` is a number, ``off``, ``yes`` and ``1:30`` are text. Anchors and
+tags are refused.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import typing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,22 +18,23 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from treadle.core.errors import UserError, nearest
-from treadle.core.secrets import find as find_secrets
+from treadle.core.secrets import is_secret
 
 LIMIT = 1 << 20  # bytes; a settings file larger than this is a mistake
 _DEPTH = 50
 
 _NULL = re.compile(r"(?:null|Null|NULL|~|)\Z")
 _BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
-_INT = re.compile(r"(?:[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+)\Z")
+_INT = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _SPECIAL = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
+_DIGITS = 300  # of a number; more is text
 
 
 class Settings(BaseModel):
-    """Base of everything that comes from a file: frozen, no unknown keys, no silent conversion of text to numbers."""
+    """Base of everything that comes from a file: frozen, no unknown keys; ``load`` converts no text to numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 M = TypeVar("M", bound=Settings)
@@ -38,13 +42,15 @@ Lines = dict[tuple[str | int, ...], int]
 
 
 def scalar(text: str) -> Any:
-    """A plain scalar as YAML 1.2's core schema reads it; digits may be grouped by ``_``."""
+    """A plain scalar as YAML 1.2's core schema reads it."""
     if _NULL.match(text):
         return None
     if _BOOL.match(text):
         return text.lower() == "true"
+    if len(text) > _DIGITS:
+        return text
     if _INT.match(text):
-        return int(text.replace("_", ""), 0 if text[:2] in ("0o", "0x") else 10)
+        return int(text, 0 if text[:2] in ("0o", "0x") else 10)
     if _FLOAT.match(text):
         return float(text)
     if _SPECIAL.match(text):
@@ -52,34 +58,58 @@ def scalar(text: str) -> Any:
     return text
 
 
+class _Loader(yaml.SafeLoader):
+    """Composes plain nodes only; what YAML adds to that is refused where it stands."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As YAML's own, without anchors, aliases and tags, and not too deep."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark = event.start_mark
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise _NotPlainError(mark, "anchors and aliases are not used here; write the value out")
+        if getattr(event, "tag", None) is not None:
+            raise _NotPlainError(mark, f"tags such as {event.tag} are not used here; write a plain value")
+        if self.depth > _DEPTH:
+            raise _NotPlainError(mark, f"nested more than {_DEPTH} deep")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
+class _NotPlainError(Exception):
+    def __init__(self, mark: yaml.Mark, problem: str) -> None:
+        super().__init__(problem)
+        self.line = mark.line + 1
+
+
 def read_yaml(text: str, name: str) -> tuple[Any, Lines]:
     """The value and the line of every key in it; ``UserError`` with the line for anything that is not plain YAML."""
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
+    except _NotPlainError as error:
+        raise UserError(f"{name}:{error.line}: {error}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{name}:{line}: not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{name}:{line}: not valid YAML: character {error.character!r} is not allowed") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{name}:1: not valid YAML: {str(error).splitlines()[0]}") from None
     lines: Lines = {(): 1}
-    seen: set[int] = set()
-    return (None if node is None else _value(node, (), name, lines, seen)), lines
+    return (None if node is None else _value(node, (), name, lines)), lines
 
 
-def _value(node: yaml.Node, where: tuple[str | int, ...], name: str, lines: Lines, seen: set[int]) -> Any:
-    line = node.start_mark.line + 1
-    lines.setdefault(where, line)
-    if id(node) in seen:
-        raise UserError(f"{name}:{line}: anchors and aliases are not used here; write the value out")
-    seen.add(id(node))
-    if len(where) > _DEPTH:
-        raise UserError(f"{name}:{line}: nested more than {_DEPTH} deep")
+def _value(node: yaml.Node, where: tuple[str | int, ...], name: str, lines: Lines) -> Any:
+    lines.setdefault(where, node.start_mark.line + 1)
     if isinstance(node, yaml.ScalarNode):
-        if node.tag.startswith("!") and not node.tag.startswith("tag:yaml.org,2002:"):
-            raise UserError(f"{name}:{line}: tags such as {node.tag} are not used here; write a plain value")
         return scalar(node.value) if node.style is None else node.value
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, (*where, index), name, lines, seen) for index, item in enumerate(node.value)]
+        return [_value(item, (*where, index), name, lines) for index, item in enumerate(node.value)]
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         at = key_node.start_mark.line + 1
@@ -89,12 +119,12 @@ def _value(node: yaml.Node, where: tuple[str | int, ...], name: str, lines: Line
         if key in result:
             raise UserError(f"{name}:{at}: {_dotted((*where, key))} is given twice; keep one")
         lines[(*where, key)] = at
-        result[key] = _value(value_node, (*where, key), name, lines, seen)
+        result[key] = _value(value_node, (*where, key), name, lines)
     return result
 
 
 def load(path: Path, model: type[M], overrides: tuple[str, ...] = ()) -> M:
-    """The settings in a file, with ``key.path=value`` overrides applied; one ``UserError`` line for the first mistake."""
+    """The settings in a file, with ``key.path=value`` overrides applied; one ``UserError`` line for a mistake."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -106,58 +136,96 @@ def load(path: Path, model: type[M], overrides: tuple[str, ...] = ()) -> M:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path.name}:{line}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     value, lines = read_yaml(text, path.name)
     if not isinstance(value, dict):
         raise UserError(f"{path.name}:1: expected keys such as `name:` and `collect:`, got {_kind(value)}")
     for override in overrides:
-        _override(value, override)
-    _refuse_secrets(value, (), path.name, lines)
+        _override(value, override, lines)
+    at = _Places(path.name, lines)
+    _refuse_secrets(value, (), at)
     try:
-        return model.model_validate(value)
+        # As JSON, so that a list may become a tuple, and yet text never a number and `off` never a boolean.
+        return model.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise UserError(_explain(error, model, path.name, lines)) from None
+        raise UserError(_explain(error, model, at)) from None
 
 
-def _override(value: dict[str, Any], override: str) -> None:
+_OVERRIDE = 0  # the "line" of what was given on the command line
+
+
+def _override(value: dict[str, Any], override: str, lines: Lines) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key:
+    path: list[str | int] = list(key.split("."))
+    if not equals or "" in path:
         raise UserError(f"--set {override!r}: expected key.path=value, such as develop.learning_rate=2e-4")
     parsed, _ = read_yaml(text, f"--set {key}")
-    *path, last = key.split(".")
-    for part in path:
-        value = value.setdefault(part, {})
-        if not isinstance(value, dict):
-            raise UserError(f"--set {override!r}: {part} is not a section")
-    value[last] = parsed
+    place: Any = value
+    for index, part in enumerate(path):
+        if isinstance(place, list) and str(part).isdigit() and int(part) < len(place):
+            path[index] = int(part)
+        elif not isinstance(place, dict):
+            raise UserError(f"--set {override!r}: {_dotted(tuple(path[:index]))} has no {part!r}; it is {_kind(place)}")
+        if index == len(path) - 1:
+            place[path[index]] = parsed
+        else:
+            inner = place.get(part) if isinstance(place, dict) else place[path[index]]
+            if inner is None:
+                inner = place[path[index]] = {}
+            place = inner
+    lines[tuple(path)] = _OVERRIDE
 
 
-def _refuse_secrets(value: Any, where: tuple[str | int, ...], name: str, lines: Lines) -> None:
+@dataclass(frozen=True)
+class _Places:
+    """Says where in the file, or on the command line, a key stands."""
+
+    name: str
+    lines: Lines
+
+    def __call__(self, where: tuple[str | int, ...]) -> str:
+        known = self.known(where)
+        overridden = any(self.lines.get(known[:count]) == _OVERRIDE for count in range(1, len(known) + 1))
+        shown = _dotted((*known, *where[-1:]) if known != where else known)
+        if overridden:
+            return f"--set {shown}"
+        return f"{self.name}:{self.lines.get(known, 1)}: {shown or 'the file'}"
+
+    def known(self, where: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        """The part of a place that the file has; names of the choices of a union are left out."""
+        found: tuple[str | int, ...] = ()
+        for part in where:
+            if (*found, part) in self.lines:
+                found = (*found, part)
+        return found
+
+
+def _refuse_secrets(value: Any, where: tuple[str | int, ...], at: _Places) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
-            _refuse_secrets(item, (*where, key), name, lines)
+            _refuse_secrets(item, (*where, key), at)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _refuse_secrets(item, (*where, index), name, lines)
-    elif isinstance(value, str) and find_secrets(value):
-        raise UserError(f"{name}:{_line(where, lines)}: {_dotted(where)} holds a secret; write ${{env:NAME}} instead")
+            _refuse_secrets(item, (*where, index), at)
+    elif isinstance(value, str) and is_secret(str(where[-1]) if where else "", value):
+        raise UserError(f"{at(where)} holds a secret; write ${{env:NAME}} instead")
 
 
-def _explain(error: ValidationError, model: type[BaseModel], name: str, lines: Lines) -> str:
+def _explain(error: ValidationError, model: type[BaseModel], at: _Places) -> str:
     first = error.errors(include_url=False)[0]
-    where = tuple(part for part in first["loc"])
-    at = f"{name}:{_line(where, lines)}: {_dotted(where) or 'the file'}"
+    where = tuple(first["loc"])
     if first["type"] == "extra_forbidden":
         known = _fields(model, where[:-1])
-        return f"{at}: unknown key {str(where[-1])!r};{nearest(str(where[-1]), known)}"
+        return f"{at(where)}: unknown key {str(where[-1])!r};{nearest(str(where[-1]), known)}"
     if first["type"] == "missing":
-        return f"{at}: is missing; {_dotted(where)} has to be given"
-    message = first["msg"].removeprefix("Value error, ")
+        return f"{at(where)}: is missing; it has to be given"
+    message = " ".join(first["msg"].removeprefix("Value error, ").split())
     message = message[:1].lower() + message[1:]
     if first["type"] == "value_error":
-        return f"{at}: {message}"
+        return f"{at(where)}: {message}"
     shown = first.get("input")
-    return f"{at}: {message}, got {_kind(shown)} {_shown(shown)}".rstrip()
+    return f"{at(where)}: {message}, got {_kind(shown)} {_shown(shown)}".rstrip()
 
 
 def _fields(model: Any, where: tuple[str | int, ...]) -> list[str]:
@@ -180,12 +248,6 @@ def _inner(annotation: Any) -> Any:
         if found is not None:
             return found
     return None
-
-
-def _line(where: tuple[str | int, ...], lines: Lines) -> int:
-    while where not in lines and where:
-        where = where[:-1]
-    return lines.get(where, 1)
 
 
 def _dotted(where: tuple[str | int, ...]) -> str:

@@ -1,7 +1,7 @@
 """The one database: ledger, projections and state, in SQLite with a write-ahead log.
 
-SQL is written by hand and kept to what SQLite and PostgreSQL share. Migrations are numbered, small, and touch projections
-and state only, never the ledger's rows.
+SQL is written by hand and kept to what SQLite and PostgreSQL share. Migrations are numbered, small, and touch
+projections and state only, never the ledger's rows.
 
 Nobody may open the database's file by other means within this process: closing it would drop SQLite's locks.
 """
@@ -90,7 +90,10 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own that sees one moment, while others go on writing; text comes even where it is not UTF-8."""
+        """A connection of its own that sees one moment, while others go on writing.
+
+        Text that is not UTF-8 comes with its bytes as surrogates, so that a damaged row can be read.
+        """
         with self._explained():
             connection = self._connect()
             try:
@@ -124,7 +127,8 @@ class Database:
             while self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 if time.monotonic() > deadline:
                     raise UserError(
-                        f"{self.path} is being read by another process, so deleted rows cannot be wiped; end it and try again"
+                        f"{self.path} is being read by another process, so deleted rows cannot be wiped; "
+                        "end it and try again"
                     )
                 time.sleep(0.05)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -20,6 +21,8 @@ from treadle.core.runs import Run, RunRecord, Runs
 from treadle.core.steps import Call, Input, Step, bind, execute, output_names, result_of
 
 R = TypeVar("R")
+_INPUT = "\0"  # marks a change of an input
+_COMPARED = 50  # runs of a step that a call is compared with, for the reason
 Status = Literal["done", "cached", "failed", "skipped"]
 
 
@@ -119,7 +122,7 @@ class Driver:
 
     # -- steps
 
-    def run(self, step: Step[R], *inputs: Input, **settings: Any) -> R:
+    def run(self, step: Step[R], /, *inputs: Input, **settings: Any) -> R:
         """The artifacts of a step: remembered where its key was seen before, made now otherwise."""
         call = bind(step, inputs, settings, self.seed)
         remembered = None if call.pending else self._remembered(call.key())
@@ -156,7 +159,6 @@ class Driver:
             folder=self.folder,
             executor=self.executor,
         )
-        self.listener.started(name, reason)
         return self._finish(name, run, lambda: execute(call, run), call.input_digests(), reason)
 
     def _finish(
@@ -169,11 +171,13 @@ class Driver:
     ) -> dict[str, Artifact]:
         began = time.monotonic()
         try:
+            self.listener.started(name, reason)
             outputs = work()
         except BaseException as error:
             seconds = time.monotonic() - began
             text = str(error) if isinstance(error, TreadleError) else traceback.format_exc()
-            self.runs.finish(run, "failed", seconds=seconds, error=text or type(error).__name__)
+            with suppress(TreadleError, OSError):  # a full disk; the run counts as crashed then
+                self.runs.finish(run, "failed", seconds=seconds, error=text or type(error).__name__)
             self._report(StepResult(name, "failed", seconds, run.id, inputs, {}, type(error).__name__))
             raise
         seconds = time.monotonic() - began
@@ -193,26 +197,24 @@ class Driver:
         return [kind(record.outputs[name], self.runs.store) for name, kind in kinds]
 
     def _reason(self, call: Call) -> str:
-        """Why it is not remembered, against the last time it was done."""
-        last = next(iter(self.runs.find(step=call.step.name, status="done", limit=1)), None)
-        if last is None:
+        """Why it is not remembered, against the call most like it among the last that were done."""
+        before = self.runs.find(step=call.step.name, status="done", limit=_COMPARED)
+        if not before:
             return "never ran"
+        last = min(before, key=lambda record: len(_changes(call, record)))
+        changes = _changes(call, last)
         if last.facts["version"] != call.step.version:
             return f"the step is version {call.step.version}, was {last.facts['version']}"
-        changed = [
-            f"{name}: {_short(last.parameters.get(name))} -> {_short(value)}"
-            for name, value in call.settings.items()
-            if last.parameters.get(name) != value
-        ]
-        if changed:
-            return "settings changed: " + ", ".join(changed[:3])
-        digests = call.input_digests()
-        inputs = [name for name, value in digests.items() if _unlike(value, last.inputs.get(name))]
-        if inputs:
-            return "new input: " + ", ".join(inputs)
+        settings = [change for change in changes if not change.startswith(_INPUT)]
+        if settings:
+            return "settings changed: " + ", ".join(settings[:3])
+        if changes:
+            return "new input: " + ", ".join(change.removeprefix(_INPUT) for change in changes)
+        if call.step.signature.wants_seed and last.facts["seed"] != call.seed:
+            return f"the seed is {call.seed}, was {last.facts['seed']}"
         if not all(self.runs.store.has(digest) for digest in last.outputs.values()):
             return "its result is no longer in the store"
-        return "seed or packages changed"
+        return "a package it depends on changed: " + ", ".join(call.step.packages)
 
     # -- actions
 
@@ -220,11 +222,12 @@ class Driver:
         self,
         name: str,
         work: Callable[[Run], dict[str, Artifact]],
+        /,
         *,
         inputs: Sequence[Artifact] = (),
         **parameters: Any,
     ) -> dict[str, Artifact] | None:
-        """An effect on the world: recorded, done once per request (its name, parameters and inputs); None when planning.
+        """An effect on the world: recorded, done once per request (name, parameters and inputs); None when planning.
 
         An action that was already done for the same request is not done again; the artifacts it left are returned.
         """
@@ -249,7 +252,6 @@ class Driver:
             folder=self.folder,
             kind="action",
         )
-        self.listener.started(name, "an action")
         return self._finish(name, run, lambda: work(run), digests, "an action")
 
     # -- telling
@@ -262,6 +264,20 @@ class Driver:
             self.stage("")
         self.stages[-1][1].append(result)
         self.listener.finished(result)
+
+
+def _changes(call: Call, record: RunRecord) -> list[str]:
+    """What is different from a run of the same step: settings as ``name: old -> new``, inputs by name."""
+    names = sorted(call.settings.keys() | record.parameters.keys())
+    absent = object()
+    changes = []
+    for name in names:
+        before, now = record.parameters.get(name, absent), call.settings.get(name, absent)
+        if before is absent or now is absent or before != now:
+            left, right = ("none" if value is absent else _short(value) for value in (before, now))
+            changes.append(f"{name}: {left} -> {right}")
+    digests = call.input_digests()
+    return changes + [_INPUT + name for name, value in digests.items() if _unlike(value, record.inputs.get(name))]
 
 
 def _unlike(now: Any, before: Any) -> bool:

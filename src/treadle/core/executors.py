@@ -1,4 +1,4 @@
-"""Where shards are worked on: this process, or a pool of processes. The shards decide the result, the executor never does."""
+"""Where shards are worked on: this process, or a pool of them. The shards decide the result, never the executor."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A signed head of the ledger, and the copy of it that lies outside the database.
 
-The copy is what makes an older database that was put back noticeable. It is written behind the rows, never ahead of them: only what
-would survive a loss of power is in it, and only a later head of the same history replaces it. A copy that is missing or not valid
-is left as it is, for ``verify`` to name.
+The copy is what makes an older database that was put back noticeable. It is written behind the rows, never ahead of
+them: only what would survive a loss of power is in it, and only a later head of the same history replaces it. A
+copy that is missing or not valid is left as it is, for ``verify`` to name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The journal: the bulk. Interactions, feedback, metric points, as append-only segments of JSON lines.
 
-Each process appends to a segment of its own per stream. A segment is sealed into an artifact, with one ledger row, when it holds
-enough rows, when it is old enough, when its writer closes, or when any other process asks; its writer then goes on in a new one.
-A reader looks at the open files first and at the sealed segments second, so that a row which is sealed meanwhile is seen once.
+Each process appends to a segment of its own per stream. A segment is sealed into an artifact, with one ledger row,
+when it holds enough rows, when it is old enough, when its writer closes, or when any other process asks; its writer
+then goes on in a new one. A reader looks at the open files first and at the sealed segments second, so that a row
+which is sealed meanwhile is seen once.
 
 Not covered: rows in a segment that is not sealed yet are protected by the file system alone. Not for use across a fork.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -237,8 +237,8 @@ class Journal:
     def rewrite(self, stream: str, change: Rewrite) -> set[str]:
         """Pass every row through ``change`` (None drops it); returns the segments that are no longer in force.
 
-        A segment in which nothing changes stays as it is. Those that an interrupted rewrite replaced before are returned as
-        well, as long as they are there. The caller deletes them once an erasure row names them.
+        A segment in which nothing changes stays as it is. Those that an interrupted rewrite replaced before are
+        returned as well, as long as they are there. The caller deletes them once an erasure row names them.
         """
         self.seal(stream)
         for digest in self.sealed(stream):

@@ -1,7 +1,7 @@
 """The project's keys: one to sign the ledger's heads, one under which people and things are named by keyed digests.
 
-They lie under ``keys/`` in the store, readable by the owner alone, and die with it. Each person gets a key of their own in the
-state, so that destroying that key makes every mention of them in the ledger unlinkable.
+They lie under ``keys/`` in the store, readable by the owner alone, and die with it. Each person gets a key of their
+own in the state, so that destroying that key makes every mention of them in the ledger unlinkable.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """The ledger: the facts, append-only, one Merkle log of canonical rows in the table ``ledger``.
 
-A row is ``{"body", "kind", "seq", "time", "version"}`` in canonical JSON; its hash is a leaf of an RFC 6962 tree. Each transaction
-signs the new tree head inside the database. A copy of the head lies outside (``head.json``), so that putting an older database back
-is noticed. Replacing a file costs ten times an append, so the copy follows by itself: at once when ``sync`` is asked for, else within
-``PUBLISH_SECONDS``, at the end of an exclusive block, and when the ledger is closed. A command that ended normally has therefore
-published all it wrote. What the copy cannot show is that rows younger than this delay were cut off together with the head inside,
-after their writer was killed; the next to open the ledger makes good for that.
+A row is ``{"body", "kind", "seq", "time", "version"}`` in canonical JSON; its hash is a leaf of an RFC 6962 tree.
+Each transaction signs the new tree head inside the database. A copy of the head lies outside (``head.json``), so
+that putting an older database back is noticed. Replacing a file costs ten times an append, so the copy follows by
+itself: at once when ``sync`` is asked for, else within ``PUBLISH_SECONDS``, at the end of an exclusive block, and
+when the ledger is closed. A command that ended normally has therefore published all it wrote. What the copy cannot
+show is that rows younger than this delay were cut off together with the head inside, after their writer was killed;
+the next to open the ledger makes good for that.
 
-Query tables are projections: filled in the transaction that appends, and at any time rebuilt from the rows and compared.
+Query tables are projections: filled in the transaction that appends, and at any time rebuilt from the rows and
+compared.
 """
 
 from __future__ import annotations
@@ -94,10 +96,7 @@ class Ledger:
                 body = canonical_json(row.body).decode()
                 data = canonical_row(row.seq, row.kind, row.version, row.time, body)
                 values = (row.seq, row.kind, row.version, row.time, body, self._keys.mac(data))
-                try:
-                    cursor.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?)", values)
-                except sqlite3.IntegrityError:
-                    raise Corrupt(f"row {row.seq} of the ledger was put in by hand; run treadle verify") from None
+                cursor.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?)", values)
                 frontier.append(leaf_hash(data))
                 project(self._projections, cursor, row)
                 rows.append(row)
@@ -118,19 +117,20 @@ class Ledger:
     def _frontier(self, cursor: sqlite3.Cursor) -> Frontier:
         """The tree so far; ``Corrupt`` when it is not the one the head outside belongs to."""
         row = cursor.execute("SELECT size, frontier, root FROM ledger_head WHERE id = 1").fetchone()
+        held = cursor.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
         frontier, root = Frontier(), EMPTY_ROOT.hex()
         if row is not None:
             try:
                 frontier, root = Frontier.decode(row[0], row[1]), row[2]
             except (ValueError, TypeError, AttributeError):
                 root = ""
-        if frontier.root().hex() != root:
-            raise Corrupt("the head in the ledger's database was changed; run treadle verify")
+        if frontier.root().hex() != root or frontier.size != held:
+            raise Corrupt("the ledger is not what its head in the database says; run treadle verify")
         self._refuse_older(frontier.size, root)
         return frontier
 
     def _refuse_older(self, size: int, root: str) -> None:
-        """Under the write lock nobody can have published more than the database holds, unless an older one was put back."""
+        """Under the write lock nobody can have published more than the database holds, or an older one was put back."""
         stamp = self._file.stamp()
         if stamp != self._stamp:
             try:
@@ -141,8 +141,8 @@ class Ledger:
         outside = self._outside
         if outside is not None and (outside.size > size or (outside.size == size and outside.root != root)):
             raise Corrupt(
-                f"{self.database.path} holds {size} rows where {self._file.path.name} says {outside.size}: an older copy was "
-                "put back; put the newer one in its place, treadle verify tells more"
+                f"{self.database.path} holds {size} rows where {self._file.path.name} says {outside.size}: an older "
+                "copy was put back; put the newer one in its place, treadle verify tells more"
             )
 
     def publish(self) -> None:

@@ -51,5 +51,8 @@ class Frontier:
 
     @classmethod
     def decode(cls, size: int, text: str) -> Frontier:
-        """The reverse of ``encode``."""
-        return cls(size, [bytes.fromhex(part) for part in text.split()])
+        """The reverse of ``encode``; ``ValueError`` when no tree of that size has such a frontier."""
+        roots = [bytes.fromhex(part) for part in text.split()]
+        if size < 0 or len(roots) != size.bit_count() or any(len(root) != 32 for root in roots):
+            raise ValueError("not a frontier")
+        return cls(size, roots)

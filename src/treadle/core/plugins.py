@@ -1,21 +1,26 @@
 """The one door for parts that come in by name: entry points, and ``module:attribute`` from the project's own folder.
 
-Built-in parts come in through the same entry points as anybody else's. A plugin's settings are checked against its signature.
+Built-in parts come in through the same entry points as anybody else's. A plugin's settings are checked against its
+signature.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
-import importlib.util
 import inspect
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
+from itertools import accumulate
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from treadle.core.digest import blake3_bytes
-from treadle.core.errors import UserError, nearest
+from treadle.core.errors import TreadleError, UserError, nearest
 
 GROUPS = (
     "treadle.engines",
@@ -28,6 +33,10 @@ GROUPS = (
     "treadle.sinks",
     "treadle.targets",
 )
+
+_GIVEN = ("run", "seed")  # handed to whoever asks for them
+_opened: set[str] = set()  # projects whose folder is open to imports
+_loaded: dict[Path, str] = {}  # the version of the project's code that each imported file belongs to
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +54,9 @@ def names(group: str) -> list[str]:
 
 
 def load(group: str, name: str, folder: Path | None = None) -> Plugin:
-    """The part called ``name``: an entry point, or ``module:attribute`` found in ``folder``; ``UserError`` otherwise."""
+    """The part called ``name``: an entry point, or ``module:attribute`` in ``folder``; ``UserError`` otherwise."""
     if ":" in name:
-        return _from_project(group, name, folder)
+        return _from_project(name, folder)
     for entry in entry_points(group=group):
         if entry.name == name:
             return Plugin(name, _load(entry), _entry_version(entry))
@@ -58,79 +67,160 @@ def load(group: str, name: str, folder: Path | None = None) -> Plugin:
 def _load(entry: EntryPoint) -> Any:
     try:
         return entry.load()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         raise UserError(f"{entry.name} ({entry.value}) cannot be loaded: {error}") from error
 
 
 def _entry_version(entry: EntryPoint) -> str:
     distribution = entry.dist
-    return (
-        "" if distribution is None or distribution.name == "treadle" else f"{distribution.name} {distribution.version}"
-    )
+    if distribution is None or distribution.name == "treadle":
+        return ""
+    return f"{distribution.name} {distribution.version}"
 
 
-def _from_project(group: str, name: str, folder: Path | None) -> Plugin:
+def _from_project(name: str, folder: Path | None) -> Plugin:
     module_name, _, attribute = name.partition(":")
     if folder is None:
         raise UserError(f"{name!r} names code of a project, and there is no project here")
-    if not all(part.isidentifier() for part in module_name.split(".")):
+    if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         raise UserError(f"{name!r} is not module:function")
-    path = folder.joinpath(*module_name.split(".")).with_suffix(".py")
-    if not path.is_file():
-        raise UserError(f"{name!r}: there is no {path}; it should define {attribute}")
-    module = _import_file(module_name, path)
+    path = _file_of(module_name, folder)
+    if path is None:
+        expected = folder.joinpath(*module_name.split(".")).with_suffix(".py")
+        raise UserError(f"{name!r}: there is no {expected}; it should define {attribute}")
+    version = _source_version(module_name, folder)
+    module = _import(module_name, path, folder, version)
     try:
         value = getattr(module, attribute)
     except AttributeError:
         public = [key for key in vars(module) if not key.startswith("_")]
         raise UserError(f"{path} defines no {attribute!r};{nearest(attribute, public)}") from None
-    return Plugin(name, value, _source_version(module, folder))
+    return Plugin(name, value, version)
 
 
-def _import_file(module_name: str, path: Path) -> Any:
-    root = str(path.parents[module_name.count(".")])
-    if root not in sys.path:
-        sys.path.insert(0, root)
+def _import(module_name: str, path: Path, folder: Path, version: str) -> Any:
     known = sys.modules.get(module_name)
-    if known is not None and getattr(known, "__file__", None) == str(path):
+    if known is not None and _loaded.get(path) == version:
         return known
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+    if module_name in sys.stdlib_module_names or (known is not None and not _is_of_projects(known)):
+        raise UserError(f"{path} has the name of an installed module, {module_name}; give it another one")
+    _forget_imports()  # the code on the disk counts, also that of what it imports
+    _open_to_imports(folder)
     try:
-        spec.loader.exec_module(module)
+        module = importlib.import_module(module_name)
+    except TreadleError:
+        raise
     except Exception as error:
-        sys.modules.pop(module_name, None)
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    _loaded[path] = version
     return module
 
 
-def _source_version(module: Any, folder: Path) -> str:
-    """A digest over the module's source and that of the project's modules it imports."""
+class _FromSource(SourceFileLoader):
+    """Reads the source each time: bytecode, kept by the second, would outlive a quick edit."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compiled from what is on the disk now."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def _open_to_imports(folder: Path) -> None:
+    """Let the project's modules import each other, after everything that is installed."""
+    if str(folder) in _opened:
+        return
+    _opened.add(str(folder))
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+    def finder(path: str) -> FileFinder:
+        if not _is_of_project(Path(path), folder):
+            raise ImportError
+        return FileFinder(path, (_FromSource, SOURCE_SUFFIXES))
+
+    sys.path_hooks.insert(0, finder)
+    for path in list(sys.path_importer_cache):
+        if _is_of_project(Path(path), folder):
+            del sys.path_importer_cache[path]
+
+
+def _is_of_project(path: Path, folder: Path) -> bool:
+    """Under the project's folder, and not under an environment or a source tree that lies in it."""
+    others = (Path(entry) for entry in sys.path if Path(entry).is_relative_to(folder) and Path(entry) != folder)
+    return path.is_relative_to(folder) and not any(path.is_relative_to(other) for other in others)
+
+
+def _forget_imports() -> None:
+    """Let every module of a project be read anew, with the packages without ``__init__`` that hold them."""
+    for name, module in list(sys.modules.items()):
+        if _is_of_projects(module):
+            del sys.modules[name]
+            for parent in accumulate(name.split(".")[:-1], "{}.{}".format):
+                if getattr(sys.modules.get(parent), "__file__", None) is None:
+                    sys.modules.pop(parent, None)
+
+
+def _is_of_projects(module: Any) -> bool:
+    return isinstance(getattr(getattr(module, "__spec__", None), "loader", None), _FromSource)
+
+
+def _source_version(module_name: str, folder: Path) -> str:
+    """A digest over the source of a module and of every module of the project that it imports, anywhere in its code."""
     seen: dict[str, bytes] = {}
-    waiting = [module]
+    waiting = [module_name]
     while waiting:
-        current = waiting.pop()
-        file = getattr(current, "__file__", None)
-        if file is None or file in seen or not Path(file).is_relative_to(folder):
+        name = waiting.pop()
+        path = _file_of(name, folder)
+        if path is None or name in seen:
             continue
-        seen[file] = Path(file).read_bytes()
-        for value in vars(current).values():
-            owner = value if inspect.ismodule(value) else sys.modules.get(getattr(value, "__module__", None) or "")
-            if owner is not None:
-                waiting.append(owner)
-    return blake3_bytes(b"\0".join(seen[file] for file in sorted(seen)))
+        seen[name] = path.read_bytes()
+        waiting.extend(_imported(name, path, seen[name]))
+    return blake3_bytes(b"\0".join(part for name in sorted(seen) for part in (name.encode(), seen[name])))
+
+
+def _imported(name: str, path: Path, source: bytes) -> Iterator[str]:
+    """Names that may be modules; a package's parents count, for importing it runs them."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    parts = name.split(".")
+    package = parts if path.name == "__init__.py" else parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for each in found:
+            yield from accumulate(each.split("."), "{}.{}".format)
+    yield from accumulate(package, "{}.{}".format)
+
+
+def _file_of(module_name: str, folder: Path) -> Path | None:
+    base = folder.joinpath(*module_name.split("."))
+    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
 
 
 def check_settings(name: str, function: Any, settings: dict[str, Any]) -> None:
-    """``UserError`` when ``settings`` are not keyword parameters of ``function``, or a required one is missing."""
-    parameters = {
+    """``UserError`` when ``settings`` are not keyword parameters of ``function``, or a required one is missing.
+
+    Parameters without a default that may be given by position are its inputs, not settings.
+    """
+    parameters = inspect.signature(function).parameters
+    known = {
         key: parameter
-        for key, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        for key, parameter in parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+        or (parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.default is not parameter.empty)
     }
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in settings:
-        if key not in parameters:
-            raise UserError(f"{name} has no setting {key!r};{nearest(key, list(parameters))}")
+        if key not in known and not anything:
+            raise UserError(f"{name} has no setting {key!r};{nearest(key, list(known))}")
+    for key, parameter in known.items():
+        if key not in settings and parameter.default is parameter.empty and key not in _GIVEN:
+            raise UserError(f"{name} needs the setting {key!r}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import getpass
 import json
+import logging
 import os
 import platform
 import shutil
 import socket
 import sqlite3
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from treadle.core.artifacts import Artifact, Builder
 from treadle.core.digest import canonical_json
+from treadle.core.errors import TreadleError
 from treadle.core.executors import Executor, InProcess
 from treadle.core.identifiers import new_id
 from treadle.core.journal import Journal
@@ -32,6 +33,8 @@ from treadle.core.store import Store
 
 A = TypeVar("A", bound=Artifact)
 Progress = Callable[[float, float | None, str, str], None]
+
+_log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 10.0
 LEASE = "run:"
@@ -48,7 +51,7 @@ CREATE INDEX IF NOT EXISTS runs_step ON runs (step, seq);
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What the record says of a run. ``status`` is running, done, failed or crashed; ``facts`` holds the surroundings."""
+    """What the record says of a run. ``status`` is running, done, failed or crashed; ``facts`` its surroundings."""
 
     id: str
     step: str
@@ -126,7 +129,7 @@ class Run:
         self.store = runs.store
         self.seed = seed
         self.metrics: dict[str, float] = {}
-        self.scratch = Path(tempfile.mkdtemp(prefix=f"run-{os.getpid()}-", dir=_made(runs.store.root / "tmp")))
+        self.scratch = runs.store.new_folder("run-")
         self._runs = runs
         self._progress = progress
 
@@ -241,11 +244,13 @@ class Runs:
 
     def sweep(self) -> list[str]:
         """Mark runs whose process is gone as crashed; returns their ids."""
+        dead = self.state.dead_leases(LEASE)  # first: after this their processes can say no more
         running = {record.id for record in self.find(status="running")}
         crashed = []
-        for lease in self.state.dead_leases(LEASE):
+        for lease in [*dead, *self._without_lease()]:
             identifier = lease.removeprefix(LEASE)
             if identifier in running:
+                running.discard(identifier)
                 body: dict[str, Any] = {
                     "run": identifier,
                     "status": "crashed",
@@ -257,6 +262,14 @@ class Runs:
                 crashed.append(identifier)
             self.state.drop_lease(lease)
         return crashed
+
+    def _without_lease(self) -> list[str]:
+        # A run has its lease from before its first row until after its last, so one without was cut off.
+        sql = (
+            "SELECT ? || id FROM runs WHERE status = 'running' "
+            "AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.name = ? || runs.id)"
+        )
+        return [str(row[0]) for row in self.ledger.database.query(sql, (LEASE, LEASE))]
 
     def find(
         self,
@@ -292,7 +305,11 @@ class Runs:
 
     def keyed_actor(self) -> str:
         """Who is at it, as a keyed digest."""
-        return self.keys.keyed("actor", f"{getpass.getuser()}@{socket.gethostname()}")
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # a container's user without a name
+            user = str(os.getuid())
+        return self.keys.keyed("actor", f"{user}@{socket.gethostname()}")
 
     def _keep_beating(self, identifier: str) -> None:
         self._beating.add(identifier)
@@ -303,7 +320,10 @@ class Runs:
     def _beats(self) -> None:
         while not self._closed.wait(HEARTBEAT_SECONDS):
             for identifier in list(self._beating):
-                self.state.beat(LEASE + identifier)
+                try:
+                    self.state.beat(LEASE + identifier)
+                except TreadleError as error:  # a busy database; the next beat will do
+                    _log.warning("no heartbeat for %s: %s", identifier, error)
 
     def close(self) -> None:
         """Stop the heartbeat."""
@@ -321,18 +341,12 @@ def _text(value: Any) -> str:
     return canonical_json(value).decode()
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 @functools.cache
 def _environment() -> bytes:
     installed = {dist.name: dist.version for dist in distributions() if dist.name}
     return canonical_json({"format": 1, "python": platform.python_version(), "packages": installed})
 
 
-@functools.cache
 def _commit(folder: Path) -> str | None:
     """The Git commit of the project's folder, with ``+`` when there are changes that are not committed."""
     git = shutil.which("git")
@@ -340,9 +354,11 @@ def _commit(folder: Path) -> str | None:
         return None
 
     def ask(*arguments: str) -> str | None:
-        done = subprocess.run(
-            [git, "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
-        )
+        command = [git, "--no-optional-locks", "-C", str(folder), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = ask("rev-parse", "HEAD")

@@ -5,21 +5,27 @@ from __future__ import annotations
 import os
 import re
 
-# Shapes published by the issuers, and the usual spellings of a password in a text or a URL.
+# Shapes published by the issuers, and the usual spellings of a password in a text or a URL. A reference to the
+# environment, ``${env:NAME}``, is no secret.
 _SHAPES = re.compile(
     r"""(?x)
     \b(?:AKIA|ASIA)[0-9A-Z]{16}\b                                # AWS access key id
     | \bgh[pousr]_[A-Za-z0-9]{36,}\b                             # GitHub token
+    | \bgithub_pat_[A-Za-z0-9_]{22,}                             # GitHub fine-grained token
     | \bglpat-[A-Za-z0-9_-]{20,}                                 # GitLab token
     | \bxox[abprs]-[A-Za-z0-9-]{10,}                             # Slack token
     | \bsk-[A-Za-z0-9_-]{20,}                                    # OpenAI style key
     | \bhf_[A-Za-z0-9]{30,}\b                                    # Hugging Face token
-    | -----BEGIN[ A-Z]*PRIVATE\ KEY-----(?s:.*?)-----END[ A-Z]*PRIVATE\ KEY-----
-    | (?<=://)[^\s/:@]+:[^\s/@]+(?=@)                            # user:password in a URL
-    | (?i:\b(?:password|passwd|secret|token|api[_-]?key)\b\s*[:=]\s*["']?)[^\s"']{6,}
+    | \bAIza[A-Za-z0-9_-]{35}                                    # Google API key
+    | \beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}   # JSON web token
+    | -----BEGIN[ A-Z]*PRIVATE\ KEY-----(?s:.*?)(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)
+    | (?<=://)[^\s/:@]{1,256}:[^\s/@]{1,256}(?=@)                # user:password in a URL
+    | (?i:\b(?:password|passwd|secret|token|api[_-]?key)\b\s*[:=]\s*["']?)(?!\$\{env:)[^\s"']{6,}
     """
 )
-_NAMES = re.compile(r"(?i)(?:key|token|secret|password|passwd|credential)")
+_NAMES = re.compile(r"(?i)(?:^|_)(?:api)?(?:key|token|secret|password|passwd|credentials?)(?:_|$)")
+_KEY = re.compile(r"(?i)(?:^|_)(?:password|passwd|secret|token|api[_-]?key)$")
+_REFERENCE = re.compile(r"\$\{env:[A-Za-z_][A-Za-z0-9_]*\}\Z")
 _SHORTEST = 8  # characters; shorter values of the environment would conceal ordinary words
 
 
@@ -34,6 +40,13 @@ def find(text: str) -> list[str]:
 
 def conceal(text: str) -> str:
     """The text with every secret replaced by ``[secret]``."""
-    for secret in find(text):
+    for secret in sorted(find(text), key=len, reverse=True):  # the longest first: one may hold another
         text = text.replace(secret, "[secret]")
     return text
+
+
+def is_secret(key: str, value: str) -> bool:
+    """Whether a setting holds a secret itself, where it should name a variable of the environment."""
+    if _REFERENCE.match(value) or not value:
+        return False
+    return bool(_KEY.search(key)) or bool(find(value))

@@ -55,8 +55,8 @@ def rows_in(data: bytes) -> tuple[list[dict[str, Any]], int]:
         if row is None:
             damaged += 1
         elif index == 0 and "salt" in row:
-            if row["format"] != FORMAT:
-                raise Corrupt(f"segment of format {row['format']}; this Treadle reads format {FORMAT}")
+            if row.get("format") != FORMAT:
+                raise Corrupt(f"segment of format {row.get('format')!r}; this Treadle reads format {FORMAT}")
         else:
             rows.append(row)
     return rows, damaged
@@ -115,7 +115,12 @@ class OpenSegment:
         self._file = self.path.open("ab", buffering=0)
         self._inode = os.fstat(self._file.fileno()).st_ino
         self._size = 0
-        self._write(header(stream))
+        try:
+            self._write(header(stream))
+        except OSError:  # a full disk: leave nothing
+            self._file.close()
+            self.path.unlink()
+            raise
 
     def append(self, data: bytes) -> bool:
         """Write one line; False, and nothing written, when another process has taken the file to seal it."""

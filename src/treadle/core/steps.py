@@ -1,13 +1,15 @@
 """Steps: functions from artifacts and settings to artifacts, remembered by key so that none runs twice.
 
-The key is a digest over the step's name and version, its settings, the digests of its inputs, the seed where it asks for one,
-and the versions of the packages it declares. Environment, threads, host and executor are recorded, not keyed.
+The key is a digest over the step's name and version, its settings, the digests of its inputs, the seed where it
+asks for one, and the versions of the packages it declares. Environment, threads, host and executor are recorded,
+not keyed.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +56,7 @@ class Signature:
     single: bool
     wants_run: bool
     wants_seed: bool
+    required: tuple[str, ...]
 
 
 def step(
@@ -86,7 +89,8 @@ def _read(name: str, function: Callable[..., Any]) -> Signature:
         raise TreadleError(f"step {name} must return an artifact or a tuple of artifacts, not {returned!r}")
     wants_run, wants_seed = "run" in settings, "seed" in settings
     settings = {key: value for key, value in settings.items() if key not in {"run", "seed"}}
-    return Signature(tuple(inputs), settings, outputs, single, wants_run, wants_seed)
+    required = [each for each in inputs if type(None) not in typing.get_args(hints.get(each))]
+    return Signature(tuple(inputs), settings, outputs, single, wants_run, wants_seed, tuple(required))
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,8 @@ def bind(step: Step[Any], inputs: tuple[Input, ...], settings: dict[str, Any], s
             complete[key] = parameter.default
         else:
             raise UserError(f"step {step.name} needs the setting {key!r}")
+    for name in signature.required[len(inputs) :]:
+        raise TreadleError(f"step {step.name} needs the artifact {name!r}")
     return Call(step, named, _plain(complete), seed)
 
 
@@ -191,6 +197,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"a setting must be a finite number, not {value}")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TreadleError(f"a setting must be JSON, not {type(value).__name__}")

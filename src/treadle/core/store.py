@@ -47,7 +47,8 @@ class Store:
     def put(self, folder: Path) -> str:
         """Move the files under ``folder`` into the store and return the digest of the tree.
 
-        ``TreadleError`` for a link, a device, or a name that is not UTF-8; nothing is stored then. Empty folders are left out.
+        ``TreadleError`` for a link, a device, or a name that is not UTF-8; nothing is stored then. Empty folders are
+        left out.
         """
         entries, touched = [], set()
         for path, name in _plain_files(folder):

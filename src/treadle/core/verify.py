@@ -1,7 +1,8 @@
 """Nothing was tampered with: every row, every head, every projection, every object the ledger names.
 
-An object may be absent only where an erasure accounts for it. What is not covered: rows of journal segments that are not
-sealed yet, and objects that no row names (left behind by a killed run), whose own bytes are checked all the same.
+An object may be absent only where an erasure accounts for it. What is not covered: rows of journal segments that
+are not sealed yet, and objects that no row names (left behind by a killed run), whose own bytes are checked all the
+same.
 """
 
 from __future__ import annotations
@@ -54,9 +55,7 @@ def verify(workspace: Workspace) -> Verification:
     for name, path in present.items():
         if path.is_symlink() or _digest(path) not in (name, None):
             damaged.add(name)
-            problems.append(
-                Problem("object", name, f"its bytes are not those that were stored ({_what(name, named)})")
-            )
+            problems.append(Problem("object", name, f"its bytes are not those that were stored ({_what(name, named)})"))
         elif name in erased - under_way and path.exists():
             problems.append(Problem("object", name, "was erased, and is back"))
     for name, what in sorted(named.items()):
@@ -120,7 +119,9 @@ def named_objects(workspace: Workspace) -> Iterator[tuple[str, str]]:
             yield body["note"], f"note of {row.kind} row {row.seq}"
 
 
-def _check_files(workspace: Workspace, name: str, what: str, present: set[str], erased: set[str]) -> Iterator[Problem]:
+def _check_files(
+    workspace: Workspace, name: str, what: str, present: Container[str], erased: set[str]
+) -> Iterator[Problem]:
     try:
         entries = workspace.store.entries(name)
     except Corrupt as error:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from treadle.core.database import Database
-from treadle.core.errors import UserError
-from treadle.core.journal import Journal
+from treadle.core.errors import Corrupt, UserError
+from treadle.core.journal import SEAL_SECONDS, Journal
 from treadle.core.keys import Keys
 from treadle.core.ledger import Fact, Ledger, Projection
 from treadle.core.runs import ARTIFACTS, RUNS, Runs
@@ -22,24 +23,40 @@ FORMAT = 1
 
 
 class Workspace:
-    """Everything under the store's folder. Opening it makes what is missing; many processes may have it open."""
+    """Everything under the store's folder. Opening it makes what is missing; many processes may have it open.
+
+    Not for use across a fork: open it again in the child.
+    """
 
     def __init__(self, root: Path, database: Path | None = None, projections: Sequence[Projection] = ()) -> None:
         self.root = root
+        self._held = 0
+        with ExitStack() as opened:
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+                _check_format(root / "format")
+                self.keys = Keys(root / "keys")
+                self.store = Store(root)
+                self.database = Database(database or root / "treadle.db")
+                opened.callback(self.database.close)
+                self.state = State(self.database)
+                self.ledger = Ledger(self.database, self.keys, root / "head.json", (RUNS, ARTIFACTS, *projections))
+            except OSError as error:
+                raise UserError(
+                    f"cannot write {root}: {error.strerror}; the project's store must be writable"
+                ) from None
+            self.journal = Journal(root / "journal", self.store, self.ledger)
+            self.runs = Runs(self.ledger, self.journal, self.state, self.store, self.keys)
+            self._introduce()
+            opened.pop_all()
+
+    def _introduce(self) -> None:
+        """The first row says what this is. Where the ledger is not as it was left, nothing is added: verify tells."""
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            _check_format(root / "format")
-            self.keys = Keys(root / "keys")
-        except OSError as error:
-            raise UserError(f"cannot write {root}: {error.strerror}; the project's store must be writable") from None
-        self.store = Store(root)
-        self.database = Database(database or root / "treadle.db")
-        self.state = State(self.database)
-        self.ledger = Ledger(self.database, self.keys, root / "head.json", (RUNS, ARTIFACTS, *projections))
-        self.journal = Journal(root / "journal", self.store, self.ledger)
-        self.runs = Runs(self.ledger, self.journal, self.state, self.store, self.keys)
-        if self.ledger.last("project") is None:
-            self.ledger.append(Fact("project", {"format": FORMAT, "public_key": self.keys.public}))
+            if self.ledger.last("project") is None:
+                self.ledger.append(Fact("project", {"format": FORMAT, "public_key": self.keys.public}))
+        except Corrupt:
+            return
 
     def __enter__(self) -> Workspace:
         return self
@@ -50,35 +67,60 @@ class Workspace:
         self.close()
 
     @contextmanager
-    def exclusive(self, waiting: object = None) -> Iterator[None]:
-        """Hold the project for changing it; waits for whoever has it. The kernel lets go when the holder dies."""
-        with (self.root / "lock").open("a+") as lock:
+    def exclusive(self, waiting: Callable[[str], object] | None = None) -> Iterator[None]:
+        """Hold the project for changing it; waits for whoever has it, after telling ``waiting`` who that is.
+
+        The kernel lets go when the holder dies. What dead commands left is put in order first. Inside another such
+        block of the same workspace this does nothing more.
+        """
+        if self._held:
+            yield
+            return
+        with self._locked(waiting):
+            self._held += 1
+            try:
+                self.store.clear_temporary()
+                self.runs.sweep()
+                self.journal.seal(older_than=2 * SEAL_SECONDS)  # a living writer would have sealed it
+                yield
+            finally:
+                self._held -= 1
+                self.ledger.publish()
+
+    @contextmanager
+    def _locked(self, waiting: Callable[[str], object] | None) -> Iterator[None]:
+        try:
+            lock = (self.root / "lock").open("a+")
+        except OSError as error:
+            raise UserError(f"cannot write {self.root}: {error.strerror}; the store must be writable") from None
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock.seek(0)
-                if callable(waiting):
-                    waiting(lock.read().strip() or "another command")
+                if waiting is not None:
+                    waiting(lock.read(100).strip() or "another command")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             lock.truncate(0)
             lock.write(f"process {os.getpid()}")
             lock.flush()
-            self.store.clear_temporary()
-            self.runs.sweep()
             yield
 
     def close(self) -> None:
-        """Seal what is open and close the database."""
-        self.runs.close()
-        self.journal.close()
-        self.database.close()
+        """Seal what is open, publish the ledger's head, close the database."""
+        with ExitStack() as closing:
+            closing.callback(self.database.close)
+            closing.callback(self.store.close)
+            closing.callback(self.ledger.close)
+            closing.callback(self.journal.close)
+            closing.callback(self.runs.close)
 
 
 def _check_format(path: Path) -> None:
     try:
-        found = path.read_text().strip()
+        found = path.read_text(errors="replace").strip()
     except FileNotFoundError:
-        temporary = path.with_name(f".format.{os.getpid()}")
+        temporary = path.with_name(f".format.{secrets.token_hex(8)}")
         temporary.write_text(f"{FORMAT}\n")
         temporary.replace(path)
         return

@@ -106,7 +106,8 @@ def load_metrics(names: Sequence[str], run: Run) -> list[Metric]:
 def evaluation_engine(model: Path, engine: str, scratch: Path) -> Iterator[BlockingEngine]:
     """An engine on a model folder, in 32-bit arithmetic so that scores do not depend on its shortcuts.
 
-    Engines that read GGUF are given one in 16 bits, written to ``scratch``; a folder that already has one is used as it is.
+    Engines that read GGUF are given one in 16 bits, written to ``scratch``; a folder that already has one is used as
+    it is.
     """
     from treadle.lm.engines import BlockingEngine, find_engine
 
@@ -129,4 +130,4 @@ def evaluation_engine(model: Path, engine: str, scratch: Path) -> Iterator[Block
 
 def _is_causal(model: Path) -> bool:
     architectures: Sequence[str] = json.loads((model / "config.json").read_bytes()).get("architectures") or []
-    return any(name.endswith("CausalLM") or name.endswith("LMHeadModel") for name in architectures)
+    return any(name.endswith(("CausalLM", "LMHeadModel")) for name in architectures)

@@ -111,7 +111,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         if about["format"] != FORMAT:
             raise Corrupt(f"{folder} is an evaluation of format {about['format']}; this Treadle reads format {FORMAT}")
         rows = list(_read_lines(folder / ITEMS_FILE))
-        items = tuple(Item(**{**row["item"], "messages": tuple(row["item"]["messages"])}) for row in rows)
+        items = tuple(_item(row["item"]) for row in rows)
         return Evaluation(str(about["name"]), items, tuple(Output(**row["output"]) for row in rows))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"{folder} holds no evaluation: {error}") from None
@@ -120,6 +120,10 @@ def read_evaluation(folder: Path) -> Evaluation:
 def _each(metric: Metric, evaluation: Evaluation) -> list[float]:
     rows = score_rows(metric, evaluation.items, evaluation.outputs)
     return [float(value) for value in metric.reduce(rows)]
+
+
+def _item(row: dict[str, Any]) -> Item:
+    return Item(**{**row, "messages": tuple(row["messages"]), "documents": tuple(row["documents"])})
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -35,14 +36,15 @@ class OpenVinoSettings(WorkerSettings, frozen=True, kw_only=True):
     """``precision`` f32: no rounding beyond the file's own, for comparing and scoring; auto is quicker by a fifth.
 
     ``kv_cache_mb``: the most that keys and values take, shared by all requests and the prefix cache.
-    ``batch_tokens``: prompt tokens a step, so how long a new prompt holds the others up.
+    ``batch_tokens``: prompt tokens a step, so how long a new prompt holds the others up. ``max_sequences``: answers
+    under way at once; further requests queue.
     """
 
     precision: Literal["f32", "auto"] = "auto"
     prefix_caching: bool = True
     kv_cache_mb: int | None = None
     batch_tokens: int = 256
-    max_sequences: int = 256
+    max_sequences: int = 64
 
 
 class OpenVinoEngine(WorkerEngine):
@@ -91,6 +93,7 @@ class OpenVinoBackend:
         self._vocabulary = int(config.get("vocab_size") or 1)
         self._pipeline = self._open_pipeline(prefix_caching=settings.prefix_caching, blocks=self._blocks)
         self._scoring = None if settings.prefix_caching else self._pipeline
+        self._queue: deque[Generate] = deque()
         self._requests: dict[int, _Request] = {}
         self._cancelled: set[int] = set()
         self._own_numbers = 1 << 62  # for scoring, apart from the parent's
@@ -102,6 +105,9 @@ class OpenVinoBackend:
 
     def add(self, request: Generate) -> None:
         """As ``Backend.add``."""
+        self._queue.append(request)
+
+    def _submit(self, request: Generate) -> None:
         config = _genai().GenerationConfig()
         config.max_new_tokens = request.max_tokens
         if request.temperature > 0:
@@ -116,31 +122,34 @@ class OpenVinoBackend:
 
     def cancel(self, number: int) -> None:
         """As ``Backend.cancel``; the pipeline lets go of the request in its next step."""
+        self._cancelled.add(number)
         if number in self._requests:
             self._requests[number].handle.cancel()
-            self._cancelled.add(number)
 
     def pending(self) -> tuple[int, int]:
         """As ``Backend.pending``."""
-        running = sum(request.started for request in self._requests.values())
-        return running, len(self._requests) - running
+        return len(self._requests), len(self._queue)
 
     def step(self) -> list[Tokens]:
         """As ``Backend.step``."""
+        found: list[Tokens] = []
+        while self._queue and len(self._requests) < self._settings.max_sequences:
+            request = self._queue.popleft()
+            if request.number in self._cancelled:
+                found.append(Tokens(request.number, [], [], "cancelled"))
+            else:
+                self._submit(request)
         if self._pipeline.has_non_finished_requests():
             self._pipeline.step()
-        found = [Tokens(number, [], [], "cancelled") for number in self._cancelled]
-        for number in self._cancelled:
-            del self._requests[number]
-        self._cancelled.clear()
-        for number, request in list(self._requests.items()):
-            tokens = _read(number, request)
-            if tokens is None:
-                continue
-            found.append(tokens)
-            request.started = True
-            if tokens.finish is not None:
-                del self._requests[number]
+        for number, running in list(self._requests.items()):
+            tokens = _read(number, running)
+            if number in self._cancelled:
+                tokens = Tokens(number, [], [], "cancelled")
+            if tokens is not None:
+                found.append(tokens)
+                if tokens.finish is not None:
+                    del self._requests[number]
+        self._cancelled.intersection_update(request.number for request in self._queue)
         return found
 
     def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
@@ -170,11 +179,11 @@ class OpenVinoBackend:
             rows.append(values[len(prompt) : -1])
         return rows
 
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:  # noqa: ARG002 - the protocol's signature
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Refused."""
         raise UserError(_CANNOT)
 
-    def classify(self, texts: Sequence[str]) -> tuple[list[str], list[list[float]]]:  # noqa: ARG002
+    def classify(self, texts: Sequence[str]) -> tuple[list[str], list[list[float]]]:
         """Refused."""
         raise UserError(_CANNOT)
 
@@ -184,7 +193,6 @@ class OpenVinoBackend:
         schedule.enable_prefix_caching = prefix_caching
         schedule.num_kv_blocks = blocks
         schedule.max_num_batched_tokens = self._settings.batch_tokens
-        schedule.max_num_seqs = self._settings.max_sequences
         properties: dict[str, Any] = {"ENABLE_CPU_PINNING": False}  # two engines would be pinned to the same core
         if self._threads is not None:
             properties["INFERENCE_NUM_THREADS"] = self._threads
@@ -211,11 +219,10 @@ class OpenVinoBackend:
         return pipeline
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Request:
     handle: Any
     logprobs: bool
-    started: bool = False  # has given tokens
 
 
 def _read(number: int, request: _Request) -> Tokens | None:

@@ -54,6 +54,29 @@ def gguf_name(hf_tensor: str) -> str | None:
     return None
 
 
+def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Every weight such a model has, by its Hugging Face name."""
+    hidden, inner, head_dim = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    q, kv = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
+    found = {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}
+    if not config["tie_word_embeddings"]:
+        found["lm_head.weight"] = (config["vocab_size"], hidden)
+    layer = {
+        "input_layernorm": (hidden,),
+        "self_attn.q_proj": (q, hidden),
+        "self_attn.k_proj": (kv, hidden),
+        "self_attn.v_proj": (kv, hidden),
+        "self_attn.o_proj": (hidden, q),
+        "post_attention_layernorm": (hidden,),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
+    for index in range(config["num_hidden_layers"]):
+        found |= {f"model.layers.{index}.{name}.weight": shape for name, shape in layer.items()}
+    return found
+
+
 def heads_to_permute(hf_tensor: str, config: Mapping[str, Any]) -> int:
     """How many heads the rows of this tensor are permuted by between the two homes; 0 for none."""
     if ".self_attn.q_proj." in hf_tensor:

@@ -21,6 +21,9 @@ from treadle.lm.torch_runtime import Precision
 _SORTED_TOGETHER = 50  # batches; sorting all by length would feed short texts first
 
 
+OnStep = Callable[[int, int, float], None]
+
+
 @dataclass(frozen=True, slots=True)
 class ClassifierSettings:
     """``max_length`` in tokens: longer texts are cut there, and counted."""
@@ -55,7 +58,7 @@ def train_classifier(
     texts: Sequence[str],
     labels: Sequence[str],
     settings: ClassifierSettings,
-    on_step: Callable[[int, int, float], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> ClassifierResult:
     """Train a head on the encoder ``base`` and the encoder with it; write a model folder to ``out``.
 
@@ -71,14 +74,10 @@ def train_classifier(
         raise UserError(
             f"training: {len(texts)} texts with {len(names)} labels; expected at least two different labels"
         )
+    _check(settings)
     encode = _Encoder(base, settings.max_length)
     rows, truncated = encode(texts)
-    targets = [names.index(label) for label in labels]
-    batches = [
-        b for epoch in range(settings.epochs) for b in _batches(rows, settings.batch_size, settings.seed + epoch)
-    ]
     started = time.monotonic()
-    losses: list[float] = []
     with torch_runtime.session(settings.threads, settings.seed) as threads:
         precision = torch_runtime.precision(settings.precision)
         model = torch_runtime.load(
@@ -90,19 +89,8 @@ def train_classifier(
         ).train()
         optimizer = AdamW(settings.learning_rate, settings.clip, settings.weight_decay, getattr(torch, precision))
         learner = Learner(list(model.parameters()), optimizer)
-        for step, batch in enumerate(batches, 1):
-            logits = model(**encode.batch([rows[i] for i in batch])).logits
-            loss = torch.nn.functional.cross_entropy(logits.float(), torch.tensor([targets[i] for i in batch]))
-            losses.append(float(loss.detach()))
-            if not math.isfinite(losses[-1]):
-                raise UserError(
-                    f"training: the loss became {losses[-1]} at step {step} of {len(batches)}; "
-                    f"lower learning_rate (now {settings.learning_rate:g})"
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
-            learner.step(learning_rate_at(step, len(batches), settings.learning_rate, settings.warmup))
-            if on_step is not None:
-                on_step(step, len(batches), losses[-1])
+        targets = [names.index(label) for label in labels]
+        losses = _fit(model, learner, encode, rows, targets, settings, on_step)
         learner.finish()
         torch_runtime.save(model, base, out)
     tail = losses[-max(1, len(losses) // 10) :]
@@ -110,6 +98,46 @@ def train_classifier(
     environment |= {"torch": torch.__version__, "transformers": transformers.__version__}
     seconds = time.monotonic() - started
     return ClassifierResult(names, len(losses), truncated, sum(tail) / len(tail), seconds, environment)
+
+
+def _fit(
+    model: Any,
+    learner: Learner,
+    encode: _Encoder,
+    rows: Sequence[Sequence[int]],
+    targets: Sequence[int],
+    settings: ClassifierSettings,
+    on_step: OnStep | None,
+) -> list[float]:
+    """All epochs; returns the loss of each step."""
+    from torch import tensor
+    from torch.nn.functional import cross_entropy
+
+    batches = [
+        b for epoch in range(settings.epochs) for b in _batches(rows, settings.batch_size, settings.seed + epoch)
+    ]
+    losses: list[float] = []
+    for step, batch in enumerate(batches, 1):
+        logits = model(**encode.batch([rows[i] for i in batch])).logits
+        loss = cross_entropy(logits.float(), tensor([targets[i] for i in batch]))
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise UserError(
+                f"training: the loss became {losses[-1]} at step {step} of {len(batches)}; "
+                f"lower learning_rate (now {settings.learning_rate:g})"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        learner.step(learning_rate_at(step, len(batches), settings.learning_rate, settings.warmup))
+        if on_step is not None:
+            on_step(step, len(batches), losses[-1])
+    return losses
+
+
+def _check(settings: ClassifierSettings) -> None:
+    for name in ("learning_rate", "epochs", "batch_size", "max_length"):
+        value = getattr(settings, name)
+        if not (0 < value < 1 if name == "learning_rate" else 1 <= value <= 1 << 20):
+            raise UserError(f"develop.{name}: {value!r} is out of range")
 
 
 class Classifier:

@@ -16,7 +16,7 @@ from treadle.core.errors import TreadleError
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
-class EngineGone(TreadleError):  # noqa: N818 - the word for it, as in core.errors
+class EngineGone(TreadleError):
     """The engine's process ended, hung or was closed while it was asked; asking again may work."""
 
 

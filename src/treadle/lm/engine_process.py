@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,16 @@ class Lost:
 
 Answer = Tokens | Values | Failed | Lost
 Answers = asyncio.Queue[Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that was sent, to a certain worker."""
+
+    number: int
+    message: Request
+    worker: WorkerProcess
+    answers: Answers
 
 
 class EngineProcess:
@@ -98,31 +108,34 @@ class EngineProcess:
         unseen = max(0, len(self._waiting) - running - queued)  # sent since
         return EngineStats(running, queued + unseen, self._worker.memory_bytes())
 
-    @asynccontextmanager
-    async def request(self, make: Callable[[int], Request]) -> AsyncIterator[Answers]:
-        """Send ``make(number)`` and give the queue of its answers; leaving before the last one cancels the request."""
+    async def ask(self, make: Callable[[int], Request]) -> Asked:
+        """Send ``make(number)``; its answers come in the result's queue. The caller ends it with ``release``."""
         worker = await self._wait_for_worker()
         number = next(self._numbers)
-        answers: Answers = asyncio.Queue()
-        message = make(number)
         if not self._waiting:
             worker.heard_at = asyncio.get_running_loop().time()
-        self._waiting[number] = answers
-        worker.send(message)
-        try:
-            yield answers
-        finally:
-            if self._waiting.get(number) is answers:
-                worker.send(Cancel(number))
-                if isinstance(message, Generate):
-                    self._waiting[number] = None
-                else:
-                    del self._waiting[number]
+        asked = Asked(number, make(number), worker, asyncio.Queue())
+        self._waiting[number] = asked.answers
+        worker.send(asked.message)
+        return asked
+
+    def release(self, asked: Asked) -> None:
+        """Nobody waits for this any more; cancels it unless its last answer has come."""
+        if self._waiting.get(asked.number) is not asked.answers:
+            return
+        asked.worker.send(Cancel(asked.number))
+        if isinstance(asked.message, Generate):
+            self._waiting[asked.number] = None
+        else:
+            del self._waiting[asked.number]
 
     async def call(self, make: Callable[[int], Request]) -> Values:
         """A request with a single answer; ``EngineGone`` when it does not come."""
-        async with self.request(make) as answers:
-            answer = await answers.get()
+        asked = await self.ask(make)
+        try:
+            answer = await asked.answers.get()
+        finally:
+            self.release(asked)
         match answer:
             case Values():
                 return answer
@@ -166,8 +179,9 @@ class EngineProcess:
         worker.send(self._opening)
         try:
             await asyncio.wait((self._opened, worker.gone), return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            await worker.close()
+        except asyncio.CancelledError:  # it is loading, and would not hear a word
+            worker.kill("the engine was closed")
+            await worker.gone
             raise
         if not self._opened.done():
             raise EngineGone(f"{self._opening.folder}: {worker.gone.result()}")

@@ -60,13 +60,15 @@ class BlockingEngine:
     ) -> None:
         """As ``open_engine``; nothing is opened before ``with``."""
         self._arguments = (name, folder, threads, settings)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="treadle-engine", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="treadle-engine", daemon=True)
         self._engine: Engine | None = None
 
     def __enter__(self) -> Self:
         name, folder, threads, settings = self._arguments
         self._thread.start()
+        self._running.wait()
         try:
             self._engine = self._wait(open_engine(name, folder, threads=threads, settings=settings))
         except BaseException:
@@ -131,6 +133,9 @@ class BlockingEngine:
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run in the loop's thread; Ctrl-C here cancels it there."""
+        if self._loop is None:
+            work.close()
+            raise RuntimeError("BlockingEngine is used outside its `with`")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -138,10 +143,16 @@ class BlockingEngine:
             future.cancel()
             raise
 
+    def _run(self) -> None:
+        with asyncio.Runner() as runner:
+            self._loop = runner.get_loop()
+            self._running.set()
+            self._loop.run_forever()
+
     def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
 
 
 async def _generate_all(

@@ -16,9 +16,18 @@ CONVERTER_VERSION = 1
 
 def convert_gguf(path: Path, folder: Path) -> None:
     """Write ``path`` into the existing, empty ``folder`` as float32; takes about 5 s and 1.2 GB for 135M parameters."""
+    try:
+        _convert(path, folder)
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+        # The header parsed, but what it says does not fit together: an id outside the vocabulary, a text for a number.
+        raise UserError(f"{path}: damaged GGUF: {error}; copy it again from its source") from None
+
+
+def _convert(path: Path, folder: Path) -> None:
     with GgufFile(path) as file:
         tied = "output.weight" not in file.tensors
         config = architecture.config_from_gguf(file.metadata, tied=tied, where=path)
+        _check_tensors(file, config)
         tokenizer, settings = tokenizer_from_gguf(file.metadata, where=path)
         _write_json(folder / "config.json", config)
         _write_json(folder / "tokenizer.json", tokenizer)
@@ -28,6 +37,22 @@ def convert_gguf(path: Path, folder: Path) -> None:
         _write_weights(file, config, folder / "model.safetensors")
 
 
+def _check_tensors(file: GgufFile, config: dict[str, Any]) -> None:
+    """``UserError`` for a tensor that is missing, too many, or of another shape than the metadata says."""
+    if config["num_hidden_layers"] > len(file.tensors):
+        raise UserError(
+            f"{file.path}: damaged GGUF: {config['num_hidden_layers']} layers in {len(file.tensors)} tensors"
+        )
+    expected = architecture.shapes(config)
+    found = {architecture.hf_name(name) or name: tensor.shape for name, tensor in file.tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            raise UserError(
+                f"{file.path}: tensor {name!r} is {found.get(name, 'missing')}, expected {expected.get(name, 'none')};"
+                " copy the file again, or use the model's Hugging Face folder"
+            )
+
+
 def _write_weights(file: GgufFile, config: dict[str, Any], out: Path) -> None:
     try:
         from safetensors.numpy import save_file
@@ -35,17 +60,11 @@ def _write_weights(file: GgufFile, config: dict[str, Any], out: Path) -> None:
         raise MissingExtra("safetensors", extra="train") from None
     arrays = {}
     for gguf_tensor in file.tensors:
-        name = architecture.hf_name(gguf_tensor)
-        if name is None:
-            raise UserError(
-                f"{file.path}: tensor {gguf_tensor!r} is not supported; use the model's Hugging Face folder"
-            )
+        name = architecture.hf_name(gguf_tensor) or gguf_tensor
         array = file.array(gguf_tensor)
         if heads := architecture.heads_to_permute(name, config):
             array = architecture.to_hf_order(array, heads).copy()
         arrays[name] = array
-    if config["vocab_size"] != arrays["model.embed_tokens.weight"].shape[0]:
-        raise UserError(f"{file.path}: the embedding and the vocabulary differ in size; copy it again from its source")
     save_file(arrays, out, metadata={"format": "pt"})
 
 

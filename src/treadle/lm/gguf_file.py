@@ -22,6 +22,17 @@ _MAX_ARRAY = 1 << 24  # elements
 _MAX_DIMENSIONS = 4
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+# GGML type: elements and bytes of a block (ggml-org/llama.cpp, gguf-py/gguf/constants.py, GGML_QUANT_SIZES). A table,
+# because an engine checks its file without the gguf package.
+# fmt: off
+_BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
+    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
+    23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2),
+    34: (256, 54), 35: (256, 66), 39: (32, 17),
+}
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +173,9 @@ def _bytes_of(shape: tuple[int, ...], kind: int, path: Path, name: str) -> int:
 
 
 def _block(kind: int, path: Path, name: str) -> tuple[int, int]:
-    try:
-        import gguf
-    except ModuleNotFoundError:
-        raise MissingExtra("gguf", extra="train") from None
-    try:
-        elements, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
-    except (ValueError, KeyError):
-        raise UserError(f"{path}: tensor {name!r} has GGML type {kind}, which gguf does not know") from None
-    return int(elements), int(size)
+    if kind not in _BLOCKS:
+        raise UserError(f"{path}: tensor {name!r} has GGML type {kind}, which is not known here; convert it to Q8_0")
+    return _BLOCKS[kind]
 
 
 def _typed(raw: Any, info: TensorInfo) -> Any:

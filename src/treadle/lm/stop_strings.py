@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """For one answer. What ``push`` and ``finish`` give, joined, is the text up to the first stop string."""
+    """For one answer: ``push`` and ``finish`` together give the text up to the stop string that is whole first."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -24,10 +24,10 @@ class StopStrings:
         if self.hit:
             return ""
         text = self._held + text
-        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
-        if found:
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:  # the one that is whole first counts, so that it does not matter how the text was cut
             self.hit, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         keep = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -13,11 +13,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from treadle.core.errors import MissingExtra, UserError
 
-from treadle.core.errors import UserError
-from treadle.lm.chat_template import ChatTemplate, control_text
-from treadle.lm.incremental_decoder import IncrementalDecoder, token_bytes
+try:
+    from tokenizers import Tokenizer
+
+    from treadle.lm.chat_template import ChatTemplate, control_text
+    from treadle.lm.incremental_decoder import IncrementalDecoder, token_bytes
+except ModuleNotFoundError as error:
+    raise MissingExtra(str(error.name), extra="data") from None
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 Message = Mapping[str, Any]

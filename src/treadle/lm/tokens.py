@@ -25,11 +25,15 @@ class Tokens(Artifact):
 
         with np.load(self.path(f"{split}.npz"), allow_pickle=False) as arrays:
             ids, answer, ends = (arrays[name].tolist() for name in ("ids", "answer", "ends"))
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][: len(ends)]
         return [
             TokenizedExample(ids[start:end], [bool(flag) for flag in answer[start:end]])
             for start, end in zip(starts, ends, strict=True)
         ]
+
+    def lengths(self, split: str) -> list[int]:
+        """Tokens of each example."""
+        return [len(example.ids) for example in self.examples(split)]
 
 
 def write_tokens(folder: Path, splits: Mapping[str, Sequence[TokenizedExample]], info: Mapping[str, object]) -> None:

@@ -138,14 +138,16 @@ class WorkerEngine:
 
     async def _stream(self, request: GenerateRequest, max_tokens: int) -> AsyncIterator[Chunk]:
         text = _AnswerText(self._tokenizer, request.stop)
-        async with self._process.request(_message(request, max_tokens, sorted(self._tokenizer.eos_ids))) as answers:
-            while True:
-                chunk = text.take(await _arrived(answers))
-                if chunk is None:
-                    continue
-                yield chunk
-                if chunk.finish_reason is not None:
-                    return
+        asked = await self._process.ask(_message(request, max_tokens, sorted(self._tokenizer.eos_ids)))
+        try:
+            finish = None
+            while finish is None:
+                chunk = text.take(await _arrived(asked.answers))
+                if chunk is not None:
+                    finish = chunk.finish_reason
+                    yield chunk
+        finally:
+            self._process.release(asked)
 
     def _checked_room(self, request: GenerateRequest) -> int:
         """The most tokens that the context leaves for the answer."""

@@ -56,8 +56,15 @@ class WorkerProcess(asyncio.Protocol):
             )
         loop = asyncio.get_running_loop()
         worker = cls(process, on_reply)
-        await loop.create_connection(lambda: worker, sock=ours)
-        await loop.create_connection(lambda: worker._words, sock=our_errors)
+        try:
+            await loop.create_connection(lambda: worker._words, sock=our_errors)
+            await loop.create_connection(lambda: worker, sock=ours)
+        except BaseException:  # cancelled meanwhile
+            process.kill()
+            process.wait()
+            ours.close()
+            our_errors.close()
+            raise
         return worker
 
     @property
@@ -116,7 +123,7 @@ class WorkerProcess(asyncio.Protocol):
         except (TreadleError, ValueError) as error:
             self.kill(f"the engine's worker talks nonsense: {error}")
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio, once."""
         self._ending = asyncio.get_running_loop().create_task(self._end())
 
@@ -140,7 +147,7 @@ class _LastWords(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-_LAST_WORDS:]
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         self.ended.set_result(None)
 
     def quoted(self) -> str:

@@ -1,7 +1,7 @@
 """Erasure: a person's documents leave every artifact, and the list that keeps them out is an input of every collection.
 
-The list holds keyed digests only. An erasure is ``requested`` (the list grows), then ``done`` (rebuilt without the person, old objects
-deleted); a request that was interrupted stands until it is done.
+The list holds keyed digests only. An erasure is ``requested`` (the list grows), then ``done`` (rebuilt without the
+person, old objects deleted); a request that was interrupted stands until it is done.
 """
 
 from __future__ import annotations

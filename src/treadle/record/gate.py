@@ -1,4 +1,4 @@
-"""A gate: a rule that must hold before something is promoted, what it found, and a person's word where the file asks for one."""
+"""A gate: a rule that must hold before a promotion, what it found, and a person's word where the file asks for one."""
 
 from __future__ import annotations
 

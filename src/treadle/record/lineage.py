@@ -1,7 +1,7 @@
-"""Lineage: the walk over the graph of everything recorded, from an answer to its documents and from a document to its answers.
+"""Lineage: the walk over everything recorded, from an answer to its documents and from a document to its answers.
 
-Three roles that are never mixed: ``made_by`` (exact: what it was built from, by digest), ``given`` (exact: context that was sent with
-the request) and ``similar`` (likeness, not cause; added by whoever can compare texts).
+Three roles that are never mixed: ``made_by`` (exact: what it was built from, by digest), ``given`` (exact: context
+that was sent with the request) and ``similar`` (likeness, not cause; added by whoever can compare texts).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from treadle.core.artifacts import Artifact
-from treadle.core.errors import Corrupt
+from treadle.core.errors import Corrupt, UserError
 from treadle.core.workspace import Workspace
 from treadle.record.release import Release
 from treadle.record.version import Versions
@@ -46,7 +46,7 @@ class Graph:
 
     root: str
     nodes: dict[str, Node] = field(default_factory=dict)
-    edges: list[Edge] = field(default_factory=list)
+    edges: dict[Edge, None] = field(default_factory=dict)
     truncated: dict[str, int] = field(default_factory=dict)
     verified: bool = True
     likeness: dict[str, str] = field(default_factory=dict)  # what a similar document shares with the answer
@@ -57,9 +57,7 @@ class Graph:
 
     def link(self, source: str, target: str, role: Role = "made_by") -> None:
         """Put an edge in, once."""
-        edge = Edge(source, target, role)
-        if edge not in self.edges:
-            self.edges.append(edge)
+        self.edges[Edge(source, target, role)] = None
 
     def public(self) -> dict[str, Any]:
         """The shape that ``treadle lineage --json`` promises."""
@@ -106,7 +104,8 @@ class Lineage:
         """From a run: what it made, and what it made it from."""
         graph = Graph(identifier)
         run = self._workspace.runs.get(identifier)
-        assert run is not None
+        if run is None:
+            raise UserError(f"there is no run {identifier}; treadle runs lists them")
         graph.add(identifier, "run", f"{run.step} ({run.status})")
         kinds = dict(self._artifacts())
         for made in run.outputs.values():

@@ -33,8 +33,9 @@ class JournalRecorder:
 
     def feedback(self, row: Feedback) -> None:
         """Append one piece of feedback."""
+        known = self._known_feedback()  # first, so that the new row is not read back as well
         self._journal.append(FEEDBACK, row.to_dict())
-        self._known_feedback().setdefault(row.interaction, []).append(row)
+        known.setdefault(row.interaction, []).append(row)
 
     def find_interaction(self, interaction: str) -> Interaction | None:
         """The row with that id; None when there never was one, or it was erased."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """``mode`` says how text is kept; ``retention`` in seconds, None for as long as the project; ``purpose`` goes with each row."""
+    """``mode`` says how text is kept; ``retention`` in seconds (None: for ever); ``purpose`` goes with each row."""
 
     mode: Literal["redacted", "full", "none"] = "redacted"
     retention: float | None = None

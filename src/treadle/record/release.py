@@ -50,4 +50,7 @@ class ReleaseSpec:
         if value.get("format") != FORMAT:
             raise Corrupt(f"release of format {value.get('format')!r}; this Treadle reads format {FORMAT}")
         fields = {key: item for key, item in value.items() if key != "format"}
-        return cls(**{**fields, "licenses": tuple(fields["licenses"])})
+        try:
+            return cls(**{**fields, "licenses": tuple(fields["licenses"])})
+        except (KeyError, TypeError) as error:
+            raise Corrupt(f"not a release: {error}; run treadle verify") from None

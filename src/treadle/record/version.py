@@ -13,7 +13,9 @@ from treadle.core.store import Store
 
 ALIASES = ("champion", "challenger", "previous")
 
-_REF = re.compile(r"(?:(?P<kind>model|dataset)/?)?(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)?@(?P<tag>[a-z0-9_-]+)\Z")
+_REF = re.compile(
+    r"(?:(?P<kind>model|dataset)(?:/|(?=@)))?(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)?@(?P<tag>[a-z0-9_-]+)\Z"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +150,7 @@ class Versions:
         if match is None:
             return None
         kind, tag = match["kind"] or "model", match["tag"]
-        name = match["name"] if match["name"] not in (None, "model", "dataset") else None
-        if match["name"] == "dataset":
-            kind = "dataset"
+        name = match["name"]
         known = self.all(kind, name)
         if re.fullmatch(r"v\d+", tag):
             found = next((version for version in known if version.number == int(tag[1:])), None)
@@ -160,5 +160,5 @@ class Versions:
             raise UserError(f"{ref}: expected @v1, @v2 ... or an alias;{nearest(tag, ALIASES)}")
         if found is None:
             have = ", ".join(f"@v{version.number}" for version in known) or "none yet; treadle run makes the first"
-            raise UserError(f"there is no {kind} {ref}; there are: {have}")
+            raise UserError(f"there is no {ref}; there are: {have}")
         return found

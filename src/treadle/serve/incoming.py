@@ -20,7 +20,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _JSON = (b"content-type", b"application/json")
 
 
-class ClientLeft(Exception):  # noqa: N818 - it is an event, not an error
+class ClientLeft(Exception):
     """The client closed the connection before it had its answer."""
 
 

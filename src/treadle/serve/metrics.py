@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
-if TYPE_CHECKING:
-    from treadle.serve.gateway import Gateway
+from treadle.lm.engine import Engine, EngineStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds: from a cached prefix on a GPU to a long answer on a laptop.
@@ -19,10 +18,56 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 
 TOKENS_PER_SECOND = (1, 2, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 400)
 
 
+class Named(Protocol):
+    """A release, as far as a label needs it."""
+
+    @property
+    def name(self) -> str:
+        """The name it is served under."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """What it is."""
+        ...
+
+
+class Answering(Protocol):
+    """A release and the engine that runs it."""
+
+    @property
+    def release(self) -> Named:
+        """What answers."""
+        ...
+
+    @property
+    def engine(self) -> Engine:
+        """What computes the answers."""
+        ...
+
+
+class Observed(Protocol):
+    """What the gauges are read off: the gateway."""
+
+    @property
+    def serving(self) -> Answering:
+        """What answers now."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that hold a place."""
+        ...
+
+    def engine_stats(self) -> EngineStats:
+        """The engine's own count."""
+        ...
+
+
 class Metrics:
     """Counters and histograms that handlers write; gauges are read off the gateway when somebody asks."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Observed) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "treadle_requests", "Requests answered, by endpoint and HTTP status (499: the client left).",
@@ -65,7 +110,7 @@ class Metrics:
 class _State:
     """Gauges that are true at the moment of asking."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Observed) -> None:
         self._gateway = gateway
 
     def describe(self) -> Iterable[Metric]:

@@ -42,7 +42,10 @@ def collect(driver: Driver, settings: CollectSettings, suppression: SuppressionL
     fingerprints = [
         open_source(source, context, f"collect.sources[{place}]").fingerprint() for place, source in enumerate(sources)
     ]
-    return driver.run(gather, suppression, sources=sources, fingerprints=fingerprints)
+    corpus = driver.run(gather, suppression, sources=sources, fingerprints=fingerprints)
+    if not corpus.pending:
+        driver.listener.say(corpus.accounting().line())
+    return corpus
 
 
 @step(version=1, packages=("pyarrow",))
@@ -65,6 +68,8 @@ def gather(
         accounting.write(corpus.path)
         if [each.fingerprint() for each in opened] != fingerprints:
             raise UserError("collect: a source changed while it was read; run the same command again")
+        if accounting.kept == 0:
+            raise UserError(f"collect: no document came out of {accounting.read:,} pieces; {_first_reason(accounting)}")
         run.summary(read=accounting.read, kept=accounting.kept, quarantined=len(accounting.quarantined))
         return corpus.commit()
 
@@ -72,6 +77,14 @@ def gather(
 def _suppression(artifact: SuppressionList) -> Suppression:
     entries = artifact.suppressed()
     return Suppression(frozenset(entries), tuple(sorted({words for words in entries.values() if words})))
+
+
+def _first_reason(accounting: Accounting) -> str:
+    if accounting.quarantined:
+        piece = accounting.quarantined[0]
+        return f"the first, {piece.source} at byte {piece.offset}: {piece.reason}"
+    rules = ", ".join(f"{rule} {count:,}" for rule, count in sorted(accounting.dropped.items()))
+    return f"dropped: {rules}" if rules else "the sources are empty; check their path"
 
 
 def _watched(batches: Iterable[Sequence[Document]], run: Run) -> Iterable[Sequence[Document]]:

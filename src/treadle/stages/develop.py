@@ -68,12 +68,13 @@ class Developed:
         }
 
     def lines(self) -> list[str]:
-        """A table for a person, with the paired comparison behind each baseline."""
-        rows = []
+        """A table for a person: each evaluation with 95 % intervals."""
+        metrics = list(self.evaluations["model"].scores())
+        lines = [f"{'[95 % interval]':<16}" + "".join(f"{metric:<24}" for metric in metrics)]
         for name, report in self.evaluations.items():
-            scores = "  ".join(f"{metric} {_interval(score)}" for metric, score in report.scores().items())
-            rows.append(f"{name:<10} {scores}")
-        return rows
+            scores = report.scores()
+            lines.append(f"{name:<16}" + "".join(f"{_interval(scores[metric]):<24}" for metric in metrics))
+        return [line.rstrip() for line in lines]
 
 
 def develop(
@@ -132,7 +133,11 @@ def develop(
     against = standing(model)
     if against is not None:
         evaluations[CHAMPION] = driver.run(evaluate, against, dataset, task=task, **asked)
-    return Developed(model, evaluations)
+    developed = Developed(model, evaluations)
+    if not any(report.pending for report in evaluations.values()):
+        for line in developed.lines():
+            driver.listener.say(line)
+    return developed
 
 
 @step(version=1, packages=("torch", "transformers"))

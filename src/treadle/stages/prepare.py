@@ -1,4 +1,5 @@
-"""Prepare: clean, drop, deduplicate, redact; make examples; split without leaks; tokens, index, profile and a report."""
+"""Prepare: clean, drop, deduplicate, redact; make examples; split without leaks; tokens, index, profile and a
+report."""
 
 from __future__ import annotations
 
@@ -24,12 +25,13 @@ from treadle.text.corpus import Corpus, write_corpus
 from treadle.text.dataset import SPLITS, Dataset, Example, write_dataset
 from treadle.text.decontaminate import decontaminate
 from treadle.text.drops import account
-from treadle.text.handles import Index, Profile
 from treadle.text.examples import load_maker, make_examples
+from treadle.text.handles import Index, Profile
 from treadle.text.split import split_examples
 from treadle.text.transform import load_transforms, parse_step, run_transforms
 
 EXAMPLES = "examples"
+TOKENIZED = ("train", "validation", "holdout")  # nobody learns from test
 MAKERS = {"chat": "chat", "classify": "classification"}
 
 
@@ -115,12 +117,17 @@ def prepare(driver: Driver, settings: PrepareSettings, corpus: Corpus, task: str
     index = driver.run(index_examples, dataset)
     profile = driver.run(profile_questions, dataset)
     report = driver.run(explore, corpus, cleaned, dataset, tokens)
+    if not report.pending:
+        counts = " / ".join(f"{count:,} {name}" for name, count in dataset.counts().items())
+        driver.listener.say(f"{counts}; no group on two sides")
+        driver.listener.say(f"report with pictures: {report.path('explore.html')}")
     return Prepared(cleaned, dataset, tokens, index, profile, report)
 
 
 @step(version=1, packages=("pyarrow",))
 def clean(corpus: Corpus, *, transforms: list[Any], keys: list[dict[str, Any]], run: Run) -> Corpus:
-    """Every transform over every document, in order. ``keys`` carries the versions of their code into the step's key."""
+    """Every transform over every document, in order. ``keys`` carries the versions of their code into the step's
+    key."""
     accounting = Accounting()
     done = 0
 
@@ -188,7 +195,7 @@ def tokenize(
         raise UserError(f"develop.base_model: {base_model} changed while it was read; run the same command again")
     tokenizer = ChatTokenizer.load(base.path)
     splits: dict[str, list[TokenizedExample]] = {}
-    for name in ("train", "validation", "holdout"):
+    for name in TOKENIZED:
         examples = dataset.examples(name)
         splits[name] = []
         for done, example in enumerate(examples):
@@ -226,11 +233,25 @@ def profile_questions(dataset: Dataset, *, seed: int, run: Run) -> Profile:
         return profile.commit()
 
 
-@step(version=1)
+@step(version=1, packages=("altair", "vl-convert-python"))
 def explore(corpus: Corpus, cleaned: Corpus, dataset: Dataset, tokens: Tokens | None, *, run: Run) -> Report:
-    """PLACEHOLDER."""
+    """One page with pictures: where texts came from, how long they are, what was dropped and why, how they were
+    split."""
+    from treadle.text.explore import overview_of, render_report
+
+    stages = {"collect": corpus.read_json("accounting.json"), "prepare": dataset.read_json("accounting.json")}
+    lengths = {name: tokens.lengths(name) for name in TOKENIZED} if tokens else {}
+    page = render_report(
+        title=f"Dataset {dataset.digest[:11]}",
+        stages=stages,
+        collected=overview_of(corpus.documents()),
+        kept=overview_of(cleaned.documents()),
+        splits={name: dataset.examples(name) for name in SPLITS},
+        tokens=lengths,
+    )
     with run.create(Report) as report:
-        (report.path / "explore.html").write_text("")
+        (report.path / "explore.html").write_text(page, encoding="utf-8")
+        report.add_documents(corpus.document_ids())
         return report.commit()
 
 

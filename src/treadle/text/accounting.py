@@ -120,6 +120,13 @@ class Accounting:
             "samples": {rule: [asdict(sample) for sample in found] for rule, found in sorted(self.samples.items())},
         }
 
+    def line(self) -> str:
+        """One line for a person: in = kept + dropped + quarantined."""
+        return (
+            f"{self.read:,} in = {self.kept:,} kept + {sum(self.dropped.values()):,} dropped"
+            f" + {len(self.quarantined):,} quarantined"
+        )
+
     def write(self, folder: Path) -> None:
         """``accounting.json`` in an artifact's folder; ``TreadleError`` when the sum does not hold."""
         (folder / ACCOUNTING_FILE).write_bytes(canonical_json(self.close().to_json()) + b"\n")

@@ -12,7 +12,7 @@ from typing import Any
 
 from treadle.core.errors import MissingExtra
 
-WIDTH = 560
+WIDTH = 780  # pixels; the page shows it smaller where there is less room
 _MAX_BARS = 14
 _BINS = 36
 _LABEL = 40  # characters of a bar's label
@@ -31,7 +31,9 @@ def bars(counts: Mapping[str, int], *, title: str, color: str = ACCENT) -> str:
     """Horizontal bars, largest first; all beyond the first few become one bar, with its count of values."""
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     shown, rest = ordered[:_MAX_BARS], ordered[_MAX_BARS:]
-    rows: list[dict[str, Any]] = [{"label": _short(name, place, shown), "n": n} for place, (name, n) in enumerate(shown)]
+    rows: list[dict[str, Any]] = [
+        {"label": _short(name, place, shown), "n": n} for place, (name, n) in enumerate(shown)
+    ]
     if rest:
         rows.append({"label": f"{len(rest):,} others", "n": sum(n for _, n in rest)})
     y = {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 260}}
@@ -59,7 +61,7 @@ def histogram(series: Mapping[str, Sequence[float]], *, title: str, unit: str, l
     if not values:
         return ""
     low = max(min(float(found.min()) for found in values.values()), 1.0 if log else -np.inf)
-    high = max(max(float(found.max()) for found in values.values()), low + 1)
+    high = max(low + 1, *(float(found.max()) for found in values.values()))
     edges = np.geomspace(low, high, _BINS + 1) if log else np.linspace(low, high, _BINS + 1)
     rows = []
     for name, found in values.items():
@@ -100,24 +102,26 @@ def columns(counts: Mapping[str, int], *, title: str) -> str:
     return _draw({"mark": {"type": "bar", "color": ACCENT}, "encoding": encoding, "height": 160}, rows, title)
 
 
-def stacked(rows_of: Mapping[str, Mapping[str, int]], *, title: str, series: Sequence[str]) -> str:
-    """One bar a row, cut into ``series``: what became of everything at each stage."""
+def stacked(rows_of: Mapping[str, Mapping[str, int]], *, title: str, series: Mapping[str, str]) -> str:
+    """One bar a row, cut into ``series`` (name to color): what became of everything at each stage."""
     rows = [
-        {"row": row, "series": name, "order": place, "n": counts.get(name, 0)}
+        {"row": printable(row), "series": name, "order": place, "n": counts.get(name, 0)}
         for row, counts in rows_of.items()
         for place, name in enumerate(series)
     ]
     encoding = {
-        "y": {"field": "row", "type": "nominal", "sort": list(rows_of), "title": None},
+        "y": {"field": "row", "type": "nominal", "sort": [printable(row) for row in rows_of], "title": None},
         "x": {"field": "n", "type": "quantitative", "title": None, "axis": {"tickCount": 5, "format": "~s"}},
-        "color": _colors(series),
+        "color": _colors(list(series), list(series.values())),
         "order": {"field": "order"},
     }
-    return _draw({"mark": {"type": "bar", "height": {"band": 0.7}}, "encoding": encoding, "height": {"step": 34}}, rows, title)
+    return _draw(
+        {"mark": {"type": "bar", "height": {"band": 0.7}}, "encoding": encoding, "height": {"step": 34}}, rows, title
+    )
 
 
-def _colors(names: Sequence[str]) -> dict[str, Any]:
-    used = [SERIES[place % len(SERIES)] for place in range(len(names))]
+def _colors(names: Sequence[str], colors: Sequence[str] = SERIES) -> dict[str, Any]:
+    used = [colors[place % len(colors)] for place in range(len(names))]
     legend = {"title": None, "orient": "top", "symbolType": "square", "labelLimit": 200}
     return {"field": "series", "type": "nominal", "scale": {"domain": list(names), "range": used}, "legend": legend}
 
@@ -139,7 +143,14 @@ def _draw(spec: dict[str, Any], rows: Sequence[Mapping[str, Any]], title: str) -
         "legend": {"labelColor": INK, "labelFontSize": 12},
         "text": {"fontSize": 12},
     }
-    whole = {"data": {"values": list(rows)}, "width": WIDTH, "padding": 4, **spec, "config": look}
+    whole = {
+        "data": {"values": list(rows)},
+        "width": WIDTH,
+        "padding": 4,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        **spec,
+        "config": look,
+    }
     svg = str(vl_convert.vegalite_to_svg(whole))
     name = re.sub(r"\W+", "-", title.casefold())
     # Ids are the page's, so each drawing gets its own; the size is the page's to choose.
@@ -147,8 +158,17 @@ def _draw(spec: dict[str, Any], rows: Sequence[Mapping[str, Any]], title: str) -
     return re.sub(r'<svg ([^>]*?)width="[\d.]+" height="[\d.]+"', r'<svg role="img" \1', svg, count=1)
 
 
+def printable(text: str, keep: str = "") -> str:
+    """The text with every control, direction mark and broken character replaced, but for those of ``keep``.
+
+    They could hide or reorder what a reader sees, and some of them end the process inside the renderer.
+    """
+    return "".join(mark if mark.isprintable() or mark in keep else "\ufffd" for mark in text)
+
+
 def _short(name: str, place: int, shown: Sequence[tuple[str, int]]) -> str:
     """A label that fits, and differs from the others that were cut like it."""
+    name = printable(name)
     cut = name if len(name) <= _LABEL else name[: _LABEL - 1] + "…"
-    before = sum(1 for other, _ in shown[:place] if other[: _LABEL - 1] == name[: _LABEL - 1])
+    before = sum(1 for other, _ in shown[:place] if printable(other)[: _LABEL - 1] == name[: _LABEL - 1])
     return cut if not before else f"{cut} ({before + 1})"

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from treadle.text import checksums
-
-_LOOK_BACK = 48  # bytes before a number in which a word like "phone" counts
+from treadle.text.phone_numbers import phone_number
+from treadle.text.surroundings import Context, isolated
 
 # What a detector is given: the text as UTF-8, where the pattern matched. It answers where the finding is, or
 # None.
@@ -23,42 +23,40 @@ Check = Callable[[bytes, int, int], "tuple[int, int] | None"]
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """A kind, the RE2 pattern of its candidates, and the check that tells a finding from a look-alike."""
+    """A kind, and how it is found.
+
+    ``hint`` is a cheap pattern that every text with a finding matches: all hints together scan a text once,
+    and most texts need no more. ``pattern`` finds candidates, ``check`` tells a finding from a look-alike.
+    Both are RE2 patterns over bytes.
+    """
 
     kind: str
+    hint: bytes
     pattern: bytes
     check: Check
 
 
-def _context(*words: str) -> Callable[[bytes, int], bool]:
-    """Whether one of the words stands shortly before a position; a placeholder such as ``[PHONE]`` is no
-    such word.
-    """
-    pattern = re.compile(rf"(?i)(?<![a-z_])(?:{'|'.join(words)})(?!\])".encode())
-    return lambda data, start: pattern.search(data, max(0, start - _LOOK_BACK), start) is not None
-
-
-def _isolated(data: bytes, start: int, end: int) -> bool:
-    """Not a part of a longer number or word: no letter or digit touches it, nor a point with a digit
-    behind.
-    """
-    before, after = data[max(0, start - 2) : start], data[end : end + 2]
-    if before[-1:].isalnum() or after[:1].isalnum():
-        return False
-    return not (before[-1:] in b".-" and before[:1].isdigit()) and not (after[:1] in b".-" and after[1:].isdigit())
-
-
 def _email(data: bytes, start: int, end: int) -> tuple[int, int] | None:
-    local = data[start : data.index(b"@", start)]
-    return None if b".." in local or len(local) > 64 else (start, end)
+    """Lengths of RFC 5321: 64 bytes before the sign, 255 after it, 63 between two points."""
+    local, _, domain = data[start:end].partition(b"@")
+    if b".." in local or len(local) > 64 or len(domain) > 255:
+        return None
+    return None if any(len(label) > 63 or label.endswith(b"-") for label in domain.split(b".")) else (start, end)
 
 
-_CARD_CONTEXT = _context("cards?\\b", "cc\\b", "visa\\b", "mastercard", "amex", "tarjeta", "carte\\b", "kreditkarte")
+_CARD_CONTEXT = Context("cards?", "cc", "visa", "mastercard", "amex", "tarjeta", "carte", "kreditkarte")
 
 
+_DIGITS = re.compile(rb"\d+")
 # How digits are grouped on cards: fours with a rest, or American Express and Diners Club.
-_CARD_GROUPS = ((4, 4, 4, 4, 3), (4, 4, 4, 4, 2), (4, 4, 4, 4, 1), (4, 4, 4, 4), (4, 4, 4, 3), (4, 4, 4, 2), (4, 4, 4, 1),
-                (4, 4, 4), (4, 6, 5), (4, 6, 4))  # fmt: skip
+_CARD_GROUPS = (
+    *((4, 4, 4, 4, rest) for rest in (3, 2, 1)),
+    (4, 4, 4, 4),
+    *((4, 4, 4, rest) for rest in (3, 2, 1)),
+    (4, 4, 4),
+    (4, 6, 5),
+    (4, 6, 4),
+)
 
 
 def _credit_card(data: bytes, start: int, end: int) -> tuple[int, int] | None:
@@ -80,9 +78,9 @@ def _is_card(data: bytes, start: int, end: int) -> bool:
     digits = re.sub(rb"[ -]", b"", text).decode()
     if not checksums.luhn(digits) or len(set(digits)) == 1 or (b" " in text and b"-" in text):
         return False
-    if not _isolated(data, start, end):
+    if not isolated(data, start, end):
         return False
-    return checksums.is_issued_prefix(digits) or _CARD_CONTEXT(data, start)
+    return checksums.is_issued_prefix(digits) or _CARD_CONTEXT.before(data, start)
 
 
 def _iban(data: bytes, start: int, end: int) -> tuple[int, int] | None:
@@ -97,7 +95,7 @@ def _iban(data: bytes, start: int, end: int) -> tuple[int, int] | None:
     return (start, position) if checksums.is_iban(characters.decode().upper()) else None
 
 
-_SSN_CONTEXT = _context("ssn", "social security", "soc sec")
+_SSN_CONTEXT = Context("ssn", "social security", "soc sec", "social security (?:number|no)")
 
 
 def _us_ssn(data: bytes, start: int, end: int) -> tuple[int, int] | None:
@@ -106,9 +104,9 @@ def _us_ssn(data: bytes, start: int, end: int) -> tuple[int, int] | None:
     # Ranges never issued: ssa.gov/employer/randomization.html.
     if area in (b"000", b"666") or area[:1] == b"9" or group == b"00" or serial == b"0000":
         return None
-    if text[3:4] != text[6:7] or not _isolated(data, start, end):
+    if text[3:4] != text[6:7] or not isolated(data, start, end):
         return None
-    return (start, end) if text[3:4] == b"-" or _SSN_CONTEXT(data, start) else None
+    return (start, end) if text[3:4] == b"-" or _SSN_CONTEXT.before(data, start) else None
 
 
 _VERSION_BEFORE = re.compile(rb"(?i)(?:\bv|version|release|section|chapter)\s*:?\s*$")
@@ -129,7 +127,7 @@ def _ip(data: bytes, start: int, end: int) -> tuple[int, int] | None:
         return None
     if address.is_loopback or address.is_unspecified or text == "255.255.255.255":
         return None
-    if not _isolated(data, start, end) or (data[end : end + 1] == b":" and ":" in text):
+    if not isolated(data, start, end) or (data[end : end + 1] == b":" and ":" in text):
         return None
     return None if _VERSION_BEFORE.search(data, max(0, start - 12), start) else (start, end)
 
@@ -145,16 +143,17 @@ def _url_credentials(data: bytes, start: int, end: int) -> tuple[int, int] | Non
     return data.index(b"://", start, end) + 3, end - 1
 
 
-_BIRTH_CONTEXT = _context(
+_BIRTH_CONTEXT = Context(
     "born",
     "birth",
+    "birthda(?:y|te)",
     "dob",
-    "d\\.o\\.b",
+    r"d\.o\.b\.?",
     "geboren",
-    "geburt",
-    "n[\xc3\xa9e]+ le",
+    "geburtsdatum",
+    "née? le",
     "naissance",
-    "nacid",
+    "nacid[oa]",
     "nacimiento",
     "nat[oa] il",
     "nascita",
@@ -162,25 +161,24 @@ _BIRTH_CONTEXT = _context(
 
 
 def _date_of_birth(data: bytes, start: int, end: int) -> tuple[int, int] | None:
-    return (start, end) if _BIRTH_CONTEXT(data, start) and _isolated(data, start, end) else None
+    return (start, end) if _BIRTH_CONTEXT.before(data, start) and isolated(data, start, end) else None
 
 
-_PASSPORT_CONTEXT = _context("passport", "passeport", "pasaporte", "reisepass", "passaporto")
-_LICENSE_CONTEXT = _context(
-    "driv(?:er|ing)['\\w\xe2\x80\x99]{0,5} licen[cs]e",
-    "driver'?s'? id",
+_PASSPORT_CONTEXT = Context("passport", "passeport", "pasaporte", "reisepass", "passaporto")
+_LICENSE_CONTEXT = Context(
+    "driv(?:er|ing)(?:'|\u2019|s){0,3} licen[cs]e",
+    "driver'?s? id",
     "permis de conduire",
-    "f.{1,2}hrerschein",
+    "führerschein",
     "licencia de conducir",
-    "licence no",
-    "license no",
+    "licen[cs]e no",
 )
 
 
-def _after(context: Callable[[bytes, int], bool], fewest_digits: int) -> Check:
+def _after(context: Context, fewest_digits: int) -> Check:
     def check(data: bytes, start: int, end: int) -> tuple[int, int] | None:
         digits = sum(1 for byte in data[start:end] if 0x30 <= byte <= 0x39)
-        if digits < fewest_digits or not _isolated(data, start, end) or not context(data, start):
+        if digits < fewest_digits or not isolated(data, start, end) or not context.before(data, start):
             return None
         return start, end
 
@@ -189,73 +187,6 @@ def _after(context: Callable[[bytes, int], bool], fewest_digits: int) -> Check:
 
 def _crypto_wallet(data: bytes, start: int, end: int) -> tuple[int, int] | None:
     return (start, end) if checksums.is_bitcoin_address(data[start:end].decode()) else None
-
-
-_PHONE_CONTEXT = _context(
-    "phones?",
-    "tel\\b",
-    "telephone",
-    "telefon",
-    "t[\xc3\xa9]+l\\b",
-    "t[\xc3\xa9]+l[\xc3\xa9]+phone",
-    "tel[\xc3\xa9]+fono",
-    "call",
-    "mobile",
-    "mobil\\b",
-    "cell",
-    "fax",
-    "dial",
-    "whatsapp",
-    "handy",
-    "m[\xc3\xb3]+vil",
-    "reach (?:me|us|him|her)",
-    "contact",
-    "sms",
-    "text (?:me|us)",
-    "extension",
-    "answering",
-    "voicemail",
-    "messages? (?:to|on|from|at)",
-)
-_PHONE_AFTER = re.compile(rb"(?i)[ ,(-]{1,2}(?:office|fax|home|mobile|cell|work|phone|tel)\b")
-_DIGITS = re.compile(rb"\d+")
-_MOST_DIGITS, _MOST_GROUPS = 15, 6
-_NORTH_AMERICAN = re.compile(rb"(?<![\d-])(?:1[ .-]?|001[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])\d{3}[ .-]\d{4}")
-_EXTENSION = re.compile(rb" ?(?:x|ext\.?) ?\d{1,6}")
-_DATE_LIKE = re.compile(rb"(?:\d{4}[-./]\d\d?[-./]\d\d?|\d\d?[-./]\d\d?[-./]\d{4})(?!\d)")
-
-
-def _phone(data: bytes, start: int, end: int) -> tuple[int, int] | None:
-    """International, North American in its usual spellings, or any number beside a word like phone."""
-    text = data[start:end]
-    if text[:1] == b"+":
-        return _checked_number(data, start, _fitting(data, start, end), least=8)
-    last = _fitting(data, start, end)
-    named = _PHONE_CONTEXT(data, start) or _PHONE_AFTER.match(data, last)
-    if named and not _DATE_LIKE.match(text):
-        return _checked_number(data, start, last, least=6)
-    usual = _NORTH_AMERICAN.search(text)
-    return _checked_number(data, start + usual.start(), start + usual.end(), least=10) if usual else None
-
-
-def _fitting(data: bytes, start: int, end: int) -> int:
-    """Where a number of at most six groups and fifteen digits (E.164) that begins at ``start`` ends."""
-    digits, last = 0, start
-    for count, group in enumerate(_DIGITS.finditer(data, start, end), start=1):
-        digits += len(group[0])
-        if digits > _MOST_DIGITS or count > _MOST_GROUPS:
-            break
-        last = group.end()
-    return last
-
-
-def _checked_number(data: bytes, start: int, end: int, least: int) -> tuple[int, int] | None:
-    text = data[start:end]
-    if sum(map(len, _DIGITS.findall(text))) < least or text.count(b"(") != text.count(b")"):
-        return None
-    extension = _EXTENSION.match(data, end)
-    end = extension.end() if extension else end
-    return (start, end) if _isolated(data, start, end) else None
 
 
 _MONTH = (
@@ -274,23 +205,54 @@ _PAIR = rb"[0-9A-Fa-f]{2}"
 
 # In order of precedence: where two findings overlap, the earlier kind wins.
 DETECTORS: tuple[Detector, ...] = (
-    Detector("url_credentials", rb"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@]{1,128}:[^\s/@]{1,256}@", _url_credentials),
+    Detector(
+        "url_credentials",
+        rb"://[^\s/:@]+:[^\s/@]+@",
+        rb"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@]+:[^\s/@]+@",
+        _url_credentials,
+    ),
     Detector(
         "email",
-        rb"[A-Za-z0-9_\x80-\xff](?:[A-Za-z0-9._%+'\x80-\xff-]{0,62}[A-Za-z0-9_\x80-\xff])?"
-        rb"@(?:[A-Za-z0-9\x80-\xff](?:[A-Za-z0-9\x80-\xff-]{0,61}[A-Za-z0-9\x80-\xff])?\.){1,8}[A-Za-z\x80-\xff]{2,24}",
+        rb"[A-Za-z0-9_\x80-\xff]@[A-Za-z0-9\x80-\xff]",
+        rb"[A-Za-z0-9_\x80-\xff](?:[A-Za-z0-9._%+'\x80-\xff-]*[A-Za-z0-9_\x80-\xff])?"
+        rb"@(?:[A-Za-z0-9\x80-\xff][A-Za-z0-9\x80-\xff-]*\.)+[A-Za-z\x80-\xff]{2,24}",
         _email,
     ),
-    Detector("iban", rb"\b[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]){11,30}", _iban),
-    Detector("credit_card", rb"\d(?:[ -]?\d){11,30}", _credit_card),
-    Detector("crypto_wallet", rb"\b(?:[13][1-9A-HJ-NP-Za-km-z]{25,34}|bc1[02-9ac-hj-np-z]{11,71})\b", _crypto_wallet),
-    Detector("mac", rb"\b(?:" + _PAIR + rb"[:-]){5}" + _PAIR, _mac),
-    Detector("us_ssn", rb"\b\d{3}[ -]\d{2}[ -]\d{4}\b", _us_ssn),
     Detector(
-        "ip", rb"\b(?:\d{1,3}\.){3}\d{1,3}\b|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?:\.\d{1,3}){3})?", _ip
+        "iban",
+        rb"\b[A-Za-z]{2}\d\d ?[A-Za-z0-9]",
+        rb"\b[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]){11,30}",
+        _iban,
     ),
-    Detector("date_of_birth", _DATE, _date_of_birth),
-    Detector("passport", rb"\b[A-Z]{0,2}\d{6,9}\b", _after(_PASSPORT_CONTEXT, 6)),
-    Detector("driver_license", rb"\b[A-Za-z]{0,3}\d[A-Za-z0-9-]{3,15}[A-Za-z0-9]\b", _after(_LICENSE_CONTEXT, 4)),
-    Detector("phone", rb"\+?\(?\d(?:(?:[ .\-/]|\)[ .\-/]?|[ .\-/]?\()?\d){5,22}", _phone),
+    Detector("credit_card", rb"\d(?:[ -]?\d){11}", rb"\d(?:[ -]?\d){11,30}", _credit_card),
+    Detector(
+        "crypto_wallet",
+        rb"\b[13][1-9A-HJ-NP-Za-km-z]{25}|\bbc1[02-9ac-hj-np-z]{11}",
+        rb"\b(?:[13][1-9A-HJ-NP-Za-km-z]{25,34}|bc1[02-9ac-hj-np-z]{11,71})\b",
+        _crypto_wallet,
+    ),
+    Detector(
+        "mac", rb"\b" + _PAIR + rb"[:-]" + _PAIR + rb"[:-]" + _PAIR, rb"\b(?:" + _PAIR + rb"[:-]){5}" + _PAIR, _mac
+    ),
+    Detector("us_ssn", rb"\b\d{3}[ -]\d{2}[ -]\d{4}\b", rb"\b\d{3}[ -]\d{2}[ -]\d{4}\b", _us_ssn),
+    Detector(
+        "ip",
+        rb"\d\.\d{1,3}\.\d{1,3}\.\d|:[0-9A-Fa-f]{0,4}:",
+        rb"\b(?:\d{1,3}\.){3}\d{1,3}\b|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?:\.\d{1,3}){3})?",
+        _ip,
+    ),
+    Detector("date_of_birth", _BIRTH_CONTEXT.hint, _DATE, _date_of_birth),
+    Detector("passport", _PASSPORT_CONTEXT.hint, rb"\b[A-Z]{0,2}\d{6,9}\b", _after(_PASSPORT_CONTEXT, 6)),
+    Detector(
+        "driver_license",
+        _LICENSE_CONTEXT.hint,
+        rb"\b[A-Za-z]{0,3}\d[A-Za-z0-9-]{3,15}[A-Za-z0-9]\b",
+        _after(_LICENSE_CONTEXT, 4),
+    ),
+    Detector(
+        "phone",
+        rb"(?:\d[ .\-/()]{0,3}){5}\d",
+        rb"\+?\(?\d(?:(?:[ .\-/]|\)[ .\-/]?|[ .\-/]?\()?\d){5,22}",
+        phone_number,
+    ),
 )

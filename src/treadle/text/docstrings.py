@@ -17,6 +17,9 @@ from treadle.text.words import words_of
 
 MIN_WORDS = 3
 MAX_WORDS = 60
+TOPIC = "topic"
+_TOPIC_WORDS = 6  # less is a remark like "New in version 3.5."
+_REASON = 120  # characters of an answer that a reason quotes
 _MAX_SIGNATURE = 60  # characters; a longer one costs more tokens than the whole answer
 
 _ROLE = re.compile(r":[a-z:]+:`~?!?([^`<]+?)(?:\s*<[^`>]*>)?`")  # :func:`name`, :class:`text <name>`
@@ -74,6 +77,12 @@ _ASK_CLASS: tuple[str, ...] = (
     "What does the class {name}{signature} represent?",
     "Explain {name} briefly.",
 )
+_ASK_PROPERTY: tuple[str, ...] = ("What is {name}?", "What does {name} hold?", "Explain {name} briefly.")
+_ASK_TOPIC: tuple[str, ...] = (
+    "What does Python's reference say about {name}?",
+    "In Python's reference, what is {name}?",
+    "Explain {name} in Python briefly.",
+)
 _ASK_MODULE: tuple[str, ...] = (
     "What is the {name} module for?",
     "What does the {name} module do?",
@@ -92,7 +101,7 @@ def docstring_qa(documents: Sequence[Document], *, system_prompt: str = "") -> I
     answers: list[str] = []
     rules: list[str] = []
     for place, document in enumerate(documents):
-        name, answer = document.locator, summary(_body(document), document.locator)
+        name, answer = document.locator, _answer(document)
         rule = unusable(name, answer)
         answers.append(answer)
         rules.append(rule)
@@ -105,7 +114,7 @@ def docstring_qa(documents: Sequence[Document], *, system_prompt: str = "") -> I
     for place, (document, answer, rule) in enumerate(zip(documents, answers, rules, strict=True)):
         if rule or place not in keep:
             broken = rule or "repeated_answer"
-            yield Dropped(document, broken, _RULES[broken] + (f": {answer}" if answer else ""))
+            yield Dropped(document, broken, _RULES[broken] + (f": {answer[:_REASON]}" if answer else ""))
             continue
         module = str(document.fields.get("module") or document.locator.rpartition(".")[0] or document.locator)
         messages = [{"role": "user", "content": question(document)}, {"role": "assistant", "content": answer}]
@@ -123,9 +132,14 @@ def question(document: Document) -> str:
     """What a user would ask about a name, in one of a few phrasings chosen by the document's id."""
     name = document.locator
     last = name.rpartition(".")[2]
-    if name == document.fields.get("module") or "." not in name:
+    kind = document.fields.get("kind")
+    if kind == TOPIC:
+        phrasings, name = _ASK_TOPIC, _topic(document.text)[0]
+    elif kind == "module" or name == document.fields.get("module") or "." not in name:
         phrasings = _ASK_MODULE
-    elif last[:1].isupper():
+    elif kind == "property":
+        phrasings = _ASK_PROPERTY
+    elif kind == "class" or (kind is None and last[:1].isupper()):
         phrasings = _ASK_CLASS
     else:
         phrasings = _ASK_FUNCTION
@@ -172,9 +186,24 @@ def unusable(name: str, answer: str) -> str:
     return "repeats_name" if set(words) <= said_by_name | _FILLERS else ""
 
 
-def _body(document: Document) -> str:
+def _answer(document: Document) -> str:
+    if document.fields.get("kind") == TOPIC:
+        return summary(_topic(document.text)[1], document.locator)
     given = document.fields.get("summary")
-    return given if isinstance(given, str) and given.strip() else document.text
+    return summary(given if isinstance(given, str) and given.strip() else document.text, document.locator)
+
+
+def _topic(text: str) -> tuple[str, str]:
+    """Title and first paragraph of prose of a chapter of the reference (``help("assert")``)."""
+    title, prose = "", ""
+    for paragraph in text.split("\n\n"):
+        lines = paragraph.strip("\n").splitlines()
+        if len(lines) == 2 and not set(lines[1]) - set("*=-~^"):
+            title = title or lines[0].strip()
+        elif title and lines and not lines[0].startswith(" ") and len(words_of(paragraph)) >= _TOPIC_WORDS:
+            prose = paragraph
+            break
+    return title.replace('"', "").lower().removeprefix("the "), prose
 
 
 def _shown_signature(document: Document) -> str:
@@ -191,7 +220,10 @@ def _plain(text: str) -> str:
 
 
 def _first_paragraph(text: str, name: str) -> str:
-    lines = _without_signature([line.strip() for line in text.strip().splitlines()], name.rpartition(".")[2])
+    lines = [line.strip() for line in text.strip().splitlines()]
+    if lines and lines[0] == name:
+        lines = lines[1:]
+    lines = _without_signature(lines, name.rpartition(".")[2])
     paragraph: list[str] = []
     for line in lines:
         if not line or line.startswith(_NOT_PROSE):

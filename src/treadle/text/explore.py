@@ -1,7 +1,7 @@
 """The page that shows a dataset: where texts came from, how long they are, what was dropped and why, how it was split.
 
-One HTML file that needs nothing else: no script, no network, light and dark by the reader's own setting. Every text that
-came from a source is escaped. Dropped texts are shown as the accounting sampled them, cut and masked.
+One HTML file that needs nothing else: no script, no network, light and dark by the reader's own setting. Every
+text that came from a source is escaped. Dropped texts are shown as the accounting sampled them, cut and masked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from treadle.text.document import Document
 _SHOWN_EXAMPLES = 4
 _SHOWN_QUARANTINED = 20
 _SHOWN_CHARACTERS = 320
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_FATES = {"kept": chart.ACCENT, "dropped": chart.SECOND, "quarantined": chart.WARN}
+_MARKS = "\n\t\u00a0\u200c\u200d"  # not printable by themselves, and harmless: spaces and joiners
 
 
 @dataclass(slots=True)
@@ -118,7 +119,7 @@ def _what_became(stages: Mapping[str, Mapping[str, Any]]) -> str:
         f" + {part['dropped']:,} dropped + {part['quarantined']:,} quarantined</li>"
         for name, part in parts.items()
     )
-    picture = chart.stacked(parts, title="what became", series=("kept", "dropped", "quarantined"))
+    picture = chart.stacked(parts, title="what became", series=_FATES)
     return _section("What became of every document", picture, f"<ul>{lines}</ul>")
 
 
@@ -178,13 +179,17 @@ def _splits(splits: Mapping[str, Sequence[Example]]) -> str:
         largest = ", ".join(f"{group} {count:,}" for group, count in groups.most_common(5))
         if len(groups) == sizes[name] or any(group.startswith("doc:") for group in groups):
             largest = "each example is a group of its own" if len(groups) == sizes[name] else "-"
-        rows.append(f"<tr><td>{name}</td><td>{sizes[name]:,}</td><td>{len(groups):,}</td><td>{_text(largest)}</td></tr>")
+        rows.append(
+            f"<tr><td>{name}</td><td>{sizes[name]:,}</td><td>{len(groups):,}</td><td>{_text(largest)}</td></tr>"
+        )
         shown += [_example(name, example) for example in splits[name][:_SHOWN_EXAMPLES]]
     head = "<tr><th>split</th><th>examples</th><th>groups</th><th>largest groups</th></tr>"
     labels = Counter(example.label for name in sizes for example in splits[name] if example.label is not None)
     pictures = chart.bars(sizes, title="splits")
     if labels:
-        pictures += _titled("Labels", chart.bars({str(k): v for k, v in labels.items()}, title="labels", color=chart.THIRD))
+        pictures += _titled(
+            "Labels", chart.bars({str(k): v for k, v in labels.items()}, title="labels", color=chart.THIRD)
+        )
     examples = f"<details><summary>Examples</summary><table>{''.join(shown)}</table></details>"
     return _section("Splits: no group is in two", pictures, f"<table>{head}{''.join(rows)}</table>{examples}")
 
@@ -221,7 +226,9 @@ def _quarantined(stages: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _sample(sample: Mapping[str, Any]) -> str:
     reason, text = _text(sample.get("reason", "")), _text(_cut(str(sample.get("text", ""))))
-    return f"<tr><td><code>{_text(_cut(str(sample.get('locator', ''))))}</code></td><td>{text}</td><td>{reason}</td></tr>"
+    return (
+        f"<tr><td><code>{_text(_cut(str(sample.get('locator', ''))))}</code></td><td>{text}</td><td>{reason}</td></tr>"
+    )
 
 
 def _example(split: str, example: Example) -> str:
@@ -251,7 +258,7 @@ def _cut(text: str) -> str:
 
 def _text(value: object) -> str:
     """Text for the page: escaped, and without characters that could hide or reorder what is read."""
-    return html.escape(_UNPRINTABLE.sub("\ufffd", str(value)))
+    return html.escape(chart.printable(str(value), keep=_MARKS))
 
 
 _STYLE = """
@@ -262,8 +269,10 @@ _STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 main{max-width:860px;margin:0 auto;padding:32px 20px 64px}
-h1{font-size:30px;margin:0 0 20px}h2{font-size:20px;margin:0 0 12px}h3{font-size:15px;margin:16px 0 4px;color:var(--soft)}
-section{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:20px 24px;margin:18px 0;overflow-x:auto}
+h1{font-size:30px;margin:0 0 20px}h2{font-size:20px;margin:0 0 12px}
+h3{font-size:15px;margin:16px 0 4px;color:var(--soft)}
+section{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:20px 24px;margin:18px 0}
+section{overflow-x:auto}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:12px}
 .tiles div{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 16px}
 .tiles b{display:block;font-size:24px;font-variant-numeric:tabular-nums}.tiles span{color:var(--soft);font-size:13px}

@@ -22,9 +22,12 @@ from blake3 import blake3
 from treadle.core.digest import blake3_file
 from treadle.core.errors import MissingExtra, UserError
 from treadle.text.accounting import Dropped, Quarantined
+from treadle.text.csv_rows import read_csv
 from treadle.text.document import Document, Origin, document_id
+from treadle.text.json_rows import read_json_array, read_json_lines
+from treadle.text.parquet_rows import read_parquet
 from treadle.text.row_mapping import Fields, RowMapping, UnusableRowError
-from treadle.text.rows import BadRow, Limits, Row, read_csv, read_json_array, read_json_lines, read_parquet
+from treadle.text.rows import BadRow, Limits, Row
 from treadle.text.source import SourceContext
 
 SOURCE = "files"

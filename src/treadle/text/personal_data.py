@@ -8,6 +8,7 @@ it found.
 from __future__ import annotations
 
 import functools
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Scanner:
         options.encoding = re2.Options.Encoding.LATIN1  # patterns and texts are UTF-8 bytes
         self._set = re2.Set.SearchSet(options)
         for detector in self._detectors:
-            self._set.Add(detector.pattern)
+            self._set.Add(detector.hint)
         self._set.Compile()
         self._patterns = [re2.compile(detector.pattern) for detector in self._detectors]
 
@@ -55,13 +56,14 @@ class Scanner:
         matched = self._set.Match(data)
         if not matched:
             return []
-        spans: list[tuple[int, int, str]] = []
-        for index in sorted(matched):
-            detector = self._detectors[index]
-            for place in _places(self._patterns[index], detector.check, data):
-                if all(place[1] <= taken[0] or taken[1] <= place[0] for taken in spans):
-                    spans.append((*place, detector.kind))
-        spans.sort()
+        spans: list[tuple[int, int, str]] = []  # sorted
+        for number in sorted(matched):
+            detector = self._detectors[number]
+            for place in _places(self._patterns[number], detector.check, data):
+                index = bisect(spans, (*place, ""))
+                free_before = index == 0 or spans[index - 1][1] <= place[0]
+                if free_before and (index == len(spans) or place[1] <= spans[index][0]):
+                    spans.insert(index, (*place, detector.kind))
         if len(data) == len(text):
             return [Finding(*span) for span in spans]
         return list(_in_characters(data, spans))

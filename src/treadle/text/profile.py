@@ -46,7 +46,6 @@ MIN_TEXTS = 30  # fewer texts than this, and a window is too few to say anything
 _WINDOW_SIZES = (30, 100, 300, 1_000, 2_000)
 _RATES = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001)
 _DRAWS = 600  # quiet windows per size
-_BLOCK = 50  # of them at a time
 _SAMPLE = 6_000  # texts that windows are drawn from
 _LENGTH_POINTS = 201  # quantiles of log length that are kept
 _TAIL = 0.1  # share of the draws that the tail is fitted to
@@ -140,13 +139,12 @@ def make_profile(texts: Iterable[str], *, seed: int) -> Profile:
     rng = np.random.default_rng(seed)
     # In the order of length, so that sorted places have sorted lengths.
     chosen = sorted(rng.permutation(len(rows))[:_SAMPLE].tolist(), key=lambda row: (lengths[row], row))
-    matrix = np.zeros((len(chosen), BUCKETS), dtype=np.float32)
-    for place, row in enumerate(chosen):
-        np.add.at(matrix[place], np.array(rows[row], dtype=np.int64), 1)
+    owner = np.repeat(np.arange(len(chosen)), [len(rows[row]) for row in chosen])
+    buckets = np.array([bucket for row in chosen for bucket in rows[row]], dtype=np.int64)
     ordered = np.array([lengths[row] for row in chosen])
-    sizes, quiet = _calibrate(matrix, ordered, rng)
+    sizes, quiet = _calibrate(owner, buckets, ordered, rng)
     reference = np.sort(rng.permutation(len(chosen))[len(chosen) // 2 :])
-    total = matrix[reference].sum(axis=0, dtype=np.float64)
+    total = np.bincount(buckets[np.isin(owner, reference)], minlength=BUCKETS).astype(np.float64)
     words_shares = total / max(float(total.sum()), 1.0)
     return Profile(len(rows), words_shares, _at_quantiles(ordered[reference]), _shares(scripts), sizes, quiet)
 
@@ -179,33 +177,30 @@ def drift(profile: Profile, texts: Sequence[str], *, false_alarm_rate: float = 0
 
 
 def _calibrate(
-    matrix: NDArray[np.float32], lengths: NDArray[np.float64], rng: np.random.Generator
+    owner: NDArray[np.int64], buckets: NDArray[np.int64], lengths: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[tuple[int, ...], dict[str, NDArray[np.float64]]]:
-    """Thresholds of quiet windows by size, for texts in order of length. A window is at most half of the
-    texts.
+    """Thresholds of quiet windows by size. ``owner`` and ``buckets`` are of each word, ``lengths`` of each text, ascending.
+
+    One draw shuffles the texts: windows of every size are the first so many of one half, compared with the other half.
     """
-    texts = len(matrix)
-    half = texts // 2
+    half = len(lengths) // 2
     sizes = sorted({size for size in _WINDOW_SIZES if size < half} | {min(half, _WINDOW_SIZES[-1])})
-    tables: dict[str, list[NDArray[np.float64]]] = {name: [] for name in STATISTICS}
-    every = np.tile(np.arange(texts), (_BLOCK, 1))
-    for size in sizes:
-        words, length = [], []
-        for _ in range(_DRAWS // _BLOCK):
-            shuffled = rng.permuted(every, axis=1)
-            window, rest = np.sort(shuffled[:, :size], axis=1), np.sort(shuffled[:, half:], axis=1)
-            words.append(_js_distance(_sums(window, matrix), _sums(rest, matrix)))
-            length.append(np.abs(_at_quantiles(lengths[window]) - _at_quantiles(lengths[rest])).mean(axis=1))
-        tables["words"].append(_thresholds(np.concatenate(words)))
-        tables["length"].append(_thresholds(np.concatenate(length)))
-    return tuple(sizes), {name: np.stack(by_size) for name, by_size in tables.items()}
-
-
-def _sums(places: NDArray[np.int64], matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Sums of the rows at each line of places, of shape (lines, buckets)."""
-    inside = np.zeros((len(places), len(matrix)), dtype=np.float32)
-    np.put_along_axis(inside, places, 1.0, axis=1)
-    return np.asarray(inside @ matrix, dtype=np.float64)
+    # Texts between two sizes are one part, the rest of their half is a part that is not used, the other half the last.
+    ends = np.array([*sizes, half, len(lengths)])
+    parts = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+    part_of = np.empty(len(lengths), dtype=np.int64)
+    draws: dict[str, list[NDArray[np.float64]]] = {name: [] for name in STATISTICS}
+    for _ in range(_DRAWS):
+        order = rng.permutation(len(lengths))
+        part_of[order] = parts
+        counts = np.bincount(part_of[owner] * BUCKETS + buckets, minlength=len(ends) * BUCKETS)
+        counts = counts.reshape(len(ends), BUCKETS).astype(np.float64)
+        draws["words"].append(_js_distance(np.cumsum(counts[: len(sizes)], axis=0), counts[-1]))
+        rest = _at_quantiles(lengths[np.sort(order[half:])])
+        gaps = [np.abs(_at_quantiles(lengths[np.sort(order[:size])]) - rest).mean() for size in sizes]
+        draws["length"].append(np.array(gaps))
+    by_size = {name: np.stack(found, axis=1) for name, found in draws.items()}
+    return tuple(sizes), {name: np.stack([_thresholds(row) for row in rows]) for name, rows in by_size.items()}
 
 
 def _thresholds(draws: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -226,7 +221,7 @@ def _js_distance(counts: NDArray[np.float64], reference: NDArray[np.float64]) ->
     with np.errstate(divide="ignore", invalid="ignore"):
         left = np.where(p > 0, p * np.log2(p / middle), 0.0).sum(axis=-1)
         right = np.where(q > 0, q * np.log2(q / middle), 0.0).sum(axis=-1)
-    return np.sqrt(np.maximum((left + right) / 2, 0.0))
+    return np.asarray(np.sqrt(np.maximum((left + right) / 2, 0.0)))
 
 
 def _quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,11 +5,13 @@ Likeness, never cause: a model may have learned an answer from texts that look n
 compared with is what the model was given, the training examples, and what is told is the longest run of words
 that answer and example share, weighed by how rare its words are.
 
-Whether that run is close enough is not a matter of taste. When the index is built, examples of one group are
-compared with the examples of all other groups; ``threshold`` is what such strangers reach in ``false_close``
-of the cases. So an answer about something the model was never taught is called close in about that share of
-cases. An example that the question names outright (``json.dumps``) has half the threshold, since few examples
-can be named.
+Whether that run is close enough is not a matter of taste. When the index is built, examples of one group are compared
+with those of all other groups; ``threshold`` is what the best of such strangers reaches in ``false_close`` of the
+cases. So an answer about something the model was never taught is called close in about that share of cases.
+
+An example that the question names outright (``json.dumps``) is one and not the best of thousands, so less shows
+likeness: a shared run of ``RUN`` words, or shared words in any order that together are rarer than one given stranger
+reaches in ``FALSE_NAMED`` of the cases. Words that the question itself says do not count for that.
 
 The index is a folder of numpy arrays and holds no text: words and runs of words are there as 64-bit numbers,
 and the quoted words are taken from the answer. It covers the languages that write spaces between words.
@@ -30,7 +32,8 @@ import numpy as np
 from treadle.core.digest import canonical_json
 from treadle.core.errors import Corrupt
 from treadle.text.dataset import Example
-from treadle.text.words import located_words, run_hashes, word_numbers, words_of
+from treadle.text.postings import RUN, run_arrays, term_arrays, word_weights
+from treadle.text.words import Word, located_words, run_hashes, word_numbers, words_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,13 +41,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 INDEX_FILE = "similarity.json"
 ENTRIES_FILE = "entries.json"
-RUN = 3  # words; two rare words in a row are too often a name that both texts must use
-# Robertson and Zaragoza 2009, the usual middle of the ranges they recommend.
-_K1, _B = 1.2, 0.75
+FALSE_NAMED = 0.01
 _NAME_WEIGHT = 3  # a document's name counts as if it stood this often in its text
 _CALIBRATION_SAMPLE = 400
+_CALIBRATION_PAIRS = 2_000
 _MAX_ANSWER_WORDS = 4_096
 _MAX_QUESTION_WORDS = 4_096
+_MAX_QUESTION_CHARACTERS = 20_000
 _ARRAYS = ("terms", "term_offsets", "postings", "weights", "words", "word_weights", "starts", "runs", "run_places")
 
 
@@ -76,6 +79,7 @@ class Likeness:
     rarity: float
     score: float
     named: bool
+    shared: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """All fields by name."""
@@ -103,15 +107,25 @@ def build_index(folder: Path, entries: Sequence[Entry], *, false_close: float = 
     """
     known: dict[str, int] = {}
     told = [word_numbers(words_of(entry.answer), known) for entry in entries]
-    arrays = {**_term_arrays(entries, known), **_run_arrays(told)}
-    arrays["word_weights"] = _word_weights(arrays["words"], arrays["starts"], len(entries))
+    lines = [
+        words_of(entry.question) + words_of(entry.answer) + words_of(entry.locator) * _NAME_WEIGHT for entry in entries
+    ]
+    arrays = {**term_arrays(lines, known), **run_arrays(told)}
+    arrays["word_weights"] = word_weights(arrays["words"], arrays["starts"], len(entries))
     names = [{"document": entry.document, "locator": entry.locator, "group": entry.group} for entry in entries]
-    index = SimilarityIndex(names, arrays, threshold=math.inf)
-    index = SimilarityIndex(names, arrays, threshold=index.stranger_quantile(false_close))
+    plain = SimilarityIndex(names, arrays, threshold=math.inf, named_threshold=math.inf)
+    threshold, named = plain.stranger_quantile(false_close), plain.pair_quantile(FALSE_NAMED)
+    index = SimilarityIndex(names, arrays, threshold=threshold, named_threshold=named)
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
     (folder / ENTRIES_FILE).write_bytes(canonical_json(names))
-    about = {"format": FORMAT, "entries": len(entries), "threshold": index.threshold, "false_close": false_close}
+    about = {
+        "format": FORMAT,
+        "entries": len(entries),
+        "threshold": threshold if math.isfinite(threshold) else None,
+        "named_threshold": named if math.isfinite(named) else None,
+        "false_close": false_close,
+    }
     (folder / INDEX_FILE).write_bytes(canonical_json(about))
     return index
 
@@ -124,7 +138,8 @@ def open_index(folder: Path) -> SimilarityIndex:
             raise Corrupt(f"{folder} is a similarity index of format {about['format']}; this Treadle reads {FORMAT}")
         names = json.loads((folder / ENTRIES_FILE).read_bytes())
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
-        return SimilarityIndex(names, arrays, threshold=float(about["threshold"]))
+        limits = [math.inf if about[key] is None else float(about[key]) for key in ("threshold", "named_threshold")]
+        return SimilarityIndex(names, arrays, threshold=limits[0], named_threshold=limits[1])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"{folder} is not a similarity index: {error}") from None
 
@@ -132,8 +147,11 @@ def open_index(folder: Path) -> SimilarityIndex:
 class SimilarityIndex:
     """Answers ``closest``; immutable, safe to share between threads."""
 
-    def __init__(self, names: list[dict[str, str]], arrays: dict[str, NDArray[Any]], *, threshold: float) -> None:
+    def __init__(
+        self, names: list[dict[str, str]], arrays: dict[str, NDArray[Any]], *, threshold: float, named_threshold: float
+    ) -> None:
         self.threshold = threshold
+        self.named_threshold = named_threshold
         self._names = names
         self._arrays = arrays
         self._by_name: dict[str, list[int]] = {}
@@ -147,20 +165,24 @@ class SimilarityIndex:
         """Up to ``limit`` training examples that the answer is close to, best first; empty when nothing is
         close.
         """
+        located = located_words(answer)[:_MAX_ANSWER_WORDS]
+        numbers = word_numbers([word.text for word in located], {})
+        spans = self._spans_of(numbers)
+        close = {entry: span for entry, span in spans.items() if span[0] >= self.threshold}
+        shared: dict[int, tuple[str, ...]] = {}
         named = self._named(question)
-        spans = self._spans(answer)
-        close = [
-            entry
-            for entry, (rarity, _, _) in spans.items()
-            if rarity >= (self.threshold / 2 if entry in named else self.threshold)
-        ]
+        asked = _words_of_question(question) if named else set()
+        for entry in named:
+            common = self._shared(located, numbers, entry, asked)
+            if entry in spans or sum(weight for _, weight in common) >= self.named_threshold:
+                close[entry] = spans.get(entry) or self._short_span(numbers, entry)
+                shared[entry] = tuple(word for word, _ in common)
         if not close:
             return []
         ranking = self.rank(f"{question}\n{answer}")
-        located = located_words(answer)
         found = []
-        for entry in sorted(close, key=lambda place: (-ranking[place], place)):
-            rarity, first, count = spans[entry]
+        for entry in sorted(close, key=lambda place: (-ranking[place], place))[:limit]:
+            rarity, first, count = close[entry]
             start, end = located[first].start, located[first + count - 1].end
             found.append(
                 Likeness(
@@ -172,10 +194,9 @@ class SimilarityIndex:
                     rarity=round(rarity, 3),
                     score=round(float(ranking[entry]), 3),
                     named=entry in named,
+                    shared=shared.get(entry, ()),
                 )
             )
-            if len(found) == limit:
-                break
         return found
 
     def rank(self, text: str) -> NDArray[np.float32]:
@@ -194,11 +215,13 @@ class SimilarityIndex:
         """What the best run shared with another group's examples reaches in all but ``false_close`` of the
         cases.
 
-        Infinite (nothing is ever called close) when there are fewer than two groups to compare.
+        Infinite (nothing is ever called close) when there are fewer than two examples to compare.
         """
-        groups = np.array([name["group"] or name["document"] for name in self._names])
-        if len(set(groups.tolist())) < 2:
+        if len(self._names) < 2:
             return math.inf
+        groups = np.array([name["group"] or name["document"] for name in self._names])
+        if len(set(groups.tolist())) < 2:  # one group, so every example is a stranger to the others
+            groups = np.arange(len(self._names))
         step = max(1, len(self._names) // _CALIBRATION_SAMPLE)
         starts, words = self._arrays["starts"], self._arrays["words"]
         reached = []
@@ -207,15 +230,52 @@ class SimilarityIndex:
             spans = self._spans_of(numbers)
             strangers = [rarity for entry, (rarity, _, _) in spans.items() if groups[entry] != groups[place]]
             reached.append(max(strangers, default=0.0))
-        return float(np.quantile(reached, 1 - false_close, method="higher"))
+        # However little strangers share: less than one word that only one example has shows nothing.
+        return max(float(np.quantile(reached, 1 - false_close, method="higher")), math.log(len(self._names)))
+
+    def pair_quantile(self, false_named: float) -> float:
+        """The rarity of all words shared with one given stranger, in all but ``false_named`` of the cases."""
+        count = len(self._names)
+        if count < 2:
+            return math.inf
+        reached = []
+        for place in range(0, count, max(1, count // _CALIBRATION_PAIRS)):
+            other = (place * 7 + count // 2) % count  # far away in the list, and not the same for neighbors
+            if self._names[other]["group"] != self._names[place]["group"] or not self._names[place]["group"]:
+                common = np.intersect1d(self._words_at(place), self._words_at(other))
+                reached.append(float(self._weights_of(common).sum()))
+        floor = math.log(count)
+        return max(float(np.quantile(reached, 1 - false_named, method="higher")), floor) if reached else floor
+
+    def _words_at(self, entry: int) -> NDArray[np.uint64]:
+        starts = self._arrays["starts"]
+        return np.asarray(self._arrays["words"][starts[entry] : starts[entry + 1]])
+
+    def _shared(
+        self, located: Sequence[Word], numbers: NDArray[np.uint64], entry: int, asked: set[str]
+    ) -> list[tuple[str, float]]:
+        """Different words that answer and entry say and the question does not, with their weights, rarest first."""
+        both = np.isin(numbers, self._words_at(entry))
+        weights = self._weights_of(numbers)
+        told = [(located[at].text, float(weights[at])) for at in np.flatnonzero(both).tolist()]
+        found = {word: weight for word, weight in told if word not in asked}
+        return sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+
+    def _short_span(self, numbers: NDArray[np.uint64], entry: int) -> tuple[float, int, int]:
+        """The rarest pair of words in a row that both have, or the rarest word: (rarity, first word, count)."""
+        there = self._words_at(entry)
+        pairs = np.isin(run_hashes(numbers, 2), run_hashes(there, 2))
+        length, shared = (2, pairs) if pairs.any() else (1, np.isin(numbers, there))
+        hits = np.flatnonzero(shared)
+        weights = self._weights_of(numbers)
+        rarity = weights[hits] if length == 1 else weights[hits] + weights[hits + 1]
+        best = int(np.argmax(rarity))
+        return float(rarity[best]), int(hits[best]), length
 
     def _named(self, question: str) -> set[int]:
-        """Entries whose whole name the question says; a bare common word (``copy``) is no name."""
-        said = {word.strip(".").casefold() for word in re.findall(r"[\w.]+", question[:20_000])}
+        """Entries whose whole dotted name the question says; a bare common word (``copy``) is no name."""
+        said = {word.strip(".").casefold() for word in re.findall(r"[\w.]+", question[:_MAX_QUESTION_CHARACTERS])}
         return {place for name in said if "." in name for place in self._by_name.get(name, ())}
-
-    def _spans(self, answer: str) -> dict[int, tuple[float, int, int]]:
-        return self._spans_of(word_numbers(words_of(answer)[:_MAX_ANSWER_WORDS], {}))
 
     def _spans_of(self, numbers: NDArray[np.uint64]) -> dict[int, tuple[float, int, int]]:
         """By entry, its rarest shared run: (rarity in nats, first word in the answer, count of words)."""
@@ -256,56 +316,7 @@ class SimilarityIndex:
         return np.where(table["word"][places] == numbers, table["weight"][places], 0.0)
 
 
-def _term_arrays(entries: Sequence[Entry], known: dict[str, int]) -> dict[str, NDArray[Any]]:
-    """BM25's postings with the weight of every (term, entry) worked out: a query only adds them up."""
-    lines = [
-        words_of(entry.question) + words_of(entry.answer) + words_of(entry.locator) * _NAME_WEIGHT for entry in entries
-    ]
-    lengths = np.array([len(line) for line in lines], dtype=np.float64)
-    terms = word_numbers([word for line in lines for word in line], known)
-    owner = np.repeat(np.arange(len(lines)), lengths.astype(np.int64))
-    order = np.lexsort((owner, terms))
-    terms, owner = terms[order], owner[order]
-    fresh = np.ones(len(terms), dtype=bool)
-    fresh[1:] = (np.diff(terms) != 0) | (np.diff(owner) != 0)
-    at = np.flatnonzero(fresh)
-    frequency = np.diff(np.concatenate((at, [len(terms)])))
-    terms, owner = terms[at], owner[at]
-    unique, first, within = np.unique(terms, return_index=True, return_counts=True)
-    rarity = np.repeat(np.log1p((len(entries) - within + 0.5) / (within + 0.5)), within)
-    norm = _K1 * (1 - _B + _B * lengths[owner] / max(float(lengths.mean()) if len(lengths) else 1.0, 1.0))
-    return {
-        "terms": unique,
-        "term_offsets": np.concatenate((first, [len(terms)])).astype(np.int64),
-        "postings": owner.astype(np.int32),
-        "weights": (rarity * frequency * (_K1 + 1) / (frequency + norm)).astype(np.float32),
-    }
-
-
-def _run_arrays(told: Sequence[NDArray[np.uint64]]) -> dict[str, NDArray[Any]]:
-    """All entries' words in one line, and every run of ``RUN`` words in it that does not cross two entries."""
-    words = np.concatenate([*told, np.empty(0, dtype=np.uint64)])
-    lengths = np.array([len(numbers) for numbers in told], dtype=np.int64)
-    starts = np.concatenate(([0], np.cumsum(lengths)))
-    owner = np.repeat(np.arange(len(told)), lengths)
-    hashes = run_hashes(words, RUN)
-    places = np.flatnonzero(owner[: len(hashes)] == owner[RUN - 1 :][: len(hashes)])
-    order = np.argsort(hashes[places], kind="stable")
-    return {
-        "words": words,
-        "starts": starts,
-        "runs": hashes[places][order],
-        "run_places": places[order].astype(np.int64),
-    }
-
-
-def _word_weights(words: NDArray[np.uint64], starts: NDArray[np.int64], entries: int) -> NDArray[Any]:
-    """Inverse document frequency (nats) of each word of the answers, sorted by word."""
-    owner = np.repeat(np.arange(entries), np.diff(starts))
-    order = np.lexsort((owner, words))
-    first = np.ones(len(words), dtype=bool)  # of the places where an entry has a word
-    first[1:] = (np.diff(words[order]) != 0) | (np.diff(owner[order]) != 0)
-    unique, count = np.unique(words[order][first], return_counts=True)
-    table = np.empty(len(unique), dtype=[("word", np.uint64), ("weight", np.float64)])
-    table["word"], table["weight"] = unique, np.log(entries / count)
-    return table
+def _words_of_question(question: str) -> set[str]:
+    """Its words, and the parts of names in it: ``BabylMessage`` says ``message``."""
+    text = question[:_MAX_QUESTION_CHARACTERS]
+    return {*words_of(text), *words_of(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text))}

@@ -104,7 +104,16 @@ def deploy(
             inputs=(release, dataset),
             requests=settings.smoke_requests,
         )
+    if not release.pending:
+        driver.listener.say(_line(release, optimized))
     return Deployed(release, measured)
+
+
+def _line(release: Release, optimized: Optimized) -> str:
+    weights = sum(e.size for e in optimized.entries() if e.path.endswith((".gguf", ".safetensors"))) / 1e6
+    found = release.read().optimization
+    loss = f", perplexity {found['loss']:+.2%} (budget {found['max_loss']:.1%})" if found else ""
+    return f"release {release.digest[:11]}: {weights:.0f} MB{loss}; treadle serve answers with it once it is champion"
 
 
 @step(version=1, packages=("gguf", "numpy"))
@@ -241,8 +250,8 @@ def smoke(
     run.summary(requests=len(answered), failed=len(failed))
     if wrong or failed:
         raise UserError(
-            f"deploy: {len(failed)} of {len(answered)} test requests failed and {len(wrong)} came from another release; "
-            "the release is not used"
+            f"deploy: {len(failed)} of {len(answered)} test requests failed and {len(wrong)} came from another"
+            " release; the release is not used"
         )
     return {}
 

@@ -1,4 +1,5 @@
-"""Govern: gates before promotion, a person's word where the file asks for it, and a card that says what the model is."""
+"""Govern: gates before promotion, a person's word where the file asks for it, and a card that says what the model
+is."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ Check = Callable[..., GateResult]
 
 @dataclass(frozen=True)
 class Governed:
-    """The decision on a candidate: ``promoted``, ``unchanged`` (it is the champion), ``waiting``, ``refused`` or ``planned``."""
+    """The decision on a candidate: ``promoted``, ``unchanged`` (it is the champion), ``waiting``, ``refused`` or
+    ``planned``."""
 
     decision: str
     results: tuple[GateResult, ...] = ()

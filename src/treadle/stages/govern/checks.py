@@ -1,6 +1,7 @@
 """The gates that ship: quality against baselines and champion, personal data in the answers, licenses.
 
-A gate is a function ``gate(evidence, **settings) -> GateResult``, found through the entry-point group ``treadle.checks`` or as
+A gate is a function ``gate(evidence, **settings) -> GateResult``, found through the entry-point group
+``treadle.checks`` or as
 ``module:function``.
 """
 
@@ -23,7 +24,8 @@ def quality(
 ) -> GateResult:
     """Paired with another evaluation on the same items, beyond the 95 % interval.
 
-    ``beats``: the interval of the difference lies wholly on the better side. ``not_worse_than``: it does not lie wholly on the
+    ``beats``: the interval of the difference lies wholly on the better side. ``not_worse_than``: it does not lie
+    wholly on the
     worse side. Without a champion, the gate against it passes and says so.
     """
     if (beats is None) == (not_worse_than is None):
@@ -35,6 +37,7 @@ def quality(
             return GateResult(name, True, "there is no champion yet")
         known = [key for key in evidence.evaluations if key != "model"]
         raise UserError(f"gate quality: {other!r} was not evaluated;{nearest(other, known)}")
+    from treadle.evals.intervals import MIN_ITEMS
     from treadle.evals.metric import load_metric
 
     measure = load_metric(metric)
@@ -43,6 +46,8 @@ def quality(
     loses = found.decided and not found.wins
     passed = wins if beats else not loses
     word = "better" if wins else "worse" if loses else "undecided"
+    if found.n < MIN_ITEMS:
+        word = f"undecided: fewer than {MIN_ITEMS} items"
     detail = (
         f"{found.difference:+.3g} [{found.low:+.3g}, {found.high:+.3g}] against {other}, {word}"
         f" ({found.better} items better, {found.worse} worse of {found.n})"

@@ -1,6 +1,7 @@
 """Track: every dataset and model gets a version; aliases point at versions and remember where they pointed.
 
-Runs, with their settings, metrics, inputs and outputs, are tracked by the driver from the first step on; nothing has to be added.
+Runs, with their settings, metrics, inputs and outputs, are tracked by the driver from the first step on; nothing has
+to be added.
 """
 
 from __future__ import annotations

@@ -1,0 +1,392 @@
+"""Objects are there whole or not at all, are what they were, and stay inside their folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from treadle.core.artifacts import Artifact, Builder, Entry, check_path, digest_of, manifest_bytes, read_manifest
+from treadle.core.digest import blake3_bytes, blake3_file, canonical_json
+from treadle.core.driver import Driver
+from treadle.core.errors import Corrupt, TreadleError
+from treadle.core.runs import Run
+from treadle.core.steps import step
+from treadle.core.store import Store
+from treadle.core.verify import verify
+from treadle.core.workspace import Workspace
+
+from .conftest import Writer
+
+NAMES = [
+    "a.txt",
+    "dir/b.bin",
+    "dir/deep/c",
+    "ünï/日本/🧵.txt",
+    "e\u0301.txt",
+    "\u00e9.txt",
+    " lead and trail ",
+    "new\nline",
+    "-x",
+    "~",
+]
+DIGEST = "b3:" + "0" * 64
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def put(store: Store, files: dict[str, bytes]) -> Artifact:
+    with Builder(Artifact, store) as builder:
+        for name, data in files.items():
+            path = builder.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return builder.commit()
+
+
+def left_behind(root: Path) -> list[Path]:
+    return [path for path in (root / "tmp").rglob("*") if path.is_file()] if (root / "tmp").exists() else []
+
+
+def test_a_tree_comes_back_as_it_was(store: Store) -> None:
+    files = {name: name.encode() * 3 for name in NAMES} | {"empty": b"", "large": random.Random(1).randbytes(3 << 20)}
+    artifact = put(store, files)
+    assert {entry.path for entry in artifact.entries()} == set(files)
+    folder = artifact.path()
+    for name, data in files.items():
+        assert (folder / name).read_bytes() == data
+        with artifact.open(name) as file:
+            assert file.read() == data
+    assert artifact.size == sum(map(len, files.values()))
+    assert put(store, files) == artifact
+    assert left_behind(store.root) == []
+    with pytest.raises(KeyError, match="holds no 'absent'"):
+        artifact.open("absent")
+
+
+def test_the_digest_is_that_of_the_manifest_whatever_the_order(store: Store) -> None:
+    entries = [Entry(name, 1, blake3_bytes(b"x")) for name in NAMES]
+    assert digest_of(entries) == digest_of(reversed(entries))
+    artifact = put(store, dict.fromkeys(NAMES, b"x"))
+    assert artifact.digest == digest_of(entries) == blake3_bytes(manifest_bytes(entries))
+
+
+def test_a_view_is_read_only_and_links_the_objects(store: Store) -> None:
+    artifact = put(store, {"a/b": b"text"})
+    file = artifact.path("a/b")
+    assert file.stat().st_mode & 0o222 == 0
+    assert file.samefile(store._object(blake3_bytes(b"text")))
+
+
+@pytest.mark.parametrize("change", ["edit", "add", "remove", "replace", "link"])
+def test_a_changed_view_is_made_anew_and_named(store: Store, change: str) -> None:
+    artifact = put(store, {"a": b"aaa", "b": b"bbb"})
+    folder = artifact.path()
+    if change == "add":
+        (folder / "c").write_bytes(b"not ours")
+    else:
+        (folder / "a").unlink()
+    if change in ("edit", "replace"):
+        (folder / "a").write_bytes(b"aab")
+    if change == "link":
+        (folder / "a").symlink_to("b")
+    assert [name for name, _ in store.changed_views()] == [artifact.digest]
+    again = Artifact(artifact.digest, Store(store.root)).path()
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == {"a": b"aaa", "b": b"bbb"}
+    assert list(store.changed_views()) == []
+
+
+def test_without_hard_links_views_are_copies(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(18, "not on this file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    artifact = put(store, {"a": b"aaa"})
+    file = artifact.path("a")
+    assert file.read_bytes() == b"aaa"
+    assert file.stat().st_mode & 0o222 == 0
+    assert not file.samefile(store._object(blake3_bytes(b"aaa")))
+    assert list(store.changed_views()) == []
+
+
+def test_delete_removes_objects_and_the_views_that_show_them(store: Store) -> None:
+    doomed, other = put(store, {"a": b"gone", "b": b"shared"}), put(store, {"c": b"shared"})
+    doomed.path(), other.path()
+    store.delete({doomed.digest, blake3_bytes(b"gone")})
+    assert not store.has(doomed.digest)
+    assert not (store.root / "views" / doomed.digest[3:]).exists()
+    assert other.path("c").read_bytes() == b"shared"
+    assert b"gone" not in b"".join(path.read_bytes() for path in store.root.rglob("*") if path.is_file())
+    with pytest.raises(Corrupt, match="is missing from"):
+        doomed.path()
+
+
+# -- what does not get in, or out
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", ".", "..", "../x", "a/../b", "/etc/passwd", "a/..", "a\\b", "a\0b", "./a", "a/", "a//b", "a/./b"],
+)
+def test_paths_that_leave_the_tree_are_refused(store: Store, path: str) -> None:
+    with pytest.raises(Corrupt, match="not a path inside the artifact"):
+        check_path(path)
+    data = canonical_json({"files": [[path, 1, DIGEST]], "format": 1})
+    digest = store.put_bytes(data)
+    with pytest.raises(Corrupt):
+        store.view(digest)
+    assert not store.has(digest)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"files":[],"format":2}',
+        b'{"files":[["a",1]],"format":1}',
+        b'{"files":[["a",-1,"' + DIGEST.encode() + b'"]],"format":1}',
+        b'{"files":[["a",true,"' + DIGEST.encode() + b'"]],"format":1}',
+        b'{"files":[["a","1","' + DIGEST.encode() + b'"]],"format":1}',
+        b'{"files":[[5,1,"' + DIGEST.encode() + b'"]],"format":1}',
+        b'{"files":[["a",1,"b3:../../../../etc/passwd"]],"format":1}',
+        b'{"files":[["a",1,7]],"format":1}',
+        b'{"files":[["a",1,"%s"],["a",1,"%s"]],"format":1}' % (DIGEST.encode(), DIGEST.encode()),
+        b'{"files":[["a",1,"%s"],["a/b",1,"%s"]],"format":1}' % (DIGEST.encode(), DIGEST.encode()),
+        b"[" * 100_000,
+        b"\xff\xfe",
+    ],
+)
+def test_what_is_no_manifest_is_refused_in_one_line(manifest: bytes) -> None:
+    with pytest.raises(Corrupt) as caught:
+        read_manifest(manifest)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_no_manifest(data: bytes) -> None:
+    with pytest.raises(Corrupt):
+        read_manifest(data)
+
+
+@pytest.mark.parametrize("digest", ["", "b3:", "b3:../../../etc/passwd", "b3:" + "g" * 64, "b3:" + "A" * 64, "x" * 67])
+def test_a_name_that_is_no_digest_leads_nowhere(store: Store, digest: str) -> None:
+    for ask in (store.read, store.check, store.entries, store.view, store.open):
+        with pytest.raises(Corrupt, match="does not name an object"):
+            ask(digest)
+    assert not store.has(digest)
+    assert not store.has_object(digest)
+
+
+@pytest.mark.parametrize("kind", ["file link", "folder link", "dangling link", "pipe", "backslash", "bytes"])
+def test_only_plain_files_with_plain_names_get_in(store: Store, tmp_path: Path, kind: str) -> None:
+    folder = store.new_folder()
+    (folder / "first").write_bytes(b"plain")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_bytes(b"secret")
+    if kind == "file link":
+        (folder / "x").symlink_to(tmp_path / "outside" / "secret")
+    elif kind == "folder link":
+        (folder / "x").symlink_to(tmp_path / "outside")
+    elif kind == "dangling link":
+        (folder / "x").symlink_to("nowhere")
+    elif kind == "pipe":
+        os.mkfifo(folder / "x")
+    elif kind == "backslash":
+        (folder / "a\\b").write_bytes(b"x")
+    else:
+        Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe")).write_bytes(b"x")
+    with pytest.raises(TreadleError):
+        store.put(folder)
+    assert list(store.objects()) == []
+    assert (folder / "first").exists()
+
+
+def test_a_file_that_has_another_name_is_copied(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"first")
+    folder = store.new_folder()
+    os.link(tmp_path / "mine", folder / "a")
+    artifact = Artifact(store.put(folder), store)
+    (tmp_path / "mine").write_bytes(b"other")
+    assert artifact.path("a").read_bytes() == b"first"
+
+
+# -- damage
+
+
+@step(version=1, name="tests.two_files")
+def two_files(*, number: int, run: Run) -> Artifact:
+    with run.create(Artifact) as made:
+        (made.path / "a").write_bytes(b"%d" % number * 50)
+        (made.path / "b").write_bytes(b"other")
+        made.add_documents(["doc:" + f"{number:064x}"])
+        return made.commit()
+
+
+def test_one_byte_in_any_object_is_named(workspace: Workspace) -> None:
+    driver = Driver(workspace.runs, workspace.root, seed=1)
+    made = [driver.run(two_files, number=number) for number in range(3)]
+    for artifact in made:
+        artifact.path()
+    workspace.journal.append("metrics", {"id": "x"})
+    workspace.journal.seal()
+    objects = list(workspace.store.objects())
+    assert len(objects) > 10
+    assert verify(workspace).ok
+    for name, path in objects:
+        data = path.read_bytes()
+        at = random.Random(name).randrange(len(data))
+        path.chmod(0o644)
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        found = verify(workspace)
+        assert [problem.ref for problem in found.problems if problem.kind == "object"] == [name]
+        with pytest.raises(Corrupt, match="its bytes changed"):
+            Store(workspace.root).check(name)
+        path.unlink()
+        found = verify(workspace)
+        assert name in [problem.ref for problem in found.problems]
+        assert found.public()["ok"] is False
+        path.write_bytes(data)
+    for artifact in made:  # the folders that showed the damaged files are made anew
+        Store(workspace.root).view(artifact.digest)
+    assert verify(workspace).ok
+
+
+def test_objects_put_in_by_hand_are_named(workspace: Workspace) -> None:
+    digest = workspace.store.put_bytes(b"left behind by a killed run")
+    assert verify(workspace).ok  # an object may be there before its row
+    folder = workspace.root / "objects"
+    (folder / "zz").mkdir()
+    (folder / "zz" / "stray").write_bytes(b"x")
+    (folder / "zz" / "link").symlink_to(workspace.store._object(digest))
+    assert {problem.ref for problem in verify(workspace).problems} == {"b3:zzstray", "b3:zzlink"}
+
+
+def test_an_object_cut_short_is_mended_by_putting_it_again(store: Store) -> None:
+    artifact = put(store, {"a": b"whole"})
+    path = store._object(blake3_bytes(b"whole"))
+    path.unlink()
+    path.write_bytes(b"who")
+    assert put(store, {"a": b"whole"}) == artifact
+    store.check(blake3_bytes(b"whole"))
+
+
+# -- others at the same time
+
+
+def test_many_processes_put_the_same_tree(tmp_path: Path) -> None:
+    writers = [Writer("tree", tmp_path / "store") for _ in range(4)]
+    digests = {line for writer in writers for line in writer.finish()}
+    assert len(digests) == 1
+    store = Store(tmp_path / "store")
+    assert len(list(Artifact(digests.pop(), store).path().iterdir())) == 200
+    assert left_behind(store.root) == []
+    assert all(blake3_file(path) == name for name, path in store.objects())
+
+
+def test_a_killed_writer_leaves_nothing_half_there(tmp_path: Path) -> None:
+    root, chance = tmp_path / "store", random.Random(3)
+    for _ in range(4):
+        writer = Writer("put", root, 10_000, 400_000)
+        writer.first()
+        time.sleep(chance.random() * 0.2)
+        done = writer.kill()
+        with Workspace(root) as workspace:
+            for digest in done:
+                workspace.store.view(digest)
+            for name, path in workspace.store.objects():
+                assert blake3_file(path) == name
+            with workspace.exclusive():
+                assert left_behind(root) == []
+            assert verify(workspace).ok
+            workspace.store.delete({name for name, _ in workspace.store.objects()} - set(_named(workspace)))
+
+
+def _named(workspace: Workspace) -> list[str]:
+    return [row.body["environment"] for row in workspace.ledger.rows("run.started")]
+
+
+def test_what_a_living_process_writes_is_not_swept_away(workspace: Workspace) -> None:
+    other = Store(workspace.root)
+    folder = other.new_folder()
+    (folder / "a").write_bytes(b"half way")
+    with workspace.exclusive():
+        pass
+    assert (folder / "a").exists()
+    other.close()
+    assert not folder.exists()
+    (workspace.root / "tmp" / "dead").mkdir()
+    (workspace.root / "tmp" / "dead" / "x").write_bytes(b"left")
+    (workspace.root / "tmp" / "stray").write_bytes(b"left")
+    with workspace.exclusive():
+        assert left_behind(workspace.root) == []
+
+
+def test_a_workplace_that_was_removed_by_hand_is_made_again(store: Store) -> None:
+    shutil.rmtree(store.new_folder().parent)
+    assert put(store, {"a": b"x"}).path("a").read_bytes() == b"x"
+    store.close()
+
+
+def test_a_handle_can_be_sent_to_another_process(store: Store) -> None:
+    artifact = put(store, {"a": b"x"})
+    copy = pickle.loads(pickle.dumps(artifact))
+    assert copy == artifact
+    assert copy.path("a").read_bytes() == b"x"
+
+
+# -- builders
+
+
+def test_document_ids_are_part_of_the_name(store: Store) -> None:
+    ids = [f"doc:{number * 7919:064x}" for number in (5, 1, 300, 1)]
+    with Builder(Artifact, store) as builder:
+        (builder.path / "a").write_bytes(b"x")
+        builder.add_documents(ids)
+        artifact = builder.commit()
+    assert artifact.document_ids() == tuple(sorted(set(ids)))
+    assert artifact.document_count() == 3
+    assert all(artifact.has_document(each) for each in ids)
+    assert not artifact.has_document(f"doc:{2:064x}")
+    assert not artifact.has_document(f"doc:{2**255:064x}")
+    plain = put(store, {"a": b"x"})
+    assert plain != artifact
+    assert plain.document_ids() == ()
+    assert not plain.has_document(ids[0])
+
+
+def test_what_is_no_document_id_is_refused(store: Store) -> None:
+    with Builder(Artifact, store) as builder, pytest.raises(TreadleError, match="is not the id of a document"):
+        builder.add_documents(["doc:00ff"])
+        builder.commit()
+
+
+def test_a_builder_that_is_left_without_commit_leaves_nothing(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), Builder(Artifact, store) as builder:
+        (builder.path / "a").write_bytes(b"x")
+        raise ZeroDivisionError
+    assert left_behind(store.root) == []
+    with pytest.raises(TreadleError, match="was never committed"):
+        _ = builder.artifact
+
+
+def test_json_comes_from_verified_bytes(store: Store) -> None:
+    artifact = put(store, {"a.json": json.dumps({"x": 1}).encode()})
+    assert artifact.read_json("a.json") == {"x": 1}
+    path = store._object(artifact.entries()[0].digest)
+    path.chmod(0o644)
+    path.write_bytes(b'{"x":2}')
+    with pytest.raises(Corrupt):
+        artifact.read_json("a.json")

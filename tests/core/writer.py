@@ -1,0 +1,91 @@
+"""Another process that writes to a record: what the tests start, and kill.
+
+    writer.py ledger ROOT NAME COUNT     append facts, one to three at a time, some of them synced
+    writer.py journal ROOT NAME COUNT    append rows to the stream `metrics`
+    writer.py seal ROOT SECONDS          seal everybody's segments again and again
+    writer.py put ROOT COUNT SIZE        put COUNT trees with files of SIZE bytes
+    writer.py tree ROOT                  put one tree that is the same in every process
+    writer.py run ROOT                   start a run and wait
+    writer.py hold ROOT                  hold the project and wait
+
+An acknowledged thing is printed only once the call that wrote it has returned.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from pathlib import Path
+
+from treadle.core.artifacts import Artifact, Builder
+from treadle.core.driver import Driver
+from treadle.core.identifiers import new_id
+from treadle.core.ledger import Fact, now
+from treadle.core.runs import Run
+from treadle.core.steps import step
+from treadle.core.workspace import Workspace
+
+
+def ledger(workspace: Workspace, name: str, count: str) -> None:
+    chance = random.Random(name)
+    done = 0
+    while done < int(count):
+        batch = [Fact("note", {"writer": name, "number": done + i}) for i in range(chance.randint(1, 3))]
+        rows = workspace.ledger.append(*batch, sync=chance.random() < 0.02)
+        done += len(rows)
+        for row in rows:
+            print(row.seq, name, row.body["number"], flush=True)
+
+
+def journal(workspace: Workspace, name: str, count: str) -> None:
+    for number in range(int(count)):
+        identifier = new_id("row")
+        workspace.journal.append(
+            "metrics", {"id": identifier, "writer": name, "number": number, "time": now(), "text": "x" * (number % 500)}
+        )
+        print(identifier, flush=True)
+
+
+def seal(workspace: Workspace, seconds: str) -> None:
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        workspace.journal.seal()
+        time.sleep(0.003)
+
+
+def put(workspace: Workspace, count: str, size: str) -> None:
+    for number in range(int(count)):
+        with Builder(Artifact, workspace.store) as builder:
+            for index in range(3):
+                (builder.path / f"{index}.bin").write_bytes(random.Random(number * 3 + index).randbytes(int(size)))
+            print(builder.commit().digest, flush=True)
+
+
+def tree(workspace: Workspace) -> None:
+    with Builder(Artifact, workspace.store) as builder:
+        for index in range(200):
+            (builder.path / f"{index}.txt").write_text(str(index) * 100)
+        print(builder.commit().digest, flush=True)
+
+
+@step(version=1, name="writer.wait")
+def wait(*, run: Run) -> Artifact:
+    print(run.id, flush=True)
+    time.sleep(60)
+    raise AssertionError("nobody killed it")
+
+
+def run(workspace: Workspace) -> None:
+    Driver(workspace.runs, workspace.root, seed=1).run(wait)
+
+
+def hold(workspace: Workspace) -> None:
+    with workspace.exclusive():
+        print("held", flush=True)
+        time.sleep(60)
+
+
+if __name__ == "__main__":
+    with Workspace(Path(sys.argv[2])) as opened:
+        globals()[sys.argv[1]](opened, *sys.argv[3:])

@@ -1,0 +1,82 @@
+"""A person who asked to be forgotten is in no byte of the project, does not come back, and ``verify`` accounts for it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from small_project import NAME, SUBJECT, Project
+
+
+def every_byte(folder: Path) -> bytes:
+    """All files under a folder, and every text that is compressed inside Parquet files."""
+    import pyarrow.parquet as pq
+
+    parts = []
+    for path in folder.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            parts.append(data)
+            if data[:4] == b"PAR1":
+                parts.append(json.dumps(pq.read_table(path).to_pylist()).encode())
+    return b"\n".join(parts).lower()
+
+
+@pytest.mark.parametrize("subject", [SUBJECT, NAME])
+def test_gone_from_every_byte(project: Project, subject: str) -> None:
+    answer = project.json("ask", f"I am {NAME}: how do I clean my kettle?", "--user", SUBJECT)
+    project.json("feedback", answer["id"], "--correction", f"Ask {NAME} or somebody.", "--user", SUBJECT)
+    planted = NAME.lower().encode()
+    assert planted in every_byte(project.folder)
+    before = project.json("status")["counts"]["documents"]
+    expected = project.json("forget", subject, "--dry-run")
+    assert expected["documents"] >= 1
+    assert not expected["done"]
+    found = project.json("forget", subject, check=None)
+    assert found["done"]
+    assert (found["documents"], found["interactions"]) == (expected["documents"], expected["interactions"])
+    left = every_byte(project.folder)
+    if subject == NAME:
+        assert planted not in left
+    assert SUBJECT.encode() not in left
+    collected = project.json("collect")
+    assert collected["dropped"]["suppress.erased"] == found["documents"]
+    verified = project.json("verify")
+    assert verified["ok"]
+    assert verified["checked"]["erased"] == found["objects"] > 0
+    assert project.json("status")["counts"]["documents"] < before
+    again = project.json("forget", subject, check=None)
+    assert again["documents"] == again["interactions"] == 0
+
+
+def test_deleting_by_hand_is_a_problem(project: Project) -> None:
+    model = project.json("status")["champion"]["digest"]
+    path = project.folder / ".treadle" / "objects" / model[3:5] / model[5:]
+    path.unlink()
+    verified = project.json("verify", check=1)
+    assert [problem["ref"] for problem in verified["problems"]] == [model]
+
+
+def test_an_interrupted_erasure_is_finished_by_the_same_command(project: Project) -> None:
+    first = project.start("forget", SUBJECT)
+    while not _phases(project):
+        assert first.poll() is None
+    first.kill()
+    first.communicate()
+    assert any("erasure" in line for line in project.json("status")["pending"])
+    assert project.json("forget", SUBJECT, check=None)["done"]
+    assert project.json("status")["pending"] == []
+    assert project.json("verify")["ok"]
+    assert len({request for request, _ in _phases(project)}) == 1
+
+
+def _phases(project: Project) -> list[tuple[str, str]]:
+    connection = sqlite3.connect(f"file:{project.folder}/.treadle/treadle.db?mode=ro", uri=True)
+    try:
+        rows = connection.execute("SELECT body FROM ledger WHERE kind = 'erasure'").fetchall()
+    finally:
+        connection.close()
+    return [(json.loads(body)["request"], json.loads(body)["phase"]) for (body,) in rows]

@@ -1,0 +1,93 @@
+"""Small models with random weights, made by transformers itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+SMOLLM_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+VOCABULARY = 320
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama": {"num_key_value_heads": 2, "intermediate_size": 96, "rope_theta": 100000.0, "tie_word_embeddings": True},
+    "qwen2": {"num_key_value_heads": 2, "intermediate_size": 96, "tie_word_embeddings": False},
+    "gemma2": {"num_key_value_heads": 2, "intermediate_size": 96, "head_dim": 16, "final_logit_softcapping": 2.0},
+    "gpt2": {"n_inner": 96, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+}
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A byte-level BPE with three control tokens and SmolLM2's way of splitting, trained on a few words."""
+    import json
+
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [AddedToken(t, special=True) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(
+        ["the function returns the value of the object", "system user assistant"] * 4, trainer
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|im_end|>",
+        "unk_token": "<|endoftext|>",
+        "chat_template": SMOLLM_TEMPLATE,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def write_model(folder: Path, family: str = "llama", seed: int = 0) -> Path:
+    """A two-layer model of a family; every dimension is a multiple of 32, so that Q8_0 applies."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        **SHAPES[family],
+    )
+    write_tokenizer(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def write_release(model: Path, release: Path) -> Path:
+    """What an engine opens: the model as Q8_0 GGUF with its tokenizer, in the release's ``model`` folder."""
+    import shutil
+
+    from treadle.lm.gguf import write_gguf
+
+    folder = release / "model"
+    folder.mkdir(parents=True)
+    for path in model.iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copy(path, folder)
+    write_gguf(model, folder / "model.gguf")
+    return release
