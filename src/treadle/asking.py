@@ -45,14 +45,15 @@ class Answer:
 
 
 def recorded(project: Project, release: Release, question: str) -> Answer | None:
-    """The answer this release gave when the same question was put to it before, alone; None when it never was."""
-    record = project.record
-    wanted = ({"role": "user", "content": question},)
-    for row in record.recorder.interactions(release.digest):
+    """The latest answer this release gave when the same question was put to it alone; None when it never was."""
+    wanted, found = ({"role": "user", "content": question},), None
+    for row in project.record.recorder.interactions(release.digest):
         if row.messages == wanted and row.answer and row.status == "ok" and not row.given:
-            graph = lineage(record, row.id, limit=SHOWN)
-            return Answer(question, row.answer, row.id, row.release, row.model, graph)
-    return None
+            found = row
+    if found is None or found.answer is None:
+        return None
+    graph = lineage(project.record, found.id, limit=SHOWN)
+    return Answer(question, found.answer, found.id, found.release, found.model, graph)
 
 
 def ask(project: Project, release: Release, questions: Sequence[str], user: str | None = None) -> Iterator[Answer]:
@@ -112,7 +113,7 @@ def _request(task: str, question: str, user: str | None) -> tuple[str, dict[str,
 
 def _text(task: str, reply: dict[str, Any]) -> str:
     if task == "classify":
-        return str(reply["results"][0]["label"])
+        return str(reply["data"][0]["label"])
     return str(reply["choices"][0]["message"]["content"])
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from treadle.core.driver import Driver, Listener
 from treadle.core.errors import UserError, nearest
-from treadle.lm.base_model import fingerprint
+from treadle.lm.base_model import MissingModel, fingerprint
 from treadle.project import Project
 from treadle.record.erasure import SuppressionList
 from treadle.stages.collect import collect
@@ -56,7 +56,7 @@ class Turn:
         """Name a stage, then do it. This is the loop."""
         file, record, driver = self.project.file, self.project.record, self.driver
         prompt = file.deploy.system_prompt
-        base = fingerprint(file.develop.base_model)
+        base = self._base_fingerprint()
         recording = file.monitor.recording(file.govern.purpose)
 
         yield "collect"
@@ -93,12 +93,20 @@ class Turn:
         self.monitored = monitor(driver, file.monitor, record, release, self.prepared.profile)
 
         yield "govern"
-        self.governed = govern(
-            driver, file.govern, record, self.prepared.cleaned, dataset, evaluations, release, self.tracked.model
-        )
+        cleaned, loss, candidate = self.prepared.cleaned, self.deployed.loss, self.tracked.model
+        self.governed = govern(driver, file.govern, record, cleaned, dataset, evaluations, release, loss, candidate)
 
         yield "improve"
         self.improved = improve(driver, file.improve, record)
+
+    def _base_fingerprint(self) -> str:
+        """The base model's; a plan does without where its package is not installed yet."""
+        try:
+            return fingerprint(self.project.file.develop.base_model)
+        except MissingModel:
+            if self.driver.planning:
+                return ""
+            raise
 
     def public(self, *, ok: bool = True) -> dict[str, Any]:
         """The shape that ``treadle run --json`` promises."""

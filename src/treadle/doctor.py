@@ -12,8 +12,8 @@ from treadle.core.errors import TreadleError
 
 # Extra -> the distributions that show whether it is there.
 EXTRAS = {
-    "data": ("pyarrow", "tokenizers", "google-re2", "altair", "numpy"),
-    "train": ("torch", "transformers", "safetensors", "gguf", "rouge-score", "scikit-learn"),
+    "data": ("pyarrow", "tokenizers", "google-re2", "vl-convert-python", "numpy"),
+    "train": ("torch", "transformers", "safetensors", "gguf", "scikit-learn"),
     "serve": ("starlette", "uvicorn", "msgspec", "prometheus-client"),
     "openvino": ("openvino-genai",),
 }
@@ -22,6 +22,10 @@ NOT_EXERCISED = {
     "GPU": "training and engines take a CUDA device where torch sees one; not run here",
     "hub download": "hub ids go through huggingface_hub; needs a network, not run here",
 }
+
+
+# Names under which distributions are imported, where they differ.
+_IMPORTED = {"google-re2": "re2", "scikit-learn": "sklearn", "prometheus-client": "prometheus_client"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,16 @@ def examine() -> list[Finding]:
         for part, detail in NOT_EXERCISED.items()
     ]
     return findings
+
+
+def extra_of(module: str) -> str | None:
+    """The extra that a module comes with."""
+    top = module.partition(".")[0]
+    for extra, packages in EXTRAS.items():
+        for package in packages:
+            if top in (package.replace("-", "_"), _IMPORTED.get(package)):
+                return extra
+    return None
 
 
 def _processor() -> Finding:

@@ -31,7 +31,7 @@ def ids(journal: Journal) -> list[str]:
 
 
 def open_files(workspace: Workspace) -> list[Path]:
-    return sorted((workspace.root / "journal" / STREAM).iterdir())
+    return sorted((workspace.root / "journal" / STREAM).rglob("*.jsonl"))
 
 
 def test_rows_come_back_in_order_sealed_or_not(workspace: Workspace) -> None:

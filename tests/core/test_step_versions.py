@@ -1,7 +1,7 @@
 """The source of a built-in step changes only together with its version.
 
-``step_versions.json`` holds, by step, its version and a hash of its source as a syntax tree (without docstrings, comments
-and layout), together with the private functions of its module that it calls. After raising a version, write it anew:
+``step_versions.json`` holds, by step, its version and a hash of its source as a syntax tree (without docstrings,
+comments and layout), with the functions and constants of its module that it names. After raising a version:
 
     python tests/core/test_step_versions.py
 """

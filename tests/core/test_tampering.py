@@ -444,8 +444,10 @@ def test_an_untouched_copy_passes(copies: Callable[[int], Record]) -> None:
 
 def test_what_was_noticed_stays_noticed(copies: Callable[[int], Record]) -> None:
     """Opening, and trying to go on working, does not cover up what was done."""
-    for tamper in (edit_outer_head, delete_outer_head, old_database, cut_tail, edit_body, edit_inner_head):
-        record = copies(hash(tamper.__name__) % 1000)
+    tamperings = (edit_outer_head, delete_outer_head, old_database, cut_tail, edit_body, edit_inner_head, edit_seq)
+    for seed in range(70):
+        tamper = tamperings[seed % len(tamperings)]
+        record = copies(seed)
         tamper(record)
         record.raw.close()
         for _ in range(2):
@@ -454,7 +456,7 @@ def test_what_was_noticed_stays_noticed(copies: Callable[[int], Record]) -> None
                     workspace.ledger.append(Fact("note", {}), sync=True)
                 except TreadleError:
                     continue
-        assert problems_of(record.folder), tamper.__name__
+        assert problems_of(record.folder), f"{tamper.__name__} {seed}"
 
 
 def test_a_gap_of_any_size_is_one_problem(copies: Callable[[int], Record]) -> None:

@@ -103,7 +103,7 @@ def test_signatures_and_keyed_names(tmp_path: Path) -> None:
     signature = keys.sign(b"message")
     assert keys.signed(b"message", signature)
     assert not keys.signed(b"massage", signature)
-    for broken in ("", "zz", signature[:-2], signature + "00"):
+    for broken in ("", "zz", signature[:-2], signature + "00", signature + " ", signature.upper()):
         assert not verify_signature(keys.public, b"message", broken)
     assert not verify_signature("00", b"message", signature)
     assert keys.keyed("subject", "ab") != keys.keyed("subjecta", "b")

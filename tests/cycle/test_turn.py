@@ -54,7 +54,10 @@ def test_one_evaluation_setting_runs_evaluation_and_what_follows(project: Projec
 
 def test_a_plan_says_why(project: Project) -> None:
     project.edit("learning_rate: 1e-2", "learning_rate: 2e-2")
-    reasons = {step["step"]: step["reason"] for stage in project.json("plan")["stages"] for step in stage["steps"]}
+    reasons: dict[str, str] = {}
+    for stage in project.json("plan")["stages"]:
+        for step in stage["steps"]:
+            reasons.setdefault(step["step"], step["reason"])
     assert "learning_rate" in reasons["develop.train"]
     assert reasons["prepare.tokenize"] == "nothing changed"
     assert "model" in reasons["develop.evaluate"]

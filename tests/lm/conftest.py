@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tiny_models import write_model, write_release
+
+# Several test processes share the cores: threads that spin for each other make small models a hundred times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +44,6 @@ def tiny_release(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def smollm2_release(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real model as a release, written once for all of pytest-xdist's workers."""
     import fcntl
-    import os
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base

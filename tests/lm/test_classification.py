@@ -13,7 +13,7 @@ from treadle.core.errors import UserError
 from treadle.lm.base_model import resolve
 from treadle.lm.classification import Classifier, ClassifierSettings, train_classifier
 
-SETTINGS = ClassifierSettings(epochs=6, batch_size=8, learning_rate=3e-4, max_length=32, threads=2)
+SETTINGS = ClassifierSettings(epochs=6, batch_size=8, learning_rate=3e-4, max_length=32, threads=1)
 GOOD = ["wonderful", "great, loved it", "what a joy", "excellent food", "best film in years", "so happy with this"]
 BAD = ["terrible", "awful, hated it", "what a bore", "horrible food", "worst film in years", "so angry about this"]
 TEXTS = GOOD + BAD
@@ -36,7 +36,7 @@ def trained(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_learns(trained: Path) -> None:
-    classifier = Classifier(trained, threads=2)
+    classifier = Classifier(trained, threads=1)
     assert classifier.labels == ("bad", "good")
     for text, label in zip(TEXTS, LABELS, strict=True):
         (row,) = classifier.predict([text])
@@ -45,12 +45,12 @@ def test_it_learns(trained: Path) -> None:
 
 def test_probabilities_keep_their_text_whatever_the_batch(trained: Path) -> None:
     texts = ["", "great", "horrible " * 200, "x", *TEXTS]
-    rows = Classifier(trained, batch_size=3).predict(texts)
+    rows = Classifier(trained, batch_size=3, threads=1).predict(texts)
     assert [sum(row) for row in rows] == pytest.approx([1.0] * len(texts))
-    alone = [Classifier(trained, batch_size=1).predict([text])[0] for text in texts[:4]]
+    alone = [Classifier(trained, batch_size=1, threads=1).predict([text])[0] for text in texts[:4]]
     for row, expected in zip(rows, alone, strict=False):
         assert row == pytest.approx(expected, abs=1e-4)
-    assert Classifier(trained).predict([]) == []
+    assert Classifier(trained, threads=1).predict([]) == []
 
 
 def test_the_same_again_is_the_same_byte_for_byte(encoder: Path, trained: Path, tmp_path: Path) -> None:

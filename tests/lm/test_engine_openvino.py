@@ -65,16 +65,18 @@ class Served:
                 await asyncio.sleep(0.02)
         return stats
 
-    def close(self) -> None:
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.run(self.engine.close())
         self.runner.close()
 
 
 @pytest.fixture(scope="module")
 def served(smollm2_release: Path) -> Iterator[Served]:
-    served = Served(smollm2_release, precision="f32", max_sequences=16)
-    yield served
-    served.close()
+    with Served(smollm2_release, precision="f32", max_sequences=16) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
@@ -210,9 +212,7 @@ def test_emoji_and_cjk_arrive_whole(served: Served) -> None:
 
 
 def test_a_closed_stream_frees_its_place(smollm2_release: Path) -> None:
-    served = Served(smollm2_release, max_sequences=1)
-
-    async def work() -> None:
+    async def work(served: Served) -> None:
         streams = [served.stream(served.asked(QUESTIONS[i], max_tokens=2000, ignore_eos=True)) for i in range(3)]
         await anext(streams[0])
         waiting = [asyncio.create_task(anext(stream)) for stream in streams[1:]]
@@ -225,8 +225,8 @@ def test_a_closed_stream_frees_its_place(smollm2_release: Path) -> None:
         await served.stats_become(0, 0)
         assert len(await served.text(served.asked(QUESTIONS[0]))) > 10
 
-    served.run(work())
-    served.close()
+    with Served(smollm2_release, max_sequences=1) as served:
+        served.run(work(served))
 
 
 def test_what_cannot_be_done_is_refused_at_the_call(served: Served) -> None:
@@ -256,31 +256,25 @@ def test_what_cannot_be_done_is_refused_at_the_call(served: Served) -> None:
     assert served.run(served.text(good))
 
 
-def test_a_prompt_that_fills_the_context_leaves_room_for_one_token(served: Served) -> None:
-    ids = (served.tokenizer.encode("word ") * served.engine.context_length)[: served.engine.context_length - 1]
-    chunks = served.run(served.chunks(GenerateRequest("full", tuple(ids), max_tokens=50, ignore_eos=True)))
-    assert (chunks[-1].finish_reason, sum(chunk.tokens for chunk in chunks)) == ("length", 1)
-
-
 def test_a_small_cache_limits_the_context_and_serves_more_than_it_holds(smollm2_release: Path) -> None:
-    served = Served(smollm2_release, kv_cache_mb=8, precision="auto")
-    assert 256 <= served.engine.context_length < 2048
-
-    async def work() -> None:
+    async def work(served: Served) -> None:
+        room = served.engine.context_length
+        assert 256 <= room < 1024
+        ids = (served.tokenizer.encode("word ") * room)[:room]
         with pytest.raises(UserError, match="shorten the prompt"):
-            served.engine.generate(GenerateRequest("long", (5,) * served.engine.context_length))
+            served.engine.generate(GenerateRequest("long", tuple(ids)))
+        chunks = await served.chunks(GenerateRequest("full", tuple(ids[:-1]), max_tokens=50, ignore_eos=True))
+        assert (chunks[-1].finish_reason, sum(chunk.tokens for chunk in chunks)) == ("length", 1)
         requests = [served.asked(f"{i}: {QUESTIONS[i % 8]}", max_tokens=60, ignore_eos=True) for i in range(16)]
         found = await asyncio.gather(*(served.chunks(request) for request in requests))
         assert [sum(chunk.tokens for chunk in chunks) for chunks in found] == [60] * 16
 
-    served.run(work())
-    served.close()
+    with Served(smollm2_release, kv_cache_mb=8) as served:
+        served.run(work(served))
 
 
 def test_the_real_engine_recovers_from_a_kill(smollm2_release: Path) -> None:
-    served = Served(smollm2_release)
-
-    async def work() -> None:
+    async def work(served: Served) -> None:
         expected = await served.text(served.asked(QUESTIONS[0]))
         stream = served.stream(served.asked(QUESTIONS[1], max_tokens=500, ignore_eos=True))
         first = await anext(stream)
@@ -290,5 +284,5 @@ def test_the_real_engine_recovers_from_a_kill(smollm2_release: Path) -> None:
         assert rest[-1].finish_reason == "error"
         assert await served.text(served.asked(QUESTIONS[0])) == expected
 
-    served.run(work())
-    served.close()
+    with Served(smollm2_release) as served:
+        served.run(work(served))

@@ -370,7 +370,7 @@ def test_tasks_a_model_was_not_made_for(served: Served) -> None:
 
 
 def test_a_client_that_does_not_read_holds_up_nobody_and_not_for_ever(start: Callable[..., Served]) -> None:
-    served = start(request_seconds=1.0)
+    served = start(request_seconds=1.0, record="none")
     words = " ".join(["w" * 30_000] * 100)  # three megabytes of events, more than the kernel takes
     body = json.dumps({"messages": [{"role": "user", "content": words}], "stream": True}).encode()
     host, port = served.url.removeprefix("http://").split(":")

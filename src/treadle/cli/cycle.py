@@ -32,7 +32,9 @@ def plan(until: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
             emit(this.public())
             return
         waiting = [result for _, results in this.driver.stages for result in results if result.status == "skipped"]
-        say(f"{len(waiting)} steps would run" if waiting else "nothing to do: every step is remembered")
+        one = len(waiting) == 1
+        words = f"{len(waiting)} step{'' if one else 's'} would run"
+        say(words if waiting else "nothing to do: every step is remembered")
 
 
 @click.command()

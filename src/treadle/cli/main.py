@@ -110,7 +110,7 @@ def treadle(folder: Path | None) -> None:
       treadle -C docs run
       treadle -C docs ask "What does json.dumps do?"
 
-    Exit codes: 0 done, 1 a gate or check said no, 2 your mistake, 3 ours.
+    Exit codes: 0 done, 1 a gate or check said no, 2 your mistake, 3 ours, 130 interrupted.
     """
     if folder is not None:
         try:
@@ -132,6 +132,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail("interrupted; nothing is half-written, run the same command to go on", 130, arguments)
     except TreadleError as error:
         return _fail(str(error), error.exit_code, arguments)
+    except ModuleNotFoundError as error:
+        return _fail(_absent(error), 2, arguments)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -142,6 +144,14 @@ def main(arguments: list[str] | None = None) -> int:
             f"{type(error).__name__}: {error} (a defect of Treadle; TREADLE_DEBUG=1 shows where)", 3, arguments
         )
     return result if isinstance(result, int) else 0
+
+
+def _absent(error: ModuleNotFoundError) -> str:
+    """The command that installs what is missing."""
+    from treadle.doctor import extra_of
+
+    extra = extra_of(error.name or "")
+    return f"{error.name} is not installed; run: pip install " + (f"'treadle[{extra}]'" if extra else str(error.name))
 
 
 def _fail(message: str, code: int, arguments: list[str]) -> int:

@@ -213,7 +213,8 @@ def _refuse_secrets(value: Any, where: tuple[str | int, ...], at: _Places) -> No
 
 
 def _explain(error: ValidationError, model: type[BaseModel], at: _Places) -> str:
-    first = error.errors(include_url=False)[0]
+    # A misspelled key is also a missing one; the misspelling is what helps.
+    first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     where = tuple(first["loc"])
     if first["type"] == "extra_forbidden":
         known = _fields(model, where[:-1])

@@ -23,12 +23,12 @@ from treadle.core.errors import TreadleError, UserError
 from treadle.core.identifiers import time_of
 from treadle.core.ledger import Fact, Ledger
 from treadle.core.segment import (
-    OPEN,
-    SEALING,
     OpenSegment,
     Segment,
+    files_of,
     header,
     line,
+    read_file,
     row_in,
     rows_in,
     spans,
@@ -132,7 +132,7 @@ class Journal:
         streams = [stream] if stream else [path.name for path in self._streams()]
         before = (time.time() - older_than) * 1000
         for name in streams:
-            for path in self._files(name):
+            for path in files_of(self._folder / name):
                 if not older_than or (time_of(path.stem) or 0) < before:
                     self._seal_file(name, path)
 
@@ -146,7 +146,7 @@ class Journal:
                 if not taken.exists():
                     return
                 rows, damaged = rows_in(file.read())
-                if (rows or damaged) and taken.stem not in self._index.files(stream):
+                if (rows or damaged) and taken.stem not in self._index.state(stream)[1]:
                     file.seek(0)
                     data = file.read()
                     self._record(stream, data[: data.rfind(b"\n") + 1], rows, damaged, file=taken.stem)
@@ -174,7 +174,7 @@ class Journal:
 
     def sealed(self, stream: str) -> dict[str, dict[str, Any]]:
         """Segments in force, by digest, in the order of sealing; what replaced another stands in its place."""
-        return self._index.segments(stream)
+        return self._index.state(stream)[0]
 
     def read(self, stream: str, *, newest_first: bool = False) -> Iterator[dict[str, Any]]:
         """Every row of a stream, sealed or not; oldest first, or by segment and row from the newest."""
@@ -203,9 +203,8 @@ class Journal:
 
     def _parts(self, stream: str) -> tuple[list[bytes], dict[str, dict[str, Any]]]:
         """What is not sealed, and the segments that are; each row in one of them."""
-        loose = {path.stem: _read(path) for path in self._files(stream)}
-        sealed = self.sealed(stream)  # after the files: what vanished meanwhile is in here
-        done = self._index.files(stream)
+        loose = {path.stem: read_file(path) for path in files_of(self._folder / stream)}
+        sealed, done = self._index.state(stream)  # after the files: what vanished meanwhile is in here
         return [loose[name] for name in sorted(loose) if name not in done], sealed
 
     @staticmethod
@@ -224,10 +223,6 @@ class Journal:
             digest = replacement
         with Segment(digest, self._store).open("rows.jsonl") as file:
             return file.read()
-
-    def _files(self, stream: str) -> list[Path]:
-        folder = self._folder / stream
-        return sorted(path for path in folder.glob("seg-*") if path.suffix in (OPEN, SEALING))
 
     def _streams(self) -> list[Path]:
         return sorted(self._folder.iterdir()) if self._folder.is_dir() else []
@@ -251,15 +246,6 @@ class Journal:
         return {digest for digest in self._index.replaced(stream) if self._store.has_object(digest)}
 
 
-def _read(path: Path) -> bytes:
-    for each in (path, path.with_suffix(SEALING)):
-        try:
-            return each.read_bytes()
-        except FileNotFoundError:
-            continue
-    return b""  # sealed and gone since we looked
-
-
 class _Index:
     """The rows about seals, read once and then only what is new."""
 
@@ -271,17 +257,11 @@ class _Index:
         self._files: dict[str, set[str]] = {}
         self._replaced: dict[str, dict[str, str]] = {}
 
-    def segments(self, stream: str) -> dict[str, dict[str, Any]]:
-        """Segments in force."""
+    def state(self, stream: str) -> tuple[dict[str, dict[str, Any]], set[str]]:
+        """Segments in force, and the names of the files that were sealed, at one moment."""
         with self._lock:
             self._catch_up()
-            return dict(self._segments.get(stream, {}))
-
-    def files(self, stream: str) -> set[str]:
-        """Names of the files that were sealed."""
-        with self._lock:
-            self._catch_up()
-            return set(self._files.get(stream, ()))
+            return dict(self._segments.get(stream, {})), set(self._files.get(stream, ()))
 
     def replaced(self, stream: str) -> dict[str, str]:
         """By segment no longer in force, the one in its place."""

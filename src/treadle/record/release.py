@@ -38,7 +38,6 @@ class ReleaseSpec:
     settings: dict[str, Any] = field(default_factory=dict)
     optimization: dict[str, Any] = field(default_factory=dict)
     licenses: tuple[str, ...] = ()
-    purpose: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As stored."""

@@ -43,6 +43,14 @@ class Exchange:
         self.reasons: list[str | None] = [None] * generation.n
         self.completion_tokens = 0
         self._recorded = False
+        entry.stop = generation.stop
+        entry.parameters = {
+            "max_tokens": generation.max_tokens,
+            "temperature": generation.temperature,
+            "top_p": generation.top_p,
+            "n": generation.n,
+            "seed": generation.seed,
+        }
 
     @property
     def tokens(self) -> Tokens:
@@ -108,7 +116,7 @@ class Exchange:
             self.reasons[index] = chunk.finish_reason
 
     def _record(self, status: Status, error: str | None) -> None:
-        if self._recorded:
+        if self._recorded or self.entry.handed_over is None:  # what never reached the engine is no interaction
             return
         self._recorded = True
         reasons = [reason for reason in self.reasons if reason is not None]

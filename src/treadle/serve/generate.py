@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -54,8 +54,12 @@ async def chat(incoming: Incoming) -> None:
     entry = _entry(incoming, body, "chat", messages)
     entry.context = context
     entry.user = body.user or body.safety_identifier
-    generation = await _generation(serving, body, prompt, _most_tokens(body), logprobs=bool(body.logprobs))
-    await _answer(incoming, Exchange(incoming.gateway, serving, entry, generation), body, ChatShape())
+    asked = _most_tokens(body)
+
+    async def prepare() -> Generation:
+        return await _generation(serving, body, prompt, asked, logprobs=bool(body.logprobs))
+
+    await _answer(incoming, serving, entry, body, prepare, ChatShape())
 
 
 async def completions(incoming: Incoming) -> None:
@@ -66,8 +70,11 @@ async def completions(incoming: Incoming) -> None:
     if not prompt:
         raise invalid("prompt", "prompt: expected a text that is not empty")
     entry = _entry(incoming, body, "completions", [{"role": "user", "content": prompt}])
-    generation = await _generation(serving, body, prompt, body.max_tokens, logprobs=body.logprobs is not None)
-    await _answer(incoming, Exchange(incoming.gateway, serving, entry, generation), body, CompletionShape())
+
+    async def prepare() -> Generation:
+        return await _generation(serving, body, prompt, body.max_tokens, logprobs=body.logprobs is not None)
+
+    await _answer(incoming, serving, entry, body, prepare, CompletionShape())
 
 
 def decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
@@ -171,42 +178,41 @@ async def _generation(
     )
 
 
-async def _answer(incoming: Incoming, exchange: Exchange, body: Sampling, shape: Shape) -> None:
-    """Run the exchange and send it; however it ends, it leaves its row."""
-    g, entry = exchange.generation, exchange.entry
-    entry.stop = g.stop
-    entry.parameters = {
-        "max_tokens": g.max_tokens,
-        "temperature": g.temperature,
-        "top_p": g.top_p,
-        "n": g.n,
-        "seed": g.seed,
-    }
+async def _answer(
+    incoming: Incoming,
+    serving: Serving,
+    entry: Entry,
+    body: Sampling,
+    prepare: Callable[[], Awaitable[Generation]],
+    shape: Shape,
+) -> None:
+    """Run it and send what comes; once the engine was asked, it leaves its row, however it ends."""
     counted = body.stream_options is not None and bool(body.stream_options.include_usage)
+    exchange: Exchange | None = None
     try:
         async with incoming.working():
+            exchange = Exchange(incoming.gateway, serving, entry, await prepare())
             if body.stream:
                 await _stream(incoming, exchange, shape, counted=counted)
             else:
                 await _whole(incoming, exchange, shape)
     except ClientLeft:
-        if entry.handed_over is not None:
+        if exchange is not None:
             exchange.cancel("client_left")
         raise
     except ApiError as error:
-        if entry.handed_over is not None:
-            if error.code == "shutting_down":
-                exchange.cancel("shutting_down")
-            else:
-                exchange.fail(error)
-        if not incoming.status:
+        if exchange is not None and error.code == "shutting_down":
+            exchange.cancel("shutting_down")
+        elif exchange is not None:
+            exchange.fail(error)
+        if exchange is None or not incoming.status:
             raise
         incoming.failed = error.code
         with suppress(TimeoutError):  # a client that does not read is not waited for
             async with asyncio.timeout(5):
                 await incoming.write(_events(exchange, shape, counted=counted).error(error), more=False)
     except asyncio.CancelledError:
-        if entry.handed_over is not None:
+        if exchange is not None:
             exchange.cancel("cancelled")
         raise
 

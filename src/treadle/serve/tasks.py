@@ -90,10 +90,11 @@ async def _run(
         store=body.store is not False,
         metadata=body.metadata,
     )
-    tokens = await _counted(serving, texts)
+    tokens = Tokens()
     ended: Outcome | None = None
     try:
         async with incoming.working():
+            tokens = await _counted(serving, texts)
             entry.handed_over = time.perf_counter()
             try:
                 results = await work(texts)

@@ -43,7 +43,7 @@ def collect(driver: Driver, settings: CollectSettings, suppression: SuppressionL
         open_source(source, context, f"collect.sources[{place}]").fingerprint() for place, source in enumerate(sources)
     ]
     corpus = driver.run(gather, suppression, sources=sources, fingerprints=fingerprints)
-    if not corpus.pending:
+    if not driver.planning:
         driver.listener.say(corpus.accounting().line())
     return corpus
 

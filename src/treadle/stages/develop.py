@@ -37,8 +37,8 @@ class DevelopSettings(Settings):
     """From which model, how, and for how long."""
 
     base_model: str = Field(description="a known model, a hub id, a folder or a GGUF")
-    method: Literal["full", "lora"] = "full"
-    learning_rate: float = Field(1e-4, gt=0)
+    method: Literal["full", "lora"] = Field("full", description="all weights, or a low-rank adapter that is merged")
+    learning_rate: float = Field(1e-4, gt=0, description="highest, after warm-up")
     tokens: int = Field(34_000, ge=1, description="chat: training budget in tokens")
     epochs: int = Field(3, ge=1, description="classify: passes over the training split")
     max_length: int = Field(256, ge=8, description="tokens of one example, at most")
@@ -134,7 +134,7 @@ def develop(
     if against is not None:
         evaluations[CHAMPION] = driver.run(evaluate, against, dataset, task=task, **asked)
     developed = Developed(model, evaluations)
-    if not any(report.pending for report in evaluations.values()):
+    if not driver.planning:
         for line in developed.lines():
             driver.listener.say(line)
     return developed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -26,7 +26,6 @@ class ImproveSettings(Settings):
     """How feedback becomes the next version."""
 
     retrain_when: RetrainSettings = RetrainSettings()
-    promote: Literal["auto", "ask"] = Field("ask", description="whether a better challenger is promoted by itself")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Improved:
         """One line for a person."""
         if not self.feedback:
             return "no feedback yet: POST /v1/feedback, or treadle feedback"
-        counts = f"{self.corrections} corrections, {self.thumbs_up} thumbs up, {self.thumbs_down} thumbs down"
+        counts = f"{self.corrections} correction{'' if self.corrections == 1 else 's'}, {self.thumbs_up} thumbs up, {self.thumbs_down} thumbs down"
         return counts + ("; due: " + ", ".join(self.due) if self.due else "; no turn is due")
 
 

@@ -4,6 +4,7 @@ report."""
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from treadle.text.accounting import Accounting
 from treadle.text.corpus import Corpus, write_corpus
 from treadle.text.dataset import SPLITS, Dataset, Example, write_dataset
 from treadle.text.decontaminate import decontaminate
-from treadle.text.drops import account
+from treadle.text.drops import DroppedExample, account
 from treadle.text.examples import load_maker, make_examples
 from treadle.text.handles import Index, Profile
 from treadle.text.split import split_examples
@@ -39,9 +40,9 @@ class SplitSettings(Settings):
     """How examples are divided, so that no group is on two sides."""
 
     by: str | None = Field(None, description="field whose values stay together: module, customer_id ...")
-    train: float = Field(0.8, ge=0, le=1)
-    validation: float = Field(0.1, ge=0, le=1)
-    test: float = Field(0.1, ge=0, le=1)
+    train: float = Field(0.8, ge=0, le=1, description="share of the examples to learn from")
+    validation: float = Field(0.1, ge=0, le=1, description="share to choose settings by")
+    test: float = Field(0.1, ge=0, le=1, description="share that versions are compared on")
     holdout: int = Field(0, ge=0, description="training-side examples kept back for later turns")
     limit: dict[str, int] = Field(default_factory=dict, description="most examples per split")
 
@@ -117,7 +118,7 @@ def prepare(driver: Driver, settings: PrepareSettings, corpus: Corpus, task: str
     index = driver.run(index_examples, dataset)
     profile = driver.run(profile_questions, dataset)
     report = driver.run(explore, corpus, cleaned, dataset, tokens)
-    if not report.pending:
+    if not driver.planning:
         counts = " / ".join(f"{count:,} {name}" for name, count in dataset.counts().items())
         driver.listener.say(f"{counts}; no group on two sides")
         driver.listener.say(f"report with pictures: {report.path('explore.html')}")
@@ -168,7 +169,7 @@ def assemble(
         made.examples, fractions=fractions, seed=seed, limits=split["limit"], holdout=split["holdout"]
     )
     clean_splits = decontaminate(divided.splits)
-    _require(clean_splits.splits, fractions)
+    _require(clean_splits.splits, fractions, clean_splits.dropped)
     accounting = (
         corpus.accounting()
         .then(made.accounting)
@@ -225,15 +226,16 @@ def profile_questions(dataset: Dataset, *, seed: int, run: Run) -> Profile:
     """What questions look like when nothing is wrong; an empty profile where there are too few to know."""
     from treadle.text.profile import MIN_TEXTS, make_profile
 
-    questions = [example.question for example in dataset.examples("train")]
+    examples = dataset.examples("train")
+    questions, groups = [example.question for example in examples], [example.group for example in examples]
     with run.create(Profile) as profile:
         if len(questions) >= 2 * MIN_TEXTS:
-            make_profile(questions, seed=seed).save(profile.path)
+            make_profile(questions, seed=seed, groups=groups).save(profile.path)
         profile.add_documents(dataset.split_document_ids("train"))
         return profile.commit()
 
 
-@step(version=1, packages=("altair", "vl-convert-python"))
+@step(version=1, packages=("vl-convert-python",))
 def explore(corpus: Corpus, cleaned: Corpus, dataset: Dataset, tokens: Tokens | None, *, run: Run) -> Report:
     """One page with pictures: where texts came from, how long they are, what was dropped and why, how they were
     split."""
@@ -269,10 +271,14 @@ def _all(splits: Mapping[str, Sequence[Example]]) -> list[Example]:
     return [example for examples in splits.values() for example in examples]
 
 
-def _require(splits: Mapping[str, Sequence[Example]], fractions: Mapping[str, float]) -> None:
+def _require(
+    splits: Mapping[str, Sequence[Example]], fractions: Mapping[str, float], dropped: Sequence[DroppedExample]
+) -> None:
     for side, fraction in fractions.items():
         if fraction > 0 and not splits[side]:
-            raise UserError(f"prepare: no {side} example is left; give more documents, or another prepare.split")
+            rules = ", ".join(f"{count:,} {rule}" for rule, count in Counter(drop.rule for drop in dropped).items())
+            why = f" ({rules} took the others)" if rules else ""
+            raise UserError(f"prepare: no {side} example is left{why}; give more documents, or another prepare.split")
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

@@ -122,9 +122,12 @@ def load_profile(folder: Path) -> Profile:
         raise Corrupt(f"{folder} holds no profile: {error}") from None
 
 
-def make_profile(texts: Iterable[str], *, seed: int) -> Profile:
+def make_profile(texts: Iterable[str], *, seed: int, groups: Sequence[str] | None = None) -> Profile:
     """The profile of ``texts``, calibrated on them. ``UserError`` when there are fewer than twice
     ``MIN_TEXTS``.
+
+    ``groups`` (a module, a customer for each text) says what real traffic comes in bursts of: quiet windows are then
+    drawn from a tenth of the groups, so that questions about other modules than usual are not taken for drift.
     """
     rows, lengths, scripts = [], [], Counter[str]()
     for text in texts:
@@ -142,7 +145,8 @@ def make_profile(texts: Iterable[str], *, seed: int) -> Profile:
     owner = np.repeat(np.arange(len(chosen)), [len(rows[row]) for row in chosen])
     buckets = np.array([bucket for row in chosen for bucket in rows[row]], dtype=np.int64)
     ordered = np.array([lengths[row] for row in chosen])
-    sizes, quiet = _calibrate(owner, buckets, ordered, rng)
+    members = _members([groups[row] for row in chosen]) if groups else None
+    sizes, quiet = _calibrate(owner, buckets, ordered, rng, members)
     reference = np.sort(rng.permutation(len(chosen))[len(chosen) // 2 :])
     total = np.bincount(buckets[np.isin(owner, reference)], minlength=BUCKETS).astype(np.float64)
     words_shares = total / max(float(total.sum()), 1.0)
@@ -177,9 +181,13 @@ def drift(profile: Profile, texts: Sequence[str], *, false_alarm_rate: float = 0
 
 
 def _calibrate(
-    owner: NDArray[np.int64], buckets: NDArray[np.int64], lengths: NDArray[np.float64], rng: np.random.Generator
+    owner: NDArray[np.int64],
+    buckets: NDArray[np.int64],
+    lengths: NDArray[np.float64],
+    rng: np.random.Generator,
+    members: Sequence[NDArray[np.int64]] | None = None,
 ) -> tuple[tuple[int, ...], dict[str, NDArray[np.float64]]]:
-    """Thresholds of quiet windows by size. ``owner`` and ``buckets`` are of each word, ``lengths`` of each text, ascending.
+    """Thresholds of quiet windows by size. ``owner`` and ``buckets`` are of words, ``lengths`` of texts, ascending.
 
     One draw shuffles the texts: windows of every size are the first so many of one half, compared with the other half.
     """
@@ -191,7 +199,7 @@ def _calibrate(
     part_of = np.empty(len(lengths), dtype=np.int64)
     draws: dict[str, list[NDArray[np.float64]]] = {name: [] for name in STATISTICS}
     for _ in range(_DRAWS):
-        order = rng.permutation(len(lengths))
+        order = rng.permutation(len(lengths)) if members is None else _in_bursts(members, rng)
         part_of[order] = parts
         counts = np.bincount(part_of[owner] * BUCKETS + buckets, minlength=len(ends) * BUCKETS)
         counts = counts.reshape(len(ends), BUCKETS).astype(np.float64)
@@ -201,6 +209,23 @@ def _calibrate(
         draws["length"].append(np.array(gaps))
     by_size = {name: np.stack(found, axis=1) for name, found in draws.items()}
     return tuple(sizes), {name: np.stack([_thresholds(row) for row in rows]) for name, rows in by_size.items()}
+
+
+def _members(groups: Sequence[str]) -> list[NDArray[np.int64]]:
+    """The places of each group's texts."""
+    found: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        found.setdefault(group, []).append(place)
+    return [np.array(places, dtype=np.int64) for places in found.values()]
+
+
+def _in_bursts(members: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> NDArray[np.int64]:
+    """All places, whole groups after each other, shuffled within tenths."""
+    order = np.concatenate([members[group] for group in rng.permutation(len(members))])
+    tenth = max(1, len(order) // 10)
+    for start in range(0, len(order), tenth):
+        rng.shuffle(order[start : start + tenth])
+    return order
 
 
 def _thresholds(draws: NDArray[np.float64]) -> NDArray[np.float64]:

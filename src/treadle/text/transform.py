@@ -21,13 +21,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from treadle.core.digest import canonical_json
-from treadle.core.errors import UserError
+from treadle.core.errors import MissingExtra, UserError
 from treadle.core.plugins import Plugin, load
 from treadle.text.accounting import Accounting, Dropped, Note
 from treadle.text.document import Document
@@ -120,7 +121,8 @@ def load_transforms(items: Sequence[Any], project: Path | None, where: str = "pr
         name, settings = parse_step(item, f"{where}[{place}]")
         plugin = load(GROUP, name, project)
         named = _named(plugin, settings, project)
-        named.start()  # a wrong setting shows before anything runs
+        with suppress(MissingExtra):  # a plan needs no package that only a run needs
+            named.start()  # a wrong setting shows before anything runs
         loaded.append(named)
     return loaded
 

@@ -21,6 +21,7 @@ from treadle.lm.model import Model, Optimized
 from treadle.record.record import Record
 from treadle.record.recording import Recording
 from treadle.record.release import Release, ReleaseSpec
+from treadle.record.report import Report
 from treadle.text.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _KEPT = (".json", ".jinja", ".txt", ".model")  # what stands beside the weights
 class QuantizeSettings(Settings):
     """How the weights are made smaller, and what that may cost."""
 
-    format: Literal["q8_0", "f16"] = "q8_0"
+    format: Literal["q8_0", "f16"] = Field("q8_0", description="GGUF weights of 8 or 16 bits")
     max_loss: float = Field(0.01, ge=0, description="relative rise in perplexity above which it is refused")
 
 
@@ -42,18 +43,18 @@ class DeploySettings(Settings):
     engine: str = Field("auto", description="auto, openvino, transformers, or another installed engine")
     quantize: QuantizeSettings | None = QuantizeSettings()
     system_prompt: str | None = Field(None, description="said before every conversation that has no system message")
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    host: str = Field("127.0.0.1", description="address that treadle serve listens on")
+    port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
     max_tokens: int = Field(256, ge=1, description="of an answer, unless the request says less")
     smoke_requests: int = Field(60, ge=0, description="test questions a new release answers before it is judged")
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """The release of this turn, and how its quality compares with the model's before it was made smaller."""
+    """The release of this turn, and what making it smaller cost (None where it is as it was trained)."""
 
     release: Release
-    measured: EvaluationReport | None
+    loss: Report | None
 
     def public(self) -> dict[str, Any]:
         """As JSON."""
@@ -62,7 +63,7 @@ class Deployed:
             "release": self.release.digest,
             "model": spec.model,
             "engine": spec.engine,
-            "optimization": spec.optimization,
+            "optimization": {**spec.optimization, **(self.loss.read_json("loss.json") if self.loss else {})},
         }
 
 
@@ -79,23 +80,21 @@ def deploy(
     """Optimize, measure, bundle, and let the release answer its first questions over HTTP."""
     chosen = settings.quantize if task == "chat" else None
     optimized = driver.run(optimize, model, format=chosen.format if chosen else None)
-    measured = None
+    loss = None
     if chosen is not None:
         measured = driver.run(measure, optimized, dataset, engine=settings.engine, system_prompt=settings.system_prompt)
+        loss = driver.run(check_loss, evaluation, measured, format=chosen.format, max_loss=chosen.max_loss)
     release = driver.run(
         bundle,
         optimized,
         model,
         dataset,
-        evaluation,
-        measured,
         name=record.name,
         task=task,
         engine=settings.engine,
         system_prompt=settings.system_prompt,
         max_tokens=settings.max_tokens,
-        max_loss=chosen.max_loss if chosen else None,
-        purpose=recording.purpose,
+        format=chosen.format if chosen else None,
     )
     if settings.smoke_requests:
         driver.act(
@@ -104,14 +103,14 @@ def deploy(
             inputs=(release, dataset),
             requests=settings.smoke_requests,
         )
-    if not release.pending:
-        driver.listener.say(_line(release, optimized))
-    return Deployed(release, measured)
+    if not driver.planning:
+        driver.listener.say(_line(release, optimized, loss))
+    return Deployed(release, loss)
 
 
-def _line(release: Release, optimized: Optimized) -> str:
+def _line(release: Release, optimized: Optimized, report: Report | None) -> str:
     weights = sum(e.size for e in optimized.entries() if e.path.endswith((".gguf", ".safetensors"))) / 1e6
-    found = release.read().optimization
+    found = report.read_json("loss.json") if report else None
     loss = f", perplexity {found['loss']:+.2%} (budget {found['max_loss']:.1%})" if found else ""
     return f"release {release.digest[:11]}: {weights:.0f} MB{loss}; treadle serve answers with it once it is champion"
 
@@ -150,35 +149,45 @@ def measure(
 
 
 @step(version=1)
+def check_loss(
+    evaluation: EvaluationReport,
+    measured: EvaluationReport,
+    *,
+    format: str,  # noqa: A002 (the setting's name)
+    max_loss: float,
+    run: Run,
+) -> Report:
+    """What making the model smaller cost. ``Refused`` when it is more than ``max_loss``, so it is never published."""
+    before, after = evaluation.value("perplexity"), measured.value("perplexity")
+    loss = after / before - 1
+    run.summary(perplexity_loss=loss)
+    if loss > max_loss:
+        raise Refused(
+            f"deploy.quantize: {format} raises perplexity from {before:.2f} to {after:.2f} ({loss:+.1%}), more than"
+            f" max_loss {max_loss:.1%}; raise the budget, or choose format: f16"
+        )
+    found = {"perplexity_before": before, "perplexity_after": after, "loss": loss, "max_loss": max_loss}
+    with run.create(Report) as report:
+        (report.path / "loss.json").write_bytes(canonical_json(found))
+        return report.commit()
+
+
+@step(version=1)
 def bundle(
     optimized: Optimized,
     model: Model,
     dataset: Dataset,
-    evaluation: EvaluationReport,
-    measured: EvaluationReport | None,
     *,
     name: str,
     task: str,
     engine: str,
     system_prompt: str | None,
     max_tokens: int,
-    max_loss: float | None,
-    purpose: str | None,
+    format: str | None,  # noqa: A002 (the setting's name)
     run: Run,
 ) -> Release:
-    """Everything that answers, in one folder. ``Refused`` when making it smaller cost more than ``max_loss``."""
+    """Everything that answers, in one folder."""
     about = model.about()
-    optimization: dict[str, Any] = {}
-    if measured is not None and max_loss is not None:
-        before, after = evaluation.value("perplexity"), measured.value("perplexity")
-        loss = after / before - 1
-        optimization = {"perplexity_before": before, "perplexity_after": after, "loss": loss, "max_loss": max_loss}
-        run.summary(perplexity_loss=loss)
-        if loss > max_loss:
-            raise Refused(
-                f"deploy.quantize: perplexity rises from {before:.2f} to {after:.2f} ({loss:+.1%}), more than max_loss"
-                f" {max_loss:.1%}; raise the budget or choose format: f16"
-            )
     spec = ReleaseSpec(
         name=name,
         task=task,
@@ -188,8 +197,7 @@ def bundle(
         engine=engine,
         system_prompt=system_prompt,
         settings={"max_tokens": max_tokens},
-        optimization=optimization,
-        purpose=purpose,
+        optimization={"format": format} if format else {},
     )
     with run.create(Release) as release:
         shutil.copytree(optimized.path(), release.path / "model", ignore=shutil.ignore_patterns("documents.ids"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -51,6 +52,7 @@ class Evidence:
     evaluations: dict[str, EvaluationReport]
     licenses: dict[str, int]
     base_license: str
+    folder: Path
 
 
 Check = Callable[..., GateResult]
@@ -78,6 +80,7 @@ def govern(
     dataset: Dataset,
     evaluations: dict[str, EvaluationReport],
     release: Release,
+    loss: Report | None,
     candidate: Version | None,
 ) -> Governed:
     """Judge the candidate, write its card, and move ``@champion`` when everything holds."""
@@ -94,7 +97,7 @@ def govern(
         versions=checks,
     )
     card = driver.run(
-        write_card, release, dataset, report, tuple(evaluations.values()), names=names, purpose=settings.purpose
+        write_card, release, dataset, report, loss, tuple(evaluations.values()), names=names, purpose=settings.purpose
     )
     if driver.planning or report.pending or candidate is None:
         return Governed("planned")
@@ -159,7 +162,9 @@ def judge(
             if document.id in held:
                 name = document.license or "not recorded"
                 licenses[name] = licenses.get(name, 0) + 1
-    evidence = Evidence(dict(zip(names, evaluations, strict=True)), licenses, release.read().base_model["license"])
+    evidence = Evidence(
+        dict(zip(names, evaluations, strict=True)), licenses, release.read().base_model["license"], run.folder
+    )
     results = []
     for gate in gates:
         name, settings = next(iter(gate.items()))
@@ -178,6 +183,7 @@ def write_card(
     release: Release,
     dataset: Dataset,
     gates: Report,
+    loss: Report | None,
     evaluations: tuple[EvaluationReport, ...],
     *,
     names: list[str],
@@ -190,7 +196,8 @@ def write_card(
     with run.create(Report) as report:
         shown = {name: each.scores() for name, each in zip(names, evaluations, strict=True)}
         licenses = gates.read_json("licenses.json")
-        text = card(release.read(), dataset, gates.read_json("gates.json"), shown, licenses, purpose)
+        cost = loss.read_json("loss.json") if loss else None
+        text = card(release.read(), dataset, gates.read_json("gates.json"), shown, licenses, cost, purpose)
         (report.path / "card.md").write_text(text)
         report.add_documents(dataset.document_ids())
         return report.commit()

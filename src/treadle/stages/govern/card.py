@@ -16,6 +16,7 @@ def card(
     gates: list[dict[str, Any]],
     scores: dict[str, dict[str, dict[str, Any]]],
     licenses: dict[str, int],
+    loss: dict[str, float] | None,
     purpose: str | None,
 ) -> str:
     """Markdown, with every artifact by its digest."""
@@ -32,7 +33,7 @@ def card(
         f"- Model: `{spec.model}`",
         f"- Base model: {base['name']}, `{base['digest']}`, license {base['license']}, from {base['origin']}",
         f"- System prompt: {spec.system_prompt or 'none'}",
-        f"- Served by: {spec.engine}; {_optimization(spec.optimization)}",
+        f"- Served by: {spec.engine}; {_optimization(spec.optimization.get('format'), loss)}",
         "",
         "## What it was made from",
         "",
@@ -61,10 +62,10 @@ def card(
     return "\n".join(lines)
 
 
-def _optimization(optimization: dict[str, Any]) -> str:
-    if not optimization:
+def _optimization(form: str | None, loss: dict[str, float] | None) -> str:
+    if form is None or loss is None:
         return "weights as trained"
-    return f"quantized, perplexity {optimization['loss']:+.2%} (budget {optimization['max_loss']:.1%})"
+    return f"quantized to {form}, perplexity {loss['loss']:+.2%} (budget {loss['max_loss']:.1%})"
 
 
 def _table(scores: dict[str, dict[str, dict[str, Any]]]) -> list[str]:

@@ -40,7 +40,7 @@ def quality(
     from treadle.evals.intervals import MIN_ITEMS
     from treadle.evals.metric import load_metric
 
-    measure = load_metric(metric)
+    measure = load_metric(metric, evidence.folder)
     found = evidence.evaluations["model"].items().against(evidence.evaluations[other].items(), measure, seed=_SEED)
     wins = found.decided and found.wins
     loses = found.decided and not found.wins

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from treadle.core.errors import Corrupt, MissingExtra
+from treadle.lm.model import Model
 from treadle.record.interaction import Interaction
 from treadle.record.lineage import Graph, Lineage
 from treadle.record.record import Record
@@ -11,6 +12,7 @@ from treadle.record.release import Release
 from treadle.stages.track.names import DocumentNames
 from treadle.text.handles import Index
 
+CLOSEST, SHOWN = 20, 3  # documents that are compared, and told of
 LIMIT = 100  # nodes of one kind that are shown unless asked otherwise
 
 
@@ -43,19 +45,23 @@ def similar(record: Record, row: Interaction) -> list[tuple[str, str, str]]:
     """Training documents that share long spans with the answer: id, name, and what they share. Likeness, not cause."""
     if not row.answer or not record.store.has(row.release):
         return []
-    found = index_of(record, Release(row.release, record.store).read().dataset)
-    if found is None:
+    spec = Release(row.release, record.store).read()
+    found = index_of(record, spec.dataset)
+    if found is None or not record.store.has(spec.model):
         return []
+    given = Model(spec.model, record.store)
     try:
         from treadle.text.similarity import open_index
 
         question = "\n".join(message["content"] for message in row.messages or () if message["role"] == "user")
-        close = open_index(found.path()).closest(question, row.answer)
+        close = open_index(found.path()).closest(question, row.answer, limit=CLOSEST)
     except (ModuleNotFoundError, MissingExtra, Corrupt):
         return []
     return [
-        (like.document, like.locator, f"{like.locator}: {like.words} words verbatim, {like.span!r}") for like in close
-    ]
+        (like.document, like.locator, f"{like.locator}: {like.words} words verbatim, {like.span!r}")
+        for like in close
+        if given.has_document(like.document)  # the dataset may hold more than the budget let the model see
+    ][:SHOWN]
 
 
 def index_of(record: Record, dataset: str) -> Index | None:

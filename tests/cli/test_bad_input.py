@@ -1,0 +1,173 @@
+"""One clear line each: what, where, what was expected, what to do; the documented exit code; nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TEMPLATE = "docs-assistant"
+
+
+def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "treadle", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    assert call(tmp_path, "init", "p", "--template", TEMPLATE).returncode == 0
+    return tmp_path / "p"
+
+
+def replace(project: Path, old: str, new: str) -> None:
+    file = project / "treadle.yaml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("develop:", "develp:", ["unknown key 'develp'", "did you mean 'develop'"]),
+        ("learning_rate: 1e-4", "learning_rat: 1e-4", ["develop.learning_rat", "did you mean 'learning_rate'"]),
+        ("learning_rate: 1e-4", "learning_rate: fast", ["develop.learning_rate", "number", "fast"]),
+        ("tokens: 34000", "tokens: -1", ["develop.tokens", "greater than or equal to 1"]),
+        ("task: chat", "task: chatt", ["task", "chat"]),
+        ("port: 8000", "port: 99999", ["deploy.port", "65535"]),
+        ("- type: python_docs", "- type: python_dox", ["python_dox", "did you mean 'python_docs'"]),
+        ("- normalize", "- normalise", ["normalise", "did you mean 'normalize'"]),
+        ("min_chars: 20", "min_char: 20", ["min_char", "did you mean 'min_chars'"]),
+        ("examples: docstring_qa", "examples: docstring_qq", ["docstring_qq", "did you mean 'docstring_qa'"]),
+        ("rouge_l, token_f1", "rouge_x, token_f1", ["rouge_x", "did you mean 'rouge_l'"]),
+        ("baselines: [base, few_shot]", "baselines: [bass]", ["bass", "few_shot"]),
+        ("- personal_data:", "- personal_date:", ["personal_date", "did you mean 'personal_data'"]),
+        ("max_findings: 0", "max_finding: 0", ["max_finding", "did you mean 'max_findings'"]),
+        ("base_model: smollm2-135m-instruct", "base_model: smollm2-135m-instrukt", ["smollm2-135m-instruct"]),
+        ("store: .treadle", "store: s3://bucket/x", ["store", "local"]),
+        ("seed: 17", "seed: 17\nseed: 18", ["seed", "twice"]),
+        ("seed: 17", "seed: [1", ["not valid YAML"]),
+        ("retention: 30d", "retention: a while", ["monitor.retention", "30d"]),
+        ("name: docs-assistant", "name: docs assistant", ["name", "docs-assistant"]),
+        ("train: 0.8", "train: 0.9", ["prepare.split", "add up to 1"]),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line(project: Path, old: str, new: str, said: list[str]) -> None:
+    replace(project, old, new)
+    done = call(project, "plan")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("treadle: ")
+    assert done.stderr.count("\n") == 1
+    for words in said:
+        assert words in done.stderr
+    assert json.loads(call(project, "plan", "--json").stdout)["error"]["exit_code"] == 2
+
+
+def test_yaml_1_2_scalars(project: Path) -> None:
+    replace(project, "engine: auto ", "engine: off ")  # text, not false
+    done = call(project, "plan")
+    assert "false" not in done.stderr.lower()
+
+
+def test_missing_things(tmp_path: Path, project: Path) -> None:
+    for arguments, said in (
+        (("init", "q", "--template", "docs-asistant"), "did you mean 'docs-assistant'"),
+        (("init", "p", "--template", TEMPLATE), "exists already"),
+        (("init", "q", "--template", "chat"), "--data"),
+        (("init", "q", "--template", "chat", "--data", "nowhere.jsonl"), "no such file"),
+        (("plan",), "treadle init"),
+        (("pln",), "did you mean 'plan'"),
+    ):
+        done = call(tmp_path, *arguments)
+        assert done.returncode == 2, arguments
+        assert said in done.stderr
+    for arguments, said in (
+        (("run", "--until", "develp"), "did you mean 'develop'"),
+        (("serve",), "nothing has been promoted"),
+        (("ask", "What?"), "nothing has been promoted"),
+        (("lineage", "model@v1"), "there is no model"),
+        (("diff", "model@v1", "model@v2"), "there is no model"),
+        (("approve", "model@v1"), "there is no model"),
+        (("runs", "run-nothing"), "there is no run"),
+        (("feedback", "int-nothing", "--thumbs", "up"), "there is no interaction"),
+        (("run", "--set", "develop.learning_rate"), "--set"),
+    ):
+        done = call(project, *arguments)
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert said in done.stderr, done.stderr
+    assert call(project / "nowhere", "plan").returncode == 2
+
+
+def test_a_missing_source_file(tmp_path: Path) -> None:
+    rows = tmp_path / "chats.jsonl"
+    rows.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n')
+    assert call(tmp_path, "init", "p", "--template", "chat", "--data", "chats.jsonl").returncode == 0
+    rows.unlink()
+    done = call(tmp_path / "p", "plan")
+    assert done.returncode == 2
+    assert "chats.jsonl" in done.stderr
+
+
+def test_a_model_folder_without_weights_and_a_truncated_gguf(project: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty-model"
+    empty.mkdir()
+    (empty / "config.json").write_text("{}")
+    replace(project, "base_model: smollm2-135m-instruct", f"base_model: {empty}")
+    done = call(project, "plan")
+    assert done.returncode == 2
+    assert "safetensors" in done.stderr
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(b"GGUF\x03\x00\x00\x00" + b"\x01" * 20)
+    replace(project, f"base_model: {empty}", f"base_model: {cut}")
+    done = call(project, "run", "--until", "prepare")
+    assert done.returncode == 2
+    assert str(cut) in done.stderr
+
+
+def test_a_store_of_another_format(project: Path) -> None:
+    assert call(project, "status").returncode == 0
+    (project / ".treadle" / "format").write_text("99\n")
+    done = call(project, "status")
+    assert done.returncode == 2
+    assert "99" in done.stderr
+    assert "format 1" in done.stderr
+
+
+def test_a_taken_port(project: Path) -> None:
+    from treadle.core.errors import UserError
+    from treadle.serve.server import bind
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} .* in use"):
+            bind("127.0.0.1", port)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root: sudo make test")
+def test_a_read_only_disk(project: Path) -> None:
+    store = project / ".treadle"
+    store.mkdir(exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(store)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        done = call(project, "status")
+    finally:
+        subprocess.run(["umount", str(store)], check=True)
+    assert done.returncode == 2
+    assert "Read-only" in done.stderr or "read-only" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert call(project, "status").returncode == 0
