@@ -11,9 +11,16 @@ echo "project   $project/treadle.yaml: the only file you edit"
 echo "TURN 1    (every line is a row in the ledger: treadle -C $project runs)"
 "$treadle" -C "$project" run
 
+mapfile -t questions < <(.venv/bin/python scripts/demo_questions.py "$project")
 echo
-echo "\$ treadle -C $project ask ...      a module it was trained on, then one it has never seen"
-"$treadle" -C "$project" ask --recorded "What does json.dumps do?" "What does gzip.GzipFile.fileno do?"
+echo "\$ treadle -C $project ask \"${questions[0]}\" \"${questions[1]}\""
+echo "          a document it was trained on, then a module it has never seen"
+"$treadle" -C "$project" ask --recorded "${questions[@]}"
+
+echo
+document=${questions[0]#What does }; document=doc:${document% do?}
+echo "\$ treadle -C $project lineage --down $document --limit 5"
+"$treadle" -C "$project" lineage --down "$document" --limit 5
 
 echo
 echo "\$ treadle -C $project verify"

@@ -61,10 +61,13 @@ def _improve(this: Turn) -> Shown:
 
 
 def _command(stage: str, show: Callable[[Turn], Shown], summary: str) -> click.Command:
-    @click.command(
-        name=stage,
-        help=f"{summary}\n\nRuns the cycle as far as this stage; steps that are remembered cost nothing.\n\n\b\nExample:\n  treadle {stage} --json",
+    paragraphs = (
+        summary,
+        "Runs the cycle as far as this stage; steps that are remembered cost nothing.",
+        f"\b\nExample:\n  treadle {stage} --json",
     )
+
+    @click.command(name=stage, help="\n\n".join(paragraphs))
     @set_option
     @json_option
     def command(overrides: tuple[str, ...], as_json: bool) -> int:

@@ -15,7 +15,7 @@ FORMAT = 1
 
 
 class Tokens(Artifact):
-    """``<split>.npz`` with ``ids``, ``answer`` (one value a token) and ``ends`` (one value an example); ``tokens.json``."""
+    """``<split>.npz`` with ``ids``, ``answer`` (a value a token), ``ends`` (a value an example); ``tokens.json``."""
 
     kind: ClassVar[str] = "tokens"
 

@@ -22,6 +22,15 @@ class GateResult:
         return asdict(self)
 
 
+def judged(ledger: Ledger, model: str) -> dict[str, Any] | None:
+    """The latest judgment on a model: its release, whether it passed, and the report; None before the first."""
+    found = None
+    for row in ledger.rows("gate"):
+        if row.body["model"] == model:
+            found = row.body
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Approval:
     """A person's word on a version. ``note`` names the stored text of their reason."""

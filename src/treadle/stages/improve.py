@@ -12,6 +12,7 @@ from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.ledger import now
 from treadle.record.feedback import Feedback, Kind, new_feedback_id
+from treadle.record.gate import judged
 from treadle.record.record import Record
 
 
@@ -46,7 +47,8 @@ class Improved:
         """One line for a person."""
         if not self.feedback:
             return "no feedback yet: POST /v1/feedback, or treadle feedback"
-        counts = f"{self.corrections} correction{'' if self.corrections == 1 else 's'}, {self.thumbs_up} thumbs up, {self.thumbs_down} thumbs down"
+        plural = "" if self.corrections == 1 else "s"
+        counts = f"{self.corrections} correction{plural}, {self.thumbs_up} thumbs up, {self.thumbs_down} thumbs down"
         return counts + ("; due: " + ", ".join(self.due) if self.due else "; no turn is due")
 
 
@@ -57,8 +59,9 @@ def improve(driver: Driver, settings: ImproveSettings, record: Record) -> Improv
     found = gathered(settings, record)
     for reason in found.due:
         if not reason.startswith("drift"):
-            deployment = record.versions.alias("model", "champion")
-            release = deployment.digest if deployment else None
+            champion = record.versions.alias("model", "champion")
+            judgment = judged(record.ledger, champion.digest) if champion else None
+            release = judgment["release"] if judgment else None
             record.alerts.raise_("corrections", reason, release, {"corrections": found.corrections})
     driver.listener.say(found.line())
     return found

@@ -19,7 +19,7 @@ from treadle.core.plugins import check_settings, load
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.evals.report import EvaluationReport
-from treadle.record.gate import GateResult
+from treadle.record.gate import GateResult, judged
 from treadle.record.record import Record
 from treadle.record.release import Release
 from treadle.record.report import Report
@@ -112,7 +112,7 @@ def govern(
 
 def promote_if_ready(record: Record, settings: GovernSettings, candidate: Version) -> str:
     """Move ``@champion`` to the candidate when its gates passed and enough people agree; says what came of it."""
-    row = _gate_row(record, candidate.digest)
+    row = judged(record.ledger, candidate.digest)
     if row is None:
         raise UserError(f"{candidate.ref} has not been through the gates; run: treadle run --until govern")
     if record.versions.alias("model", "champion") == candidate:
@@ -136,7 +136,7 @@ def champion_release(record: Record) -> Release | None:
 
 def release_of(record: Record, version: Version) -> Release | None:
     """The release in which a model version was last judged; None when there is none, or it was erased."""
-    row = _gate_row(record, version.digest)
+    row = judged(record.ledger, version.digest)
     if row is None or not record.store.has(row["release"]):
         return None
     return Release(row["release"], record.store)
@@ -213,7 +213,7 @@ def _checked(gate: dict[str, dict[str, Any]], driver: Driver) -> str:
 def _write_down(
     record: Record, release: Release, candidate: Version, report: Report, results: tuple[GateResult, ...]
 ) -> None:
-    before = _gate_row(record, candidate.digest)
+    before = judged(record.ledger, candidate.digest)
     if before is not None and before["report"] == report.digest and before["release"] == release.digest:
         return
     body = {
@@ -224,14 +224,6 @@ def _write_down(
         "gates": {result.gate: result.passed for result in results},
     }
     record.ledger.append(Fact("gate", body), sync=True)
-
-
-def _gate_row(record: Record, model: str) -> dict[str, Any] | None:
-    found = None
-    for row in record.ledger.rows("gate"):
-        if row.body["model"] == model:
-            found = row.body
-    return found
 
 
 def _sentence(decision: str, candidate: Version) -> str:
