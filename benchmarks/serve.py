@@ -45,7 +45,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = prepare(Path(scratch, "model"))
         figures: dict[str, Any] = overhead(folder, 1_000 if quick else 5_000)
-        ratios, seen = against_engine(folder, rounds=2 if quick else 5, waves=1 if quick else 2)
+        rounds, waves, seconds = (3, 1, 20) if quick else (6, 2, 600)
+        ratios, seen = against_engine(folder, rounds=rounds, waves=waves, seconds=seconds)
     figures |= seen
     figures["versions"] = versions(("openvino-genai", "uvicorn", "uvloop", "starlette", "msgspec", "tokenizers"))
     print_report("serve", ratios, figures)
@@ -64,36 +65,46 @@ def prepare(folder: Path) -> Path:
     return folder
 
 
-def against_engine(folder: Path, *, rounds: int, waves: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Ratios ``engine_N``, and the tokens/s and gaps behind them."""
+def against_engine(folder: Path, *, rounds: int, waves: int, seconds: float) -> tuple[dict[str, float], dict[str, Any]]:
+    """Ratios ``engine_N``, and the tokens/s and gaps behind them; begins no further round after ``seconds``."""
     ours: dict[int, list[http_load.Load]] = {n: [] for n in STREAMS}
     theirs: dict[int, list[float]] = {n: [] for n in STREAMS}
     asked = questions()
     with _process(_serve_engine, folder) as (url, _), _process(_run_bare, folder) as (_, bare):
-        for number in range(rounds + 1):  # the first warms both up
+
+        def over_http(texts: list[str], n: int) -> http_load.Load:
+            return http_load.streams(url, [_request(text) for text in texts], n)
+
+        def directly(texts: list[str], n: int) -> float:
+            bare.send((texts, n))
+            rate: float = bare.recv()
+            return rate
+
+        warm_up = [next(asked) for _ in range(4)]
+        over_http(warm_up, 4)
+        directly(warm_up, 4)
+        started = time.perf_counter()
+        for number in range(rounds):
+            if number and time.perf_counter() - started > seconds:
+                break
             for n in STREAMS:
                 texts = [next(asked) for _ in range(max(2, n) * waves)]
-
-                def over_http(texts: list[str] = texts, n: int = n) -> None:
-                    ours[n].append(http_load.streams(url, [_request(text) for text in texts], n))
-
-                def directly(texts: list[str] = texts, n: int = n) -> None:
-                    bare.send((texts, n))
-                    theirs[n].append(bare.recv())
-
-                turns: list[Callable[[], None]] = [over_http, directly]
-                for turn in turns if number % 2 else reversed(turns):
-                    turn()
-    ratios, figures = {}, {}
+                if number % 2:
+                    theirs[n].append(directly(texts, n))
+                    ours[n].append(over_http(texts, n))
+                else:
+                    ours[n].append(over_http(texts, n))
+                    theirs[n].append(directly(texts, n))
+    ratios: dict[str, float] = {}
+    figures: dict[str, Any] = {"rounds": len(ours[1])}
     for n in STREAMS:
-        rates = [load.tokens / load.seconds for load in ours[n][1:]]
-        bare_rates = theirs[n][1:]
-        ratios[f"engine_{n}"] = statistics.median(a / b for a, b in zip(rates, bare_rates, strict=True))
+        rates = [load.tokens / load.seconds for load in ours[n]]
+        ratios[f"engine_{n}"] = statistics.median(a / b for a, b in zip(rates, theirs[n], strict=True))
         figures[f"tokens_per_second_{n}"] = round(statistics.median(rates), 1)
-        figures[f"bare_tokens_per_second_{n}"] = round(statistics.median(bare_rates), 1)
-        first = [seconds for load in ours[n][1:] for seconds in load.first]
+        figures[f"bare_tokens_per_second_{n}"] = round(statistics.median(theirs[n]), 1)
+        first = [value for load in ours[n] for value in load.first]
         figures[f"ttft_p50_ms_{n}"] = round(percentile(first, 50) * 1e3, 1)
-        figures[f"longest_gap_ms_{n}"] = round(max(load.longest_gap for load in ours[n][1:]) * 1e3, 1)
+        figures[f"longest_gap_ms_{n}"] = round(max(load.longest_gap for load in ours[n]) * 1e3, 1)
     return ratios, figures
 
 

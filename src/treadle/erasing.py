@@ -117,12 +117,15 @@ def forget(
     found.artifacts = sorted(affected - kept)
     gone = {*found.artifacts, *(name for name in replaced if record.store.has_object(name))}
     doomed = (_objects_of(record, gone) | _interrupted(record, request)) - _objects_in_use(record, gone)
+    doomed |= _texts_about(record, person)
     found.objects = len(doomed)
     _withdraw(record, set(found.artifacts))
     record.erasures.record(request, pseudonym, "deleting", suppression, objects=sorted(doomed))
     record.store.delete(doomed)
-    record.workspace.state.destroy_person(person.lookup)
+    record.workspace.database.scrub()
+    # The key goes last: until then an interrupted erasure is found again by the person's name.
     record.erasures.record(request, pseudonym, "done", suppression)
+    record.workspace.state.destroy_person(person.lookup)
     record.workspace.database.scrub()
     found.done = True
     return found
@@ -199,6 +202,17 @@ def _interrupted(record: Record, request: str) -> set[str]:
     rows = record.ledger.rows("erasure")
     named = {name for row in rows if row.body["request"] == request for name in row.body["objects"]}
     return {name for name in named if record.store.has_object(name)}
+
+
+def _texts_about(record: Record, person: Person) -> set[str]:
+    """Stored errors and notes that name them."""
+    found = set()
+    for name, what in named_objects(record.workspace):
+        if what.startswith("artifact") or not record.store.has_object(name):
+            continue
+        if person.in_row({"comment": record.store.read(name).decode("utf-8", "replace")}):
+            found.add(name)
+    return found
 
 
 def _withdraw(record: Record, gone: set[str]) -> None:

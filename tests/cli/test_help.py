@@ -23,7 +23,10 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_importing_the_package_starts_nothing() -> None:
-    code = "import sys, threading, treadle; print(len(threading.enumerate()), [n for n in sys.modules if 'treadle.' in n])"
+    code = (
+        "import sys, threading, treadle;"
+        "print(len(threading.enumerate()), [name for name in sys.modules if 'treadle.' in name])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1 []"
 

@@ -100,8 +100,12 @@ def test_a_good_file(tmp_path: Path) -> None:
             "name: x\nzzzzzz: 1\n",
             "treadle.yaml:2: zzzzzz: unknown key 'zzzzzz'; known: extra, name, rules, sources, train",
         ),
-        ("name: x\nrules:\n  - name: a\n  - nam: b\n", "treadle.yaml:4: rules[1].name: is missing"),
+        (
+            "name: x\nrules:\n  - name: a\n  - nam: b\n",
+            "treadle.yaml:4: rules[1].nam: unknown key 'nam'; did you mean 'name'?",
+        ),
         ("train: {}\n", "treadle.yaml:1: name: is missing"),
+        ("name: x\nrules:\n  - name: a\n  - limit: 1\n", "treadle.yaml:4: rules[1].name: is missing"),
         (
             "name: x\ntrain:\n  epochs: many\n",
             "treadle.yaml:3: train.epochs: input should be a valid integer, got text 'many'",
@@ -139,7 +143,10 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("name: x\ntrain:\n  note: too long\n", "treadle.yaml:3: train.note: expected at most 5 letters"),
         ("name: x\ntrain:\n", "treadle.yaml:2: train: input should be an object"),
         ("name: x\nrules: {}\n", "treadle.yaml:2: rules: input should be a valid array, got a section"),
-        ("name: x\nsources:\n  - kind: file\n    pth: a\n", "treadle.yaml:3: sources[0].path: is missing"),
+        (
+            "name: x\nsources:\n  - kind: file\n    pth: a\n",
+            "treadle.yaml:4: sources[0].pth: unknown key 'pth'; did you mean 'path'?",
+        ),
         ("name: x\nname: y\n", "treadle.yaml:2: name is given twice; keep one"),
         ('name: x\ntrain:\n  epochs: 1\n  "epochs": 2\n', "treadle.yaml:4: train.epochs is given twice; keep one"),
         ("name: x\n? [a, b]\n: 1\n", "treadle.yaml:2: a key must be plain text"),

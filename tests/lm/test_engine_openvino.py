@@ -13,9 +13,10 @@ import pytest
 
 from treadle.core.errors import UserError
 from treadle.lm.engine import Chunk, EngineStats, GenerateRequest
+from treadle.lm.engine_wire import Tokens
 from treadle.lm.engines import open_engine
 from treadle.lm.tokenizer import ChatTokenizer
-from treadle.lm.worker_engine import WorkerEngine
+from treadle.lm.worker_engine import WorkerEngine, _AnswerText
 
 pytest.importorskip("openvino_genai")
 QUESTIONS = (
@@ -99,7 +100,7 @@ def reference(smollm2: Path, smollm2_release: Path) -> Any:
             array = file.array(tensor)
             if heads := architecture.heads_to_permute(name, config):
                 array = architecture.to_hf_order(array, heads).copy()
-            parameters[name].copy_(torch.from_numpy(array))
+            parameters[name].copy_(torch.tensor(array))
     return model
 
 
@@ -201,14 +202,28 @@ def test_the_text_ends_exactly_before_a_stop_string(served: Served, stop: str) -
     served.run(served.stats_become(0, 0))
 
 
-def test_emoji_and_cjk_arrive_whole(served: Served) -> None:
-    prompt = tuple(served.tokenizer.encode("😀 🎉 日本語 😀 🎉 日本語 😀 🎉 日本語 😀 🎉"))
-    chunks = served.run(served.chunks(GenerateRequest("emoji", prompt, max_tokens=40, ignore_eos=True)))
-    text = "".join(chunk.text for chunk in chunks)
+@pytest.mark.parametrize(
+    ("prompt", "tokens"),
+    [("😀 🎉 日本語 😀 🎉 日本語 😀 🎉 日本語 😀 🎉", 24), ("🌈🎉🌈🎉🌈🎉🌈🎉🌈🎉", 10)],
+)
+def test_emoji_and_cjk_arrive_whole(served: Served, prompt: str, tokens: int) -> None:
+    ids = tuple(served.tokenizer.encode(prompt))
+    chunks = served.run(served.chunks(GenerateRequest("wide", ids, max_tokens=tokens, ignore_eos=True)))
     assert "\ufffd" not in "".join(chunk.text for chunk in chunks[:-1])
-    assert "日本語" in text
-    assert "😀" in text
+    assert not "".join(chunk.text for chunk in chunks).isascii()
     assert any(chunk.tokens > 1 for chunk in chunks)  # a character of several tokens came in one piece
+
+
+def test_characters_of_several_tokens_are_never_cut(smollm2: Path) -> None:
+    tokenizer = ChatTokenizer.load(smollm2)
+    text = "naïve 日本語テスト 😀👨‍👩‍👧🏳️‍🌈 — Ωμέγα"
+    answer = _AnswerText(tokenizer, ["Ω"])
+    ids = tokenizer.encode(text)
+    assert len(ids) > len(text)
+    taken = [answer.take([Tokens(1, [token])]) for token in ids]
+    chunks = taken[: [chunk is not None and chunk.finish_reason == "stop" for chunk in taken].index(True) + 1]
+    assert "".join(chunk.text for chunk in chunks if chunk is not None) == text.partition("Ω")[0]
+    assert all(chunk is None or "\ufffd" not in chunk.text for chunk in chunks)
 
 
 def test_a_closed_stream_frees_its_place(smollm2_release: Path) -> None:

@@ -187,7 +187,8 @@ class _Places:
     def __call__(self, where: tuple[str | int, ...]) -> str:
         known = self.known(where)
         overridden = any(self.lines.get(known[:count]) == _OVERRIDE for count in range(1, len(known) + 1))
-        shown = _dotted((*known, *where[-1:]) if known != where else known)
+        missing = where[-1:] if (*self.known(where[:-1]), *where[-1:]) not in self.lines else ()
+        shown = _dotted((*known, *missing))
         if overridden:
             return f"--set {shown}"
         return f"{self.name}:{self.lines.get(known, 1)}: {shown or 'the file'}"

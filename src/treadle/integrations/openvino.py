@@ -132,24 +132,20 @@ class OpenVinoBackend:
 
     def step(self) -> list[Tokens]:
         """As ``Backend.step``."""
-        found: list[Tokens] = []
+        found = [Tokens(r.number, [], [], "cancelled") for r in self._queue if r.number in self._cancelled]
+        self._queue = deque(request for request in self._queue if request.number not in self._cancelled)
         while self._queue and len(self._requests) < self._settings.max_sequences:
-            request = self._queue.popleft()
-            if request.number in self._cancelled:
-                found.append(Tokens(request.number, [], [], "cancelled"))
-            else:
-                self._submit(request)
+            self._submit(self._queue.popleft())
         if self._pipeline.has_non_finished_requests():
             self._pipeline.step()
-        for number, running in list(self._requests.items()):
-            tokens = _read(number, running)
-            if number in self._cancelled:
-                tokens = Tokens(number, [], [], "cancelled")
+        for number, request in list(self._requests.items()):
+            cancelled = number in self._cancelled
+            tokens = Tokens(number, [], [], "cancelled") if cancelled else _read(number, request)
             if tokens is not None:
                 found.append(tokens)
                 if tokens.finish is not None:
                     del self._requests[number]
-        self._cancelled.intersection_update(request.number for request in self._queue)
+        self._cancelled.clear()
         return found
 
     def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:

@@ -65,6 +65,7 @@ def train_classifier(
     ``on_step`` gets (step, steps, loss). ``UserError`` when there are fewer than two labels or the loss is no number.
     """
     try:
+        torch_runtime.patient_threads()
         import torch
         import transformers
     except ModuleNotFoundError as error:

@@ -96,6 +96,7 @@ def train(
     Raises ``UserError`` for settings that make no sense, examples that all drop out, and a loss that is no number.
     """
     try:
+        torch_runtime.patient_threads()
         import torch
         import transformers
     except ModuleNotFoundError as error:
