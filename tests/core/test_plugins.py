@@ -11,7 +11,7 @@ import pytest
 
 from treadle.core import plugins
 from treadle.core.errors import UserError
-from treadle.core.plugins import check_settings, load
+from treadle.core.plugins import load
 
 GROUP = "treadle.transforms"
 
@@ -143,17 +143,3 @@ def test_an_unknown_name_suggests_the_nearest(monkeypatch: pytest.MonkeyPatch) -
         load(GROUP, "zzz")
     with pytest.raises(UserError, match="cannot be loaded: no such package"):
         load(GROUP, "lower")
-
-
-def test_settings_are_checked_against_the_signature() -> None:
-    def transform(batch: list[str], *, limit: int, mark: str = "!", run: object) -> None: ...
-
-    check_settings("shorten", transform, {"limit": 3})
-    with pytest.raises(UserError, match="shorten has no setting 'limt'; did you mean 'limit'"):
-        check_settings("shorten", transform, {"limt": 3})
-    with pytest.raises(UserError, match="shorten has no setting 'batch'"):
-        check_settings("shorten", transform, {"limit": 3, "batch": []})
-    with pytest.raises(UserError, match="shorten needs the setting 'limit'"):
-        check_settings("shorten", transform, {})
-    check_settings("any", lambda batch, **anything: None, {"x": 1})
-    check_settings("plain", lambda batch, limit=3: None, {"limit": 1})

@@ -1,4 +1,4 @@
-"""A person who asked to be forgotten is in no byte of the project and does not come back; ``verify`` accounts for it."""
+"""A person who asked to be forgotten is in no byte of the project and does not come back; ``verify`` knows why."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from treadle.core.artifacts import Builder
 from treadle.core.digest import keyed_digest
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
+from treadle.core.settings import check
 from treadle.evals.item import Item, Output
 from treadle.evals.metric import load_metric
 from treadle.evals.report import EvaluationReport
@@ -171,7 +172,7 @@ def test_a_gate(door: tuple[str, Path], copied: Path) -> None:
         assert results[1]["detail"] == "4 test items, 5 wanted"
         assert results[1]["figures"] == {"items": 4}
         with pytest.raises(UserError, match="at_least"):
-            plugins.check_settings(name, plugin.value, {"at_last": 5})
+            check(plugin.value, {"at_last": 5}, where=name, provided=("evidence",))
 
 
 def test_an_engine(tmp_path: Path, clean_imports: None) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -203,24 +202,3 @@ def _imported(name: str, path: Path, source: bytes) -> Iterator[str]:
 def _file_of(module_name: str, folder: Path) -> Path | None:
     base = folder.joinpath(*module_name.split("."))
     return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
-
-
-def check_settings(name: str, function: Any, settings: dict[str, Any]) -> None:
-    """``UserError`` when ``settings`` are not keyword parameters of ``function``, or a required one is missing.
-
-    Parameters without a default that may be given by position are its inputs, not settings.
-    """
-    parameters = inspect.signature(function).parameters
-    known = {
-        key: parameter
-        for key, parameter in parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-        or (parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.default is not parameter.empty)
-    }
-    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    for key in settings:
-        if key not in known and not anything:
-            raise UserError(f"{name} has no setting {key!r};{nearest(key, list(known))}")
-    for key, parameter in known.items():
-        if key not in settings and parameter.default is parameter.empty and key not in _GIVEN:
-            raise UserError(f"{name} needs the setting {key!r}")

@@ -18,11 +18,11 @@ from typing import Any
 
 from treadle.core.errors import UserError
 from treadle.core.plugins import load
+from treadle.core.settings import check
 from treadle.text.accounting import Accounting, Dropped
 from treadle.text.dataset import Example
 from treadle.text.docstrings import family
 from treadle.text.document import Document
-from treadle.text.settings import check
 
 GROUP = "treadle.examples"
 MAX_MESSAGES = 200

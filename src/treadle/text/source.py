@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from treadle.core.errors import UserError
 from treadle.core.plugins import load
+from treadle.core.settings import bind
 from treadle.text.accounting import Accounting, Dropped, Quarantined
 from treadle.text.document import Document
-from treadle.text.settings import bind
 
 GROUP = "treadle.sources"
 _BATCH = 1000  # documents

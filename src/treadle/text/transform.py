@@ -30,9 +30,9 @@ from typing import Any, Protocol, TypeVar
 from treadle.core.digest import canonical_json
 from treadle.core.errors import MissingExtra, UserError
 from treadle.core.plugins import Plugin, load
+from treadle.core.settings import bind, check
 from treadle.text.accounting import Accounting, Dropped, Note
 from treadle.text.document import Document
-from treadle.text.settings import bind, check
 
 GROUP = "treadle.transforms"
 SHARD_DOCUMENTS = 1000

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -15,8 +14,9 @@ from treadle.core.digest import canonical_json
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.ledger import Fact
-from treadle.core.plugins import check_settings, load
+from treadle.core.plugins import load
 from treadle.core.runs import Run
+from treadle.core.settings import check
 from treadle.core.steps import step
 from treadle.evals.report import EvaluationReport
 from treadle.record.gate import GateResult, judged
@@ -24,6 +24,7 @@ from treadle.record.record import Record
 from treadle.record.release import Release
 from treadle.record.report import Report
 from treadle.record.version import Version
+from treadle.stages.govern.evidence import Evidence
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
 
@@ -43,16 +44,6 @@ class GovernSettings(Settings):
             if len(gate) != 1:
                 raise ValueError("a gate is one name with its settings, as in `- license: {allow: [MIT]}`")
         return self
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a gate may look at. ``evaluations`` has ``model``, each baseline, and ``champion`` where there is one."""
-
-    evaluations: dict[str, EvaluationReport]
-    licenses: dict[str, int]
-    base_license: str
-    folder: Path
 
 
 Check = Callable[..., GateResult]
@@ -168,8 +159,8 @@ def judge(
     results = []
     for gate in gates:
         name, settings = next(iter(gate.items()))
-        check: Check = load("treadle.checks", name, run.folder).value
-        results.append(check(evidence, **settings).public())
+        gate_function: Check = load("treadle.checks", name, run.folder).value
+        results.append(gate_function(evidence, **settings).public())
     with run.create(Report) as report:
         (report.path / "gates.json").write_bytes(canonical_json(results))
         (report.path / "licenses.json").write_bytes(canonical_json(licenses))
@@ -206,7 +197,7 @@ def write_card(
 def _checked(gate: dict[str, dict[str, Any]], driver: Driver) -> str:
     name, settings = next(iter(gate.items()))
     plugin = load("treadle.checks", name, driver.folder)
-    check_settings(f"govern.gates ({name})", plugin.value, settings)
+    check(plugin.value, settings, where=f"govern.gates ({name})", provided=("evidence",))
     return plugin.version or str(getattr(plugin.value, "version", 1))
 
 

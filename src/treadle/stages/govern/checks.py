@@ -7,13 +7,9 @@ A gate is a function ``gate(evidence, **settings) -> GateResult``, found through
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from treadle.core.errors import UserError, nearest
 from treadle.record.gate import GateResult
-
-if TYPE_CHECKING:
-    from treadle.stages.govern import Evidence
+from treadle.stages.govern.evidence import Evidence
 
 CHAMPION = "champion"
 _SEED = 17

@@ -54,7 +54,10 @@ def bind(target: Any, settings: Mapping[str, Any], *, where: str, provided: Mapp
 
 def _fields(target: Any, provided: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
     """Type and default (``...`` when required) of each parameter that is a setting."""
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    except NameError:  # a name that is imported for the type checker only; then types are not checked, names are
+        hints = {}
     fields = {}
     for name, parameter in inspect.signature(target).parameters.items():
         if name in provided or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
