@@ -33,7 +33,6 @@ GROUPS = (
     "treadle.targets",
 )
 
-_GIVEN = ("run", "seed")  # handed to whoever asks for them
 _opened: set[str] = set()  # projects whose folder is open to imports
 _loaded: dict[Path, str] = {}  # the version of the project's code that each imported file belongs to
 

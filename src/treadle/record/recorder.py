@@ -12,7 +12,7 @@ from treadle.record.interaction import Interaction
 
 INTERACTIONS = "interactions"
 FEEDBACK = "feedback"
-_RECENT = 10_000  # interactions kept at hand; feedback is mostly about these
+_RECENT = 2_000  # interactions kept at hand; feedback is mostly about these
 
 
 class JournalRecorder:
