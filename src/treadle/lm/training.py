@@ -96,6 +96,15 @@ def train(
     Raises ``UserError`` for settings that make no sense, examples that all drop out, and a loss that is no number.
     """
     try:
+        return _fine_tune(base, out, examples, settings, on_step)
+    finally:
+        torch_runtime.release_memory()
+
+
+def _fine_tune(
+    base: Path, out: Path, examples: Sequence[TokenizedExample], settings: TrainingSettings, on_step: OnStep | None
+) -> TrainingResult:
+    try:
         torch_runtime.patient_threads()
         import torch
         import transformers
