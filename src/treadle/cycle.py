@@ -86,7 +86,7 @@ class Turn:
         self.tracked = track(driver, record.versions, dataset, model)
 
         yield "deploy"
-        self.deployed = deploy(driver, file.deploy, recording, record, dataset, model, evaluations["model"], file.task)
+        self.deployed = deploy(driver, file.deploy, recording, record, dataset, model, file.task)
         release = self.deployed.release
 
         yield "monitor"

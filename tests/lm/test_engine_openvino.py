@@ -135,6 +135,22 @@ def test_scores_equal_transformers_on_the_same_weights(served: Served, reference
             assert score.logprobs == pytest.approx(values, abs=TOLERANCE)
 
 
+def test_scores_come_while_answers_are_under_way(smollm2_release: Path) -> None:
+    async def work(served: Served) -> None:
+        pair = (served.asked(QUESTIONS[0]).prompt_ids, served.tokenizer.encode("Some answer."))
+        request = served.asked(QUESTIONS[1], max_tokens=120, ignore_eos=True)
+        stream = served.stream(request)
+        text = (await anext(stream)).text
+        (score,) = await served.engine.score([pair])
+        text += "".join([chunk.text async for chunk in stream])
+        assert text == await served.text(request)
+        (again,) = await served.engine.score([pair])
+        assert again.logprobs == pytest.approx(score.logprobs)
+
+    with Served(smollm2_release) as served:
+        served.run(work(served))
+
+
 def test_logprobs_of_an_answer_are_its_scores(served: Served) -> None:
     request = served.asked(QUESTIONS[0], logprobs=True, ignore_eos=True, max_tokens=12)
     chunks = served.run(served.chunks(request))

@@ -57,8 +57,9 @@ async def soon(true: Callable[[], bool], seconds: float = 30) -> None:
             await asyncio.sleep(0.02)
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 300))
+def run(work: Coroutine[Any, Any, None], loops: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+    with asyncio.Runner(loop_factory=loops) as runner:
+        runner.run(asyncio.wait_for(work, 300))
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -80,6 +81,21 @@ def test_a_killed_worker_is_replaced_and_its_requests_are_told(name: str, tiny_r
             assert engine.worker_pid != first
 
     run(work())
+
+
+def test_the_servers_event_loop_suits_too(tiny_release: Path) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def work() -> None:
+        async with opened(tiny_release) as engine:
+            expected, _ = await text_of(engine, asked())
+            stream = engine.generate(asked(1, max_tokens=400))
+            await anext(stream)
+            os.kill(engine.worker_pid or 0, signal.SIGKILL)
+            assert [chunk async for chunk in stream][-1].finish_reason == "error"
+            assert (await text_of(engine, asked()))[0] == expected
+
+    run(work(), uvloop.new_event_loop)
 
 
 def test_a_killed_worker_ends_a_score_with_an_error_and_stats_say_so(tiny_release: Path) -> None:

@@ -15,7 +15,7 @@ from treadle.lm.engine import Chunk, GenerateRequest
 from treadle.lm.engines import BlockingEngine, open_engine
 
 F32 = {"precision": "f32"}
-FAMILIES = ("llama", "qwen2", "gemma2", "gpt2")
+FAMILIES = ("llama", "gemma2", "gpt2")
 PROMPTS = ((5, 6, 7, 8), (9, 10), (40, 41, 42, 43, 44, 45, 46), (100,), (30, 31, 32), (7, 7, 7, 7, 7))
 
 

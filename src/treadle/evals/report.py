@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -52,24 +53,42 @@ def answer_all(
     system_prompt: str | None,
     max_tokens: int = 64,
     worked: Sequence[Example] = (),
+    scoring: str | None = None,
 ) -> Evaluation:
-    """Put the examples' questions to the causal model in a folder, and score their reference answers."""
+    """Put the examples' questions to the causal model in a folder, and score their reference answers.
+
+    ``scoring`` is the engine that scores; by default torch where there are safetensors, because it computes once what
+    prompts share, and logits for answers alone.
+    """
+    from treadle.evals.item import Output
     from treadle.evals.results import Evaluation
     from treadle.evals.runner import items_from, run_chat
     from treadle.lm.tokenizer import ChatTokenizer
 
-    items = items_from(examples)
-    with evaluation_engine(model, engine, run.scratch) as opened:
-        outputs = run_chat(
-            opened,
-            ChatTokenizer.load(model),
-            items,
-            metrics=metrics,
-            system_prompt=system_prompt or "",
-            worked=worked,
-            max_tokens=max_tokens,
-            on_progress=lambda done, total: run.progress(done, total, "items"),
-        )
+    items, tokenizer = items_from(examples), ChatTokenizer.load(model)
+
+    def put(name: str, chosen: Sequence[Metric], note: str) -> list[Output]:
+        if not chosen:
+            return [Output() for _ in items]
+        with evaluation_engine(model, name, run.scratch) as opened:
+            return run_chat(
+                opened,
+                tokenizer,
+                items,
+                metrics=chosen,
+                system_prompt=system_prompt or "",
+                worked=worked,
+                max_tokens=max_tokens,
+                on_progress=lambda done, total: run.progress(done, total, "items", note),
+            )
+
+    scoring = scoring or ("transformers" if any(model.glob("*.safetensors")) else engine)
+    answers = put(engine, [metric for metric in metrics if metric.needs == "answer"], "answering")
+    likely = put(scoring, [metric for metric in metrics if metric.needs == "likelihood"], "scoring")
+    outputs = [
+        replace(answer, log_likelihood=score.log_likelihood, reference_tokens=score.reference_tokens)
+        for answer, score in zip(answers, likely, strict=True)
+    ]
     return Evaluation("model", tuple(items), tuple(outputs))
 
 

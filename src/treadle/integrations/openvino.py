@@ -86,13 +86,12 @@ class OpenVinoBackend:
         trained = int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
         room = (self._blocks - 1) * _BLOCK_TOKENS
         self.context_length = min(trained or room, room)
-        self.notes = f"{self._blocks} key-value blocks of {_BLOCK_TOKENS} tokens, {per_block * self._blocks >> 20} MiB"
         self._source = folder / _GGUF if (folder / _GGUF).is_file() else folder
         self._threads = threads
         self._settings = settings
         self._vocabulary = int(config.get("vocab_size") or 1)
-        self._pipeline = self._open_pipeline(prefix_caching=settings.prefix_caching, blocks=self._blocks)
-        self._scoring = None if settings.prefix_caching else self._pipeline
+        self._pipeline: Any = self._open_pipeline(prefix_caching=settings.prefix_caching)
+        self._scoring: Any = None if settings.prefix_caching else self._pipeline
         self._queue: deque[Generate] = deque()
         self._requests: dict[int, _Request] = {}
         self._cancelled: set[int] = set()
@@ -152,11 +151,14 @@ class OpenVinoBackend:
         """As ``Backend.score``.
 
         A prompt that echoes gives log-probabilities only for what it computes, so nothing may come from the prefix
-        cache: scoring has a pipeline without one, opened at first use.
+        cache. The first score therefore opens a pipeline without one: in place of the other when that is idle, since
+        each holds the weights, and beside it when answers are under way.
         """
-        if self._scoring is None:
-            blocks = max(2, min(self._blocks, self.context_length // _BLOCK_TOKENS + 33))
-            self._scoring = self._open_pipeline(prefix_caching=False, blocks=blocks)
+        if self._scoring is None and not self._requests and not self._queue:
+            self._pipeline = None
+            self._pipeline = self._scoring = self._open_pipeline(prefix_caching=False)
+        elif self._scoring is None:
+            self._scoring = self._open_pipeline(prefix_caching=False)
         config = _genai().GenerationConfig()
         config.max_new_tokens, config.echo, config.logprobs = 1, True, 1
         _end_at(config, [])
@@ -183,11 +185,11 @@ class OpenVinoBackend:
         """Refused."""
         raise UserError(_CANNOT)
 
-    def _open_pipeline(self, *, prefix_caching: bool, blocks: int) -> Any:
+    def _open_pipeline(self, *, prefix_caching: bool) -> Any:
         genai = _genai()
         schedule = genai.SchedulerConfig()
         schedule.enable_prefix_caching = prefix_caching
-        schedule.num_kv_blocks = blocks
+        schedule.num_kv_blocks = self._blocks
         schedule.max_num_batched_tokens = self._settings.batch_tokens
         properties: dict[str, Any] = {"ENABLE_CPU_PINNING": False}  # two engines would be pinned to the same core
         if self._threads is not None:

@@ -79,10 +79,9 @@ class Close(msgspec.Struct, tag="close"):
 
 
 class Ready(msgspec.Struct, tag="ready"):
-    """The model is loaded and warm. ``context_length`` in tokens, as far as memory allows; ``notes`` for the log."""
+    """The model is loaded and warm. ``context_length`` in tokens, as far as memory allows."""
 
     context_length: int
-    notes: str = ""
 
 
 class Tokens(msgspec.Struct, array_like=True):

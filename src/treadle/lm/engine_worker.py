@@ -48,7 +48,6 @@ class Backend(Protocol):
     """An engine as the worker drives it: everything is called in turn, from one thread."""
 
     context_length: int
-    notes: str
 
     @classmethod
     def open(cls, folder: Path, threads: int | None, settings: dict[str, Any]) -> Backend:
@@ -101,7 +100,7 @@ class Worker:
         backend = self._open()
         if backend is None:
             return
-        self._send(Ready(backend.context_length, backend.notes))
+        self._send(Ready(backend.context_length))
         idle = (0, 0)
         while self._receive(wait=backend.pending() == idle and not self._jobs):
             while self._inbox:
@@ -191,7 +190,7 @@ def _slice(pairs: list[tuple[list[int], list[int]]], start: int) -> list[tuple[l
 
 
 def first_line(error: BaseException) -> str:
-    """What a native library says, in one line of bounded length; OpenVINO's first lines only say where."""
+    """What a native library says, in one line of bounded length; its first lines may only say where."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith("Exception from ")]
     return f"{type(error).__name__}: {(said or lines or ['no message'])[0][:300]}"

@@ -57,8 +57,8 @@ class WorkerProcess(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         worker = cls(process, on_reply)
         try:
-            await loop.create_connection(lambda: worker._words, sock=our_errors)
-            await loop.create_connection(lambda: worker, sock=ours)
+            await loop.create_unix_connection(lambda: worker._words, sock=our_errors)
+            await loop.create_unix_connection(lambda: worker, sock=ours)
         except BaseException:  # cancelled meanwhile
             process.kill()
             process.wait()

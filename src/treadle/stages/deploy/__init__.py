@@ -16,7 +16,7 @@ from treadle.core.driver import Driver
 from treadle.core.errors import Refused, UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
-from treadle.evals.report import EvaluationReport, answer_all, commit, load_metrics
+from treadle.evals.report import answer_all, load_metrics
 from treadle.lm.model import Model, Optimized
 from treadle.record.record import Record
 from treadle.record.recording import Recording
@@ -35,6 +35,7 @@ class QuantizeSettings(Settings):
 
     format: Literal["q8_0", "f16"] = Field("q8_0", description="GGUF weights of 8 or 16 bits")
     max_loss: float = Field(0.01, ge=0, description="relative rise in perplexity above which it is refused")
+    items: int = Field(60, ge=8, description="test items that the rise is measured on")
 
 
 class DeploySettings(Settings):
@@ -74,7 +75,6 @@ def deploy(
     record: Record,
     dataset: Dataset,
     model: Model,
-    evaluation: EvaluationReport,
     task: str,
 ) -> Deployed:
     """Optimize, measure, bundle, and let the release answer its first questions over HTTP."""
@@ -82,8 +82,10 @@ def deploy(
     optimized = driver.run(optimize, model, format=chosen.format if chosen else None)
     loss = None
     if chosen is not None:
-        measured = driver.run(measure, optimized, dataset, engine=settings.engine, system_prompt=settings.system_prompt)
-        loss = driver.run(check_loss, evaluation, measured, format=chosen.format, max_loss=chosen.max_loss)
+        asked = {"engine": settings.engine, "system_prompt": settings.system_prompt, "items": chosen.items}
+        loss = driver.run(measure, model, optimized, dataset, **asked)
+        if not driver.planning:
+            _check_loss(loss, chosen)
     release = driver.run(
         bundle,
         optimized,
@@ -111,7 +113,7 @@ def deploy(
 def _line(release: Release, optimized: Optimized, report: Report | None) -> str:
     weights = sum(e.size for e in optimized.entries() if e.path.endswith((".gguf", ".safetensors"))) / 1e6
     found = report.read_json("loss.json") if report else None
-    loss = f", perplexity {found['loss']:+.2%} (budget {found['max_loss']:.1%})" if found else ""
+    loss = f", perplexity {found['loss']:+.2%} on {found['items']} items" if found else ""
     return f"release {release.digest[:11]}: {weights:.0f} MB{loss}; treadle serve answers with it once it is champion"
 
 
@@ -136,40 +138,42 @@ def optimize(model: Model, *, format: str | None, run: Run) -> Optimized:  # noq
         return optimized.commit()
 
 
-@step(version=1, packages=("openvino-genai", "tokenizers"))
+@step(version=1, packages=("openvino-genai", "transformers", "tokenizers"))
 def measure(
-    optimized: Optimized, dataset: Dataset, *, engine: str, system_prompt: str | None, run: Run
-) -> EvaluationReport:
-    """Likelihood of the test answers under the optimized model, by the engine that will serve it."""
-    metrics = load_metrics(["log_likelihood", "perplexity"], run)
-    evaluation = answer_all(
-        optimized.path(), dataset.examples("test"), metrics, run, engine=engine, system_prompt=system_prompt
-    )
-    return commit(run, evaluation, metrics, dataset.split_document_ids("test"))
-
-
-@step(version=1)
-def check_loss(
-    evaluation: EvaluationReport,
-    measured: EvaluationReport,
+    model: Model,
+    optimized: Optimized,
+    dataset: Dataset,
     *,
-    format: str,  # noqa: A002 (the setting's name)
-    max_loss: float,
+    engine: str,
+    system_prompt: str | None,
+    items: int,
     run: Run,
 ) -> Report:
-    """What making the model smaller cost. ``Refused`` when it is more than ``max_loss``, so it is never published."""
-    before, after = evaluation.value("perplexity"), measured.value("perplexity")
-    loss = after / before - 1
-    run.summary(perplexity_loss=loss)
-    if loss > max_loss:
-        raise Refused(
-            f"deploy.quantize: {format} raises perplexity from {before:.2f} to {after:.2f} ({loss:+.1%}), more than"
-            f" max_loss {max_loss:.1%}; raise the budget, or choose format: f16"
-        )
-    found = {"perplexity_before": before, "perplexity_after": after, "loss": loss, "max_loss": max_loss}
+    """What making the model smaller cost: perplexity before and after, on the same items, by the serving engine."""
+    metrics = load_metrics(["perplexity"], run)
+    asked: dict[str, Any] = {"engine": engine, "scoring": engine, "system_prompt": system_prompt}
+    examples = dataset.examples("test")[:items]
+    before, after = (
+        answer_all(folder, examples, metrics, run, **asked).scores(metrics, seed=run.seed)["perplexity"].value
+        for folder in (model.path(), optimized.path())
+    )
+    run.summary(perplexity_before=before, perplexity_after=after, perplexity_loss=after / before - 1)
+    found = {"perplexity_before": before, "perplexity_after": after, "loss": after / before - 1, "items": len(examples)}
     with run.create(Report) as report:
         (report.path / "loss.json").write_bytes(canonical_json(found))
+        report.add_documents(dataset.split_document_ids("test"))
         return report.commit()
+
+
+def _check_loss(report: Report, quantize: QuantizeSettings) -> None:
+    """``Refused`` when it cost more than the file allows, so it is never published."""
+    found = report.read_json("loss.json")
+    if found["loss"] > quantize.max_loss:
+        raise Refused(
+            f"deploy.quantize: {quantize.format} raises perplexity from {found['perplexity_before']:.2f} to"
+            f" {found['perplexity_after']:.2f} ({found['loss']:+.1%}), more than max_loss {quantize.max_loss:.1%};"
+            " raise the budget, or choose format: f16"
+        )
 
 
 @step(version=1)

@@ -65,7 +65,7 @@ def card(
 def _optimization(form: str | None, loss: dict[str, float] | None) -> str:
     if form is None or loss is None:
         return "weights as trained"
-    return f"quantized to {form}, perplexity {loss['loss']:+.2%} (budget {loss['max_loss']:.1%})"
+    return f"quantized to {form}, perplexity {loss['loss']:+.2%} on {loss['items']:.0f} items"
 
 
 def _table(scores: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
