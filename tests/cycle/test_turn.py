@@ -104,3 +104,15 @@ def test_approval_waits_for_a_person(project: Project) -> None:
         assert project.json("approve", "model@v2", "--reason", "reads well")["outcome"] == "promoted"
         assert project.json("status")["champion"]["number"] == 2
     assert project.json("verify")["ok"]
+
+
+def test_torch_serves_where_nothing_runs_gguf(project: Project) -> None:
+    project.edit("deploy:\n", "deploy:\n  engine: transformers\n")
+    result = project.json("run")
+    deployed = {
+        step["step"]: step for stage in result["stages"] for step in stage["steps"] if stage["stage"] == "deploy"
+    }
+    assert "deploy.measure" not in deployed
+    assert deployed["deploy.smoke"]["status"] == "done"
+    assert project.json("deploy")["optimization"] == {}
+    assert project.json("ask", "How do I clean my kettle?")["lineage"]["verified"]

@@ -52,7 +52,9 @@ def show(answer: Answer) -> None:
     documents = [edge for edge in graph.edges if edge.role == "made_by" and nodes[edge.target].kind == "document"]
     count = len(documents) + graph.truncated.get("document", 0)
     verified = "exact, verified" if graph.verified else "NOT verified"
-    say(f"made by   {' <- '.join(chain)} <- {count:,} documents   [{verified}]")
+    named = [nodes[edge.target].label for edge in documents[:3]]
+    such = f", such as {', '.join(named)}" if named else ""
+    say(f"made by   {' <- '.join(chain)} <- {count:,} documents{such}   [{verified}]")
     given = [nodes[edge.target] for edge in graph.edges if edge.role == "given"]
     say(f"given     {_list(given) or 'no context was sent with it'}   [exact]")
     similar = [edge for edge in graph.edges if edge.role == "similar"]

@@ -67,10 +67,10 @@ def answer_all(
 
     items, tokenizer = items_from(examples), ChatTokenizer.load(model)
 
-    def put(name: str, chosen: Sequence[Metric], note: str) -> list[Output]:
+    def put(name: str, chosen: Sequence[Metric], note: str, *, exact: bool) -> list[Output]:
         if not chosen:
             return [Output() for _ in items]
-        with evaluation_engine(model, name, run.scratch) as opened:
+        with evaluation_engine(model, name, run.scratch, exact=exact) as opened:
             return run_chat(
                 opened,
                 tokenizer,
@@ -83,8 +83,8 @@ def answer_all(
             )
 
     scoring = scoring or ("transformers" if any(model.glob("*.safetensors")) else engine)
-    answers = put(engine, [metric for metric in metrics if metric.needs == "answer"], "answering")
-    likely = put(scoring, [metric for metric in metrics if metric.needs == "likelihood"], "scoring")
+    answers = put(engine, [metric for metric in metrics if metric.needs == "answer"], "answering", exact=False)
+    likely = put(scoring, [metric for metric in metrics if metric.needs == "likelihood"], "scoring", exact=True)
     outputs = [
         replace(answer, log_likelihood=score.log_likelihood, reference_tokens=score.reference_tokens)
         for answer, score in zip(answers, likely, strict=True)
@@ -122,8 +122,9 @@ def load_metrics(names: Sequence[str], run: Run) -> list[Metric]:
 
 
 @contextmanager
-def evaluation_engine(model: Path, engine: str, scratch: Path) -> Iterator[BlockingEngine]:
-    """An engine on a model folder, in 32-bit arithmetic so that scores do not depend on its shortcuts.
+def evaluation_engine(model: Path, engine: str, scratch: Path, *, exact: bool = False) -> Iterator[BlockingEngine]:
+    """An engine on a model folder. Answers come as they will be served; ``exact`` asks for 32-bit arithmetic, so that
+    a score does not depend on an engine's shortcuts (torch scores in 16 bits where the machine has them, .1 % off).
 
     Engines that read GGUF are given one in 16 bits, written to ``scratch``; a folder that already has one is used as
     it is.
@@ -142,7 +143,7 @@ def evaluation_engine(model: Path, engine: str, scratch: Path) -> Iterator[Block
         write_gguf(model, folder / "model.gguf", "f16")
         if find_engine("auto", folder).name == "transformers":
             folder = model
-    settings = {} if find_engine(engine, folder).name == "transformers" else {"precision": "f32"}
+    settings = {"precision": "f32"} if exact and find_engine(engine, folder).name != "transformers" else {}
     with BlockingEngine(engine, folder, settings=settings) as opened:
         yield opened
 

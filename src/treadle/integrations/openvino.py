@@ -54,6 +54,7 @@ class OpenVinoEngine(WorkerEngine):
     backend: ClassVar[str] = "treadle.integrations.openvino:OpenVinoBackend"
     settings_type: ClassVar[type[WorkerSettings]] = OpenVinoSettings
     preference: ClassVar[int] = 10
+    reads_gguf: ClassVar[bool] = importlib.util.find_spec("openvino_genai") is not None
 
     @classmethod
     def suits(cls, folder: Path) -> bool:

@@ -45,6 +45,12 @@ def find_engine(name: str, folder: Path) -> type[Engine]:
     return cast("type[Engine]", max(suiting, key=lambda kind: kind.preference))
 
 
+def serves_gguf(name: str) -> bool:
+    """Whether the engine called ``name`` runs GGUF files here; for ``auto``, whether any installed one does."""
+    kinds = plugins.names(GROUP) if name == AUTO else [name]
+    return any(getattr(plugins.load(GROUP, kind).value, "reads_gguf", False) for kind in kinds)
+
+
 async def open_engine(
     name: str, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None
 ) -> Engine:

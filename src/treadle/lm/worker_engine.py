@@ -35,6 +35,7 @@ class WorkerEngine:
     """``module:Class`` of the ``engine_worker.Backend``."""
     settings_type: ClassVar[type[WorkerSettings]] = WorkerSettings
     preference: ClassVar[int] = 0
+    reads_gguf: ClassVar[bool] = False
     """``auto`` takes the engine with the highest among those that suit."""
 
     def __init__(self, folder: Path, tokenizer: ChatTokenizer, process: EngineProcess, context_length: int) -> None:

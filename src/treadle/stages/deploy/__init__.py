@@ -17,6 +17,7 @@ from treadle.core.errors import Refused, UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.evals.report import answer_all, load_metrics
+from treadle.lm.engines import serves_gguf
 from treadle.lm.model import Model, Optimized
 from treadle.record.record import Record
 from treadle.record.recording import Recording
@@ -79,6 +80,11 @@ def deploy(
 ) -> Deployed:
     """Optimize, measure, bundle, and let the release answer its first questions over HTTP."""
     chosen = settings.quantize if task == "chat" else None
+    if chosen is not None and not serves_gguf(settings.engine):
+        driver.listener.say(
+            f"quantize is left out: engine {settings.engine} runs no GGUF here; treadle doctor says more"
+        )
+        chosen = None
     optimized = driver.run(optimize, model, format=chosen.format if chosen else None)
     loss = None
     if chosen is not None:
