@@ -14,7 +14,7 @@ from treadle.core.errors import TreadleError
 EXTRAS = {
     "data": ("pyarrow", "tokenizers", "google-re2", "vl-convert-python", "numpy"),
     "train": ("torch", "transformers", "safetensors", "gguf", "scikit-learn"),
-    "serve": ("starlette", "uvicorn", "msgspec", "prometheus-client"),
+    "serve": ("starlette", "uvicorn", "httpx", "msgspec", "prometheus-client"),
     "openvino": ("openvino-genai",),
 }
 # What is written to run elsewhere and has not been run on a machine like this one.

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from treadle.core import plugins
-from treadle.core.errors import UserError
+from treadle.core.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
     from treadle.lm.engine import ClassScores, Engine, EngineStats, GenerateRequest, Score
@@ -46,9 +46,15 @@ def find_engine(name: str, folder: Path) -> type[Engine]:
 
 
 def serves_gguf(name: str) -> bool:
-    """Whether the engine called ``name`` runs GGUF files here; for ``auto``, whether any installed one does."""
+    """Whether the engine called ``name`` runs GGUF files here; for ``auto``, whether any installed one does.
+
+    True where that cannot be found out for want of a package, which opening the engine will name.
+    """
     kinds = plugins.names(GROUP) if name == AUTO else [name]
-    return any(getattr(plugins.load(GROUP, kind).value, "reads_gguf", False) for kind in kinds)
+    try:
+        return any(getattr(plugins.load(GROUP, kind).value, "reads_gguf", False) for kind in kinds)
+    except (ImportError, MissingExtra):
+        return True
 
 
 async def open_engine(
