@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the tests on all cores; arguments go to pytest. Debian packages that tests want are installed when we are root.
+# Run the tests on all cores; arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Two workers on two cores: a thread each, and none that spins while it waits for the other.
