@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treadle.core.errors import TreadleError, UserError
 from treadle.project import Project
@@ -15,6 +15,9 @@ from treadle.record.release import Release
 from treadle.stages.deploy import opener
 from treadle.stages.govern import champion_release, release_of
 from treadle.stages.track.walk import lineage
+
+if TYPE_CHECKING:
+    import httpx
 
 _TIMEOUT = 300.0  # seconds for one answer
 SHOWN = 20  # documents named in an answer's lineage
@@ -71,10 +74,9 @@ def ask(project: Project, release: Release, questions: Sequence[str], user: str 
     ):
         for question in questions:
             path, body = _request(task, question, user)
-            response = client.post(path, json=body)
-            if response.status_code != 200:
-                raise _refusal(response.status_code, response.json())
-            reply = response.json()
+            reply = _post(client, path, body)
+            if reply["system_fingerprint"] != release.digest:
+                raise UserError(f"{url} answers with another release; stop that server, or ask with --release")
             graph = lineage(project.record, reply["id"], limit=SHOWN)
             yield Answer(question, _text(task, reply), reply["id"], reply["system_fingerprint"], reply["model"], graph)
 
@@ -115,6 +117,22 @@ def _text(task: str, reply: dict[str, Any]) -> str:
     if task == "classify":
         return str(reply["data"][0]["label"])
     return str(reply["choices"][0]["message"]["content"])
+
+
+def _post(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The reply; one clear line when there is none, or when it is a refusal."""
+    import httpx
+
+    try:
+        response = client.post(path, json=body)
+        reply: dict[str, Any] = response.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise UserError(
+            f"{client.base_url}: no answer ({type(error).__name__}); is treadle serve what runs there?"
+        ) from None
+    if response.status_code != 200:
+        raise _refusal(response.status_code, reply)
+    return reply
 
 
 def _refusal(status: int, body: dict[str, Any]) -> TreadleError:

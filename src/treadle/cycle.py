@@ -108,26 +108,42 @@ class Turn:
                 return ""
             raise
 
-    def public(self, *, ok: bool = True) -> dict[str, Any]:
+    def go(self, until: str | None = None) -> None:
+        """Run the stages, or as far as ``until``. Raises what a stage raises; what was done before it stays done."""
+        if until is not None and until not in STAGES:
+            raise UserError(f"there is no stage {until!r};{nearest(until, STAGES)}")
+        last = None
+        for stage in self.stages():
+            if last is not None and last == until:
+                break
+            self.driver.stage(stage)
+            last = stage
+
+    @property
+    def ok(self) -> bool:
+        """No step failed, and no gate refused the new version."""
+        failed = any(result.status == "failed" for _, results in self.driver.stages for result in results)
+        governed = getattr(self, "governed", None)
+        return not failed and (governed is None or governed.decision != "refused")
+
+    def public(self) -> dict[str, Any]:
         """The shape that ``treadle run --json`` promises."""
         stages = [
             {"stage": name, "steps": [result.public() for result in results]} for name, results in self.driver.stages
         ]
-        return {"ok": ok, "stages": stages}
+        return {"ok": self.ok, "stages": stages}
+
+
+def begin(project: Project, *, listener: Listener | None = None, planning: bool = False) -> Turn:
+    """A turn that has not run yet."""
+    runs, seed = project.record.runs, project.file.seed
+    return Turn(project, Driver(runs, project.folder, seed=seed, listener=listener, planning=planning))
 
 
 def turn(
     project: Project, *, until: str | None = None, listener: Listener | None = None, planning: bool = False
 ) -> Turn:
-    """One turn, or as far as the stage ``until``. Raises what a stage raises; what was done before it stays done."""
-    if until is not None and until not in STAGES:
-        raise UserError(f"there is no stage {until!r};{nearest(until, STAGES)}")
-    runs, seed = project.record.runs, project.file.seed
-    this = Turn(project, Driver(runs, project.folder, seed=seed, listener=listener, planning=planning))
-    last = None
-    for stage in this.stages():
-        if last is not None and last == until:
-            break
-        this.driver.stage(stage)
-        last = stage
+    """One turn, or as far as the stage ``until``."""
+    this = begin(project, listener=listener, planning=planning)
+    this.go(until)
     return this

@@ -20,22 +20,37 @@ from typing import Any
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import keyed_digest
 from treadle.core.driver import Listener
-from treadle.core.errors import Corrupt, UserError
+from treadle.core.errors import Corrupt, TreadleError, UserError
 from treadle.core.identifiers import new_id
 from treadle.core.verify import named_objects
-from treadle.cycle import turn
+from treadle.cycle import begin
 from treadle.project import Project
 from treadle.record.record import Record
 from treadle.record.recorder import FEEDBACK, INTERACTIONS
 from treadle.text.corpus import Corpus
 from treadle.text.suppress import Matcher, Suppression, identifier_words
 
-_TEXTS = ("messages", "answer", "alternatives", "given", "metadata", "parameters", "user", "correction", "comment")
+_TEXTS = (
+    "messages",
+    "answer",
+    "alternatives",
+    "given",
+    "metadata",
+    "parameters",
+    "user",
+    "correction",
+    "comment",
+    "request",
+)
 
 
 @dataclass
 class Forgotten:
-    """What an erasure found and did; ``rebuilt`` is False when the cycle refused the new version."""
+    """What an erasure found and did.
+
+    ``rebuilt`` is None where nothing had to be rebuilt or nobody asked, and False when the cycle gave no new champion;
+    ``why_not`` then says why.
+    """
 
     request: str
     documents: int = 0
@@ -43,7 +58,8 @@ class Forgotten:
     feedback: int = 0
     artifacts: list[str] = field(default_factory=list)
     objects: int = 0
-    rebuilt: bool = True
+    rebuilt: bool | None = None
+    why_not: str = ""
     done: bool = False
 
     def public(self) -> dict[str, Any]:
@@ -56,6 +72,7 @@ class Forgotten:
             "artifacts": len(self.artifacts),
             "objects": self.objects,
             "rebuilt": self.rebuilt,
+            "why_not": self.why_not,
             "done": self.done,
         }
 
@@ -67,8 +84,9 @@ class Person:
         if not subject.strip() or len(subject) > 500:
             raise UserError("forget: expected the name, address or id of one person, at most 500 characters")
         keyed = record.recorder.keyed
+        subject = subject.strip()
         words = identifier_words(subject)
-        self.entries = {keyed(subject): 0, keyed(subject.strip()): 0}
+        self.entries = {keyed(subject): 0}
         if words:
             self.entries[keyed(" ".join(words))] = len(words)
         self.lookup = keyed(subject)
@@ -96,8 +114,9 @@ def forget(
     """Erase a person. The caller holds the project's lock."""
     record = project.record
     person = Person(record, subject)
-    request, pseudonym = _request(record, person)
+    request, pseudonym = ("", "") if dry_run else _request(record, person)
     found = Forgotten(request)
+    unnamed = _unnamed(record)
     documents = _documents(record, person)
     found.documents = len(documents)
     found.interactions = _count(record, INTERACTIONS, person)
@@ -113,13 +132,16 @@ def forget(
     for stream in (INTERACTIONS, FEEDBACK):
         journal.rewrite(stream, lambda row: _without(row) if person.in_row(row) else row)
     replaced = {row.body["replaces"] for row in record.ledger.rows("seal") if row.body["replaces"]}
-    kept, found.rebuilt = _rebuild(project, listener, wanted=rebuild and bool(affected))
+    # Before the rebuild, so that the model that knew them is asked nothing more and judges nobody.
+    _withdraw(record, affected)
+    kept = _rebuild(project, listener, found) if rebuild and affected else set()
     found.artifacts = sorted(affected - kept)
-    gone = {*found.artifacts, *(name for name in replaced if record.store.has_object(name))}
-    doomed = (_objects_of(record, gone) | _interrupted(record, request)) - _objects_in_use(record, gone)
+    interrupted = _interrupted(record, request) - _objects_of(record, kept)
+    gone = {*found.artifacts, *interrupted, *(name for name in replaced if record.store.has_object(name))}
+    in_use = _objects_in_use(record, gone)
+    doomed = (_objects_of(record, gone) | (unnamed & _unnamed(record))) - in_use
     doomed |= _texts_about(record, person)
     found.objects = len(doomed)
-    _withdraw(record, set(found.artifacts))
     record.erasures.record(request, pseudonym, "deleting", suppression, objects=sorted(doomed))
     record.store.delete(doomed)
     record.workspace.database.scrub()
@@ -172,13 +194,22 @@ def _affected(record: Record, documents: set[str]) -> set[str]:
     return {digest for digest in affected if record.store.has(digest)}
 
 
-def _rebuild(project: Project, listener: Listener | None, *, wanted: bool) -> tuple[set[str], bool]:
-    """Run the cycle without the person; what it gave stays. False when it could not give a champion."""
-    if not wanted:
-        return set(), True
-    this = turn(project, listener=listener)
-    kept = {digest for _, results in this.driver.stages for result in results for digest in result.outputs.values()}
-    return kept, this.governed.decision in ("promoted", "unchanged")
+def _rebuild(project: Project, listener: Listener | None, found: Forgotten) -> set[str]:
+    """Run the cycle without the person; what it gave stays. The old ones go after it in any case."""
+    this = begin(project, listener=listener)
+    try:
+        this.go()
+        found.rebuilt = this.governed.decision in ("promoted", "unchanged")
+        found.why_not = "" if found.rebuilt else f"the new version is {this.governed.decision}"
+    except TreadleError as error:
+        found.rebuilt, found.why_not = False, str(error)
+    return {digest for _, results in this.driver.stages for result in results for digest in result.outputs.values()}
+
+
+def _unnamed(record: Record) -> set[str]:
+    """Objects that no row names, left behind by something that was killed."""
+    everything = {name for name, _ in record.store.objects()}
+    return everything - _objects_in_use(record, set())
 
 
 def _objects_of(record: Record, artifacts: set[str]) -> set[str]:
@@ -208,7 +239,7 @@ def _texts_about(record: Record, person: Person) -> set[str]:
     """Stored errors and notes that name them."""
     found = set()
     for name, what in named_objects(record.workspace):
-        if what.startswith("artifact") or not record.store.has_object(name):
+        if not what.startswith(("error", "note")) or not record.store.has_object(name):
             continue
         if person.in_row({"comment": record.store.read(name).decode("utf-8", "replace")}):
             found.add(name)
@@ -230,7 +261,7 @@ def _count(record: Record, stream: str, person: Person) -> int:
 def _without(row: dict[str, Any]) -> dict[str, Any]:
     """The row with everything said and everyone named taken out; figures stay."""
     empty = {name: type(row[name])() if isinstance(row[name], list | dict) else None for name in _TEXTS if name in row}
-    return {**row, **empty, "erased": True}
+    return {**row, **empty, **({"request": ""} if "request" in row else {}), "erased": True}
 
 
 def _artifacts(record: Record) -> list[tuple[str, str]]:

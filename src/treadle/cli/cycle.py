@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from treadle.cli.live import watching
 from treadle.cli.output import emit, here, json_option, say, set_option
-from treadle.cycle import STAGES, Turn, turn
-from treadle.project import open_project
+from treadle.core.errors import TreadleError
+from treadle.cycle import STAGES, Turn, begin, turn
+from treadle.project import Project, open_project
 
 UNTIL = click.option("--until", metavar="STAGE", help="Stop after this stage: " + ", ".join(STAGES) + ".")
 
@@ -52,20 +51,24 @@ def run(until: str | None, overrides: tuple[str, ...], as_json: bool) -> int:
     Exits 1 when a gate refuses the new version; the version before it stays in force.
     """
     with open_project(here(), overrides) as project:
-        this, ok = run_turn(project, until, as_json=as_json)
+        this = run_turn(project, until, as_json=as_json)
         if as_json:
-            emit(this.public(ok=ok))
-        return 0 if ok else 1
+            emit(this.public())
+        return 0 if this.ok else 1
 
 
-def run_turn(project: Any, until: str | None, *, as_json: bool) -> tuple[Turn, bool]:
-    """A turn under the project's lock, shown as it goes; False when a gate refused."""
+def run_turn(project: Project, until: str | None, *, as_json: bool) -> Turn:
+    """A turn under the project's lock, shown as it goes. With ``--json``, a failure still tells how far it came."""
 
     def waiting(holder: str) -> None:
         if not as_json:
             say(f"waiting for {holder}, which has this project")
 
     with project.record.workspace.exclusive(waiting), watching(STAGES, quiet=as_json) as listener:
-        this = turn(project, until=until, listener=listener)
-    governed = getattr(this, "governed", None)
-    return this, governed is None or governed.decision != "refused"
+        this = begin(project, listener=listener)
+        try:
+            this.go(until)
+        except TreadleError as error:
+            error.told = {**this.public(), "ok": False}
+            raise
+    return this

@@ -7,6 +7,7 @@ import click
 from treadle.cli.live import watching
 from treadle.cli.output import emit, here, json_option, say
 from treadle.cycle import STAGES
+from treadle.erasing import Forgotten
 from treadle.erasing import forget as erase
 from treadle.project import open_project
 
@@ -41,11 +42,17 @@ def forget(subject: str, dry_run: bool, no_rebuild: bool, as_json: bool) -> int:
             + ("" if dry_run else f" ({found.objects} objects deleted)")
         )
         if not dry_run:
-            say(
-                "rebuilt without them; treadle verify proves it"
-                if found.rebuilt
-                else "deleted, but no new version passed"
-            )
+            say(_outcome(found))
             if deployment is not None and found.artifacts:
                 say(f"a server that still runs at {deployment.endpoint} holds the old model: restart it")
-    return 0 if found.rebuilt else 1
+    return 1 if found.rebuilt is False else 0
+
+
+def _outcome(found: Forgotten) -> str:
+    if found.rebuilt:
+        return "rebuilt without them; treadle verify proves it"
+    if found.rebuilt is False:
+        return f"deleted, but there is no new champion: {found.why_not}"
+    if found.artifacts:
+        return "deleted; nothing was rebuilt: treadle run makes a new version"
+    return "nothing had to be rebuilt; they are on the suppression list from now on"

@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted; nothing is half-written, run the same command to go on", 130, arguments)
     except TreadleError as error:
-        return _fail(str(error), error.exit_code, arguments)
+        return _fail(str(error), error.exit_code, arguments, error.told)
     except ModuleNotFoundError as error:
         return _fail(_absent(error), 2, arguments)
     except BrokenPipeError:
@@ -154,9 +154,9 @@ def _absent(error: ModuleNotFoundError) -> str:
     return f"{error.name} is not installed; run: pip install " + (f"'treadle[{extra}]'" if extra else str(error.name))
 
 
-def _fail(message: str, code: int, arguments: list[str]) -> int:
+def _fail(message: str, code: int, arguments: list[str], told: dict[str, object] | None = None) -> int:
     line = " ".join(message.split())
     if "--json" in arguments:
-        click.echo(json.dumps({"error": {"message": line, "exit_code": code}}))
+        click.echo(json.dumps({**(told or {}), "error": {"message": line, "exit_code": code}}))
     click.echo(f"treadle: {line}", err=True)
     return code

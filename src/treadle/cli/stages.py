@@ -72,14 +72,14 @@ def _command(stage: str, show: Callable[[Turn], Shown], summary: str) -> click.C
     @json_option
     def command(overrides: tuple[str, ...], as_json: bool) -> int:
         with open_project(here(), overrides) as project:
-            this, ok = run_turn(project, stage, as_json=as_json)
+            this = run_turn(project, stage, as_json=as_json)
             public, lines = show(this)
         if as_json:
             emit(public)
         else:
             for line in lines:
                 say(f"{stage:<9} {line}")
-        return 0 if ok else 1
+        return 0 if this.ok else 1
 
     return command
 

@@ -16,6 +16,7 @@ class TreadleError(Exception):
     """Base of every error Treadle raises on purpose."""
 
     exit_code = 3
+    told: dict[str, object] | None = None  # what ``--json`` says besides the message: how far a turn came
 
 
 class Corrupt(TreadleError):

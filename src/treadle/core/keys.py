@@ -26,9 +26,12 @@ from treadle.core.errors import Corrupt
 
 
 class Keys:
-    """The two secrets of a project, made on first use."""
+    """The two secrets of a project, made on first use; with ``make`` False they must be there already."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, make: bool = True) -> None:
+        for name in () if make else ("project.key", "ledger.key"):
+            if not (folder / name).exists():
+                raise Corrupt(f"{folder / name} is missing, and nothing can be verified without it; put back a backup")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._secret = _load_or_make(folder / "project.key", lambda: secrets.token_bytes(32))
         raw = _load_or_make(folder / "ledger.key", _new_signing_key)

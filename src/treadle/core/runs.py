@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeVar
 
 from treadle.core.artifacts import Artifact, Builder
@@ -235,12 +236,16 @@ class Runs:
             "seconds": round(seconds, 3),
             "metrics": run.metrics,
             "outputs": {name: artifact.digest for name, artifact in outputs.items()},
-            "error": self.store.put_bytes(conceal(error).encode()) if error else None,
+            "error": self._keep_error(error) if error else None,
         }
         self.ledger.append(*rows, *(facts or []), Fact("run.finished", body))
         self._beating.discard(run.id)
         self.state.drop_lease(LEASE + run.id)
         shutil.rmtree(run.scratch, ignore_errors=True)
+
+    def _keep_error(self, error: str) -> str:
+        """The text of an error in the store; salted, because it may quote one person's text."""
+        return self.store.put_bytes(canonical_json({"salt": token_hex(16), "text": conceal(error)}))
 
     def sweep(self) -> list[str]:
         """Mark runs whose process is gone as crashed; returns their ids."""

@@ -35,7 +35,7 @@ class Workspace:
             try:
                 root.mkdir(parents=True, exist_ok=True)
                 _check_format(root / "format")
-                self.keys = Keys(root / "keys")
+                self.keys = Keys(root / "keys", make=not (root / "head.json").exists())
                 self.store = Store(root)
                 self.database = Database(database or root / "treadle.db")
                 opened.callback(self.database.close)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from treadle.core.artifacts import Artifact
@@ -167,7 +168,9 @@ class Lineage:
         releases = set()
         for digest, kind in self._holders():
             artifact = Artifact(digest, self._workspace.store)
-            if self._workspace.store.has(digest) and artifact.has_document(document):
+            if self._workspace.store.has(digest) and self._read(
+                graph, digest, partial(artifact.has_document, document)
+            ):
                 graph.add(digest, kind, self._name(digest, kind))
                 graph.link(digest, document)
                 if kind == "release":

@@ -133,6 +133,15 @@ class Versions:
             return None
         return next((each for each in self.all(kind, name) if each.number == rows[0][0]), None)
 
+    def served(self) -> str | None:
+        """The release with which the champion was promoted; None before the first promotion."""
+        moves = [row.body for row in self._ledger.rows("alias") if row.body["name"] == self.project]
+        return next((body.get("release") for body in reversed(moves) if body["alias"] == "champion"), None)
+
+    def find(self, kind: str, digest: str) -> Version | None:
+        """The version with this digest, where it is registered."""
+        return next((version for version in self.all(kind) if version.digest == digest), None)
+
     def history(self, alias: str) -> list[dict[str, Any]]:
         """Every move of an alias, oldest first."""
         return [

@@ -226,7 +226,7 @@ def train_classifier(
         return model.commit()
 
 
-@step(version=1, packages=("openvino-genai", "transformers", "tokenizers"))
+@step(version=1, packages=("openvino-genai", "tokenizers", "torch", "transformers"))
 def evaluate(
     model: Model,
     dataset: Dataset,
@@ -249,7 +249,7 @@ def evaluate(
     return commit(run, evaluation, loaded, dataset.split_document_ids("test"))
 
 
-@step(version=1, packages=("openvino-genai", "transformers", "tokenizers"))
+@step(version=1, packages=("openvino-genai", "tokenizers", "torch", "transformers"))
 def evaluate_base(
     dataset: Dataset,
     *,

@@ -144,7 +144,7 @@ def optimize(model: Model, *, format: str | None, run: Run) -> Optimized:  # noq
         return optimized.commit()
 
 
-@step(version=1, packages=("openvino-genai", "transformers", "tokenizers"))
+@step(version=1, packages=("openvino-genai", "tokenizers", "torch", "transformers"))
 def measure(
     model: Model,
     optimized: Optimized,

@@ -106,7 +106,7 @@ def promote_if_ready(record: Record, settings: GovernSettings, candidate: Versio
     row = judged(record.ledger, candidate.digest)
     if row is None:
         raise UserError(f"{candidate.ref} has not been through the gates; run: treadle run --until govern")
-    if record.versions.alias("model", "champion") == candidate:
+    if record.versions.alias("model", "champion") == candidate and record.versions.served() == row["release"]:
         return "unchanged"
     if not row["passed"]:
         return "refused"
@@ -121,8 +121,8 @@ def promote_if_ready(record: Record, settings: GovernSettings, candidate: Versio
 
 def champion_release(record: Record) -> Release | None:
     """The release of the champion; None before the first promotion or after its erasure."""
-    champion = record.versions.alias("model", "champion")
-    return release_of(record, champion) if champion else None
+    served = record.versions.served() if record.versions.alias("model", "champion") else None
+    return Release(served, record.store) if served and record.store.has(served) else None
 
 
 def release_of(record: Record, version: Version) -> Release | None:

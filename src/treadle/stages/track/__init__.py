@@ -34,9 +34,7 @@ def track(driver: Driver, versions: Versions, dataset: Dataset, model: Model) ->
         return {}
 
     driver.act("track.register", register, inputs=(dataset, model))
-    if dataset.pending or model.pending:
-        return Tracked(None, None)
-    return Tracked(versions.register("dataset", dataset.digest, None), versions.register("model", model.digest, None))
+    return Tracked(versions.find("dataset", dataset.digest), versions.find("model", model.digest))
 
 
 def standing(versions: Versions) -> Callable[[Model], Model | None]:
