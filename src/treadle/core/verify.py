@@ -63,8 +63,6 @@ def verify(workspace: Workspace) -> Verification:
             problems.append(Problem("object", name, f"is missing ({what}), and no erasure accounts for it"))
         elif name in present and name not in damaged and what.startswith("artifact"):
             problems.extend(_check_files(workspace, name, what, present, erased))
-    if audit.rows <= 1 and present:
-        problems.append(Problem("ledger", "rows", f"is empty, and the store holds {len(present)} objects"))
     problems.extend(Problem("view", name, detail) for name, detail in workspace.store.changed_views())
     return Verification(len(present), audit.rows, len(erased), tuple(problems))
 
