@@ -9,7 +9,10 @@ from treadle.cli.main import main as _main
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    sys.exit(_main())
+    try:
+        sys.exit(_main())
+    except KeyboardInterrupt:  # a second one, or one while the first was being told
+        sys.exit(130)
 
 
 if __name__ == "__main__":
