@@ -26,7 +26,7 @@ from treadle.core.verify import named_objects
 from treadle.cycle import begin
 from treadle.project import Project
 from treadle.record.record import Record
-from treadle.record.recorder import FEEDBACK, INTERACTIONS
+from treadle.record.recorder import CASES, FEEDBACK, INTERACTIONS
 from treadle.text.corpus import Corpus
 from treadle.text.suppress import Matcher, Suppression, identifier_words
 
@@ -40,6 +40,7 @@ _TEXTS = (
     "user",
     "correction",
     "comment",
+    "reference",
     "request",
 )
 
@@ -129,7 +130,7 @@ def forget(
     facts = {"documents": found.documents, "interactions": found.interactions, "feedback": found.feedback}
     record.erasures.record(request, pseudonym, "requested", suppression, **facts)
     journal = record.workspace.journal
-    for stream in (INTERACTIONS, FEEDBACK):
+    for stream in (INTERACTIONS, FEEDBACK, CASES):
         journal.rewrite(stream, lambda row: _without(row) if person.in_row(row) else row)
     replaced = {row.body["replaces"] for row in record.ledger.rows("seal") if row.body["replaces"]}
     # Before the rebuild, so that the model that knew them is asked nothing more and judges nobody.

@@ -22,24 +22,40 @@ class GateResult:
         return asdict(self)
 
 
-def judged(ledger: Ledger, model: str) -> dict[str, Any] | None:
-    """The latest judgment on a model: its release, whether it passed, and the report; None before the first."""
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """What the gates said of a model: in which release, the report, and whether all held; ``seq`` is its row."""
+
+    model: str
+    release: str
+    report: str
+    passed: bool
+    gates: dict[str, bool]
+    time: str
+    seq: int
+
+
+def judged(ledger: Ledger, model: str) -> Judgment | None:
+    """The latest judgment on a model; None before the first."""
     found = None
     for row in ledger.rows("gate"):
-        if row.body["model"] == model:
-            found = row.body
+        body = row.body
+        if body["model"] == model:
+            gates = body["gates"]
+            found = Judgment(model, body["release"], body["report"], body["passed"], gates, row.time, row.seq)
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A person's word on a version. ``note`` names the stored text of their reason."""
+    """A person's word on a version, as it was judged in ``report``. ``note`` names the stored text of their reason."""
 
     ref: str
     decision: Literal["approve", "reject"]
     actor: str
     note: str | None
     time: str
+    report: str | None = None
 
 
 class Approvals:
@@ -48,24 +64,39 @@ class Approvals:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def record(self, ref: str, decision: Literal["approve", "reject"], actor: str, note: str | None) -> None:
-        """Write a decision down; it survives a loss of power once this returns."""
-        body = {"ref": ref, "decision": decision, "actor": actor, "note": note}
+    def record(
+        self,
+        ref: str,
+        decision: Literal["approve", "reject"],
+        actor: str,
+        note: str | None,
+        report: str | None = None,
+    ) -> None:
+        """Write a decision down; it survives a loss of power once this returns. ``report`` is the judgment it is
+        about."""
+        body = {"ref": ref, "decision": decision, "actor": actor, "note": note, "report": report}
         self._ledger.append(Fact("approval", body), sync=True)
 
-    def of(self, ref: str) -> list[Approval]:
-        """The word of each person on a version, in the order of their last decision."""
+    def of(self, ref: str, report: str | None = None) -> list[Approval]:
+        """The word of each person on a version, in the order of their last decision; with ``report``, only what was
+        said of that judgment, and refusals, which stand until taken back."""
         latest: dict[str, Approval] = {}
         for row in self._ledger.rows("approval"):
-            if row.body["ref"] == ref:
-                body = row.body
+            body = row.body
+            if body["ref"] == ref:
                 latest.pop(body["actor"], None)
-                latest[body["actor"]] = Approval(ref, body["decision"], body["actor"], body["note"], row.time)
-        return list(latest.values())
+                word = (body["decision"], body["actor"], body["note"], row.time, body.get("report"))
+                latest[body["actor"]] = Approval(ref, *word)
+        return [
+            word for word in latest.values() if report is None or word.decision == "reject" or word.report == report
+        ]
 
-    def granted(self, ref: str, needed: int) -> bool:
-        """Whether enough different people approved and nobody rejects."""
-        words = self.of(ref)
-        if any(word.decision == "reject" for word in words):
+    def rejected(self, ref: str) -> bool:
+        """Whether somebody refuses the version."""
+        return any(word.decision == "reject" for word in self.of(ref))
+
+    def granted(self, ref: str, needed: int, report: str) -> bool:
+        """Whether enough different people approved this judgment and nobody refuses the version."""
+        if self.rejected(ref):
             return False
-        return sum(word.decision == "approve" for word in words) >= needed
+        return len(self.of(ref, report)) >= needed

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from treadle.core.workspace import Workspace
 from treadle.record.alert import Alerts
+from treadle.record.canary import Canaries
 from treadle.record.deployment import Deployments
 from treadle.record.erasure import Erasures
 from treadle.record.gate import Approvals
 from treadle.record.recorder import JournalRecorder
+from treadle.record.turn import Turns
 from treadle.record.version import ALIAS_TABLE, VERSIONS, Versions
 
 PROJECTIONS = (VERSIONS, ALIAS_TABLE)
@@ -24,7 +26,9 @@ class Record:
         self.ledger = workspace.ledger
         self.versions = Versions(workspace.ledger, workspace.store, name)
         self.approvals = Approvals(workspace.ledger)
-        self.deployments = Deployments(workspace.ledger)
+        self.turns = Turns(workspace.ledger)
+        self.canaries = Canaries(workspace.ledger)
+        self.deployments = Deployments(workspace.ledger, self.versions, self.canaries)
         self.alerts = Alerts(workspace.ledger)
         self.erasures = Erasures(workspace.ledger, workspace.store)
         self.recorder = JournalRecorder(workspace.journal, workspace.keys)

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from treadle.core.journal import Journal
 from treadle.core.keys import Keys
+from treadle.record.case import Case
 from treadle.record.feedback import Feedback
 from treadle.record.interaction import Interaction
 
 INTERACTIONS = "interactions"
 FEEDBACK = "feedback"
+CASES = "cases"
 _RECENT = 2_000  # interactions kept at hand; feedback is mostly about these
 
 
@@ -58,6 +60,14 @@ class JournalRecorder:
     def all_feedback(self) -> Iterator[Feedback]:
         """All feedback, oldest first."""
         return (Feedback.from_dict(row) for row in self._journal.read(FEEDBACK))
+
+    def case(self, row: Case) -> None:
+        """Append one test case."""
+        self._journal.append(CASES, row.to_dict())
+
+    def cases(self) -> Iterator[Case]:
+        """All test cases, oldest first."""
+        return (Case.from_dict(row) for row in self._journal.read(CASES))
 
     def keyed(self, person: str) -> str:
         """The keyed digest a person is recorded by."""

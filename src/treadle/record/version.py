@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,12 +108,15 @@ class Versions:
         sql = "SELECT kind, name, number, digest, run, time FROM versions WHERE digest = ? ORDER BY seq"
         return [Version(*row) for row in self._ledger.database.query(sql, (digest,))]
 
-    def point(self, alias: str, version: Version | None, *, reason: str, **facts: Any) -> None:
+    def point(
+        self, alias: str, version: Version | None, *, reason: str, together: Sequence[Fact] = (), **facts: Any
+    ) -> None:
         """Move an alias (to nothing when ``version`` is None); survives a loss of power once it returns.
 
-        ``champion`` leaves its former version behind as ``previous``, in the same transaction.
+        ``champion`` leaves its former version behind as ``previous``, in the same transaction; so are the rows in
+        ``together`` written.
         """
-        rows = []
+        rows = list(together)
         if alias == "champion":
             former = self.alias("model", "champion")
             if former is not None and former != version:
@@ -135,8 +139,27 @@ class Versions:
 
     def served(self) -> str | None:
         """The release with which the champion was promoted; None before the first promotion."""
-        moves = [row.body for row in self._ledger.rows("alias") if row.body["name"] == self.project]
-        return next((body.get("release") for body in reversed(moves) if body["alias"] == "champion"), None)
+        return next((row.body.get("release") for row in reversed(self._moves("champion"))), None)
+
+    def served_as(self, version: Version) -> str | None:
+        """The release with which a version was champion last; None when it never was."""
+        moves = (row.body for row in reversed(self._moves("champion")))
+        return next((body.get("release") for body in moves if body["number"] == version.number), None)
+
+    def taken_back(self, version: Version) -> int | None:
+        """The row by which a version was taken back, as champion or as a canary, unless it was promoted since."""
+        found = None
+        for row in self._ledger.rows("alias", "canary.decided"):
+            body = row.body
+            if body.get("taken_back") == version.number:
+                found = row.seq
+            elif row.kind == "alias" and body["alias"] == "champion" and body["number"] == version.number:
+                found = None
+        return found
+
+    def _moves(self, alias: str) -> list[Row]:
+        rows = self._ledger.rows("alias")
+        return [row for row in rows if row.body["alias"] == alias and row.body["name"] == self.project]
 
     def find(self, kind: str, digest: str) -> Version | None:
         """The version with this digest, where it is registered."""
@@ -146,8 +169,7 @@ class Versions:
         """Every move of an alias, oldest first."""
         return [
             {"time": row.time, "version": row.body["number"], "reason": row.body["reason"], "row": row.seq}
-            for row in self._ledger.rows("alias")
-            if row.body["alias"] == alias and row.body["name"] == self.project
+            for row in self._moves(alias)
         ]
 
     def resolve(self, ref: str) -> Version | None:

@@ -61,7 +61,7 @@ def improve(driver: Driver, settings: ImproveSettings, record: Record) -> Improv
         if not reason.startswith("drift"):
             champion = record.versions.alias("model", "champion")
             judgment = judged(record.ledger, champion.digest) if champion else None
-            release = judgment["release"] if judgment else None
+            release = judgment.release if judgment else None
             record.alerts.raise_("corrections", reason, release, {"corrections": found.corrections})
     driver.listener.say(found.line())
     return found

@@ -106,15 +106,15 @@ def promote_if_ready(record: Record, settings: GovernSettings, candidate: Versio
     row = judged(record.ledger, candidate.digest)
     if row is None:
         raise UserError(f"{candidate.ref} has not been through the gates; run: treadle run --until govern")
-    if record.versions.alias("model", "champion") == candidate and record.versions.served() == row["release"]:
+    if record.versions.alias("model", "champion") == candidate and record.versions.served() == row.release:
         return "unchanged"
-    if not row["passed"]:
+    if not row.passed:
         return "refused"
     if any(word.decision == "reject" for word in record.approvals.of(candidate.ref)):
         return "refused"
-    if not record.approvals.granted(candidate.ref, NEEDED[settings.approval]):
+    if not record.approvals.granted(candidate.ref, NEEDED[settings.approval], row.report):
         return "waiting"
-    facts = {"release": row["release"], "gates": row["report"]}
+    facts = {"release": row.release, "gates": row.report}
     record.versions.point("champion", candidate, reason="gates passed", **facts)
     return "promoted"
 
@@ -128,9 +128,9 @@ def champion_release(record: Record) -> Release | None:
 def release_of(record: Record, version: Version) -> Release | None:
     """The release in which a model version was last judged; None when there is none, or it was erased."""
     row = judged(record.ledger, version.digest)
-    if row is None or not record.store.has(row["release"]):
+    if row is None or not record.store.has(row.release):
         return None
-    return Release(row["release"], record.store)
+    return Release(row.release, record.store)
 
 
 @step(version=1)
@@ -205,7 +205,7 @@ def _write_down(
     record: Record, release: Release, candidate: Version, report: Report, results: tuple[GateResult, ...]
 ) -> None:
     before = judged(record.ledger, candidate.digest)
-    if before is not None and before["report"] == report.digest and before["release"] == release.digest:
+    if before is not None and before.report == report.digest and before.release == release.digest:
         return
     body = {
         "release": release.digest,

@@ -1,0 +1,95 @@
+"""A turn of the cycle: why it began, what it took besides the file, and what came of it.
+
+Its inputs are fixed when it begins, so that a turn that was killed goes on as the same turn, and `treadle run` after
+it finds every step remembered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from treadle.core.ledger import Fact, Ledger
+
+Outcome = Literal["promoted", "unchanged", "waiting", "canary", "refused", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnInputs:
+    """What a turn takes besides the file: digests of a corpus of corrections, of a dataset of test cases, and of the
+    model that training starts from. None: no corrections, no cases, the base model."""
+
+    feedback: str | None = None
+    cases: str | None = None
+    start: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """``reasons`` in words, as the rules in the file gave them; ``until`` is the time up to which feedback was taken.
+
+    ``outcome`` is None while it goes on; ``candidate`` names the version it made.
+    """
+
+    number: int
+    reasons: tuple[str, ...]
+    begun: str
+    until: str
+    inputs: TurnInputs = TurnInputs()
+    ended: str | None = None
+    outcome: Outcome | None = None
+    detail: str = ""
+    candidate: str | None = None
+
+    def public(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+class Turns:
+    """Begins and ends turns, one at a time."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def begin(self, reasons: tuple[str, ...], inputs: TurnInputs, until: str) -> TurnRecord:
+        """Write down that a turn begins; survives a loss of power once it returns."""
+        number = max((turn.number for turn in self.all()), default=0) + 1
+        body = {"number": number, "reasons": list(reasons), "until": until, **asdict(inputs)}
+        row = self._ledger.append(Fact("turn.begun", body), sync=True)[0]
+        return TurnRecord(number, reasons, row.time, until, inputs)
+
+    def end(self, number: int, outcome: Outcome, detail: str, candidate: str | None) -> None:
+        """Write down what came of it."""
+        body = {"number": number, "outcome": outcome, "detail": detail, "candidate": candidate}
+        self._ledger.append(Fact("turn.ended", body), sync=True)
+
+    def change(self, number: int, inputs: TurnInputs) -> None:
+        """Other inputs for a turn: an erasure took something out of them."""
+        self._ledger.append(Fact("turn.changed", {"number": number, **asdict(inputs)}), sync=True)
+
+    def all(self) -> list[TurnRecord]:
+        """Every turn, oldest first."""
+        found: dict[int, TurnRecord] = {}
+        for row in self._ledger.rows("turn.begun", "turn.changed", "turn.ended"):
+            body = row.body
+            number = body["number"]
+            if row.kind == "turn.ended":
+                ending = {name: body[name] for name in ("outcome", "detail", "candidate")}
+                found[number] = replace(found[number], ended=row.time, **ending)
+                continue
+            inputs = TurnInputs(body["feedback"], body["cases"], body["start"])
+            if row.kind == "turn.changed":
+                found[number] = replace(found[number], inputs=inputs)
+            else:
+                found[number] = TurnRecord(number, tuple(body["reasons"]), row.time, body["until"], inputs)
+        return list(found.values())
+
+    def latest(self) -> TurnRecord | None:
+        """The last turn that began; None before the first."""
+        return next(reversed(self.all()), None)
+
+    def open(self) -> TurnRecord | None:
+        """The turn that goes on, or was interrupted."""
+        latest = self.latest()
+        return latest if latest is not None and latest.ended is None else None
