@@ -184,7 +184,7 @@ def _serve(folder: Path, connection: Connection, open_engine: Callable[[], Any])
     release = ServedRelease("bench@v1", "b3:" + "0" * 64, system_prompt=SYSTEM_PROMPT)
     root = Path(tempfile.mkdtemp(dir=folder))  # goes with the folder
     with Workspace(root) as workspace:
-        recorder = JournalRecorder(workspace.journal, workspace.keys)
+        recorder = JournalRecorder(workspace.journal, workspace.keys, workspace.ledger)
 
         async def build() -> Gateway:
             served = Serving(release, await open_engine(), tokenizer)

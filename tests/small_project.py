@@ -47,6 +47,9 @@ govern:
     - license: {{allow: [CC0-1.0, Apache-2.0, not recorded, unknown]}}
 improve:
   retrain_when: {{corrections: 2}}
+  cooldown: 0s
+  budget: {{turns: 100, per: 1d}}
+  promote: auto
 """
 
 

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from treadle.api import ask, diff, forget, lineage, plan, run, status, verify
+    from treadle.api import approve, ask, diff, forget, lineage, plan, rollback, run, status, verify, watch
     from treadle.core.artifacts import Artifact
     from treadle.core.errors import TreadleError, UserError
     from treadle.core.runs import Run
@@ -20,15 +20,18 @@ _HOMES = {
     "Run": "treadle.core.runs",
     "TreadleError": "treadle.core.errors",
     "UserError": "treadle.core.errors",
+    "approve": "treadle.api",
     "ask": "treadle.api",
     "diff": "treadle.api",
     "forget": "treadle.api",
     "lineage": "treadle.api",
     "plan": "treadle.api",
+    "rollback": "treadle.api",
     "run": "treadle.api",
     "status": "treadle.api",
     "step": "treadle.core.steps",
     "verify": "treadle.api",
+    "watch": "treadle.api",
 }
 
 __all__ = [
@@ -36,15 +39,18 @@ __all__ = [
     "Run",
     "TreadleError",
     "UserError",
+    "approve",
     "ask",
     "diff",
     "forget",
     "lineage",
     "plan",
+    "rollback",
     "run",
     "status",
     "step",
     "verify",
+    "watch",
 ]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from treadle.cli.main import main as _main
-
 
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        sys.exit(_main())
+        # Imported in here: an interrupt while modules are being loaded is one like any other.
+        from treadle.cli.main import main as run
+
+        sys.exit(run())
     except KeyboardInterrupt:  # a second one, or one while the first was being told
         sys.exit(130)
 

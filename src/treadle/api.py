@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from treadle.approving import decide
 from treadle.asking import ask as _ask
 from treadle.asking import find_release
+from treadle.core.driver import Silent
 from treadle.core.verify import verify as _verify
-from treadle.cycle import turn
 from treadle.erasing import forget as _forget
 from treadle.project import open_project
+from treadle.stages.govern.promotion import roll_back
 from treadle.stages.track.difference import difference
 from treadle.stages.track.walk import LIMIT
 from treadle.stages.track.walk import lineage as _lineage
 from treadle.standing import summary
+from treadle.turning import turn, watch_once
 
 Folder = str | Path
 
@@ -29,6 +32,25 @@ def plan(folder: Folder = ".", *, until: str | None = None, overrides: tuple[str
     """What would run, and why, as ``treadle plan``."""
     with open_project(Path(folder), overrides) as project:
         return turn(project, until=until, planning=True).public()
+
+
+def watch(folder: Folder = ".", *, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """One pass of the loop, to the end of what is due, as ``treadle watch --once``."""
+    with open_project(Path(folder), overrides) as project, project.record.workspace.exclusive():
+        return watch_once(project, Silent(), patient=True).public()
+
+
+def approve(ref: str, folder: Folder = ".", *, reason: str | None = None, reject: bool = False) -> dict[str, Any]:
+    """Your word on a version, as ``treadle approve`` (or ``treadle reject``)."""
+    with open_project(Path(folder)) as project, project.record.workspace.exclusive():
+        actor = project.record.runs.keyed_actor()
+        return dict(decide(project, ref, "reject" if reject else "approve", reason, actor=actor).public())
+
+
+def rollback(folder: Folder = ".", *, reason: str | None = None) -> dict[str, Any]:
+    """Take back what is new, as ``treadle rollback``."""
+    with open_project(Path(folder)) as project:
+        return dict(roll_back(project.record, reason).public())
 
 
 def status(folder: Folder = ".") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from treadle.core.errors import TreadleError, UserError
 from treadle.project import Project
 from treadle.record.lineage import Graph
 from treadle.record.release import Release
-from treadle.stages.deploy import opener
+from treadle.stages.deploy.serving import opener
 from treadle.stages.govern import champion_release, release_of
 from treadle.stages.track.walk import lineage
 

@@ -1,37 +1,48 @@
 """The cycle on one page: eight stages in order, what each takes and gives, and what closes the loop.
 
     stage     takes                              gives
-    collect   sources, suppression list          corpus
-    prepare   corpus                             dataset, its tokens, index, profile, report
-    develop   dataset, base model                model; evaluations of it, of baselines and of the champion
+    collect   sources, suppression list          corpus; corrections that users gave
+    prepare   corpus, corrections                dataset, tests, its tokens, index, profile, report
+    develop   dataset, base model or champion    model; evaluations of it, of baselines and of the champion
     track     dataset, model                     versions: dataset/NAME@v1, model/NAME@v1
-    deploy    model, evaluation                  release, tried over real HTTP
+    deploy    model                              release, tried over real HTTP
     monitor   interactions with the release      latency, errors, drift; alerts
-    govern    evaluations, release, gates        model card, decision; @champion moves
+    govern    evaluations, release, gates        model card, decision: a canary, then @champion moves
     improve   feedback on interactions           what is due, and why: the next turn starts here
 
-The same page, driven in planning mode, runs nothing and says what would run and why.
+The same page, driven in planning mode, runs nothing and says what would run and why. `turning.py` writes turns down and
+starts the next one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
+from treadle.core.artifacts import Artifact
 from treadle.core.driver import Driver, Listener
 from treadle.core.errors import UserError, nearest
 from treadle.lm.base_model import MissingModel, fingerprint
+from treadle.lm.model import Model
 from treadle.project import Project
 from treadle.record.erasure import SuppressionList
-from treadle.stages.collect import collect
+from treadle.record.record import Record
+from treadle.record.turn import TurnInputs
+from treadle.stages.collect import admit, collect
 from treadle.stages.deploy import Deployed, deploy
-from treadle.stages.develop import Developed, develop
+from treadle.stages.deploy.serving import serving_now
+from treadle.stages.develop import Continuing, Developed, develop
 from treadle.stages.govern import Governed, govern
+from treadle.stages.govern.promotion import Conclusion, Policy, conclude
 from treadle.stages.improve import Improved, improve
 from treadle.stages.monitor import Monitored, monitor
 from treadle.stages.prepare import Prepared, Tokenizing, prepare
 from treadle.stages.track import Tracked, standing, track
 from treadle.text.corpus import Corpus
+from treadle.text.dataset import Dataset
+
+A = TypeVar("A", bound=Artifact)
 
 STAGES = ("collect", "prepare", "develop", "track", "deploy", "monitor", "govern", "improve")
 
@@ -58,22 +69,30 @@ class Turn:
         prompt = file.deploy.system_prompt
         base = self._base_fingerprint()
         recording = file.monitor.recording(file.govern.purpose)
+        latest = record.turns.latest()
+        taken = latest.inputs if latest else TurnInputs()
 
         yield "collect"
         suppression: SuppressionList | None = record.erasures.suppression()
         self.corpus = collect(driver, file.collect, suppression)
+        corrections = admit(driver, _still(record, Corpus, taken.feedback), suppression)
 
         yield "prepare"
         tokenizing = Tokenizing(file.develop.base_model, base, file.develop.max_length, prompt)
-        self.prepared = prepare(driver, file.prepare, self.corpus, file.task, tokenizing)
+        placed = _still(record, Dataset, taken.split)
+        self.prepared = prepare(driver, file.prepare, self.corpus, corrections, placed, file.task, tokenizing)
         dataset = self.prepared.dataset
 
         yield "develop"
+        start = _still(record, Model, taken.start)
         self.developed = develop(
             driver,
             file.develop,
             dataset,
+            self.prepared.tests,
+            self.prepared.cases,
             self.prepared.tokens,
+            continuing=Continuing(start, file.improve.tokens, file.improve.corrections.replay),
             task=file.task,
             fingerprint=base,
             system_prompt=prompt,
@@ -86,7 +105,7 @@ class Turn:
         self.tracked = track(driver, record.versions, dataset, model)
 
         yield "deploy"
-        self.deployed = deploy(driver, file.deploy, recording, record, dataset, model, file.task)
+        self.deployed = deploy(driver, file.deploy, recording, record, dataset, self.prepared.tests, model, file.task)
         release = self.deployed.release
 
         yield "monitor"
@@ -95,6 +114,8 @@ class Turn:
         yield "govern"
         cleaned, loss, candidate = self.prepared.cleaned, self.deployed.loss, self.tracked.model
         self.governed = govern(driver, file.govern, record, cleaned, dataset, evaluations, release, loss, candidate)
+        if candidate is not None and self.governed.decision == "judged":
+            self.concluded(conclude(record, policy_of(self.project), candidate))
 
         yield "improve"
         self.improved = improve(driver, file.improve, record)
@@ -107,6 +128,12 @@ class Turn:
             if self.driver.planning:
                 return ""
             raise
+
+    def concluded(self, conclusion: Conclusion) -> None:
+        """Take what was decided about the candidate."""
+        self.governed = replace(self.governed, decision=conclusion.decision, reason=conclusion.reason)
+        if self.tracked.model is not None:
+            self.driver.listener.say(conclusion.line(self.tracked.model))
 
     def go(self, until: str | None = None) -> None:
         """Run the stages, or as far as ``until``. Raises what a stage raises; what was done before it stays done."""
@@ -134,16 +161,23 @@ class Turn:
         return {"ok": self.ok, "stages": stages}
 
 
+def _still(record: Record, kind: type[A], digest: str | None) -> A | None:
+    """An artifact that a turn took, unless it was erased since."""
+    return kind(digest, record.store) if digest and record.store.has(digest) else None
+
+
+def policy_of(project: Project) -> Policy:
+    """How a version of this project gets into force."""
+    file = project.file
+    return Policy(
+        file.govern,
+        ask=file.improve.promote == "ask",
+        canary=file.improve.canary,
+        serving=bool(serving_now(project.record)),
+    )
+
+
 def begin(project: Project, *, listener: Listener | None = None, planning: bool = False) -> Turn:
     """A turn that has not run yet."""
     runs, seed = project.record.runs, project.file.seed
     return Turn(project, Driver(runs, project.folder, seed=seed, listener=listener, planning=planning))
-
-
-def turn(
-    project: Project, *, until: str | None = None, listener: Listener | None = None, planning: bool = False
-) -> Turn:
-    """One turn, or as far as the stage ``until``."""
-    this = begin(project, listener=listener, planning=planning)
-    this.go(until)
-    return this

@@ -15,6 +15,7 @@ EXTRAS = {
     "data": ("pyarrow", "tokenizers", "google-re2", "vl-convert-python", "numpy"),
     "train": ("torch", "transformers", "safetensors", "gguf", "scikit-learn"),
     "serve": ("starlette", "uvicorn", "httpx", "msgspec", "prometheus-client"),
+    "console": ("starlette", "uvicorn", "google-re2"),
     "openvino": ("openvino-genai",),
 }
 # What is written to run elsewhere and has not been run on a machine like this one.

@@ -19,7 +19,7 @@ from typing import Any
 
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import keyed_digest
-from treadle.core.driver import Listener
+from treadle.core.driver import Driver, Listener
 from treadle.core.errors import Corrupt, TreadleError, UserError
 from treadle.core.identifiers import new_id
 from treadle.core.verify import named_objects
@@ -27,6 +27,8 @@ from treadle.cycle import begin
 from treadle.project import Project
 from treadle.record.record import Record
 from treadle.record.recorder import CASES, FEEDBACK, INTERACTIONS
+from treadle.record.turn import TurnInputs
+from treadle.stages.collect import admit
 from treadle.text.corpus import Corpus
 from treadle.text.suppress import Matcher, Suppression, identifier_words
 
@@ -135,6 +137,7 @@ def forget(
     replaced = {row.body["replaces"] for row in record.ledger.rows("seal") if row.body["replaces"]}
     # Before the rebuild, so that the model that knew them is asked nothing more and judges nobody.
     _withdraw(record, affected)
+    _take_out(project, affected, listener)
     kept = _rebuild(project, listener, found) if rebuild and affected else set()
     found.artifacts = sorted(affected - kept)
     interrupted = _interrupted(record, request) - _objects_of(record, kept)
@@ -145,6 +148,7 @@ def forget(
     found.objects = len(doomed)
     record.erasures.record(request, pseudonym, "deleting", suppression, objects=sorted(doomed))
     record.store.delete(doomed)
+    record.interactions.scrub()
     record.workspace.database.scrub()
     # The key goes last: until then an interrupted erasure is found again by the person's name.
     record.erasures.record(request, pseudonym, "done", suppression)
@@ -253,6 +257,21 @@ def _withdraw(record: Record, gone: set[str]) -> None:
         version = record.versions.alias("model", alias)
         if version is not None and version.digest in gone:
             record.versions.point(alias, None, reason="erased")
+
+
+def _take_out(project: Project, gone: set[str], listener: Listener | None) -> None:
+    """The latest turn takes neither corrections of theirs nor a model that knew them."""
+    record = project.record
+    turn = record.turns.latest()
+    if turn is None or not gone & {turn.inputs.feedback, turn.inputs.start, turn.inputs.split}:
+        return
+    feedback, split = turn.inputs.feedback, turn.inputs.split
+    if feedback in gone:
+        driver = Driver(record.runs, project.folder, seed=project.file.seed, listener=listener)
+        left = admit(driver, Corpus(str(feedback), record.store), record.erasures.suppression())
+        feedback = left.digest if left is not None else None
+    start = None if turn.inputs.start in gone else turn.inputs.start
+    record.turns.change(turn.number, TurnInputs(feedback, start, None if split in gone else split))
 
 
 def _count(record: Record, stream: str, person: Person) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.project import Project
+from treadle.record.record import Record
 from treadle.record.version import Version
+from treadle.stages.improve import gathered
 
 
 def summary(project: Project) -> dict[str, Any]:
@@ -20,6 +22,8 @@ def summary(project: Project) -> dict[str, Any]:
     if dataset is not None:
         sql = "SELECT documents FROM artifacts WHERE digest = ? LIMIT 1"
         documents = next((int(row[0]) for row in database.query(sql, (dataset.digest,))), 0)
+    turn = record.turns.latest()
+    improved = gathered(project.file.improve, record)
     counts = {
         "documents": documents,
         "runs": int(database.query("SELECT count(*) FROM runs")[0][0]),
@@ -39,10 +43,21 @@ def summary(project: Project) -> dict[str, Any]:
         }
         if deployment
         else None,
+        "turn": turn.public() if turn else None,
+        "canary": _canary(record),
+        "due": list(improved.due),
+        "held_back": improved.held_back,
         "alerts": [alert.public() for alert in record.alerts.open()],
         "counts": counts,
         "pending": [f"erasure {each.request}: treadle forget again finishes it" for each in record.erasures.open()],
     }
+
+
+def _canary(record: Record) -> dict[str, Any] | None:
+    canary = record.canaries.open()
+    if canary is None:
+        return None
+    return {"release": canary.release, "share": canary.share, "since": canary.begun, "figures": canary.figures}
 
 
 def _version(version: Version | None) -> dict[str, Any] | None:

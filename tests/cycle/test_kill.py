@@ -42,7 +42,7 @@ def test_ctrl_c_says_so_and_leaves_the_project_usable(fresh: Callable[[], Projec
     time.sleep(4)
     os.killpg(running.pid, signal.SIGINT)
     said, _ = running.communicate(timeout=60)
-    assert running.returncode in (130, 0, -signal.SIGINT)  # the last: a library handled it
+    assert running.returncode in (130, 0)
     if running.returncode == 130:
         assert "interrupted" in said
     assert project.json("verify")["ok"]

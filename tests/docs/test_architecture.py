@@ -8,6 +8,8 @@ import re
 import secrets
 from pathlib import Path
 
+import pytest
+
 from docs.pages import ROOT, section
 from treadle.core.artifacts import Entry, digest_of, manifest_bytes
 from treadle.core.digest import blake3_bytes
@@ -16,6 +18,7 @@ from treadle.core.head import Head
 from treadle.core.keys import Keys, verify_signature
 from treadle.core.merkle import leaf_hash
 from treadle.project import open_project
+from treadle.record.turn import TurnInputs
 from treadle.text.document import document_id
 
 PAGE = ROOT / "docs" / "architecture.md"
@@ -49,9 +52,15 @@ def test_rows_have_the_documented_fields(copied: Path) -> None:
         digest = record.runs.find(step="prepare.assemble", status="done")[0].outputs["dataset"]
         version = record.versions.register("model", digest, None)
         record.versions.point("champion", version, reason="gates passed", release=digest, gates=digest)
-        record.approvals.record(version.ref, "approve", record.runs.keyed_actor(), None)
+        record.approvals.record(version.ref, "approve", record.runs.keyed_actor(), None, "b3:0")
         record.deployments.record(digest, version.ref, "http://127.0.0.1:8000")
         record.alerts.raise_("drift", "questions differ", digest, {"n": 60})
+        record.turns.begin(("asked for",), TurnInputs(), "")
+        record.turns.change(1, TurnInputs(digest, digest))
+        record.turns.end(1, "promoted", "gates held", version.ref)
+        record.canaries.begin("can-1", digest, digest, digest, 0.1)
+        record.canaries.widen("can-1", 0.5, {})
+        record.ledger.append(record.canaries.decided("can-1", "promote", "not worse", {}))
         suppression = record.erasures.extend({}).digest
         record.erasures.record("era-1", "k3:0", "requested", suppression, documents=1, interactions=0, feedback=0)
         record.workspace.journal.append("metrics", {"id": "run-1", "time": "", "step": 1, "values": {}})
@@ -62,24 +71,25 @@ def test_rows_have_the_documented_fields(copied: Path) -> None:
             assert always <= row.body.keys() <= always | sometimes, row.kind
             assert row.version == 1
             seen.add(row.kind)
-        assert seen == set(shown) - {"gate"}
+        assert seen == set(shown) - {"gate", "refusal"}
         head = json.loads((copied / ".treadle" / "head.json").read_text())
         assert head.keys() == {"public_key", "root", "signature", "size"}
         message = f"treadle ledger 1\n{head['size']}\n{head['root']}\n".encode()
         assert verify_signature(head["public_key"], message, head["signature"])
 
 
-def test_a_row_of_a_gate() -> None:
-    source = (ROOT / "src" / "treadle" / "stages" / "govern" / "__init__.py").read_text()
+@pytest.mark.parametrize(("kind", "module"), [("gate", "__init__"), ("refusal", "promotion")])
+def test_a_row_of_a_decision(kind: str, module: str) -> None:
+    source = (ROOT / "src" / "treadle" / "stages" / "govern" / f"{module}.py").read_text()
     (written,) = [
         node
         for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef) and any("Fact('gate'" in ast.unparse(each) for each in node.body)
+        if isinstance(node, ast.FunctionDef) and any(f"Fact('{kind}'" in ast.unparse(each) for each in node.body)
     ]
     bodies = [
         node.value for node in ast.walk(written) if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
     ]
-    assert {key.value for key in bodies[0].keys if isinstance(key, ast.Constant)} == documented()["gate"][0]
+    assert {key.value for key in bodies[0].keys if isinstance(key, ast.Constant)} == documented()[kind][0]
 
 
 def test_the_layout_of_the_store(tiny: tuple[Path, object]) -> None:

@@ -16,12 +16,14 @@ from treadle.project import open_project
 from treadle.record.interaction import Interaction, new_interaction_id
 from treadle.record.record import Record
 from treadle.record.release import Release, ReleaseSpec
+from treadle.record.turn import TurnInputs
 from treadle.stages.improve import give_feedback
 from treadle.stages.track.walk import lineage
 from treadle.standing import summary
 
 PAGE = ROOT / "docs" / "json.md"
 MAY_BE_NULL = {"champion", "challenger", "deployment", "run", "seconds", "release", "value", "correction"}
+MAY_BE_NULL |= {"turn", "canary"}
 
 
 def promised(name: str) -> Any:
@@ -159,6 +161,8 @@ def test_status_of_a_project_that_answers(copied: Path) -> None:
         record.versions.point("champion", version, reason="gates passed")
         record.deployments.record(release.digest, version.ref, "http://127.0.0.1:8000")
         record.alerts.raise_("drift", "questions differ", release.digest, {"n": 60})
+        record.turns.begin(("asked for",), TurnInputs(release.digest, release.digest), "")
+        record.canaries.begin("can-1", "b3:another", "b3:model", release.digest, 0.1)
         record.erasures.record("era-1", "k3:0", "requested", record.erasures.extend({"k3:1": 1}).digest)
         found = summary(project)
         assert not differences(promised("status"), found)

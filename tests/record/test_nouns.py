@@ -109,21 +109,23 @@ def test_a_version_that_is_not_there_is_one_line(record: Record, ref: str, expec
 
 def test_approvals_count_people_and_their_last_word(record: Record) -> None:
     ref, approvals = "model/models-demo@v1", record.approvals
-    assert not approvals.granted(ref, 1)
-    assert approvals.granted(ref, 0)
-    approvals.record(ref, "approve", "k3:a", None)
-    approvals.record(ref, "approve", "k3:a", None)
-    assert approvals.granted(ref, 1)
-    assert not approvals.granted(ref, 2)
-    approvals.record("model/models-demo@v2", "approve", "k3:b", None)
-    assert not approvals.granted(ref, 2)
-    approvals.record(ref, "approve", "k3:b", None)
-    assert approvals.granted(ref, 2)
-    approvals.record(ref, "reject", "k3:a", None)
-    assert not approvals.granted(ref, 1)
+    assert not approvals.granted(ref, 1, "b3:r")
+    assert approvals.granted(ref, 0, "b3:r")
+    approvals.record(ref, "approve", "k3:a", None, "b3:r")
+    approvals.record(ref, "approve", "k3:a", None, "b3:r")
+    assert approvals.granted(ref, 1, "b3:r")
+    assert not approvals.granted(ref, 2, "b3:r")
+    assert not approvals.granted(ref, 1, "b3:another")  # said of another judgment
+    approvals.record("model/models-demo@v2", "approve", "k3:b", None, "b3:r")
+    assert not approvals.granted(ref, 2, "b3:r")
+    approvals.record(ref, "approve", "k3:b", None, "b3:r")
+    assert approvals.granted(ref, 2, "b3:r")
+    approvals.record(ref, "reject", "k3:a", None, "b3:r")
+    assert not approvals.granted(ref, 1, "b3:r")
+    assert not approvals.granted(ref, 0, "b3:another")  # a refusal stands until it is taken back
     assert [(word.actor, word.decision) for word in approvals.of(ref)] == [("k3:b", "approve"), ("k3:a", "reject")]
-    approvals.record(ref, "approve", "k3:a", None)
-    assert approvals.granted(ref, 2)
+    approvals.record(ref, "approve", "k3:a", None, "b3:r")
+    assert approvals.granted(ref, 2, "b3:r")
 
 
 def test_the_reason_of_an_approval_is_looked_after(record: Record) -> None:

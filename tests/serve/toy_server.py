@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import openai
+from starlette.types import ASGIApp
 from toy_engine import ToyEngine, ToyTokenizer
 
 from treadle.core.digest import keyed_digest
@@ -77,7 +78,12 @@ class Served:
 
 @contextmanager
 def serve_toy(
-    *, release: dict[str, Any] | None = None, key: str | None = None, pace: float = 0.0, **settings: Any
+    *,
+    release: dict[str, Any] | None = None,
+    key: str | None = None,
+    pace: float = 0.0,
+    mounts: Mapping[str, ASGIApp] | None = None,
+    **settings: Any,
 ) -> Iterator[Served]:
     tokenizer = ToyTokenizer()
     engine = ToyEngine(tokenizer, pace=pace)
@@ -92,7 +98,7 @@ def serve_toy(
         return made[0]
 
     headers = {"authorization": f"Bearer {key}".encode()} if key else {}
-    with serving(build, drain_seconds=5) as url, ExitStack() as stack:
+    with serving(build, drain_seconds=5, mounts=mounts) as url, ExitStack() as stack:
         client = stack.enter_context(
             openai.OpenAI(base_url=f"{url}/v1", api_key=key or "none", max_retries=0, timeout=30)
         )

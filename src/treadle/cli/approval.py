@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import secrets
 from typing import Literal
 
 import click
 
+from treadle.approving import decide
 from treadle.cli.output import emit, here, json_option, say
-from treadle.core.errors import UserError
-from treadle.core.secrets import conceal
 from treadle.project import open_project
-from treadle.stages.govern import promote_if_ready
 
 REASON = click.option("--reason", help="Why; kept in the store, not in the ledger.")
 
@@ -47,19 +43,11 @@ def reject(ref: str, reason: str | None, as_json: bool) -> int:
 
 def _decide(ref: str, decision: Literal["approve", "reject"], reason: str | None, *, as_json: bool) -> int:
     with open_project(here()) as project, project.record.workspace.exclusive():
-        record = project.record
-        version = record.versions.resolve(ref)
-        if version is None or version.kind != "model":
-            raise UserError(f"{ref!r} is no model version; expected model@v2 or @challenger")
-        note = None
-        if reason:
-            # Salted, so that the name of the object does not let anyone guess at one person's words.
-            text = json.dumps({"salt": secrets.token_hex(16), "text": conceal(reason)})
-            note = record.store.put_bytes(text.encode())
-        record.approvals.record(version.ref, decision, record.runs.keyed_actor(), note)
-        outcome = promote_if_ready(record, project.file.govern, version) if decision == "approve" else "refused"
+        decided = decide(project, ref, decision, reason, actor=project.record.runs.keyed_actor())
     if as_json:
-        emit({"ref": version.ref, "decision": decision, "outcome": outcome})
+        emit(decided.public())
+    elif decision == "approve":
+        say(f"{decided.ref} approved: {decided.outcome}" + (f" ({decided.reason})" if decided.reason else ""))
     else:
-        say(f"{version.ref} {decision}d: {outcome}" if decision == "approve" else f"{version.ref} rejected")
+        say(f"{decided.ref} rejected")
     return 0

@@ -7,8 +7,9 @@ import click
 from treadle.cli.live import watching
 from treadle.cli.output import emit, here, json_option, say, set_option
 from treadle.core.errors import TreadleError
-from treadle.cycle import STAGES, Turn, begin, turn
+from treadle.cycle import STAGES, Turn, begin
 from treadle.project import Project, open_project
+from treadle.turning import begin_next, go, turn
 
 UNTIL = click.option("--until", metavar="STAGE", help="Stop after this stage: " + ", ".join(STAGES) + ".")
 
@@ -38,26 +39,30 @@ def plan(until: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @click.command()
 @UNTIL
+@click.option("--next", "following", is_flag=True, help="Begin the next turn, with the corrections so far.")
 @set_option
 @json_option
-def run(until: str | None, overrides: tuple[str, ...], as_json: bool) -> int:
+def run(until: str | None, following: bool, overrides: tuple[str, ...], as_json: bool) -> int:
     """Run the cycle, or as far as --until; steps whose inputs and settings are unchanged are remembered.
+
+    Users' corrections are taken in when the next turn begins: by itself (treadle watch), or with --next.
 
     \b
     Example:
       treadle run
       treadle run --until develop --set develop.learning_rate=2e-4
+      treadle run --next
 
     Exits 1 when a gate refuses the new version; the version before it stays in force.
     """
     with open_project(here(), overrides) as project:
-        this = run_turn(project, until, as_json=as_json)
+        this = run_turn(project, until, as_json=as_json, following=following)
         if as_json:
             emit(this.public())
         return 0 if this.ok else 1
 
 
-def run_turn(project: Project, until: str | None, *, as_json: bool) -> Turn:
+def run_turn(project: Project, until: str | None, *, as_json: bool, following: bool = False) -> Turn:
     """A turn under the project's lock, shown as it goes. With ``--json``, a failure still tells how far it came."""
 
     def waiting(holder: str) -> None:
@@ -65,9 +70,11 @@ def run_turn(project: Project, until: str | None, *, as_json: bool) -> Turn:
             say(f"waiting for {holder}, which has this project")
 
     with project.record.workspace.exclusive(waiting), watching(STAGES, quiet=as_json) as listener:
+        if following:
+            begin_next(project, ("asked for",), listener)
         this = begin(project, listener=listener)
         try:
-            this.go(until)
+            go(this, until)
         except TreadleError as error:
             error.told = {**this.public(), "ok": False}
             raise

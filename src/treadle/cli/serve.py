@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from treadle.asking import find_release
 from treadle.cli.output import here, json_option, say
 from treadle.project import open_project
-from treadle.stages.deploy import opener
+from treadle.stages.deploy.serving import RecordGuide, new_gateway
+
+if TYPE_CHECKING:
+    from treadle.serve.gateway import Gateway
+    from treadle.serve.release import ServedRelease
+    from treadle.serve.table import Table
 
 
 @click.command()
 @click.argument("release", required=False)
 @click.option("--host", help="Address to listen on; anything but loopback needs TREADLE_API_KEY.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, 86400),
+    default=600,
+    show_default=True,
+    help="Seconds that a replaced champion stays open, so that a rollback needs no loading. Until then it costs the"
+    " memory of one more model; 0 closes it at once.",
+)
 @json_option
-def serve(release: str | None, host: str | None, port: int | None, as_json: bool) -> None:
-    """Serve RELEASE (a version, an alias or a digest; @champion by default) through an OpenAI-style API.
+def serve(release: str | None, host: str | None, port: int | None, keep: float, as_json: bool) -> None:
+    """Serve through an OpenAI-style API: the champion, and a canary beside it, as the record says at each moment.
+
+    A promotion, a rollback, a canary's next step and an erasure are followed within seconds; no request is lost by it.
+    With RELEASE (a version, an alias or a digest) it is that release and stays so.
 
     Ends on Ctrl-C or SIGTERM after the requests in flight. /metrics is for Prometheus.
 
@@ -27,26 +44,56 @@ def serve(release: str | None, host: str | None, port: int | None, as_json: bool
       treadle serve
       treadle serve model@v1 --port 9000
     """
+    from treadle.serve.following import Follower
     from treadle.serve.server import run
+    from treadle.serve.table import Table
 
     with open_project(here()) as project:
         record, settings = project.record, project.file.deploy
         chosen = find_release(project, release)
+        gateway = None
         recording = project.file.monitor.recording(project.file.govern.purpose)
-        spec = chosen.read()
-        version = next(iter(record.versions.with_digest(spec.model)), None)
-        name = version.ref if version else spec.name
+        follower = Follower(
+            RecordGuide(record, chosen if release is not None else None),
+            keep_seconds=keep,
+            on_switch=None if as_json else _tell,
+        )
+
+        async def open_gateway() -> Gateway:
+            nonlocal gateway
+            gateway = new_gateway(record, recording, Table())
+            await follower.start(gateway)
+            return gateway
 
         def ready(url: str) -> None:
-            record.deployments.record(chosen.digest, name, url)
+            assert gateway is not None
+            served = gateway.serving.release
             if as_json:
-                click.echo(json.dumps({"url": url, "release": chosen.digest, "model": name}))
+                click.echo(json.dumps({"url": url, "release": served.digest, "model": _ref(served)}))
             else:
-                say(f"{name} ({chosen.digest[:11]}) answers at {url}/v1; metrics at {url}/metrics; Ctrl-C ends it")
+                say(f"{_line(gateway.table)} at {url}/v1; metrics at {url}/metrics; Ctrl-C ends it")
 
         run(
-            opener(record, chosen, recording),
+            open_gateway,
             host=host or settings.host,
             port=settings.port if port is None else port,
             on_ready=ready,
+            beside=follower.following,
         )
+
+
+def _tell(table: Table) -> None:
+    say(f"{_line(table)} from now on" if table.champion else "nothing answers: the champion was withdrawn")
+
+
+def _line(table: Table) -> str:
+    said = []
+    for each in table.answering():
+        share = table.share_of(each)
+        part = f" {share:.0%} of the requests" if share < 1 else ""
+        said.append(f"{_ref(each.release)} ({each.release.digest[:11]}) answers{part}")
+    return ", ".join(said)
+
+
+def _ref(release: ServedRelease) -> str:
+    return f"model/{release.name}" if "@" in release.name else release.name

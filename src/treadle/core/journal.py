@@ -31,6 +31,7 @@ from treadle.core.segment import (
     read_file,
     row_in,
     rows_in,
+    rows_of,
     spans,
     take,
 )
@@ -39,6 +40,7 @@ from treadle.core.store import Store
 SEAL_ROWS = 5_000
 SEAL_SECONDS = 60.0
 SYNC_SECONDS = 1.0  # a loss of power costs at most this much
+_SKEW = 60_000  # milliseconds by which the clocks of two writers may differ
 
 Rewrite = Callable[[dict[str, Any]], dict[str, Any] | None]
 
@@ -200,6 +202,32 @@ class Journal:
                 if row is not None:
                     return row
         return None
+
+    def find_all(self, stream: str, identifier: str) -> list[dict[str, Any]]:
+        """Every row with an id, oldest first. Only segments that hold such ids are read."""
+        loose, sealed = self._parts(stream)
+        moment = time_of(identifier)
+        found: list[dict[str, Any]] = []
+        for digest, body in sealed.items():
+            span = body.get("ids")
+            if span is None or (moment is not None and span[0] <= moment <= span[1]):
+                found.extend(rows_of(self._bytes(stream, digest), identifier))
+        for data in loose:
+            found.extend(rows_of(data, identifier))
+        return found
+
+    def about(self, stream: str, field: str, identifier: str) -> list[dict[str, Any]]:
+        """Every row that names an id in ``field``, oldest first. Only segments that go on after that id are read."""
+        loose, sealed = self._parts(stream)
+        moment = time_of(identifier) or 0
+        found: list[dict[str, Any]] = []
+        for digest, body in sealed.items():
+            span = body.get("ids")
+            if span is None or span[1] + _SKEW >= moment:
+                found.extend(rows_of(self._bytes(stream, digest), identifier, field))
+        for data in loose:
+            found.extend(rows_of(data, identifier, field))
+        return sorted(found, key=lambda row: time_of(str(row["id"])) or 0)
 
     def _parts(self, stream: str) -> tuple[list[bytes], dict[str, dict[str, Any]]]:
         """What is not sealed, and the segments that are; each row in one of them."""

@@ -304,6 +304,11 @@ class Runs:
         rows = self.ledger.database.query(sql, (digest,))
         return self.get(rows[0][0]) if rows else None
 
+    def taking(self, digest: str) -> list[RunRecord]:
+        """Runs that took an artifact, latest first."""
+        sql = "SELECT * FROM runs WHERE inputs LIKE ? ORDER BY seq DESC"
+        return [_record(row) for row in self.ledger.database.query(sql, (f"%{digest}%",))]
+
     def keyed_person(self, person: str) -> str:
         """The keyed digest that stands for a person in everything that is stored."""
         return self.keys.keyed("subject", person)

@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,6 +66,16 @@ def rows_in(data: bytes) -> tuple[list[dict[str, Any]], int]:
     return rows, damaged
 
 
+def rows_at(data: bytes, *, header: bool) -> Iterator[tuple[dict[str, Any] | None, int, int]]:
+    """Each line with its place in ``data``, first byte and length; None for what is no row. ``header``: it begins with
+    the segment's first line."""
+    start = 0
+    for index, text in enumerate(data[: data.rfind(b"\n") + 1].splitlines(keepends=True)):
+        row = _row(text)
+        yield (None if row is None or (header and index == 0 and "salt" in row) else row), start, len(text)
+        start += len(text)
+
+
 def row_in(data: bytes, identifier: str) -> dict[str, Any] | None:
     """The last row with an id, without reading the others."""
     wanted = canonical_json(identifier)
@@ -76,6 +87,15 @@ def row_in(data: bytes, identifier: str) -> dict[str, Any] | None:
             if row is not None and row.get("id") == identifier:
                 return row
     return None
+
+
+def rows_of(data: bytes, identifier: str, field: str = "id") -> list[dict[str, Any]]:
+    """Every row with an id in ``field``, in order, without reading the others."""
+    wanted = canonical_json(identifier)
+    if wanted not in data:
+        return []
+    rows = (_row(text) for text in _lines(data) if wanted in text)
+    return [row for row in rows if row is not None and row.get(field) == identifier]
 
 
 def spans(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -193,11 +213,13 @@ def files_of(folder: Path) -> list[Path]:
     return opened + sorted((folder / _SEALING).glob(f"seg-*{_SUFFIX}"))
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, start: int = 0, length: int = -1) -> bytes:
     """The bytes of a segment's file, wherever it has got to; nothing when it is in the store meanwhile."""
     for each in (path, _taken(path)):
         try:
-            return each.read_bytes()
+            with each.open("rb") as file:
+                file.seek(start)
+                return file.read(length)
         except FileNotFoundError:
             continue
     return b""

@@ -50,10 +50,18 @@ class State:
 
     def dead_leases(self, prefix: str = "") -> list[str]:
         """Names whose holder is gone: its process has ended, or it was silent for too long on another host."""
+        return [name for name, alive in self._leases(prefix) if not alive]
+
+    def live_leases(self, prefix: str = "") -> list[str]:
+        """Names whose holder is at work, as far as can be told from here; by name."""
+        return [name for name, alive in self._leases(prefix) if alive]
+
+    def _leases(self, prefix: str) -> list[tuple[str, bool]]:
         rows = self._database.query(
-            "SELECT name, host, pid, started, beat FROM leases WHERE name LIKE ?", (prefix + "%",)
+            "SELECT name, host, pid, started, beat FROM leases WHERE substr(name, 1, ?) = ? ORDER BY name",
+            (len(prefix), prefix),
         )
-        return [str(name) for name, host, pid, started, beat in rows if not _alive(host, pid, started, beat)]
+        return [(str(name), _alive(host, pid, started, beat)) for name, host, pid, started, beat in rows]
 
     # -- cursors
 
@@ -66,6 +74,21 @@ class State:
         """Keep a small JSON value under a name."""
         with self._database.transaction() as cursor:
             cursor.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, json.dumps(value)))
+
+    def swap(self, name: str, value: Any) -> Any:
+        """Keep another value under a name (None forgets it) and give the one before, in one step."""
+        with self._database.transaction() as cursor:
+            rows = cursor.execute("SELECT value FROM cursors WHERE name = ?", (name,)).fetchall()
+            if value is None:
+                cursor.execute("DELETE FROM cursors WHERE name = ?", (name,))
+            else:
+                cursor.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, json.dumps(value)))
+        return json.loads(rows[0][0]) if rows else None
+
+    def names(self, prefix: str) -> list[str]:
+        """Names under which something is kept, by how they begin."""
+        sql = "SELECT name FROM cursors WHERE substr(name, 1, ?) = ? ORDER BY name"
+        return [str(row[0]) for row in self._database.query(sql, (len(prefix), prefix))]
 
     # -- people
 

@@ -31,6 +31,7 @@ class Workspace:
     def __init__(self, root: Path, database: Path | None = None, projections: Sequence[Projection] = ()) -> None:
         self.root = root
         self._held = 0
+        self.closing = ExitStack()  # what others have opened over it; closed first
         with ExitStack() as opened:
             try:
                 root.mkdir(parents=True, exist_ok=True)
@@ -114,6 +115,7 @@ class Workspace:
             closing.callback(self.ledger.close)
             closing.callback(self.journal.close)
             closing.callback(self.runs.close)
+            closing.callback(self.closing.close)
 
 
 def _check_format(path: Path) -> None:

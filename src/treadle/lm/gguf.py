@@ -17,8 +17,8 @@ from treadle.lm import architecture
 from treadle.lm.gguf_tokenizer import tokenizer_to_gguf
 from treadle.lm.safetensors_folder import check_folder, tensors
 
-Kind = Literal["q8_0", "f16", "f32"]
-_BLOCK = 32  # weights that share a scale in Q8_0
+Kind = Literal["q8_0", "q4_0", "f16", "f32"]
+_BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
 
 
 def write_gguf(model_folder: Path, out: Path, kind: Kind = "q8_0") -> None:
@@ -72,7 +72,7 @@ def _arrays(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _stored_as(array: Any, kind: Kind) -> str:
     if array.ndim < 2:
         return "f32"
-    return "f16" if kind == "q8_0" and array.shape[-1] % _BLOCK else kind
+    return "f16" if kind.startswith("q") and array.shape[-1] % _BLOCK else kind
 
 
 def _add(writer: Any, key: str, value: Any) -> None:

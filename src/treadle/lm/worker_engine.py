@@ -93,6 +93,11 @@ class WorkerEngine:
         return convert_settings(cls.name, cls.settings_type, settings)
 
     @property
+    def tokenizer(self) -> ChatTokenizer:
+        """The model's; shared, so that nobody need load it again."""
+        return self._tokenizer
+
+    @property
     def worker_pid(self) -> int | None:
         """The process that computes; ``None`` while there is none."""
         return self._process.pid

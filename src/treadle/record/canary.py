@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from treadle.core.config import Settings
+from treadle.core.duration import Duration
 from treadle.core.ledger import Fact, Ledger
 
 Decision = Literal["promote", "take_back"]
@@ -19,8 +20,8 @@ class CanarySettings(Settings):
     steps: list[float] = Field([0.1, 0.5], min_length=1, description="shares of the traffic, one after the other")
     min_requests: int = Field(50, ge=1, description="requests in each step before the next")
     margin: float = Field(0.05, gt=0, lt=1, description="loss of quality, from 0 to 1, that must not be missed")
-    max_requests: int = Field(5000, ge=10, description="requests after which it is not looked at any longer")
-    patience: str = Field("1h", pattern=r"^\d+[smhdw]$", description="how long it may take, such as 30m or 2d")
+    max_requests: int = Field(10000, ge=10, description="requests after which it is not looked at any longer")
+    patience: Duration = Field("1h", description="how long it may take, such as 30m or 2d")
 
     @field_validator("steps")
     @classmethod

@@ -34,7 +34,8 @@ class Routing:
 
 
 class Deployments:
-    """Records what was deployed; for each release and endpoint the latest row is in force."""
+    """Records what was deployed; for each release and endpoint the latest row is in force, and a share of 1 leaves
+    nothing for others there."""
 
     def __init__(self, ledger: Ledger, versions: Versions, canaries: Canaries) -> None:
         self._ledger = ledger
@@ -55,6 +56,8 @@ class Deployments:
             body = row.body
             key = (body["release"], body["endpoint"])
             found.pop(key, None)
+            if body["share"] == 1:
+                found = {each: there for each, there in found.items() if each[1] != body["endpoint"]}
             if body["share"] > 0:
                 found[key] = Deployment(body["release"], body["model"], body["endpoint"], body["share"], row.time)
         return list(found.values())

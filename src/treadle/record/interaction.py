@@ -78,8 +78,8 @@ class Interaction:
     ``user`` is the keyed digest of the request's ``user``, ``key`` the id of the API key, never the key.
     ``messages`` are as the client sent them, without the release's system prompt and without ``given``. ``answer`` is
     the first choice and ``alternatives`` the others; a classifier's answers are its labels, with ``confidence`` their
-    probabilities. ``share`` is the release's part of the traffic at that moment where it was drawn by lot, None where it was
-    asked for by name. ``error`` is a code such as ``engine_unavailable``, never a text.
+    probabilities. ``share`` is the release's part of the traffic at that moment where it was drawn by lot, None where
+    it was asked for by name. ``error`` is a code such as ``engine_unavailable``, never a text.
     """
 
     id: str

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from treadle.core.artifacts import Artifact
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.workspace import Workspace
+from treadle.record.interaction_index import InteractionFilter, InteractionIndex
 from treadle.record.release import Release
 from treadle.record.version import Versions
 
@@ -21,6 +22,7 @@ Role = Literal["made_by", "given", "similar"]
 Label = Callable[[list[str]], dict[str, str]]
 
 HOLDING_DOCUMENTS = ("corpus", "dataset", "model", "release")
+_GIVEN = 20  # answers that were sent a document, of those that the index finds at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Edge:
 
 @dataclass
 class Graph:
-    """What a walk found. ``truncated`` counts by kind what the limit cut off."""
+    """What a walk found. ``truncated`` counts by kind what the limit cut off. ``searched`` says, where not all of them
+    were, in how many of the latest answers a document was looked for that was sent along with the question."""
 
     root: str
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -51,6 +54,7 @@ class Graph:
     truncated: dict[str, int] = field(default_factory=dict)
     verified: bool = True
     likeness: dict[str, str] = field(default_factory=dict)  # what a similar document shares with the answer
+    searched: int | None = None
 
     def add(self, identifier: str, kind: str, label: str) -> None:
         """Put a node in, once."""
@@ -72,10 +76,21 @@ class Graph:
 
 
 class Lineage:
-    """Walks up and down. ``label`` names documents for people; ``limit`` bounds nodes per kind (0: no bound)."""
+    """Walks up and down. ``label`` names documents for people; ``limit`` bounds nodes per kind (0: no bound).
 
-    def __init__(self, workspace: Workspace, versions: Versions, label: Label, limit: int) -> None:
+    With an ``index`` the way down to the answers does not read the journal.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        versions: Versions,
+        label: Label,
+        limit: int,
+        index: InteractionIndex | None = None,
+    ) -> None:
         self._workspace = workspace
+        self._index = index if limit else None
         self._versions = versions
         self._label = label
         self._limit = limit
@@ -184,11 +199,10 @@ class Lineage:
         graph.add(digest, kind, self._name(digest, kind))
         kinds = dict(self._artifacts())
         waiting, releases = [digest], {digest} if kind == "release" else set()
-        runs = self._workspace.runs.find(status="done")
         while waiting:
             current = waiting.pop()
-            for run in runs:
-                if current in _flat(run.inputs):
+            for run in self._workspace.runs.taking(current):
+                if run.status == "done" and current in _flat(run.inputs):
                     for made in run.outputs.values():
                         if made not in graph.nodes and self._workspace.store.has(made):
                             waiting.append(made)
@@ -201,6 +215,9 @@ class Lineage:
         return graph
 
     def _interactions(self, graph: Graph, document: str | None, releases: set[str]) -> None:
+        if self._index is not None:
+            self._indexed(graph, self._index, document, releases)
+            return
         found = []
         for row in self._workspace.journal.read("interactions", newest_first=True):
             given = document is not None and any(piece.get("document") == document for piece in row.get("given") or ())
@@ -212,6 +229,25 @@ class Lineage:
                 graph.link(identifier, release)
             if given and document:
                 graph.link(identifier, document, "given")
+
+    def _indexed(self, graph: Graph, index: InteractionIndex, document: str | None, releases: set[str]) -> None:
+        found, total = {}, 0
+        for release in releases:
+            where = InteractionFilter(release=release)
+            total += index.count(where)
+            found.update({row.id: release for row in index.page(where, limit=min(self._limit, 500)).rows})
+        newest = sorted(found, reverse=True)[: self._limit]
+        for identifier in newest:
+            graph.add(identifier, "interaction", identifier)
+            graph.link(identifier, found[identifier])
+        if total > len(newest):
+            graph.truncated["interaction"] = total - len(newest)
+        if document is not None:
+            sent = index.page(InteractionFilter(text=document), limit=_GIVEN)
+            graph.searched = sent.searched if sent.next else None
+            for row in sent.rows:
+                graph.add(row.id, "interaction", row.id)
+                graph.link(row.id, document, "given")
 
     # -- the record
 

@@ -8,6 +8,7 @@ from treadle.record.canary import Canaries
 from treadle.record.deployment import Deployments
 from treadle.record.erasure import Erasures
 from treadle.record.gate import Approvals
+from treadle.record.interaction_index import InteractionIndex
 from treadle.record.recorder import JournalRecorder
 from treadle.record.turn import Turns
 from treadle.record.version import ALIAS_TABLE, VERSIONS, Versions
@@ -31,4 +32,6 @@ class Record:
         self.deployments = Deployments(workspace.ledger, self.versions, self.canaries)
         self.alerts = Alerts(workspace.ledger)
         self.erasures = Erasures(workspace.ledger, workspace.store)
-        self.recorder = JournalRecorder(workspace.journal, workspace.keys)
+        self.recorder = JournalRecorder(workspace.journal, workspace.keys, workspace.ledger)
+        self.interactions = InteractionIndex(workspace)
+        workspace.closing.callback(self.interactions.close)

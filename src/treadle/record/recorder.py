@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from treadle.core.journal import Journal
 from treadle.core.keys import Keys
+from treadle.core.ledger import Ledger
 from treadle.record.case import Case
 from treadle.record.feedback import Feedback
 from treadle.record.interaction import Interaction
@@ -14,33 +15,35 @@ from treadle.record.interaction import Interaction
 INTERACTIONS = "interactions"
 FEEDBACK = "feedback"
 CASES = "cases"
+_LATE = 10_000  # rows are written when an answer ends, and by several processes: so far out of order at most
 _RECENT = 2_000  # interactions kept at hand; feedback is mostly about these
 
 
 class JournalRecorder:
-    """Appends to the journal; what it wrote lately is answered from memory."""
+    """Appends to the journal; interactions it wrote lately are answered from memory."""
 
-    def __init__(self, journal: Journal, keys: Keys) -> None:
+    def __init__(self, journal: Journal, keys: Keys, ledger: Ledger) -> None:
         self._journal = journal
         self._keys = keys
+        self._ledger = ledger
         self._recent: OrderedDict[str, Interaction] = OrderedDict()
-        self._feedback: dict[str, list[Feedback]] | None = None
+        self._erasure = 0  # the last row about one that is taken into account
 
     def interaction(self, row: Interaction) -> None:
         """Append one interaction."""
         self._journal.append(INTERACTIONS, row.to_dict())
-        self._recent[row.id] = row
-        if len(self._recent) > _RECENT:
-            self._recent.popitem(last=False)
+        recent = self._recent  # another thread may put an empty one in its place
+        recent[row.id] = row
+        if len(recent) > _RECENT:
+            recent.popitem(last=False)
 
     def feedback(self, row: Feedback) -> None:
         """Append one piece of feedback."""
-        known = self._known_feedback()  # first, so that the new row is not read back as well
         self._journal.append(FEEDBACK, row.to_dict())
-        known.setdefault(row.interaction, []).append(row)
 
     def find_interaction(self, interaction: str) -> Interaction | None:
         """The row with that id; None when there never was one, or it was erased."""
+        self.let_go()
         recent = self._recent.get(interaction)
         if recent is not None:
             return recent
@@ -49,13 +52,26 @@ class JournalRecorder:
 
     def feedback_on(self, interaction: str) -> Sequence[Feedback]:
         """What was said of an interaction so far, oldest first."""
-        return tuple(self._known_feedback().get(interaction, ()))
+        return tuple(Feedback.from_dict(row) for row in self._journal.about(FEEDBACK, "interaction", interaction))
 
     def interactions(self, release: str | None = None) -> Iterator[Interaction]:
         """Every interaction, oldest first, or those that one release gave."""
         for row in self._journal.read(INTERACTIONS):
             if not row.get("erased") and (release is None or row["release"] == release):
                 yield Interaction.from_dict(row)
+
+    def interactions_since(self, moment: str) -> Iterator[Interaction]:
+        """Interactions that arrived at or after a time (ISO 8601, UTC), newest first."""
+        before = 0
+        for row in self._journal.read(INTERACTIONS, newest_first=True):
+            if row["time"] >= moment:
+                before = 0
+                if not row.get("erased"):
+                    yield Interaction.from_dict(row)
+                continue
+            before += 1
+            if before > _LATE:
+                return
 
     def all_feedback(self) -> Iterator[Feedback]:
         """All feedback, oldest first."""
@@ -77,9 +93,10 @@ class JournalRecorder:
         """The keyed digest a piece of given context is recorded by."""
         return self._keys.keyed("text", text)
 
-    def _known_feedback(self) -> dict[str, list[Feedback]]:
-        if self._feedback is None:
-            self._feedback = {}
-            for row in self.all_feedback():
-                self._feedback.setdefault(row.interaction, []).append(row)
-        return self._feedback
+    def let_go(self) -> None:
+        """Keep nothing at hand from before an erasure; another process may have carried it out."""
+        sql = "SELECT coalesce(max(seq), 0) FROM ledger WHERE kind = 'erasure'"
+        latest = int(self._ledger.database.query(sql)[0][0])
+        if latest != self._erasure:
+            self._erasure = latest
+            self._recent = OrderedDict()

@@ -16,12 +16,13 @@ Outcome = Literal["promoted", "unchanged", "waiting", "canary", "refused", "fail
 
 @dataclass(frozen=True, slots=True)
 class TurnInputs:
-    """What a turn takes besides the file: digests of a corpus of corrections, of a dataset of test cases, and of the
-    model that training starts from. None: no corrections, no cases, the base model."""
+    """What a turn takes besides the file, by digest: a corpus of corrections and test cases, the model that training
+    starts from (None: the base), and the dataset whose split it keeps to, so that nothing that was once a test is
+    learned from later."""
 
     feedback: str | None = None
-    cases: str | None = None
     start: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Turns:
                 ending = {name: body[name] for name in ("outcome", "detail", "candidate")}
                 found[number] = replace(found[number], ended=row.time, **ending)
                 continue
-            inputs = TurnInputs(body["feedback"], body["cases"], body["start"])
+            inputs = TurnInputs(body["feedback"], body["start"], body["split"])
             if row.kind == "turn.changed":
                 found[number] = replace(found[number], inputs=inputs)
             else:
@@ -88,6 +89,10 @@ class Turns:
     def latest(self) -> TurnRecord | None:
         """The last turn that began; None before the first."""
         return next(reversed(self.all()), None)
+
+    def since(self) -> str:
+        """The time up to which turns have taken feedback; empty before any did."""
+        return max((turn.until for turn in self.all()), default="")
 
     def open(self) -> TurnRecord | None:
         """The turn that goes on, or was interrupted."""

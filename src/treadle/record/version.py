@@ -121,6 +121,8 @@ class Versions:
             former = self.alias("model", "champion")
             if former is not None and former != version:
                 rows.append(self._alias_fact("model", "previous", former.number, "was champion"))
+            if version is not None and self.alias("model", "challenger") == version:
+                rows.append(self._alias_fact("model", "challenger", None, "is champion"))
         kind = version.kind if version else "model"
         rows.append(self._alias_fact(kind, alias, version.number if version else None, reason, **facts))
         self._ledger.append(*rows, sync=True)
@@ -146,13 +148,13 @@ class Versions:
         moves = (row.body for row in reversed(self._moves("champion")))
         return next((body.get("release") for body in moves if body["number"] == version.number), None)
 
-    def taken_back(self, version: Version) -> int | None:
+    def taken_back(self, version: Version) -> Row | None:
         """The row by which a version was taken back, as champion or as a canary, unless it was promoted since."""
         found = None
         for row in self._ledger.rows("alias", "canary.decided"):
             body = row.body
             if body.get("taken_back") == version.number:
-                found = row.seq
+                found = row
             elif row.kind == "alias" and body["alias"] == "champion" and body["number"] == version.number:
                 found = None
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,25 +13,31 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from treadle.serve import metrics
-from treadle.serve.errors import INVALID, ApiError, internal_error, model_not_found
+from treadle.serve.errors import INVALID, ApiError, internal_error
 from treadle.serve.exchange import log_place
-from treadle.serve.gateway import Gateway, ServedRelease, shutting_down
+from treadle.serve.gateway import Gateway, shutting_down
 from treadle.serve.generate import chat, completions
 from treadle.serve.incoming import ClientLeft, Incoming
 from treadle.serve.openapi import document
 from treadle.serve.opinions import feedback
+from treadle.serve.release import Serving
+from treadle.serve.table import Table
 from treadle.serve.tasks import classify, embeddings
 
 Handler = Callable[[Incoming], Awaitable[None]]
 
 
-def create_app(gateway: Gateway) -> Starlette:
-    """The application in front of one gateway."""
+def create_app(gateway: Gateway, mounts: Mapping[str, ASGIApp] | None = None) -> Starlette:
+    """The application in front of one gateway.
+
+    ``mounts``: other ASGI applications by path, such as ``/console``. They are asked with no regard to keys, draining
+    and counting here, and get no lifespan events.
+    """
 
     def route(path: str, handler: Handler, method: str, *, name: str = "", is_open: bool = False) -> Route:
         endpoint = _Endpoint(gateway, handler, name, is_open=is_open)
@@ -50,12 +56,38 @@ def create_app(gateway: Gateway) -> Starlette:
             route("/health/live", _live, "GET", is_open=True),
             route("/health/ready", _ready, "GET", is_open=True),
             route("/openapi.json", _openapi, "GET", is_open=True),
+            *[each for path, mounted in (mounts or {}).items() for each in _mounted(path, mounted)],
         ],
         exception_handlers={HTTPException: _not_routed},
     )
     app.state.gateway = gateway
     app.router.redirect_slashes = False
     return app
+
+
+def _mounted(path: str, app: ASGIApp) -> list[BaseRoute]:
+    """An application under a path; the bare path leads to its root."""
+
+    async def root(request: Request) -> Response:
+        return RedirectResponse(f"{path}/" + (f"?{request.url.query}" if request.url.query else ""), 307)
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        """Its failure is logged by its place, as ours are, and leaves the connection in order."""
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, sending)
+        except Exception as error:
+            log_place(path, error)
+            if not begun:
+                await PlainTextResponse("The server failed; its log names the place", 500)(scope, receive, send)
+
+    return [Route(path, root, methods=["GET"]), Mount(path, guarded)]
 
 
 class _Endpoint:
@@ -126,20 +158,20 @@ def _own_origin(origin: str | None) -> bool:
 
 
 async def _models(incoming: Incoming) -> None:
-    model = _described(incoming.gateway)
-    await incoming.reply({"object": "list", "data": [model]})
+    table = incoming.gateway.table
+    await incoming.reply({"object": "list", "data": [_described(table, each) for each in table.answering()]})
 
 
 async def _model(incoming: Incoming) -> None:
+    table = incoming.gateway.table
     asked = incoming.scope["path_params"]["model"]
-    release = incoming.gateway.serving.release
-    if not release.answers_to(asked):
-        raise model_not_found(asked, release.name)
-    await incoming.reply(_described(incoming.gateway))
+    champion = incoming.gateway.serving
+    found = champion if asked == champion.release.base else table.choose(asked, None).serving
+    await incoming.reply(_described(table, found))
 
 
-def _described(gateway: Gateway) -> dict[str, Any]:
-    release: ServedRelease = gateway.serving.release
+def _described(table: Table, serving: Serving) -> dict[str, Any]:
+    release = serving.release
     return {
         "id": release.name,
         "object": "model",
@@ -147,8 +179,9 @@ def _described(gateway: Gateway) -> dict[str, Any]:
         "owned_by": "treadle",
         "digest": release.digest,
         "aliases": list(release.aliases),
+        "share": table.share_of(serving),
         "task": release.task,
-        "context_length": gateway.serving.engine.context_length,
+        "context_length": serving.engine.context_length,
     }
 
 
@@ -168,7 +201,10 @@ async def _live(incoming: Incoming) -> None:
 
 async def _ready(incoming: Incoming) -> None:
     gateway = incoming.gateway
-    state = "ok" if gateway.ready() else "draining" if gateway.draining else "engine_unavailable"
+    state = "ok"
+    if not gateway.ready():
+        nobody = gateway.table.champion is None
+        state = "draining" if gateway.draining else "no_model" if nobody else "engine_unavailable"
     await incoming.reply({"status": state}, status=200 if state == "ok" else 503)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from treadle.record.interaction import Cost, Given, Interaction, Seconds, Status, Tokens, new_interaction_id
 from treadle.serve.errors import SERVER, ApiError
-from treadle.serve.gateway import Gateway, Serving
+from treadle.serve.gateway import Gateway
+from treadle.serve.release import Serving
 
 logger = logging.getLogger("treadle.serve")
 NO_TOKENS = Tokens()
@@ -28,12 +29,14 @@ class ContextPiece:
 
 @dataclass(slots=True)
 class Entry:
-    """What is known when a request goes to the engine. ``arrived`` is on ``time.perf_counter``'s clock."""
+    """What is known when a request goes to the engine. ``arrived`` is on ``time.perf_counter``'s clock; ``share`` as in
+    `Chosen`."""
 
     request: str
     endpoint: str
     arrived: float
     messages: Sequence[dict[str, str]]
+    share: float | None = None
     context: Sequence[ContextPiece] = ()
     user: str | None = None
     key: str | None = None
@@ -128,11 +131,13 @@ def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, end
         metadata={k: clean(v) for k, v in entry.metadata.items()} if kept and entry.metadata else None,
         purpose=settings.purpose,
         retain_until=_retain_until(entry.time, settings.retention_seconds),
+        share=entry.share,
     )
 
 
 def _count(gateway: Gateway, row: Interaction) -> None:
     metrics = gateway.metrics
+    metrics.answers.labels(row.model, row.status).inc()
     metrics.tokens.labels("prompt").inc(row.tokens.prompt)
     metrics.tokens.labels("completion").inc(row.tokens.completion)
     if row.tokens.cached:

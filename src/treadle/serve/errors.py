@@ -14,6 +14,7 @@ import msgspec
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+RATE = "rate_limit_error"
 _PATH = re.compile(r" - at `\$\.?(?:key\b)?([^`]*)`$")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
@@ -94,6 +95,17 @@ def engine_unavailable() -> ApiError:
     """503: the engine is gone or starting again."""
     return ApiError(
         503, "The engine is not available; try again", type=SERVER, code="engine_unavailable", retry_after=5
+    )
+
+
+def no_model() -> ApiError:
+    """503: there is no champion, or it was withdrawn."""
+    return ApiError(
+        503,
+        "No model answers here now: none is promoted, or the last one was withdrawn; try again later",
+        type=SERVER,
+        code="no_model",
+        retry_after=5,
     )
 
 

@@ -14,7 +14,8 @@ from treadle.lm.engine import Chunk, GenerateRequest
 from treadle.record.interaction import Status, Tokens
 from treadle.serve.entry import Entry, Outcome, logger, record
 from treadle.serve.errors import SERVER, ApiError, engine_unavailable, from_user_error, internal_error
-from treadle.serve.gateway import Gateway, Serving
+from treadle.serve.gateway import Gateway
+from treadle.serve.release import Serving
 
 
 @dataclass(frozen=True, slots=True)

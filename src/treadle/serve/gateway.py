@@ -1,7 +1,7 @@
-"""The gateway: what answers (a release and its engine), how requests are recorded, and who may still come in.
+"""The gateway: what answers (a table of releases), how requests are recorded, and who may still come in.
 
-Everything that a hot swap replaces is one object, `Serving`. A request takes ``gateway.serving`` once, when it
-arrives, and keeps to it; so replacing it never mixes two releases in one answer.
+A hot swap replaces the table. What is in the table is open; what falls out of it is closed when the last of its
+requests has ended.
 """
 
 from __future__ import annotations
@@ -10,76 +10,35 @@ import asyncio
 import hmac
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 from treadle.core.errors import TreadleError
-from treadle.lm.engine import Engine, EngineStats
-from treadle.serve.errors import SERVER, ApiError, model_not_found
+from treadle.lm.engine import EngineStats
+from treadle.serve.allowance import Allowance
+from treadle.serve.errors import RATE, SERVER, ApiError, no_model
 from treadle.serve.metrics import Metrics
 from treadle.serve.recorder import Recorder
+from treadle.serve.release import Price as Price
+from treadle.serve.release import ServedRelease as ServedRelease
+from treadle.serve.release import Serving as Serving
+from treadle.serve.table import Chosen, Table
 
 API_KEY_VARIABLE = "TREADLE_API_KEY"
+_HOUR = 3600.0  # seconds
 KEY_ID = "default"  # the id that interactions record for the one key there is
 RecordMode = Literal["full", "redacted", "none"]
 
 
-class Encoder(Protocol):
-    """The part of a tokenizer that the gateway uses; `lm.tokenizer.ChatTokenizer` is one."""
-
-    def encode_chat(self, messages: Sequence[Any], *, add_generation_prompt: bool = True) -> list[int]:
-        """Token ids of a conversation; ``UserError`` when the chat template refuses it."""
-        ...
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of plain text."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What tokens cost, per million; ``currency`` is an ISO 4217 code."""
-
-    currency: str
-    prompt: float
-    completion: float
-
-
-@dataclass(frozen=True, slots=True)
-class ServedRelease:
-    """What the API says of a release. ``name`` is ``NAME@vN``, ``created`` in seconds since 1970."""
-
-    name: str
-    digest: str
-    aliases: tuple[str, ...] = ()
-    task: str = "chat"
-    created: int = 0
-    system_prompt: str | None = None
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    price: Price | None = None
-
-    def answers_to(self, asked: str) -> bool:
-        """True for the name with or without its version, for ``NAME@alias`` and for the digest."""
-        base = self.name.partition("@")[0]
-        return asked in (self.name, base, self.digest) or asked in [f"{base}@{alias}" for alias in self.aliases]
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """A release with the engine and the tokenizer that run it."""
-
-    release: ServedRelease
-    engine: Engine
-    tokenizer: Encoder | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """Limits and rules. Sizes in bytes, times in seconds; ``max_in_flight`` requests are held at once."""
+    """Limits and rules. Sizes in bytes, times in seconds; ``max_in_flight`` requests are held at once.
+
+    ``feedback_per_hour`` is for each user, or for the callers of one key who name none; one key gives at most
+    ``feedback_per_key`` an hour, whatever users it names.
+    """
 
     record: RecordMode = "redacted"
     retention_seconds: float | None = None
@@ -89,6 +48,8 @@ class GatewaySettings:
     max_in_flight: int = 256
     body_seconds: float = 30.0
     request_seconds: float = 600.0
+    feedback_per_hour: int = 600
+    feedback_per_key: int = 3000
 
 
 class Gateway:
@@ -96,14 +57,14 @@ class Gateway:
 
     def __init__(
         self,
-        serving: Serving,
+        answers: Serving | Table,
         recorder: Recorder,
         *,
         settings: GatewaySettings | None = None,
         redact: Callable[[str], str] | None = None,
     ) -> None:
         """``redact`` takes personal data out of a text; it is required when ``settings.record`` is ``redacted``."""
-        self.serving = serving
+        self.table = Table(answers) if isinstance(answers, Serving) else answers
         self.recorder = recorder
         self.settings = settings or GatewaySettings()
         if self.settings.record == "redacted" and redact is None:
@@ -111,21 +72,36 @@ class Gateway:
         self.redact = redact or (lambda text: text)
         self.draining = False
         self.metrics = Metrics(self)
-        self._working: set[asyncio.Task[Any]] = set()
+        self.feedback_lock = asyncio.Lock()
+        self._feedback = (
+            Allowance(self.settings.feedback_per_key, _HOUR),
+            Allowance(self.settings.feedback_per_hour, _HOUR),
+        )
+        self._working: dict[asyncio.Task[Any], Serving] = {}
         self._aborted: set[asyncio.Task[Any]] = set()
+        self._ending: dict[asyncio.Task[None], Serving] = {}
         self._seconds = 1.0  # moving average of how long a request takes
+
+    @property
+    def serving(self) -> Serving:
+        """What answers a request that asks for nothing else, canary aside. Raises 503 when nothing does."""
+        if self.table.champion is None:
+            raise no_model()
+        return self.table.champion
 
     @property
     def in_flight(self) -> int:
         """Requests that hold a place."""
         return len(self._working)
 
-    def serving_for(self, model: str | None) -> Serving:
-        """What answers to that model name; without a name, the one there is. Raises 404."""
-        serving = self.serving
-        if model is not None and not serving.release.answers_to(model):
-            raise model_not_found(model, serving.release.name)
-        return serving
+    def in_flight_of(self, serving: Serving) -> int:
+        """Those of them that a release answers."""
+        return sum(each.engine is serving.engine for each in self._working.values())
+
+    def choose(self, model: str | None, user: str | None) -> Chosen:
+        """What answers this request. Raises 404 and 503, as `Table.choose`."""
+        person = self.recorder.keyed(user) if user and self.table.canary is not None else None
+        return self.table.choose(model, person)
 
     def key_of(self, authorization: str | None) -> str | None:
         """The id of the key that a request carries, ``None`` where none is asked for. Raises 401."""
@@ -140,19 +116,35 @@ class Gateway:
             401, "Incorrect or missing API key; send it as 'Authorization: Bearer KEY'", code="invalid_api_key"
         )
 
+    def admit_feedback(self, user: str | None, key: str | None) -> None:
+        """Count one piece of feedback; ``user`` is a keyed digest. Raises 429 when there were too many."""
+        for allowance, name in zip(self._feedback, (f"key {key}", user or f"key {key}"), strict=True):
+            wait = allowance.take(name)
+            if wait is not None:
+                raise ApiError(
+                    429,
+                    f"Too much feedback from one sender: at most {allowance.most} in an hour",
+                    type=RATE,
+                    code="feedback_limit",
+                    retry_after=wait,
+                )
+
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold one of the places for the current task. Raises 429 when all are taken, 503 when `abort` ends it."""
+    def place(self, serving: Serving) -> Iterator[None]:
+        """Hold one of the places for the current task, and the engine open for as long.
+
+        Raises 429 when all are taken, 503 when `abort` ends it. No await may come between `choose` and this.
+        """
         if len(self._working) >= self.settings.max_in_flight:
             raise ApiError(
                 429,
                 f"The server holds {self.settings.max_in_flight} requests already; try again later",
-                type="rate_limit_error",
+                type=RATE,
                 code="queue_full",
                 retry_after=max(1, min(60, round(self._seconds))),
             )
         task = current_task()
-        self._working.add(task)
+        self._working[task] = serving
         started = time.perf_counter()
         try:
             yield
@@ -163,31 +155,57 @@ class Gateway:
                 task.uncancel()
             raise shutting_down() from None
         finally:
-            self._working.discard(task)
+            del self._working[task]
             self._aborted.discard(task)
             self._seconds += 0.1 * (time.perf_counter() - started - self._seconds)
 
+    def servings(self) -> list[Serving]:
+        """Every release whose engine is open, those that end with their last requests included."""
+        return [*self.table.held(), *self._ending.values()]
+
     def engine_stats(self) -> EngineStats:
-        """The engine's own count; zeros when it is gone."""
-        try:
-            return self.serving.engine.stats()
-        except TreadleError:
-            return EngineStats()
+        """The open engines' own count, together; one that is gone counts as zero."""
+        found = [_stats(serving) for serving in self.servings()]
+        return EngineStats(
+            sum(each.running for each in found),
+            sum(each.queued for each in found),
+            sum(each.memory_bytes for each in found),
+        )
 
     def ready(self) -> bool:
         """True when a request sent now would be answered."""
-        if self.draining:
+        if self.draining or self.table.champion is None:
             return False
         try:
-            self.serving.engine.stats()
+            self.table.champion.engine.stats()
         except TreadleError:
             return False
         return True
 
-    def replace(self, serving: Serving) -> Serving:
-        """Answer with this from now on; returns what answered before, which its last requests still use."""
-        before, self.serving = self.serving, serving
-        return before
+    def replace(self, table: Table) -> None:
+        """Answer with this from now on. Engines that are not in it are closed when their last requests have ended."""
+        before, self.table = self.table, table
+        for serving in before.held():
+            if all(serving.engine is not each.engine for each in table.held()):
+                task = asyncio.create_task(self._end(serving), name=f"ending {serving.release.name}")
+                self._ending[task] = serving
+                task.add_done_callback(lambda done: self._ending.pop(done, None))
+
+    async def _end(self, serving: Serving) -> None:
+        with suppress(TreadleError):
+            await serving.engine.close()
+
+    async def close(self) -> None:
+        """Close every engine; nothing answers after that."""
+        open_ones = self.servings()
+        self.table = Table()
+        tasks = list(self._ending)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for serving in open_ones:
+            with suppress(TreadleError):
+                await serving.engine.close()
 
     async def drain(self, seconds: float) -> bool:
         """Take no new requests and wait for those in flight; True when all ended within ``seconds``."""
@@ -206,6 +224,13 @@ class Gateway:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=5)
+
+
+def _stats(serving: Serving) -> EngineStats:
+    try:
+        return serving.engine.stats()
+    except TreadleError:
+        return EngineStats()
 
 
 def current_task() -> asyncio.Task[Any]:

@@ -22,8 +22,8 @@ from treadle.serve.errors import (
     unsupported,
 )
 from treadle.serve.exchange import Exchange, Generation
-from treadle.serve.gateway import Serving
 from treadle.serve.incoming import ClientLeft, Incoming
+from treadle.serve.release import Serving
 from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shape, usage
 from treadle.serve.requests import ChatMessage, ChatRequest, CompletionRequest, Sampling, asked_in_vain
 
@@ -41,7 +41,9 @@ _NOT_GENERATIVE = {"classify": "/v1/classify", "tag": "/v1/classify", "embed": "
 async def chat(incoming: Incoming) -> None:
     """Answer ``POST /v1/chat/completions``."""
     body: ChatRequest = decode(_chat_decoder, await incoming.body())
-    serving = incoming.gateway.serving_for(body.model)
+    user = body.user or body.safety_identifier
+    chosen = incoming.gateway.choose(body.model, user)
+    serving = chosen.serving
     messages = _messages(body.messages)
     context = [ContextPiece(text=c.text, title=c.title, document=c.id) for c in body.context or ()]
     try:
@@ -53,7 +55,8 @@ async def chat(incoming: Incoming) -> None:
         prompt.insert(0, {"role": "system", "content": system})
     entry = _entry(incoming, body, "chat", messages)
     entry.context = context
-    entry.user = body.user or body.safety_identifier
+    entry.user = user
+    entry.share = chosen.share
     asked = _most_tokens(body)
 
     async def prepare() -> Generation:
@@ -65,11 +68,13 @@ async def chat(incoming: Incoming) -> None:
 async def completions(incoming: Incoming) -> None:
     """Answer ``POST /v1/completions``."""
     body: CompletionRequest = decode(_completion_decoder, await incoming.body())
-    serving = incoming.gateway.serving_for(body.model)
+    chosen = incoming.gateway.choose(body.model, body.user)
+    serving = chosen.serving
     prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
     if not prompt:
         raise invalid("prompt", "prompt: expected a text that is not empty")
     entry = _entry(incoming, body, "completions", [{"role": "user", "content": prompt}])
+    entry.share = chosen.share
 
     async def prepare() -> Generation:
         return await _generation(serving, body, prompt, body.max_tokens, logprobs=body.logprobs is not None)
@@ -190,7 +195,7 @@ async def _answer(
     counted = body.stream_options is not None and bool(body.stream_options.include_usage)
     exchange: Exchange | None = None
     try:
-        async with incoming.working():
+        async with incoming.working(serving):
             exchange = Exchange(incoming.gateway, serving, entry, await prepare())
             if body.stream:
                 await _stream(incoming, exchange, shape, counted=counted)

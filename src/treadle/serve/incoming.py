@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -15,8 +15,10 @@ from starlette.types import Message, Receive, Scope, Send
 from treadle.core.identifiers import new_id
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.gateway import Gateway, current_task
+from treadle.serve.release import Serving
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_PASSED_OVER = 64 << 20  # bytes of a body that is too large, before the connection is closed on it
 _JSON = (b"content-type", b"application/json")
 
 
@@ -50,22 +52,32 @@ class Incoming:
         """The whole body. Raises 413 over the limit, 408 when it does not come in time, ``ClientLeft``."""
         settings = self.gateway.settings
         limit = settings.max_body_bytes
+        deadline = time.perf_counter() + settings.body_seconds
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared[:20]) > limit:
-            raise _too_large(limit)
+            raise await self._too_large(deadline, more=b"expect" not in self.headers)
         message = await self._next(settings.body_seconds)
-        if not message.get("more_body"):  # nearly always the body comes in one piece
-            if len(message["body"]) > limit:
-                raise _too_large(limit)
+        if not message.get("more_body") and len(message["body"]) <= limit:  # nearly always it comes in one piece
             return bytes(message["body"])
         data = bytearray(message["body"])
-        deadline = time.perf_counter() + settings.body_seconds
-        while message.get("more_body"):
+        while message.get("more_body") and len(data) <= limit:
             message = await self._next(deadline - time.perf_counter())
             data += message["body"]
-            if len(data) > limit:
-                raise _too_large(limit)
+        if len(data) > limit:
+            raise await self._too_large(deadline, more=bool(message.get("more_body")))
         return bytes(data)
+
+    async def _too_large(self, deadline: float, *, more: bool) -> ApiError:
+        """What to answer, once the rest was passed over: a client that still sends would not read the answer, and
+        would lose it with the connection."""
+        passed = 0
+        with suppress(ApiError):
+            while more and passed < _PASSED_OVER:
+                message = await self._next(deadline - time.perf_counter())
+                passed += len(message["body"])
+                more = bool(message.get("more_body"))
+        limit = self.gateway.settings.max_body_bytes
+        return ApiError(413, f"The body is larger than {limit} bytes", code="request_too_large")
 
     async def _next(self, seconds: float) -> Message:
         try:
@@ -78,8 +90,8 @@ class Incoming:
         return message
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
-        """Hold a place and a deadline, and stop when the client leaves.
+    async def working(self, serving: Serving) -> AsyncIterator[None]:
+        """Hold a place with a release and a deadline, and stop when the client leaves.
 
         Call it when the body was read. Raises 429, 503, 504 and ``ClientLeft``.
         """
@@ -94,7 +106,7 @@ class Incoming:
             task.cancel()
 
         limit = self.gateway.settings.request_seconds
-        with self.gateway.place():
+        with self.gateway.place(serving):
             watcher = asyncio.create_task(watch())
             try:
                 async with asyncio.timeout(limit):
@@ -131,7 +143,3 @@ class Incoming:
     async def refuse(self, error: ApiError) -> None:
         """Send an error and end."""
         await self.reply(error.body(), status=error.status, headers=error.headers())
-
-
-def _too_large(limit: int) -> ApiError:
-    return ApiError(413, f"The body is larger than {limit} bytes", code="request_too_large")

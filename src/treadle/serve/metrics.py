@@ -10,7 +10,9 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
-from treadle.lm.engine import Engine, EngineStats
+from treadle.lm.engine import EngineStats
+from treadle.serve.release import Serving
+from treadle.serve.table import Table
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds: from a cached prefix on a GPU to a long answer on a laptop.
@@ -18,39 +20,11 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 
 TOKENS_PER_SECOND = (1, 2, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 400)
 
 
-class Named(Protocol):
-    """A release, as far as a label needs it."""
-
-    @property
-    def name(self) -> str:
-        """The name it is served under."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """What it is."""
-        ...
-
-
-class Answering(Protocol):
-    """A release and the engine that runs it."""
-
-    @property
-    def release(self) -> Named:
-        """What answers."""
-        ...
-
-    @property
-    def engine(self) -> Engine:
-        """What computes the answers."""
-        ...
-
-
 class Observed(Protocol):
     """What the gauges are read off: the gateway."""
 
     @property
-    def serving(self) -> Answering:
+    def table(self) -> Table:
         """What answers now."""
         ...
 
@@ -59,8 +33,16 @@ class Observed(Protocol):
         """Requests that hold a place."""
         ...
 
+    def in_flight_of(self, serving: Serving) -> int:
+        """Those of them that a release answers."""
+        ...
+
+    def servings(self) -> list[Serving]:
+        """Every release whose engine is open."""
+        ...
+
     def engine_stats(self) -> EngineStats:
-        """The engine's own count."""
+        """The open engines' own count, together."""
         ...
 
 
@@ -92,6 +74,10 @@ class Metrics:
         self.errors = Counter(
             "treadle_errors", "Requests that ended in an error, by its code.", ("code",), registry=self.registry
         )
+        self.answers = Counter(
+            "treadle_answers", "Requests that reached a release, by how they ended: ok, failed, cancelled.",
+            ("release", "status"), registry=self.registry,
+        )  # fmt: skip
         self.feedback = Counter("treadle_feedback", "Feedback recorded, by kind.", ("kind",), registry=self.registry)
         for kind in ("prompt", "completion", "cached"):
             self.tokens.labels(kind)
@@ -118,21 +104,32 @@ class _State:
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Read the gateway and its engine."""
-        gateway = self._gateway
-        release, engine = gateway.serving.release, gateway.serving.engine
+        """Read the gateway and its engines."""
+        gateway, table = self._gateway, self._gateway.table
         stats = gateway.engine_stats()
-        yield GaugeMetricFamily("treadle_queue_requests", "Requests waiting for the engine.", stats.queued)
-        yield GaugeMetricFamily("treadle_running_requests", "Requests the engine is working on.", stats.running)
+        yield GaugeMetricFamily("treadle_queue_requests", "Requests waiting for an engine.", stats.queued)
+        yield GaugeMetricFamily("treadle_running_requests", "Requests the engines are working on.", stats.running)
         yield GaugeMetricFamily("treadle_in_flight_requests", "Requests the gateway holds.", gateway.in_flight)
         memory = GaugeMetricFamily("treadle_memory_bytes", "Resident memory.", labels=("process",))
         memory.add_metric(("gateway",), resident_bytes())
         memory.add_metric(("engine",), stats.memory_bytes)
         yield memory
-        yield InfoMetricFamily(
-            "treadle_release", "The release that answers.",
-            {"release": release.name, "digest": release.digest, "engine": engine.name},
-        )  # fmt: skip
+        shares = GaugeMetricFamily(
+            "treadle_release_share", "Part of the requests that an open release gets.", labels=("digest", "release")
+        )
+        held = GaugeMetricFamily(
+            "treadle_release_in_flight_requests", "Requests a release holds.", labels=("digest", "release")
+        )
+        for (digest, name), each in {(s.release.digest, s.release.name): s for s in gateway.servings()}.items():
+            shares.add_metric((digest, name), table.share_of(each))
+            held.add_metric((digest, name), gateway.in_flight_of(each))
+        yield shares
+        yield held
+        releases = InfoMetricFamily("treadle_release", "A release that answers.")
+        for each in table.answering():
+            found = {"release": each.release.name, "digest": each.release.digest, "engine": each.engine.name}
+            releases.add_metric((), found)
+        yield releases
 
 
 def resident_bytes() -> int:

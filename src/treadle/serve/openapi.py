@@ -114,6 +114,7 @@ _RESPONSES: dict[str, Any] = {
             "owned_by": _TEXT,
             "digest": _TEXT,
             "aliases": _list(_TEXT),
+            "share": {"type": "number", "minimum": 0, "maximum": 1},
             "task": _TEXT,
             "context_length": _COUNT,
         }
@@ -128,7 +129,7 @@ _OPERATIONS: tuple[tuple[str, str, type[msgspec.Struct] | None, str, str], ...] 
     ("/v1/classify", "post", ClassifyRequest, "Classification", "Label texts."),
     ("/v1/embeddings", "post", EmbeddingsRequest, "Embeddings", "Turn texts into vectors."),
     ("/v1/feedback", "post", FeedbackRequest, "Feedback", "Say what an answer was worth."),
-    ("/v1/models", "get", None, "Models", "The model that answers here."),
+    ("/v1/models", "get", None, "Models", "The models that answer here."),
     ("/v1/models/{model}", "get", None, "Model", "One model, by its name, NAME, NAME@alias or digest."),
     ("/metrics", "get", None, "", "Prometheus metrics."),
     ("/health/live", "get", None, "Health", "200 while the process lives."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 import msgspec
@@ -10,6 +11,7 @@ from treadle.record.feedback import Feedback, Kind, new_feedback_id
 from treadle.record.interaction import Interaction, is_interaction_id
 from treadle.serve.entry import logger
 from treadle.serve.errors import SERVER, ApiError, invalid
+from treadle.serve.gateway import Gateway
 from treadle.serve.generate import decode
 from treadle.serve.incoming import Incoming
 from treadle.serve.requests import FeedbackRequest
@@ -18,42 +20,61 @@ _decoder = msgspec.json.Decoder(FeedbackRequest)
 
 
 async def feedback(incoming: Incoming) -> None:
-    """Answer ``POST /v1/feedback``: 201 when it is new, 200 when the same was said before, 404 for no interaction."""
+    """Answer ``POST /v1/feedback``: 201 when it is new, 200 when the same was said before, 404 for no interaction.
+
+    429 when one sender says too much.
+    """
     body: FeedbackRequest = decode(_decoder, await incoming.body())
     gateway, recorder = incoming.gateway, incoming.gateway.recorder
     kind, value = _said(body)
-    found = recorder.find_interaction(body.interaction) if is_interaction_id(body.interaction) else None
-    if found is None:
-        raise ApiError(
-            404, "interaction: no such interaction; send the id of an answer", param="interaction", code="not_found"
-        )
-    _check(body, found)
+    user = recorder.keyed(body.user) if body.user else None
+    gateway.admit_feedback(user, incoming.key)
+    async with gateway.feedback_lock:  # so that of two that say the same at once, the second finds the first
+        found = None
+        if is_interaction_id(body.interaction):
+            found = await asyncio.to_thread(recorder.find_interaction, body.interaction)
+        if found is None:
+            raise ApiError(
+                404, "interaction: no such interaction; send the id of an answer", param="interaction", code="not_found"
+            )
+        _check(body, found)
+        row = _row(gateway, body, found, kind, value, user)
+        # Only against the last word of the same kind: up, down, up again is a change of mind, not a repetition.
+        before = await asyncio.to_thread(recorder.feedback_on, found.id)
+        same = [each for each in before if each.kind == kind and each.user == user][-1:]
+        repeated = bool(same) and same[0].says_the_same(row)
+        if repeated:
+            row = same[0]
+        else:
+            _record(gateway, row)
+    answer = {"id": row.id, "object": "feedback", "interaction": row.interaction, "kind": row.kind, "time": row.time}
+    await incoming.reply(answer, status=200 if repeated else 201)
+
+
+def _row(
+    gateway: Gateway, body: FeedbackRequest, found: Interaction, kind: Kind, value: float | None, user: str | None
+) -> Feedback:
     clean = gateway.redact if gateway.settings.record == "redacted" else _unchanged
-    now = datetime.now(UTC)
-    row = Feedback(
+    return Feedback(
         id=new_feedback_id(),
         interaction=found.id,
-        time=now.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
+        time=datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
         kind=kind,
         value=value,
         correction=None if body.correction is None else clean(body.correction),
         comment=None if body.comment is None else clean(body.comment),
-        user=recorder.keyed(body.user) if body.user else None,
+        user=user,
     )
-    # Only against the last word of the same kind: up, down, up again is a change of mind, not a repetition.
-    before = [f for f in recorder.feedback_on(found.id) if f.kind == kind and f.user == row.user]
-    repeated = bool(before) and before[-1].says_the_same(row)
-    if repeated:
-        row = before[-1]
-    else:
-        try:
-            recorder.feedback(row)
-        except Exception as error:
-            logger.error("feedback on %s could not be recorded: %s", found.id, type(error).__name__)
-            raise ApiError(503, "The record cannot be written", type=SERVER, code="record_unavailable") from error
-        gateway.metrics.feedback.labels(kind).inc()
-    answer = {"id": row.id, "object": "feedback", "interaction": row.interaction, "kind": row.kind, "time": row.time}
-    await incoming.reply(answer, status=200 if repeated else 201)
+
+
+def _record(gateway: Gateway, row: Feedback) -> None:
+    """Raises 503 when the record cannot take it."""
+    try:
+        gateway.recorder.feedback(row)
+    except Exception as error:
+        logger.error("feedback on %s could not be recorded: %s", row.interaction, type(error).__name__)
+        raise ApiError(503, "The record cannot be written", type=SERVER, code="record_unavailable") from error
+    gateway.metrics.feedback.labels(row.kind).inc()
 
 
 def _said(body: FeedbackRequest) -> tuple[Kind, float | None]:

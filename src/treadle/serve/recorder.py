@@ -10,7 +10,8 @@ from treadle.record.interaction import Interaction
 
 
 class Recorder(Protocol):
-    """Called from the event loop, so every method must be quick: a write to the journal's segment, no sync."""
+    """What writes is called from the event loop, so it must be quick: a write to the journal's segment, no sync. What
+    finds may read files; it is called in a thread."""
 
     def interaction(self, row: Interaction) -> None:
         """Append one interaction; once this returns, `find_interaction` knows it."""

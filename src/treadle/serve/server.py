@@ -15,17 +15,21 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from treadle.core.errors import TreadleError, UserError
+from treadle.core.errors import UserError
 from treadle.serve.app import create_app
 from treadle.serve.gateway import API_KEY_VARIABLE, Gateway
 
 OpenGateway = Callable[[], Awaitable[Gateway]]
+Beside = Callable[[Gateway, str], AbstractAsyncContextManager[None]]
 DRAIN_SECONDS = 30.0
 _BACKLOG = 2048
 _KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that the client is the one to close
@@ -86,31 +90,43 @@ def run(
     port: int = 8000,
     on_ready: Callable[[str], None] | None = None,
     drain_seconds: float = DRAIN_SECONDS,
+    beside: Beside | None = None,
+    mounts: Mapping[str, ASGIApp] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let requests in flight finish for ``drain_seconds``; a second SIGINT ends it.
 
     ``open_gateway`` is called in the server's event loop once the port is ours, ``on_ready`` with the URL when requests
-    are answered. The engine is closed at the end. Raises what `bind` and ``open_gateway`` raise.
+    are answered. ``beside`` is entered before that and left when the last request has ended; `Follower.following` is
+    one. ``mounts`` as in `create_app`. All engines are closed at the end. Raises what `bind`, ``open_gateway`` and
+    ``beside`` raise.
     """
     sock = bind(host, port)
+    plan = _Plan(open_gateway, sock, on_ready or _nobody, drain_seconds, beside, mounts or {})
     with contextlib.closing(sock), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(open_gateway, sock, on_ready or _nobody, drain_seconds, _Stop()))
+        runner.run(_serve(plan, _Stop()))
 
 
 @contextlib.contextmanager
 def serving(
-    open_gateway: OpenGateway, *, host: str = "127.0.0.1", port: int = 0, drain_seconds: float = DRAIN_SECONDS
+    open_gateway: OpenGateway,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    drain_seconds: float = DRAIN_SECONDS,
+    beside: Beside | None = None,
+    mounts: Mapping[str, ASGIApp] | None = None,
 ) -> Iterator[str]:
     """A server in a thread for as long as the ``with`` lasts; gives its URL. Raises as `run` does."""
     sock = bind(host, port)
     ready = threading.Event()
     failed: list[BaseException] = []
     stop = _Stop()
+    plan = _Plan(open_gateway, sock, lambda _: ready.set(), drain_seconds, beside, mounts or {})
 
     def work() -> None:
         try:
             with contextlib.closing(sock), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                runner.run(_serve(open_gateway, sock, lambda _: ready.set(), drain_seconds, stop))
+                runner.run(_serve(plan, stop))
         except BaseException as error:
             failed.append(error)
         finally:
@@ -128,6 +144,18 @@ def serving(
         thread.join()
     if failed:
         raise failed[0]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What `run` was asked for."""
+
+    open_gateway: OpenGateway
+    sock: socket.socket
+    on_ready: Callable[[str], None]
+    drain: float
+    beside: Beside | None
+    mounts: Mapping[str, ASGIApp]
 
 
 class _Stop:
@@ -156,40 +184,36 @@ class _Stop:
         await self._event.wait()
 
 
-async def _serve(
-    open_gateway: OpenGateway, sock: socket.socket, on_ready: Callable[[str], None], drain: float, stop: _Stop
-) -> None:
+async def _serve(plan: _Plan, stop: _Stop) -> None:
     stop.bind()
     with _signals(stop):
-        gateway = await _unless(stop, asyncio.ensure_future(open_gateway()))
+        gateway = await _unless(stop, asyncio.ensure_future(plan.open_gateway()))
         if gateway is None:
             return
         try:
-            await _answer(gateway, sock, on_ready, drain, stop)
+            await _answer(gateway, plan, stop)
         finally:
-            with contextlib.suppress(TreadleError):
-                await gateway.serving.engine.close()
+            await gateway.close()
 
 
-async def _answer(
-    gateway: Gateway, sock: socket.socket, on_ready: Callable[[str], None], drain: float, stop: _Stop
-) -> None:
-    server = uvicorn.Server(_config(gateway))
+async def _answer(gateway: Gateway, plan: _Plan, stop: _Stop) -> None:
+    server = uvicorn.Server(_config(gateway, plan.mounts))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment] # ours are set already
-    url = url_of(sock)
-    task = asyncio.create_task(server.serve(sockets=[sock]))
-    while not server.started and not task.done():
-        await asyncio.sleep(0.005)
-    if not task.done():
-        on_ready(url)
-        asked = asyncio.create_task(stop.wait())
-        await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
-        asked.cancel()
-        if not await _unless_again(stop, gateway.drain(drain)):
-            logger.warning("%d requests did not end in time and were cancelled", gateway.in_flight)
-            await gateway.abort()
-    server.should_exit = True
-    await task
+    url = url_of(plan.sock)
+    async with plan.beside(gateway, url) if plan.beside else contextlib.nullcontext():
+        task = asyncio.create_task(server.serve(sockets=[plan.sock]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.005)
+        if not task.done():
+            plan.on_ready(url)
+            asked = asyncio.create_task(stop.wait())
+            await asyncio.wait((task, asked), return_when=asyncio.FIRST_COMPLETED)
+            asked.cancel()
+            if not await _unless_again(stop, gateway.drain(plan.drain)):
+                logger.warning("%d requests did not end in time and were cancelled", gateway.in_flight)
+                await gateway.abort()
+        server.should_exit = True
+        await task
 
 
 async def _unless(stop: _Stop, opening: asyncio.Future[Gateway]) -> Gateway | None:
@@ -235,14 +259,14 @@ def _signals(stop: _Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _config(gateway: Gateway) -> uvicorn.Config:
+def _config(gateway: Gateway, mounts: Mapping[str, ASGIApp]) -> uvicorn.Config:
     http: Any = "h11"  # it has limits of its own
     with contextlib.suppress(ImportError):
         from treadle.serve.connection import BoundedConnection
 
         http = BoundedConnection
     return uvicorn.Config(
-        create_app(gateway),
+        create_app(gateway, mounts),
         http=http,
         ws="none",
         lifespan="off",

@@ -19,11 +19,12 @@ from treadle.record.interaction import Status, Tokens
 from treadle.serve.entry import Entry, Outcome, record
 from treadle.serve.errors import SERVER, ApiError, context_length_exceeded, invalid
 from treadle.serve.exchange import translated
-from treadle.serve.gateway import Serving
 from treadle.serve.generate import decode, refuse_in_vain
 from treadle.serve.incoming import ClientLeft, Incoming
+from treadle.serve.release import Serving
 from treadle.serve.replies import usage
 from treadle.serve.requests import Body, ClassifyRequest, EmbeddingsRequest
+from treadle.serve.table import Chosen
 
 _T = TypeVar("_T")
 _classify_decoder = msgspec.json.Decoder(ClassifyRequest)
@@ -33,11 +34,12 @@ _embeddings_decoder = msgspec.json.Decoder(EmbeddingsRequest)
 async def classify(incoming: Incoming) -> None:
     """Answer ``POST /v1/classify``: a label and the probability of each, for every text."""
     body: ClassifyRequest = decode(_classify_decoder, await incoming.body())
-    serving = incoming.gateway.serving_for(body.model)
+    chosen = incoming.gateway.choose(body.model, body.user)
+    serving = chosen.serving
     texts = [body.input] if isinstance(body.input, str) else body.input
     if serving.release.task not in ("classify", "tag"):
         raise invalid("model", f"model: {serving.release.name} is not a classifier", code="wrong_endpoint")
-    entry, scores, tokens = await _run(incoming, serving, body, "classify", texts, serving.engine.classify)
+    entry, scores, tokens = await _run(incoming, chosen, body, "classify", texts, serving.engine.classify)
     best = [max(range(len(s.labels)), key=s.probabilities.__getitem__) for s in scores]
     record(
         incoming.gateway,
@@ -58,9 +60,10 @@ async def classify(incoming: Incoming) -> None:
 async def embeddings(incoming: Incoming) -> None:
     """Answer ``POST /v1/embeddings``: a vector for every text."""
     body: EmbeddingsRequest = decode(_embeddings_decoder, await incoming.body())
-    serving = incoming.gateway.serving_for(body.model)
+    chosen = incoming.gateway.choose(body.model, body.user)
+    serving = chosen.serving
     texts = [body.input] if isinstance(body.input, str) else body.input
-    entry, vectors, tokens = await _run(incoming, serving, body, "embeddings", texts, serving.engine.embed)
+    entry, vectors, tokens = await _run(incoming, chosen, body, "embeddings", texts, serving.engine.embed)
     record(incoming.gateway, serving, entry, Outcome("ok", finish_reason="stop", tokens=tokens))
     packed = body.encoding_format == "base64"
     data = [
@@ -72,7 +75,7 @@ async def embeddings(incoming: Incoming) -> None:
 
 async def _run(
     incoming: Incoming,
-    serving: Serving,
+    chosen: Chosen,
     body: Body,
     endpoint: str,
     texts: list[str],
@@ -80,11 +83,13 @@ async def _run(
 ) -> tuple[Entry, list[_T], Tokens]:
     """Let the engine do it. What fails or is cancelled is recorded here, what succeeds by the caller."""
     refuse_in_vain(body)
+    serving = chosen.serving
     entry = Entry(
         request=incoming.request,
         endpoint=endpoint,
         arrived=incoming.arrived,
         messages=[{"role": "user", "content": text} for text in texts],
+        share=chosen.share,
         user=body.user,
         key=incoming.key,
         store=body.store is not False,
@@ -93,7 +98,7 @@ async def _run(
     tokens = Tokens()
     ended: Outcome | None = None
     try:
-        async with incoming.working():
+        async with incoming.working(serving):
             tokens = await _counted(serving, texts)
             entry.handed_over = time.perf_counter()
             try:

@@ -74,6 +74,25 @@ def gather(
         return corpus.commit()
 
 
+def admit(driver: Driver, corrections: Corpus | None, suppression: SuppressionList | None) -> Corpus | None:
+    """Corrections without those of, or about, anybody on the suppression list; None when none is left."""
+    if corrections is None or suppression is None:
+        return corrections
+    left = driver.run(suppress_corrections, corrections, suppression)
+    return left if left.pending or left.document_count() else None
+
+
+@step(version=1, packages=("pyarrow",))
+def suppress_corrections(corrections: Corpus, suppression: SuppressionList, *, run: Run) -> Corpus:
+    """The same corpus without whoever is on the list."""
+    left = Accounting()
+    batches = run_transforms(corrections.documents(), [Suppress(_suppression(suppression), run.keyed)], left)
+    with run.create(Corpus) as corpus:
+        corpus.add_documents(write_corpus(corpus.path, batches))
+        corrections.accounting().then(left).write(corpus.path)
+        return corpus.commit()
+
+
 def _suppression(artifact: SuppressionList) -> Suppression:
     entries = artifact.suppressed()
     return Suppression(frozenset(entries), tuple(sorted({words for words in entries.values() if words})))

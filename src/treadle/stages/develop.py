@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from treadle.core.config import Settings
+from treadle.core.digest import blake3_bytes
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.plugins import load
@@ -23,6 +24,8 @@ from treadle.text.dataset import Dataset, Example
 DEFAULT_METRICS = {"chat": ["log_likelihood", "perplexity", "rouge_l"], "classify": ["accuracy", "f1_macro", "ece"]}
 BASELINES = {"chat": ("base", "few_shot"), "classify": ("majority", "tfidf")}
 CHAMPION = "champion"
+ON_CASES = "on cases"
+FEEDBACK = "feedback"  # the field of an example that is a user's correction
 
 
 class EvaluateSettings(Settings):
@@ -55,7 +58,8 @@ class DevelopSettings(Settings):
 
 @dataclass(frozen=True)
 class Developed:
-    """The model, and evaluations on the same test items: ``model``, each baseline, ``champion`` where there is one."""
+    """The model, and evaluations on the same test items: ``model``, each baseline, ``champion`` where there is one;
+    on the test cases that users' corrections made: ``model on cases`` and ``champion on cases``."""
 
     model: Model
     evaluations: dict[str, EvaluationReport]
@@ -70,19 +74,32 @@ class Developed:
     def lines(self) -> list[str]:
         """A table for a person: each evaluation with 95 % intervals."""
         metrics = list(self.evaluations["model"].scores())
-        lines = [f"{'[95 % interval]':<16}" + "".join(f"{metric:<24}" for metric in metrics)]
+        lines = [f"{'[95 % interval]':<18}" + "".join(f"{metric:<24}" for metric in metrics)]
         for name, report in self.evaluations.items():
             scores = report.scores()
-            lines.append(f"{name:<16}" + "".join(f"{_interval(scores[metric]):<24}" for metric in metrics))
+            lines.append(f"{name:<18}" + "".join(f"{_interval(scores[metric]):<24}" for metric in metrics))
         return [line.rstrip() for line in lines]
+
+
+@dataclass(frozen=True)
+class Continuing:
+    """How a later turn trains: from which model (None: the base), for how many tokens (None: as the first turn), and
+    which share of them stays for the old data."""
+
+    start: Model | None = None
+    tokens: int | None = None
+    replay: float = 0.5
 
 
 def develop(
     driver: Driver,
     settings: DevelopSettings,
     dataset: Dataset,
+    tests: Dataset,
+    cases: Dataset | None,
     tokens: Tokens | None,
     *,
+    continuing: Continuing,
     task: str,
     fingerprint: str,
     system_prompt: str | None,
@@ -96,11 +113,13 @@ def develop(
             train,
             tokens,
             dataset,
+            continuing.start,
             **base,
             method=settings.method,
             learning_rate=settings.learning_rate,
-            budget=settings.tokens,
+            budget=(continuing.tokens if continuing.start else None) or settings.tokens,
             max_length=settings.max_length,
+            replay=continuing.replay,
         )
     else:
         model = driver.run(
@@ -119,20 +138,24 @@ def develop(
         "system_prompt": system_prompt,
         "max_tokens": settings.evaluate.max_tokens,
     }
-    evaluations = {"model": driver.run(evaluate, model, dataset, task=task, **asked)}
+    evaluations = {"model": driver.run(evaluate, model, tests, task=task, **asked)}
     for name in settings.evaluate.baselines if settings.evaluate.baselines is not None else BASELINES[task]:
         if name not in BASELINES[task]:
             raise UserError(f"develop.evaluate.baselines: {name!r} is not for task {task}; expected {BASELINES[task]}")
         if task == "chat":
             shots = 3 if name == "few_shot" else 0
-            evaluations[name] = driver.run(evaluate_base, dataset, **base, shots=shots, **asked)
+            evaluations[name] = driver.run(evaluate_base, tests, **base, shots=shots, **asked)
         else:
             evaluations[name] = driver.run(
                 evaluate_simple, dataset, baseline=name, metrics=metrics, versions=asked["versions"]
             )
     against = standing(model)
     if against is not None:
-        evaluations[CHAMPION] = driver.run(evaluate, against, dataset, task=task, **asked)
+        evaluations[CHAMPION] = driver.run(evaluate, against, tests, task=task, **asked)
+    if cases is not None:
+        evaluations[f"model {ON_CASES}"] = driver.run(evaluate, model, cases, task=task, **asked)
+        if against is not None:
+            evaluations[f"{CHAMPION} {ON_CASES}"] = driver.run(evaluate, against, cases, task=task, **asked)
     developed = Developed(model, evaluations)
     if not driver.planning:
         for line in developed.lines():
@@ -140,10 +163,11 @@ def develop(
     return developed
 
 
-@step(version=1, packages=("torch", "transformers"))
+@step(version=2, packages=("torch", "transformers"))
 def train(
     tokens: Tokens,
     dataset: Dataset,
+    start: Model | None,
     *,
     base_model: str,
     fingerprint: str,
@@ -151,12 +175,15 @@ def train(
     learning_rate: float,
     budget: int,
     max_length: int,
+    replay: float,
     seed: int,
     run: Run,
 ) -> Model:
-    """Fine-tune a causal language model on the assistant's turns, for a fixed budget of tokens.
+    """Fine-tune a causal language model on the assistant's turns, for a fixed budget of tokens; from ``start`` where
+    there is one, else from the base.
 
-    The model's documents are exactly those of the examples it saw.
+    Corrections come first, the newest before older ones, and leave the share ``replay`` of the budget to the rest.
+    The model's documents are exactly those of the examples it saw, and those of the model it started from.
     """
     from treadle.lm.base_model import resolve
     from treadle.lm.training import StepReport, TrainingSettings
@@ -164,7 +191,10 @@ def train(
 
     base = resolve(base_model)
     _same(base.digest, fingerprint, base_model)
-    examples = tokens.examples("train")
+    seen = dataset.examples("train")
+    places = _mixed(tokens.lengths("train"), seen, budget, replay, f"{seed} {start.digest if start else ''}")
+    every = tokens.examples("train")
+    examples = [every[place] for place in places]
     settings = TrainingSettings(
         method=method, learning_rate=learning_rate, token_budget=budget, width=max_length, seed=seed
     )
@@ -175,10 +205,13 @@ def train(
         run.progress(report.step, report.steps, "steps", note)
 
     with run.create(Model) as model:
-        result = fine_tune(base.path, model.path, examples, settings, on_step)
-        seen = dataset.examples("train")
-        model.add_documents(name for place in result.examples_seen for name in seen[place].documents)
-        _write_about(model.path, base, "chat", {"method": method, "budget": budget, "learning_rate": learning_rate})
+        result = fine_tune(start.path() if start else base.path, model.path, examples, settings, on_step)
+        model.add_documents(name for place in result.examples_seen for name in seen[places[place]].documents)
+        how: dict[str, Any] = {"method": method, "budget": budget, "learning_rate": learning_rate}
+        if start is not None:
+            model.add_documents(start.document_ids())
+            how["start"] = start.digest
+        _write_about(model.path, base, "chat", how)
         run.summary(
             loss_first=result.first_loss,
             loss=result.loss,
@@ -189,6 +222,31 @@ def train(
             threads=float(result.environment["threads"]),
         )
         return model.commit()
+
+
+def _mixed(lengths: Sequence[int], examples: Sequence[Example], budget: int, replay: float, salt: str) -> list[int]:
+    """Places of the examples that a training run takes: all, or corrections and a sample of the rest where there are
+    corrections or the model was trained before. ``salt`` makes each run's sample another one."""
+    corrections = [place for place, example in enumerate(examples) if FEEDBACK in example.fields]
+    if not corrections and salt.endswith(" "):
+        return list(range(len(examples)))
+    corrections.sort(key=lambda place: (examples[place].fields[FEEDBACK], place), reverse=True)
+    first = set(corrections)
+    rest = [place for place in range(len(examples)) if place not in first]
+    rest.sort(key=lambda place: blake3_bytes(f"{salt} {examples[place].id}".encode()))
+    taken: list[int] = []
+    room = int(budget * (1 - replay))
+    for place in corrections:
+        if lengths[place] <= room:
+            room -= lengths[place]
+            taken.append(place)
+    room = budget - sum(lengths[place] for place in taken)
+    for place in rest:
+        if room <= 0:
+            break
+        room -= lengths[place]
+        taken.append(place)
+    return taken
 
 
 @step(version=1, packages=("torch", "transformers"))

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from treadle.core.config import Settings
 from treadle.core.driver import Driver
+from treadle.core.duration import Duration, seconds_of
 from treadle.record.interaction import Interaction
 from treadle.record.record import Record
 from treadle.record.recording import Recording
 from treadle.record.release import Release
 from treadle.text.handles import Profile
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 class DriftSettings(Settings):
@@ -31,19 +29,12 @@ class MonitorSettings(Settings):
     """What is kept of requests, and what is watched. Metrics are always at /metrics."""
 
     record: Literal["redacted", "full", "none"] = Field("redacted", description="how the text of requests is kept")
-    retention: str | None = Field("30d", description="how long, such as 30d or 12h")
+    retention: Duration | None = Field("30d", description="how long, such as 30d or 12h")
     drift: DriftSettings = DriftSettings()
-
-    @field_validator("retention")
-    @classmethod
-    def _duration(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"\d+[smhdw]", value):
-            raise ValueError("expected a number and a unit out of s, m, h, d, w, such as 30d")
-        return value
 
     def recording(self, purpose: str | None) -> Recording:
         """The rules the server records by."""
-        seconds = float(self.retention[:-1]) * _UNITS[self.retention[-1]] if self.retention else None
+        seconds = seconds_of(self.retention) if self.retention else None
         return Recording(self.record, seconds, purpose)
 
 

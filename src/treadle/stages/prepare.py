@@ -17,13 +17,14 @@ from treadle.core.errors import UserError
 from treadle.core.plugins import load
 from treadle.core.runs import Run
 from treadle.core.steps import step
+from treadle.evals.baselines import WORKED_EXAMPLES, worked_examples
 from treadle.lm.conversation import with_system_prompt
 from treadle.lm.packing import TokenizedExample
 from treadle.lm.tokens import Tokens, write_tokens
 from treadle.record.report import Report
 from treadle.text.accounting import Accounting
 from treadle.text.corpus import Corpus, write_corpus
-from treadle.text.dataset import SPLITS, Dataset, Example, write_dataset
+from treadle.text.dataset import SPLITS, Dataset, Example, split_groups, write_dataset
 from treadle.text.decontaminate import decontaminate
 from treadle.text.drops import DroppedExample, account
 from treadle.text.examples import load_maker, make_examples
@@ -32,6 +33,8 @@ from treadle.text.split import split_examples
 from treadle.text.transform import load_transforms, parse_step, run_transforms
 
 EXAMPLES = "examples"
+FEEDBACK = "feedback"  # the field that says of which interaction an example is the correction
+MIN_ITEMS = 8  # test cases below which they are too few to say anything
 TOKENIZED = ("train", "validation", "holdout")  # nobody learns from test
 MAKERS = {"chat": "chat", "classify": "classification"}
 
@@ -87,33 +90,54 @@ class Tokenizing:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the later stages take. ``tokens`` is None for tasks that tokenize while they train."""
+    """What the later stages take. ``tokens`` is None for tasks that tokenize while they train.
+
+    ``tests`` holds the test split and the worked examples alone: as long as these are the same, what was evaluated on
+    them stays so. ``cases`` are tests made of corrections; None while there are none.
+    """
 
     cleaned: Corpus
     dataset: Dataset
+    tests: Dataset
+    cases: Dataset | None
     tokens: Tokens | None
     index: Index
     profile: Profile
     report: Report
 
 
-def prepare(driver: Driver, settings: PrepareSettings, corpus: Corpus, task: str, tokenizing: Tokenizing) -> Prepared:
-    """From documents to a dataset and what is known of it."""
+def prepare(
+    driver: Driver,
+    settings: PrepareSettings,
+    corpus: Corpus,
+    corrections: Corpus | None,
+    placed: Dataset | None,
+    task: str,
+    tokenizing: Tokenizing,
+) -> Prepared:
+    """From documents, and what users corrected, to a dataset and what is known of it. Groups stay on the side where
+    ``placed`` has them."""
     transforms, maker, maker_settings = _parse(settings, task)
     loaded = load_transforms(transforms, driver.folder)
     _, maker_version = load_maker(maker, driver.folder)
     driver.executor = load("treadle.executors", settings.on).value()
     keys = [{**each.key(), "packages": _versions(each.packages)} for each in loaded]
     cleaned = driver.run(clean, corpus, transforms=transforms, keys=keys)
+    corrected = driver.run(clean, corrections, transforms=transforms, keys=keys) if corrections else None
     dataset = driver.run(
         assemble,
         cleaned,
+        corrected,
+        placed,
         task=task,
         maker=maker,
         maker_version=maker_version,
         maker_settings=maker_settings,
         split=settings.split.model_dump(),
     )
+    tests = driver.run(choose_tests, dataset)
+    cases = driver.run(choose_cases, corrected, task=task) if corrected else None
+    cases = cases if cases is None or cases.pending or cases.counts()["test"] >= MIN_ITEMS else None
     tokens = driver.run(tokenize, dataset, **dataclasses.asdict(tokenizing)) if task == "chat" else None
     index = driver.run(index_examples, dataset)
     profile = driver.run(profile_questions, dataset)
@@ -121,8 +145,20 @@ def prepare(driver: Driver, settings: PrepareSettings, corpus: Corpus, task: str
     if not driver.planning:
         counts = " / ".join(f"{count:,} {name}" for name, count in dataset.counts().items())
         driver.listener.say(f"{counts}; no group on two sides")
+        if corrected is not None:
+            driver.listener.say(_of_corrections(corrected, dataset, cases))
         driver.listener.say(f"report with pictures: {report.path('explore.html')}")
-    return Prepared(cleaned, dataset, tokens, index, profile, report)
+    return Prepared(cleaned, dataset, tests, cases, tokens, index, profile, report)
+
+
+def _of_corrections(corrected: Corpus, dataset: Dataset, cases: Dataset | None) -> str:
+    learned = sum(FEEDBACK in example.fields for example in dataset.examples("train"))
+    judged = cases.counts()["test"] if cases is not None else 0
+    gone = corrected.document_count() - learned - judged
+    return (
+        f"{corrected.document_count()} corrections: {learned} to learn from, {judged} kept as test cases,"
+        f" {gone} left out (too near to a test, or too few to be one)"
+    )
 
 
 @step(version=1, packages=("pyarrow",))
@@ -148,9 +184,11 @@ def clean(corpus: Corpus, *, transforms: list[Any], keys: list[dict[str, Any]], 
         return cleaned.commit()
 
 
-@step(version=1, packages=("pyarrow",))
+@step(version=2, packages=("pyarrow",))
 def assemble(
     corpus: Corpus,
+    corrected: Corpus | None,
+    placed: Dataset | None,
     *,
     task: str,
     maker: str,
@@ -160,27 +198,97 @@ def assemble(
     seed: int,
     run: Run,
 ) -> Dataset:
-    """Examples from documents, split by group, and freed of what would give a test away."""
+    """Examples from documents, split by group, and freed of what would give a test away.
+
+    Corrections join the training side after the split, so that they move nothing of what was there. What an earlier
+    dataset (``placed``) has on one side stays there.
+    """
     documents = {document.id: document for batch in corpus.documents() for document in batch}
     function, _ = load_maker(maker, run.folder)
     made = make_examples(list(documents.values()), function, name=maker, by=split["by"], settings=maker_settings)
     fractions = {side: split[side] for side in ("train", "validation", "test")}
     divided = split_examples(
-        made.examples, fractions=fractions, seed=seed, limits=split["limit"], holdout=split["holdout"]
+        made.examples,
+        fractions=fractions,
+        seed=seed,
+        limits=split["limit"],
+        holdout=split["holdout"],
+        earlier=split_groups(placed.path()) if placed else None,
     )
-    clean_splits = decontaminate(divided.splits)
-    _require(clean_splits.splits, fractions, clean_splits.dropped)
+    taught = _corrections(corrected, task, "train")
+    judged = _corrections(corrected, task, "test")
+    # What is judged by later is guarded like a test, and is no test of this dataset.
+    guarded = {**divided.splits, "test": [*divided.splits["test"], *judged]}
+    clean_splits = decontaminate({**guarded, "train": [*taught, *divided.splits["train"]]})
+    splits = {**clean_splits.splits, "test": divided.splits["test"]}
+    _require(splits, fractions, clean_splits.dropped)
+    ours = tuple(drop for drop in clean_splits.dropped if FEEDBACK not in drop.example.fields)
     accounting = (
         corpus.accounting()
         .then(made.accounting)
-        .then(account(documents, made.examples, _all(clean_splits.splits), (*divided.dropped, *clean_splits.dropped)))
+        .then(account(documents, made.examples, _of_the_corpus(splits), (*divided.dropped, *ours)))
     )
+    if corrected is not None:
+        accounting = accounting.beside(_account_for(corrected, [*taught, *judged], clean_splits.dropped))
     with run.create(Dataset) as dataset:
         info = {"task": task, "maker": maker, "split": split, "seed": seed}
-        counts = write_dataset(dataset.path, clean_splits.splits, accounting=accounting.to_json(), info=info)
-        dataset.add_documents(name for example in _all(clean_splits.splits) for name in example.documents)
+        counts = write_dataset(dataset.path, splits, accounting=accounting.to_json(), info=info)
+        dataset.add_documents(name for example in _all(splits) for name in example.documents)
         run.summary(**{name: float(count) for name, count in counts.items()})
         return dataset.commit()
+
+
+@step(version=1, packages=("pyarrow",))
+def choose_tests(dataset: Dataset, *, seed: int, run: Run) -> Dataset:
+    """The test split with the examples that baselines may show, apart from what a later turn adds to training."""
+    old = [example for example in dataset.examples("train") if FEEDBACK not in example.fields]
+    chat = [example for example in old if example.messages and example.answer]
+    shown = worked_examples(chat, seed=seed) if len(chat) >= WORKED_EXAMPLES else []
+    splits = {"train": shown if chat else old, "test": dataset.examples("test")}
+    with run.create(Dataset) as tests:
+        write_dataset(tests.path, splits, accounting=Accounting().to_json(), info={"of": "tests"})
+        tests.add_documents(name for example in _all(splits) for name in example.documents)
+        return tests.commit()
+
+
+@step(version=1, packages=("pyarrow",))
+def choose_cases(corrected: Corpus, *, task: str, run: Run) -> Dataset:
+    """Corrections that are judged by and never learned from."""
+    examples = _corrections(corrected, task, "test")
+    with run.create(Dataset) as cases:
+        write_dataset(cases.path, {"test": examples}, accounting=Accounting().to_json(), info={"of": "cases"})
+        cases.add_documents(name for example in examples for name in example.documents)
+        run.summary(cases=len(examples))
+        return cases.commit()
+
+
+def _corrections(corrected: Corpus | None, task: str, use: str) -> list[Example]:
+    """Examples of the corrections with this use; each is a group of its own, on the training side by where it is."""
+    if corrected is None:
+        return []
+    documents = [doc for batch in corrected.documents() for doc in batch if doc.fields.get("use") == use]
+    examples = []
+    for document in documents:
+        fields = {FEEDBACK: str(document.fields.get("interaction", "")), "locator": document.locator}
+        if task == "classify":
+            made = Example((document.id,), text=document.text, label=str(document.fields["label"]), fields=fields)
+        else:
+            messages = tuple(dict(message) for message in document.fields["messages"])
+            made = Example((document.id,), messages=messages, fields=fields)
+        examples.append(dataclasses.replace(made, group=document.id))
+    return examples
+
+
+def _account_for(corrected: Corpus, made: Sequence[Example], dropped: Sequence[DroppedExample]) -> Accounting:
+    documents = {document.id: document for batch in corrected.documents() for document in batch}
+    gone = {drop.example.id for drop in dropped}
+    kept = [example for example in made if example.id not in gone]
+    ours = [drop for drop in dropped if FEEDBACK in drop.example.fields]
+    return corrected.accounting().then(account(documents, made, kept, ours))
+
+
+def _of_the_corpus(splits: Mapping[str, Sequence[Example]]) -> list[Example]:
+    return [example for example in _all(splits) if FEEDBACK not in example.fields]
 
 
 @step(version=1, packages=("tokenizers", "numpy"))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
@@ -23,10 +22,11 @@ from treadle.record.record import Record
 from treadle.record.recording import Recording
 from treadle.record.release import Release, ReleaseSpec
 from treadle.record.report import Report
+from treadle.stages.deploy.serving import opener
 from treadle.text.dataset import Dataset
 
 if TYPE_CHECKING:
-    from treadle.serve.gateway import Gateway
+    from treadle.lm.gguf import Kind
 
 _KEPT = (".json", ".jinja", ".txt", ".model")  # what stands beside the weights
 
@@ -34,7 +34,7 @@ _KEPT = (".json", ".jinja", ".txt", ".model")  # what stands beside the weights
 class QuantizeSettings(Settings):
     """How the weights are made smaller, and what that may cost."""
 
-    format: Literal["q8_0", "f16"] = Field("q8_0", description="GGUF weights of 8 or 16 bits")
+    format: Literal["q8_0", "q4_0", "f16"] = Field("q8_0", description="GGUF weights of 8, 4 or 16 bits")
     max_loss: float = Field(0.01, ge=0, description="relative rise in perplexity above which it is refused")
     items: int = Field(60, ge=8, description="test items that the rise is measured on")
 
@@ -75,6 +75,7 @@ def deploy(
     recording: Recording,
     record: Record,
     dataset: Dataset,
+    tests: Dataset,
     model: Model,
     task: str,
 ) -> Deployed:
@@ -89,7 +90,7 @@ def deploy(
     loss = None
     if chosen is not None:
         asked = {"engine": settings.engine, "system_prompt": settings.system_prompt, "items": chosen.items}
-        loss = driver.run(measure, model, optimized, dataset, **asked)
+        loss = driver.run(measure, model, optimized, tests, **asked)
         if not driver.planning:
             _check_loss(loss, chosen)
     release = driver.run(
@@ -107,8 +108,8 @@ def deploy(
     if settings.smoke_requests:
         driver.act(
             "deploy.smoke",
-            lambda run: smoke(run, record, release, dataset, recording, settings.smoke_requests),
-            inputs=(release, dataset),
+            lambda run: smoke(run, record, release, tests, recording, settings.smoke_requests),
+            inputs=(release, tests),
             requests=settings.smoke_requests,
         )
     if not driver.planning:
@@ -123,7 +124,7 @@ def _line(release: Release, optimized: Optimized, report: Report | None) -> str:
     return f"release {release.digest[:11]}: {weights:.0f} MB{loss}; treadle serve answers with it once it is champion"
 
 
-@step(version=1, packages=("gguf", "numpy"))
+@step(version=2, packages=("gguf", "numpy"))
 def optimize(model: Model, *, format: str | None, run: Run) -> Optimized:  # noqa: A002 (the setting's name)
     """The model in the form that is served: a GGUF of the chosen format, or as it is."""
     source = model.path()
@@ -134,7 +135,7 @@ def optimize(model: Model, *, format: str | None, run: Run) -> Optimized:  # noq
         if format is not None:
             from treadle.lm.gguf import write_gguf
 
-            write_gguf(source, optimized.path / "model.gguf", "q8_0" if format == "q8_0" else "f16")
+            write_gguf(source, optimized.path / "model.gguf", cast("Kind", format))
         optimized.add_documents(model.document_ids())
         before = sum(path.stat().st_size for path in source.glob("*.safetensors"))
         after = sum(
@@ -218,36 +219,6 @@ def bundle(
         return release.commit()
 
 
-def opener(record: Record, release: Release, recording: Recording) -> Callable[[], Awaitable[Gateway]]:
-    """What opens a gateway for a release, in the server's event loop."""
-
-    async def open_gateway() -> Gateway:
-        from treadle.lm.engines import open_engine
-        from treadle.lm.tokenizer import ChatTokenizer
-        from treadle.serve.gateway import Gateway, GatewaySettings, ServedRelease, Serving
-        from treadle.text.personal_data import redact
-
-        spec = release.read()
-        folder = release.path("release.json").parent / "model"
-        engine = await open_engine(spec.engine, folder)
-        version = next(iter(record.versions.with_digest(spec.model)), None)
-        served = ServedRelease(
-            name=f"{spec.name}@v{version.number}" if version else spec.name,
-            digest=release.digest,
-            aliases=tuple(_aliases(record, spec.model)),
-            task=spec.task,
-            system_prompt=spec.system_prompt,
-            max_tokens=int(spec.settings.get("max_tokens", 256)),
-        )
-        tokenizer = ChatTokenizer.load(folder) if spec.task == "chat" else None
-        settings = GatewaySettings(
-            record=recording.mode, retention_seconds=recording.retention, purpose=recording.purpose
-        )
-        return Gateway(Serving(served, engine, tokenizer), record.recorder, settings=settings, redact=redact)
-
-    return open_gateway
-
-
 def smoke(
     run: Run, record: Record, release: Release, dataset: Dataset, recording: Recording, count: int
 ) -> dict[str, Artifact]:
@@ -272,12 +243,3 @@ def smoke(
             " release; the release is not used"
         )
     return {}
-
-
-def _aliases(record: Record, model: str) -> list[str]:
-    found = []
-    for alias in ("champion", "challenger", "previous"):
-        version = record.versions.alias("model", alias)
-        if version is not None and version.digest == model:
-            found.append(alias)
-    return found

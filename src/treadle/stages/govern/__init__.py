@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 from treadle.core.config import Settings
 from treadle.core.digest import canonical_json
 from treadle.core.driver import Driver
-from treadle.core.errors import UserError
 from treadle.core.ledger import Fact
 from treadle.core.plugins import load
 from treadle.core.runs import Run
@@ -27,8 +26,6 @@ from treadle.record.version import Version
 from treadle.stages.govern.evidence import Evidence
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
-
-NEEDED = {"none": 0, "one": 1, "two": 2}
 
 
 class GovernSettings(Settings):
@@ -51,16 +48,17 @@ Check = Callable[..., GateResult]
 
 @dataclass(frozen=True)
 class Governed:
-    """The decision on a candidate: ``promoted``, ``unchanged`` (it is the champion), ``waiting``, ``refused`` or
-    ``planned``."""
+    """What the gates said of a candidate, and the decision: ``judged`` before there is one, then as ``Conclusion``
+    has it; ``planned`` when nothing was judged."""
 
     decision: str
     results: tuple[GateResult, ...] = ()
     card: Report | None = None
+    reason: str = ""
 
     def public(self) -> dict[str, Any]:
         """As JSON."""
-        return {"decision": self.decision, "gates": [result.public() for result in self.results]}
+        return {"decision": self.decision, "reason": self.reason, "gates": [result.public() for result in self.results]}
 
 
 def govern(
@@ -74,7 +72,7 @@ def govern(
     loss: Report | None,
     candidate: Version | None,
 ) -> Governed:
-    """Judge the candidate, write its card, and move ``@champion`` when everything holds."""
+    """Judge the candidate and write its card; what follows from it, `promotion.conclude` decides."""
     checks = [_checked(gate, driver) for gate in settings.gates]
     names = list(evaluations)
     report = driver.run(
@@ -94,29 +92,9 @@ def govern(
         return Governed("planned")
     results = tuple(GateResult(**result) for result in report.read_json("gates.json"))
     _write_down(record, release, candidate, report, results)
-    decision = promote_if_ready(record, settings, candidate)
     for result in results:
         driver.listener.say(f"{result.gate} {'ok' if result.passed else 'NO'}: {result.detail}")
-    driver.listener.say(_sentence(decision, candidate))
-    return Governed(decision, results, card)
-
-
-def promote_if_ready(record: Record, settings: GovernSettings, candidate: Version) -> str:
-    """Move ``@champion`` to the candidate when its gates passed and enough people agree; says what came of it."""
-    row = judged(record.ledger, candidate.digest)
-    if row is None:
-        raise UserError(f"{candidate.ref} has not been through the gates; run: treadle run --until govern")
-    if record.versions.alias("model", "champion") == candidate and record.versions.served() == row.release:
-        return "unchanged"
-    if not row.passed:
-        return "refused"
-    if any(word.decision == "reject" for word in record.approvals.of(candidate.ref)):
-        return "refused"
-    if not record.approvals.granted(candidate.ref, NEEDED[settings.approval], row.report):
-        return "waiting"
-    facts = {"release": row.release, "gates": row.report}
-    record.versions.point("champion", candidate, reason="gates passed", **facts)
-    return "promoted"
+    return Governed("judged", results, card)
 
 
 def champion_release(record: Record) -> Release | None:
@@ -215,12 +193,3 @@ def _write_down(
         "gates": {result.gate: result.passed for result in results},
     }
     record.ledger.append(Fact("gate", body), sync=True)
-
-
-def _sentence(decision: str, candidate: Version) -> str:
-    return {
-        "promoted": f"@champion = v{candidate.number}",
-        "unchanged": f"@champion is v{candidate.number} already",
-        "waiting": f"{candidate.ref} waits for approval: treadle approve {candidate.ref}",
-        "refused": f"{candidate.ref} is not promoted",
-    }[decision]

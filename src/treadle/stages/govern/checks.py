@@ -7,6 +7,8 @@ A gate is a function ``gate(evidence, **settings) -> GateResult``, found through
 
 from __future__ import annotations
 
+from typing import Literal
+
 from treadle.core.errors import UserError, nearest
 from treadle.record.gate import GateResult
 from treadle.stages.govern.evidence import Evidence
@@ -16,28 +18,36 @@ _SEED = 17
 
 
 def quality(
-    evidence: Evidence, *, metric: str, beats: str | None = None, not_worse_than: str | None = None
+    evidence: Evidence,
+    *,
+    metric: str,
+    beats: str | None = None,
+    not_worse_than: str | None = None,
+    on: Literal["tests", "cases"] = "tests",
 ) -> GateResult:
     """Paired with another evaluation on the same items, beyond the 95 % interval.
 
     ``beats``: the interval of the difference lies wholly on the better side. ``not_worse_than``: it does not lie
-    wholly on the
-    worse side. Without a champion, the gate against it passes and says so.
+    wholly on the worse side. ``on: cases`` compares with the champion on what users corrected and nobody learned from.
+    Without a champion, or without enough cases, the gate passes and says so.
     """
     if (beats is None) == (not_worse_than is None):
         raise UserError("gate quality: give exactly one of beats and not_worse_than")
     other = beats or not_worse_than or ""
-    name = f"quality {metric} {'beats' if beats else 'not worse than'} {other}"
-    if other not in evidence.evaluations:
+    name = f"quality {metric} {'beats' if beats else 'not worse than'} {other}" + (" on cases" if on == "cases" else "")
+    ours, theirs = ("model", other) if on == "tests" else ("model on cases", f"{other} on cases")
+    if on == "cases" and ours not in evidence.evaluations:
+        return GateResult(name, True, "there are not enough cases yet")
+    if theirs not in evidence.evaluations:
         if other == CHAMPION:
             return GateResult(name, True, "there is no champion yet")
-        known = [key for key in evidence.evaluations if key != "model"]
+        known = [key for key in evidence.evaluations if key != "model" and " " not in key]
         raise UserError(f"gate quality: {other!r} was not evaluated;{nearest(other, known)}")
     from treadle.evals.intervals import MIN_ITEMS
     from treadle.evals.metric import load_metric
 
     measure = load_metric(metric, evidence.folder)
-    found = evidence.evaluations["model"].items().against(evidence.evaluations[other].items(), measure, seed=_SEED)
+    found = evidence.evaluations[ours].items().against(evidence.evaluations[theirs].items(), measure, seed=_SEED)
     wins = found.decided and found.wins
     loses = found.decided and not found.wins
     passed = wins if beats else not loses
@@ -64,6 +74,15 @@ def personal_data(evidence: Evidence, *, max_findings: int = 0, kinds: list[str]
     total = sum(counts.values())
     detail = f"{total} findings in {len(outputs)} answers, at most {max_findings} allowed"
     return GateResult("personal_data", total <= max_findings, detail, {"findings": total, "kinds": counts})
+
+
+def answers(evidence: Evidence, *, max_empty: float = 0.02) -> GateResult:
+    """Few answers without a word in them, of those given while it was evaluated; ``max_empty`` is a share."""
+    outputs = evidence.evaluations["model"].items().outputs
+    empty = sum(not any(character.isalnum() for character in output.text) for output in outputs)
+    passed = empty <= max_empty * len(outputs)
+    detail = f"{empty} of {len(outputs)} answers are empty, at most {max_empty:.0%} allowed"
+    return GateResult("answers", passed, detail, {"empty": empty, "answers": len(outputs)})
 
 
 def license(evidence: Evidence, *, allow: list[str]) -> GateResult:  # noqa: A001 (the gate's name)

@@ -84,7 +84,9 @@ def _metrics(record: Record, side: _Side) -> dict[str, Any]:
     if side.artifact is not None:
         digest = side.artifact.digest
         runs += [
-            run for run in record.runs.find(status="done") if digest in run.inputs.values() and "evaluat" in run.step
+            run
+            for run in record.runs.taking(digest)
+            if run.status == "done" and digest in run.inputs.values() and "evaluat" in run.step
         ]
     return {f"{run.step}.{name}": value for run in reversed(runs) for name, value in run.metrics.items()}
 

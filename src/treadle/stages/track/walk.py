@@ -16,11 +16,14 @@ CLOSEST, SHOWN = 20, 3  # documents that are compared, and told of
 LIMIT = 100  # nodes of one kind that are shown unless asked otherwise
 
 
-def lineage(record: Record, ref: str, *, down: bool = False, limit: int = LIMIT) -> Graph:
-    """The graph around ``ref``: up to its documents, or ``down`` to what came of it."""
+def lineage(record: Record, ref: str, *, down: bool = False, limit: int = LIMIT, indexed: bool = False) -> Graph:
+    """The graph around ``ref``: up to its documents, or ``down`` to what came of it.
+
+    ``indexed`` answers from the index of interactions, which is quick however many there are.
+    """
     names = DocumentNames(record)
     reference = resolve(record, ref, names.locate)
-    walk = Lineage(record.workspace, record.versions, names.label, limit)
+    walk = Lineage(record.workspace, record.versions, names.label, limit, record.interactions if indexed else None)
     if reference.kind == "interaction":
         return _of_interaction(record, walk, reference.id)
     if reference.kind == "document":

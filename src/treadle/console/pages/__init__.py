@@ -1,0 +1,1 @@
+"""The pages, one file each: what they show, as a view that is also their JSON, and what they do."""

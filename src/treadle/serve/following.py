@@ -1,0 +1,236 @@
+"""A server that follows: who ought to answer is asked again and again, and the gateway's table made so.
+
+A release that is wanted and not open is opened in an engine of its own while the others go on answering; then the table
+is exchanged, which no request notices. One that cannot be opened changes nothing for those who ask: the champion before
+it stays, somebody is told, and it is tried again after a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from treadle.core.errors import TreadleError, UserError
+from treadle.record.deployment import Routing
+from treadle.serve.gateway import Gateway
+from treadle.serve.release import Serving
+from treadle.serve.table import Table
+
+KEEP_SECONDS = 600.0
+_INTERVAL = 0.5  # seconds between two looks
+_FIRST_PAUSE = 5.0  # seconds before a release that could not be opened is tried again; doubled each time
+_LONGEST_PAUSE = 300.0
+_NOBODY: frozenset[str] = frozenset()
+logger = logging.getLogger("treadle.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a look found. ``routing`` is None when nothing may answer; ``gone`` are releases that were erased;
+    ``aliases`` by release. Releases are named by digest."""
+
+    routing: Routing | None
+    gone: frozenset[str] = _NOBODY
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Guide(Protocol):
+    """What a follower follows and reports to. All but `open` block, and are called in a thread."""
+
+    def look(self, held: frozenset[str]) -> View:
+        """Who ought to answer; ``held`` are the releases that are open."""
+        ...
+
+    async def open(self, release: str) -> Serving:
+        """Open an engine. Raises ``TreadleError`` when it cannot be."""
+        ...
+
+    def begin(self, endpoint: str) -> None:
+        """The server is reachable at this URL."""
+        ...
+
+    def report(self, shares: Mapping[str, float]) -> None:
+        """These answer from now on, and nothing else: shares by release."""
+        ...
+
+    def cannot(self, release: str, reason: str) -> None:
+        """This one is wanted and cannot be opened."""
+        ...
+
+    def end(self) -> None:
+        """The server answers no longer."""
+        ...
+
+
+@dataclass(slots=True)
+class _Failure:
+    again: float
+    pause: float
+    told: bool = False
+
+
+class Follower:
+    """One for each server; made and used in its event loop. `start`, then `following` while the server answers."""
+
+    def __init__(
+        self, guide: Guide, *, keep_seconds: float = KEEP_SECONDS, on_switch: Callable[[Table], None] | None = None
+    ) -> None:
+        """``keep_seconds``: how long a champion stays open after another took its place. ``on_switch`` is told of every
+        table in which something else answers."""
+        self._guide = guide
+        self._keep = keep_seconds
+        self._on_switch = on_switch
+        self._opening: dict[str, asyncio.Task[Serving]] = {}
+        self._opened: dict[str, Serving] = {}
+        self._failed: dict[str, _Failure] = {}
+        self._spare_until = 0.0
+        self._reported: Mapping[str, float] | None = None
+
+    async def start(self, gateway: Gateway) -> None:
+        """Open the champion. Raises ``UserError`` when there is none, and what opening it raises."""
+        view = await asyncio.to_thread(self._guide.look, _NOBODY)
+        if view.routing is None:
+            raise UserError("nothing has been promoted yet; run: treadle run")
+        champion = await self._guide.open(view.routing.champion)
+        gateway.replace(Table(_called(champion, view)))
+
+    @asynccontextmanager
+    async def following(self, gateway: Gateway, endpoint: str) -> AsyncIterator[None]:
+        """Follow for as long as the block lasts."""
+        await asyncio.to_thread(self._guide.begin, endpoint)
+        await self._report(gateway.table)
+        task = asyncio.create_task(self._run(gateway), name="treadle-follower")
+        try:
+            yield
+        finally:
+            task.cancel()
+            for opening in self._opening.values():
+                opening.cancel()
+            opened = await asyncio.gather(task, *self._opening.values(), return_exceptions=True)
+            for serving in [*opened[1:], *self._opened.values()]:
+                if isinstance(serving, Serving):
+                    await serving.engine.close()
+            with suppress(TreadleError):
+                await asyncio.to_thread(self._guide.end)
+
+    async def _run(self, gateway: Gateway) -> None:
+        told = ""
+        while True:
+            try:
+                await self._once(gateway)
+                told = ""
+            except Exception as error:  # whatever it is, what answers goes on answering
+                said = f"{type(error).__name__}: {error}"
+                if said != told:
+                    logger.warning("who ought to answer cannot be found out: %s", said)
+                    told = said
+                await asyncio.sleep(_INTERVAL)
+
+    async def _once(self, gateway: Gateway) -> None:
+        held = frozenset(each.release.digest for each in gateway.table.held())
+        view = await asyncio.to_thread(self._guide.look, held)
+        wanted = {each for each in (view.routing.champion, view.routing.canary) if each} if view.routing else set()
+        await self._collect(wanted)
+        self._open_missing(wanted - held)
+        self._exchange(gateway, view)
+        await self._report(gateway.table)
+        if self._opening:  # switch as soon as one is there
+            await asyncio.wait(self._opening.values(), timeout=_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(_INTERVAL)
+
+    async def _collect(self, wanted: set[str]) -> None:
+        """Take what has been opened, and stop opening what nobody wants any more."""
+        for release, task in list(self._opening.items()):
+            if not task.done():
+                if release not in wanted:
+                    task.cancel()
+                continue
+            del self._opening[release]
+            if task.cancelled():
+                continue
+            error = task.exception()
+            if error is None:
+                self._opened[release] = task.result()
+                self._failed.pop(release, None)
+            elif release in wanted:
+                await self._note_failure(release, error)
+        for release in set(self._opened) - wanted:
+            await self._opened.pop(release).engine.close()
+        for release in set(self._failed) - wanted:
+            del self._failed[release]
+
+    def _open_missing(self, missing: set[str]) -> None:
+        now = asyncio.get_running_loop().time()
+        for release in missing - set(self._opening) - set(self._opened):
+            failure = self._failed.get(release)
+            if failure is None or failure.again <= now:
+                self._opening[release] = asyncio.create_task(self._guide.open(release), name=f"opening {release}")
+
+    async def _note_failure(self, release: str, error: BaseException) -> None:
+        failure = self._failed.setdefault(release, _Failure(0.0, _FIRST_PAUSE / 2))
+        failure.pause = min(_LONGEST_PAUSE, 2 * failure.pause)
+        failure.again = asyncio.get_running_loop().time() + failure.pause
+        logger.warning("release %s cannot be opened, again in %.0f s: %s", release, failure.pause, error)
+        if not failure.told:
+            await asyncio.to_thread(self._guide.cannot, release, type(error).__name__)
+            failure.told = True
+
+    def _exchange(self, gateway: Gateway, view: View) -> None:
+        """Make the table what it ought to be, as far as the engines are open."""
+        before = gateway.table
+        table = self._table(before, view)
+        if table == before:
+            return
+        for serving in table.held():
+            self._opened.pop(serving.release.digest, None)
+        gateway.replace(table)
+        if self._on_switch is not None and _shares(table) != _shares(before):
+            self._on_switch(table)
+
+    def _table(self, before: Table, view: View) -> Table:
+        if view.routing is None:
+            return Table()
+        there = {each.release.digest: each for each in [*before.held(), *self._opened.values()]}
+        there = {digest: _called(each, view) for digest, each in there.items() if digest not in view.gone}
+        former = there.get(before.champion.release.digest) if before.champion else None
+        champion = there.get(view.routing.champion, former)
+        canary = there.get(view.routing.canary) if view.routing.canary else None
+        if canary is None or canary is champion or champion is None:
+            return self._with_spare(Table(champion), before, there)
+        return self._with_spare(Table(champion, canary, view.routing.share), before, there)
+
+    def _with_spare(self, table: Table, before: Table, there: Mapping[str, Serving]) -> Table:
+        """Keep the champion that was replaced, or the one kept already until its time is over."""
+        now = asyncio.get_running_loop().time()
+        answering = {each.release.digest for each in table.answering()}
+        last = before.champion.release.digest if before.champion else None
+        if last is not None and last not in answering and last in there and table.champion is not None:
+            self._spare_until = now + self._keep
+            return replace(table, spare=there[last]) if self._keep else table
+        kept = before.spare.release.digest if before.spare else None
+        if kept is not None and kept not in answering and kept in there and now < self._spare_until:
+            return replace(table, spare=there[kept])
+        return table
+
+    async def _report(self, table: Table) -> None:
+        shares = _shares(table)
+        if shares != self._reported:
+            await asyncio.to_thread(self._guide.report, shares)
+            self._reported = shares
+
+
+def _called(serving: Serving, view: View) -> Serving:
+    """With the aliases it goes by now."""
+    aliases = view.aliases.get(serving.release.digest, serving.release.aliases)
+    if aliases == serving.release.aliases:
+        return serving
+    return replace(serving, release=replace(serving.release, aliases=aliases))
+
+
+def _shares(table: Table) -> dict[str, float]:
+    return {each.release.digest: table.share_of(each) for each in table.answering()}

@@ -1,0 +1,196 @@
+"""Serving a release, or whatever the record says ought to answer, and knowing which servers there are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+from treadle.record.deployment import Routing
+from treadle.record.record import Record
+from treadle.record.recording import Recording
+from treadle.record.release import Release
+from treadle.record.version import ALIASES
+
+if TYPE_CHECKING:
+    from treadle.serve.following import View
+    from treadle.serve.gateway import Gateway
+    from treadle.serve.release import Serving
+    from treadle.serve.table import Table
+
+LEASE = "serve:"  # and the URL: held by a server for as long as it answers
+_BEAT = 10.0  # seconds between two signs of life
+
+
+def serving_now(record: Record) -> list[str]:
+    """URLs of the servers that are alive."""
+    return [name.removeprefix(LEASE) for name in record.workspace.state.live_leases(LEASE)]
+
+
+def opener(record: Record, release: Release, recording: Recording) -> Callable[[], Awaitable[Gateway]]:
+    """What opens a gateway for one release, in the server's event loop."""
+
+    async def open_gateway() -> Gateway:
+        from treadle.serve.table import Table
+
+        return new_gateway(record, recording, Table(await open_release(record, release)))
+
+    return open_gateway
+
+
+def new_gateway(record: Record, recording: Recording, table: Table) -> Gateway:
+    """A gateway that records by the project's rules."""
+    from treadle.serve.gateway import Gateway, GatewaySettings
+    from treadle.text.personal_data import redact
+
+    settings = GatewaySettings(record=recording.mode, retention_seconds=recording.retention, purpose=recording.purpose)
+    return Gateway(table, record.recorder, settings=settings, redact=redact)
+
+
+async def open_release(record: Record, release: Release) -> Serving:
+    """Open the engine; files are verified in a thread, so that others are answered meanwhile."""
+    import asyncio
+
+    from treadle.lm.engines import open_engine
+    from treadle.lm.tokenizer import ChatTokenizer
+    from treadle.lm.worker_engine import WorkerEngine
+    from treadle.serve.release import ServedRelease, Serving
+
+    spec = await asyncio.to_thread(release.read)
+    folder = (await asyncio.to_thread(release.path, "release.json")).parent / "model"
+    version = next(iter(await asyncio.to_thread(record.versions.with_digest, spec.model)), None)
+    served = ServedRelease(
+        name=f"{spec.name}@v{version.number}" if version else spec.name,
+        digest=release.digest,
+        aliases=await asyncio.to_thread(_aliases, record, release.digest, spec.model),
+        task=spec.task,
+        system_prompt=spec.system_prompt,
+        max_tokens=int(spec.settings.get("max_tokens", 256)),
+    )
+    engine = await open_engine(spec.engine, folder)
+    if spec.task != "chat":
+        return Serving(served, engine)
+    if isinstance(engine, WorkerEngine):  # it has one already, and loading takes time and memory
+        return Serving(served, engine, engine.tokenizer)
+    try:
+        return Serving(served, engine, await asyncio.to_thread(ChatTokenizer.load, folder))
+    except BaseException:
+        await engine.close()
+        raise
+
+
+class RecordGuide:
+    """What a server follows: the record's routing, or one release for as long as it is there.
+
+    Reports to the record: a lease with a heartbeat while the server lives, deployments as they change, an alert when a
+    release that is wanted cannot be opened.
+    """
+
+    def __init__(self, record: Record, fixed: Release | None = None) -> None:
+        self._record = record
+        self._fixed = fixed
+        self._endpoint: str | None = None
+        self._beaten = 0.0
+        self._seen: tuple[int, frozenset[str]] | None = None
+        self._view: View | None = None
+        self._models: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def look(self, held: frozenset[str]) -> View:
+        """As `Guide.look`; costs one small query when nothing was written since the last time."""
+        self._beat()
+        rows = self._record.ledger.database.query("SELECT coalesce(max(seq), 0) FROM ledger")
+        seen = (int(rows[0][0]), held)
+        if self._view is None or seen != self._seen:
+            self._view = self._looked(held)
+            self._seen = seen
+        return self._view
+
+    def _looked(self, held: frozenset[str]) -> View:
+        from treadle.serve.following import View
+
+        record = self._record
+        record.recorder.let_go()
+        routing = self._routing()
+        wanted = {each for each in (routing.champion, routing.canary) if each} if routing else set()
+        gone = frozenset(each for each in held - wanted if not record.store.has(each))
+        there = (held | wanted) - gone
+        return View(routing, gone, {each: _aliases(record, each, self._model(each)) for each in there})
+
+    def _routing(self) -> Routing | None:
+        """Who ought to answer, less what was erased."""
+        store = self._record.store
+        found = Routing(self._fixed.digest) if self._fixed else self._record.deployments.wanted()
+        if found is None or not store.has(found.champion):
+            return None
+        if found.canary is not None and not store.has(found.canary):
+            return Routing(found.champion)
+        return found
+
+    def _model(self, release: str) -> str:
+        if release not in self._models:
+            self._models[release] = Release(release, self._record.store).read().model
+        return self._models[release]
+
+    def _ref(self, release: str) -> str:
+        """The version that a release is of."""
+        version = self._record.versions.find("model", self._model(release))
+        return version.ref if version else self._record.name
+
+    async def open(self, release: str) -> Serving:
+        """As `Guide.open`."""
+        return await open_release(self._record, Release(release, self._record.store))
+
+    def begin(self, endpoint: str) -> None:
+        """Take the lease; what died without dropping one leaves none behind."""
+        with self._lock:
+            state = self._record.workspace.state
+            for name in state.dead_leases(LEASE):
+                state.drop_lease(name)
+            state.take_lease(LEASE + endpoint)
+            self._endpoint, self._beaten = endpoint, time.monotonic()
+
+    def report(self, shares: Mapping[str, float]) -> None:
+        """Write deployments down; what is not among them gets a share of nothing, an earlier server's included."""
+        with self._lock:
+            if self._endpoint is not None:
+                self._deploy(self._endpoint, shares)
+
+    def _deploy(self, endpoint: str, shares: Mapping[str, float]) -> None:
+        deployments = self._record.deployments
+        for release, share in shares.items():
+            deployments.record(release, self._ref(release), endpoint, share)
+        for each in deployments.all():
+            if each.endpoint == endpoint and each.release not in shares:
+                deployments.record(each.release, each.model, endpoint, 0.0)
+
+    def cannot(self, release: str, reason: str) -> None:
+        """Raise an alert; what answers goes on answering."""
+        detail = f"{self._ref(release)} cannot be opened ({reason}); what answers goes on, the server's log says more"
+        self._record.alerts.raise_("deploy", detail, release, {})
+
+    def end(self) -> None:
+        """Nothing answers here any more."""
+        with self._lock:
+            endpoint, self._endpoint = self._endpoint, None
+            if endpoint is not None:
+                self._deploy(endpoint, {})
+                self._record.workspace.state.drop_lease(LEASE + endpoint)
+
+    def _beat(self) -> None:
+        with self._lock:
+            if self._endpoint is not None and time.monotonic() - self._beaten > _BEAT:
+                self._record.workspace.state.beat(LEASE + self._endpoint)
+                self._beaten = time.monotonic()
+
+
+def _aliases(record: Record, release: str, model: str) -> tuple[str, ...]:
+    """Aliases of the version; champion only for the release it was promoted with."""
+    found = (alias for alias in ALIASES if _points_at(record, alias, model))
+    return tuple(alias for alias in found if alias != "champion" or record.versions.served() == release)
+
+
+def _points_at(record: Record, alias: str, model: str) -> bool:
+    version = record.versions.alias("model", alias)
+    return version is not None and version.digest == model
