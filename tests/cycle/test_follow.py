@@ -93,6 +93,7 @@ class Load:
 
     url: str
     model: str | None = None
+    most: int | None = None
     said: list[Said] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -116,7 +117,8 @@ class Load:
         with httpx.Client(base_url=self.url, timeout=60) as client:
             while not self._stop.is_set():
                 question = QUESTIONS[number % len(QUESTIONS)]
-                body = {"messages": [{"role": "user", "content": question}], "temperature": 0, "model": self.model}
+                body = {"messages": [{"role": "user", "content": question}], "temperature": 0}
+                body |= {"model": self.model, "max_tokens": self.most}
                 ask = self._streamed if number % 2 else self._plain
                 self.said.append(ask(client, question, body))
                 number += 5
@@ -320,10 +322,21 @@ def test_a_canary_whose_engine_dies_leaves_the_champion_alone(three: Three, serv
     lost = [row for row in record.recorder.interactions() if row.status == "failed"]
     assert {row.release for row in lost} <= {new}
     assert len(lost) == sum(said.status != 200 or not said.releases for said in drawn.said)
-    record.ledger.append(
-        record.canaries.decided("can-1", "take_back", "a test", {}, three.versions[1].number), sync=True
-    )
-    server.answering(old)
+
+
+def test_a_canary_is_taken_back_in_the_middle_of_its_answers(three: Three, server: Server) -> None:
+    record, (old, new, _) = three.record, three.releases
+    load = Load(server.url, most=200)
+    with load.running():
+        load.more()
+        ending = record.canaries.decided("can-1", "take_back", "a test", {}, three.versions[1].number)
+        record.ledger.append(ending, sync=True)
+        server.answering(old)
+        until(lambda: len(server.workers()) == 1)  # its engine is closed, not kept
+        load.more()
+    said = {(each.status, each.releases, each.text) for each in load.said}
+    letters = zip(three.releases, LETTERS, strict=True)
+    assert said == {(200, frozenset({release}), 200 * letter) for release, letter in letters if release in (old, new)}
     assert server.models()[0]["share"] == 1
 
 

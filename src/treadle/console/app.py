@@ -163,7 +163,7 @@ class Console:
         if isinstance(found, Page):
             if wants_json(request):
                 return json_response(found.view, found.status)
-            return await run_in_threadpool(self._front.show, found, session)
+            return await run_in_threadpool(self._front.show, found, session, self._front.here(request))
         if wants_json(request):
             return json_response(found.result if found.result is not None else {"ok": True}, 200)
         session.notice = found.notice

@@ -60,7 +60,7 @@ class Whisker:
     value: float
 
 
-def curves(series: Mapping[str, Points], *, width: int = 560, height: int = 180) -> Curves | None:
+def curves(series: Mapping[str, Points], *, width: int = 400, height: int = 150) -> Curves | None:
     """Lines of (x, y); None where there is nothing to draw. Values that are no numbers are left out."""
     kept = {name: found for name, points in series.items() if (found := [(x, y) for x, y in points if _finite(x, y)])}
     if not kept:

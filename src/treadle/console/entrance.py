@@ -76,9 +76,7 @@ class Entrance:
             raise Problem(401, "Please come in by your link", "This console opens with a one-time link.", _NEW_LINK)
         if wants_json(request) or request.method != "GET":
             raise Problem(401, "Who is there?", "Sign in with the API key first", "Send Authorization: Bearer KEY.")
-        place = request.url.path.removeprefix(self._front.renderer.prefix) or "/"
-        query = f"?{request.url.query}" if request.url.query else ""
-        return RedirectResponse(self._front.renderer.url("/login", next=local(place + query)), 303)
+        return RedirectResponse(self._front.renderer.url("/login", next=self._front.here(request)), 303)
 
     async def enter(self, request: Request) -> Response:
         """Take a one-time link; a mere look at its head does not use it up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,7 +11,7 @@ from starlette.responses import Response
 from treadle.console.problem import Problem
 from treadle.console.rendering import Renderer, as_json
 from treadle.console.sessions import Session
-from treadle.console.visit import Page
+from treadle.console.visit import Page, local
 
 
 class Front:
@@ -20,8 +21,8 @@ class Front:
         self.renderer = renderer
         self._project = project
 
-    def show(self, page: Page, session: Session | None) -> Response:
-        """A page as HTML."""
+    def show(self, page: Page, session: Session | None, here: str = "/") -> Response:
+        """A page as HTML; ``here`` is its own address within the console."""
         text = self.renderer.html(
             page.template,
             view=page.view,
@@ -32,6 +33,7 @@ class Front:
             csrf=session.csrf if session else "",
             appearance=session.appearance if session else "auto",
             notice=session.take_notice() if session else "",
+            here=here,
         )
         return Response(text.encode("utf-8", "replace"), page.status, media_type="text/html")
 
@@ -40,10 +42,19 @@ class Front:
         if wants_json(request):
             response = json_response(problem.public(), problem.status)
         else:
-            response = self.show(Page("problem.html", problem.title, "", problem, problem.status), session)
+            page = Page("problem.html", problem.title, "", problem, problem.status)
+            response = self.show(page, session, self.here(request))
         if problem.status in (429, 503):
             response.headers["Retry-After"] = "5"
         return response
+
+    def here(self, request: Request) -> str:
+        """The address of a page within the console, without what is said of its format."""
+        if request.method == "POST":
+            return "/"
+        query = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "format"])
+        path = request.url.path.removeprefix(self.renderer.prefix) or "/"
+        return local(path + (f"?{query}" if query else ""))
 
 
 def wants_json(request: Request) -> bool:

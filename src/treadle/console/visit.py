@@ -17,7 +17,7 @@ T = TypeVar("T", bound=str)
 
 Area = Literal["status", "runs", "answers", "lineage", "review", "approvals", ""]
 _LONGEST = 2_000  # characters of a value in an address
-_LOCAL = re.compile(r"/(?!/)[A-Za-z0-9/_.@%?=&:+,-]{0,1000}\Z")
+_LOCAL = re.compile(r"/(?!/)[A-Za-z0-9/_.@%?=&:+,~*-]{0,2000}\Z")
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def _variance(new: Arm, old: Arm, margin: float) -> float:
     # Scores between 0 and 1 vary less than yes and no do; 1 for yes and no.
     scale = (n1 * v1 + n0 * v0) / (n1 * m1 * (1 - m1) + n0 * m0 * (1 - m0))
     pooled = (new.total + old.total + 1) / (n1 + n0 + 2)
-    shift = margin * n1 / (n1 + n0 + 2)
+    shift = margin * n1 / (n1 + n0)
     return max(
         v1 / n1 + v0 / n0,
         scale * _of_rates(pooled, 0.0, n1, n0),
@@ -195,7 +195,11 @@ def _variance(new: Arm, old: Arm, margin: float) -> float:
 
 
 def _of_rates(old: float, difference: float, n1: float, n0: float) -> float:
-    old = 0.0 if old < 0.0 else min(old, 1.0)  # min and max would take half of the time of a look
+    """Where the old rate is about ``old`` and the new one differs by exactly so much; neither leaves [0, 1]."""
+    least, most = (0.0, 1.0 - difference) if difference > 0 else (-difference, 1.0)
+    if old < least:  # min and max would take half of the time of a look
+        old = least
+    elif old > most:
+        old = most
     new = old + difference
-    new = 0.0 if new < 0.0 else min(new, 1.0)
     return new * (1 - new) / n1 + old * (1 - old) / n0

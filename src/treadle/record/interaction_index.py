@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 MAX_PAGE = 500  # rows
 _SEARCHED_ROWS = 20_000  # a page looks at so many texts at most
-_SEARCH_SECONDS = 0.1
+_SEARCH_SECONDS = 0.08
 _LATE_SECONDS = 0.05  # `get` and `feedback` wait so long for the index to catch up, then they read the journal
 _MENDING_SECONDS = 2.0
 _SAMPLED = 1_000  # the newest that nobody rated, out of which a sample is drawn

@@ -270,7 +270,8 @@ def _stages(
     found = []
     for name in STAGES:
         run = _last_run(record, name)
-        state = over.get(name) or (run[2] if run else "done" if name == "improve" and counts.turns else "never")
+        idle = "done" if (counts.turns if name == "improve" else name == "monitor" and counts.interactions) else "never"
+        state = over.get(name) or (run[2] if run else idle)
         state = "failed" if state == "crashed" else state
         found.append(Stage(name, state, gives[name](), *((run[0], run[1], run[3]) if run else ())))
     return tuple(found)
@@ -302,7 +303,11 @@ def _trained(record: Record) -> str:
 
 def _deployed(record: Record) -> str:
     current = record.deployments.current()
-    return current.endpoint.partition("//")[2] or current.endpoint if current else "nothing yet"
+    if current is not None:
+        return current.endpoint.partition("//")[2] or current.endpoint
+    sql = "SELECT digest FROM artifacts WHERE kind = 'release' ORDER BY seq DESC LIMIT 1"
+    rows = record.workspace.database.query(sql)
+    return f"release {rows[0][0][3:11]}" if rows else "nothing yet"
 
 
 def _champion(version: Version | None) -> str:

@@ -46,12 +46,6 @@ document.addEventListener("htmx:after:swap", () => {
 const notice = document.getElementById("notice");
 if (notice) setTimeout(() => said(notice.textContent), 200);
 
-// The form that changes the appearance comes back to this very page.
-for (const here of document.querySelectorAll("#here")) {
-  const root = document.querySelector("a.brand").getAttribute("href").replace(/\/$/, "");
-  here.value = (location.pathname + location.search).slice(root.length) || "/";
-}
-
 const now = document.querySelector("[data-refresh]");
 if (now) {
   setInterval(async () => {
