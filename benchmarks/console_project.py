@@ -8,11 +8,12 @@ import json
 import random
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import treadle.record
 from treadle.core.artifacts import Artifact
 from treadle.core.ledger import Fact, now
 from treadle.core.runs import Run
@@ -24,6 +25,7 @@ from treadle.record.interaction import Interaction, Seconds, Status, Tokens
 from treadle.record.record import Record
 from treadle.record.release import Release, ReleaseSpec
 from treadle.record.report import Report
+from treadle.record.turn import TurnInputs
 from treadle.text.corpus import Corpus, write_corpus
 from treadle.text.dataset import Dataset
 from treadle.text.document import Document, document_id
@@ -34,7 +36,6 @@ ITEMS = 150
 RUNS_OF_A_TURN = 10
 _SEGMENT = 5_000  # rows, as the journal seals them by itself
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_FORMAT = 1  # of what is built here; another number builds anew
 _FILE = """\
 name: helper
 task: chat
@@ -60,12 +61,13 @@ QUICK = Size(1_000, 50_000)
 
 
 def built(size: Size) -> Path:
-    """The project, built once a day and kept in the folder for temporary files: traffic lies in the last days."""
+    """The project, kept in the folder for temporary files; built anew each day, because traffic lies in the last days,
+    and when what writes it has changed."""
     today = datetime.now(UTC).strftime("%Y%m%d")
     place = Path(tempfile.gettempdir(), "treadle-benchmarks")
-    folder = place / f"console-{_FORMAT}-{size.runs}-{size.interactions}-{today}"
+    folder = place / f"console-{size.runs}-{size.interactions}-{today}-{_writers()}"
     if not folder.is_dir():
-        for old in place.glob(f"console-*-{size.runs}-{size.interactions}-*"):
+        for old in place.glob(f"console-{size.runs}-{size.interactions}-*"):
             shutil.rmtree(old)
         building = folder.with_suffix(".building")
         shutil.rmtree(building, ignore_errors=True)
@@ -76,6 +78,15 @@ def built(size: Size) -> Path:
             Traffic(project.record, random.Random(17), releases).write(size.interactions)
         building.rename(folder)
     return folder
+
+
+def _writers() -> str:
+    """Changes with this module and the nouns of the record."""
+    sources = sorted(Path(treadle.record.__file__).parent.glob("*.py"))
+    written = [
+        path for path in sources if not path.name.startswith(("index_", "interaction_index", "interaction_filter"))
+    ]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in (*written, Path(__file__)))).hexdigest()[:8]
 
 
 class History:
@@ -101,9 +112,8 @@ class History:
     def _turn(self, number: int, corpus: Artifact, *, promoted: bool, detailed: bool) -> str | None:
         record, ledger = self._record, self._record.ledger
         until = now()
-        inputs = {"feedback": None, "start": None}
-        reasons = ["corrections 40 >= 40"]
-        ledger.append(Fact("turn.begun", {"number": number, "reasons": reasons, "until": until, **inputs}))
+        begun = {"number": number, "reasons": ["corrections 40 >= 40"], "until": until, **asdict(TurnInputs())}
+        ledger.append(Fact("turn.begun", begun))
         files = {"dataset.json": b"%d" % number}
         dataset = self._made("prepare.split_examples", Dataset, {"corpus": corpus.digest}, files)
         for step in ("prepare.normalize", "prepare.deduplicate"):
@@ -206,7 +216,7 @@ class Traffic:
     """Interactions of the last days, with feedback on every tenth, through the recorder."""
 
     def __init__(self, record: Record, chance: random.Random, releases: list[str]) -> None:
-        self._record, self._chance, self._releases = record, chance, releases
+        self._record, self._chance, self.releases = record, chance, releases
         self._users = [record.recorder.keyed(f"user {number}") for number in range(500)]
         self._answers = [_sentence(chance, 60) for _ in range(500)]
         self._questions = [_sentence(chance, 25) for _ in range(5_000)]
@@ -216,7 +226,7 @@ class Traffic:
         begin = datetime.now(UTC) - timedelta(days=DAYS)
         step = timedelta(days=DAYS) / count
         for number in range(count):
-            row = self.interaction(begin + number * step, self._releases[number * len(self._releases) // count])
+            row = self.interaction(begin + number * step, self.releases[number * len(self.releases) // count])
             self._record.recorder.interaction(row)
             if number % 10 == 0:
                 self._record.recorder.feedback(self._feedback(row, begin + (number + 1) * step))

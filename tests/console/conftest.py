@@ -32,6 +32,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Two real turns: v1 is the champion, v2 passed its gates and waits for a person. Then forty questions."""
     root = tmp_path_factory.mktemp("console")
     project = make_project(root / "built", write_model(root / "tiny"))
+    project.edit("[log_likelihood, perplexity, rouge_l], baselines: [base]", "[rouge_l, token_f1], baselines: []")
+    project.edit("    - quality: {metric: log_likelihood, beats: base}\n", "")
+    project.edit("quality: {metric: log_likelihood,", "quality: {metric: rouge_l,")
     project.call("run")
     project.edit("tokens: 3000", "tokens: 4000")
     project.edit("promote: auto", "promote: ask")

@@ -23,6 +23,7 @@ import pytest
 from small_project import Project
 from treadle.core.artifacts import Builder
 from treadle.core.digest import canonical_json
+from treadle.core.identifiers import new_id
 from treadle.core.ledger import Fact
 from treadle.lm.gguf import write_gguf
 from treadle.lm.model import Model
@@ -62,6 +63,10 @@ class Server:
     def answering(self, release: str) -> None:
         """Wait until it answers, and alone."""
         until(lambda: [model["digest"] for model in self.models()] == [release])
+
+    def deployed(self) -> dict[str, float]:
+        """Shares that the record says are in force here."""
+        return {each.release: each.share for each in self.record.deployments.all() if each.endpoint == self.url}
 
     def workers(self) -> list[int]:
         """Processes of its engines, the latest last."""
@@ -246,8 +251,40 @@ def server(three: Three) -> Iterator[Server]:
         yield running
 
 
+@contextmanager
+def canary(three: Three, server: Server, share: float) -> Iterator[str]:
+    """The second beside the first for as long as the block lasts; gives the canary's id."""
+    record, name = three.record, new_id("can")
+    begin(three, server)
+    record.canaries.begin(name, three.releases[1], three.versions[1].digest, three.releases[0], share)
+    record.versions.point("challenger", three.versions[1], reason="canary", release=three.releases[1])
+    until(lambda: [model["aliases"][0] for model in server.models()] == ["champion", "challenger"])
+    yield name
+    canary = record.canaries.open()
+    if canary is not None:
+        take_back(three)
+        server.answering(three.releases[0])
+
+
+def begin(three: Three, server: Server) -> None:
+    """The first is champion."""
+    server.promote(three.versions[0], three.releases[0])
+    server.answering(three.releases[0])
+
+
+def take_back(three: Three) -> None:
+    canaries, number = three.record.canaries, three.versions[1].number
+    canary = canaries.open()
+    assert canary is not None
+    ending = canaries.decided(canary.id, "take_back", "a test", {}, number)
+    three.record.versions.point("challenger", None, reason="taken back", together=(ending,))
+
+
 def test_twenty_promotions_and_rollbacks_lose_nothing(three: Three, server: Server) -> None:
+    begin(three, server)
     expected = {release: 16 * letter for release, letter in zip(three.releases, LETTERS, strict=True)}
+    until(lambda: server.deployed() == {three.releases[0]: 1})
+    before = len(three.record.deployments.history())
     load = Load(server.url, model="helper")
     # Back and forth, with no loading; and through a third, so that engines are opened and closed under load.
     moves = [1, 0] * 7 + [2, 1, 2, 0, 1, 0]
@@ -268,80 +305,77 @@ def test_twenty_promotions_and_rollbacks_lose_nothing(three: Three, server: Serv
         seen.add((release, row.stream))
     assert seen == {(release, stream) for release in three.releases for stream in (False, True)}
     until(lambda: len(server.workers()) == 2)  # the champion's engine, and the one that is kept
-    deployed = [each for each in three.record.deployments.history() if each.endpoint == server.url]
-    assert [each.release for each in deployed if each.share == 1] == [three.releases[i] for i in (0, *moves)]
+    until(lambda: server.deployed() == {three.releases[0]: 1})
+    deployed = three.record.deployments.history()[before:]
+    assert [each.release for each in deployed if each.share == 1] == [three.releases[number] for number in moves]
 
 
 def test_a_canary_gets_its_share_and_people_stay_on_their_side(three: Three, server: Server) -> None:
     record, (old, new, _) = three.record, three.releases
-    server.promote(three.versions[0], old)
-    server.answering(old)
-    record.canaries.begin("can-1", new, three.versions[1].digest, old, 0.3)
-    record.versions.point("challenger", three.versions[1], reason="canary", release=new)
-    until(lambda: [model["aliases"][0] for model in server.models()] == ["champion", "challenger"])
-    in_force = {each.release: each.share for each in record.deployments.all() if each.endpoint == server.url}
-    assert in_force == {old: 0.7, new: 0.3}
 
     def drawn(user: str | None) -> tuple[str, str]:
         reply = server.chat("lamp", max_tokens=1, **({"user": user} if user else {})).json()
         return reply["id"], reply["system_fingerprint"]
 
     n = 400
-    with ThreadPoolExecutor(4) as pool:
+    with canary(three, server, 0.3) as name, ThreadPoolExecutor(4) as pool:
+        until(lambda: server.deployed() == {old: 0.7, new: 0.3})
         anybody = dict(pool.map(drawn, [None] * n))
         people = [f"person {number}" for number in range(25) for _ in range(3)]
         sides: dict[str, set[str]] = {}
         for user, (_, release) in zip(people, pool.map(drawn, people), strict=True):
             sides.setdefault(user, set()).add(release)
+        for asked in (f"helper@v{three.versions[1].number}", "helper@challenger", new):
+            reply = server.chat("lamp", max_tokens=1, model=asked).json()
+            assert reply["system_fingerprint"] == new
+            row = record.recorder.find_interaction(reply["id"])
+            assert row is not None
+            assert row.share is None
+        record.canaries.widen(name, 0.9, {})
+        until(lambda: server.models()[1]["share"] == 0.9)
     count = list(anybody.values()).count(new)
-    assert abs(count - 0.3 * n) < 5 * (n * 0.3 * 0.7) ** 0.5  # passes by chance in all but one of a million
+    assert abs(count - 0.3 * n) < 5 * (n * 0.3 * 0.7) ** 0.5  # missed by chance once in a million times
     assert all(len(side) == 1 for side in sides.values())
     assert set.union(*sides.values()) == {old, new}
-    shares = {row.share for row in record.recorder.interactions() if row.id in anybody and row.release == new}
-    assert shares == {0.3}
-    for name in (f"helper@v{three.versions[1].number}", "helper@challenger", new):
-        reply = server.chat("lamp", max_tokens=1, model=name).json()
-        assert reply["system_fingerprint"] == new
-        asked = record.recorder.find_interaction(reply["id"])
-        assert asked is not None
-        assert asked.share is None
-    record.canaries.widen("can-1", 0.9, {})
-    until(lambda: server.models()[1]["share"] == 0.9)
+    shares = {(row.release, row.share) for row in record.recorder.interactions() if row.id in anybody}
+    assert shares == {(old, 0.7), (new, 0.3)}
 
 
 def test_a_canary_whose_engine_dies_leaves_the_champion_alone(three: Three, server: Server) -> None:
     record, (old, new, _) = three.record, three.releases
     champion, drawn = Load(server.url, model="helper@champion"), Load(server.url)
-    with champion.running(2), drawn.running(2):
+    before = {row.id for row in record.recorder.interactions()}
+    with canary(three, server, 0.5), champion.running(2), drawn.running(2):
         drawn.more()
         os.kill(server.workers()[-1], signal.SIGKILL)
         champion.more(30)
         back = len(drawn.said)
         until(lambda: any(said.status == 200 and new in said.releases for said in drawn.said[back:]))
-    assert {(said.status, said.releases) for said in champion.said} == {(200, frozenset({old}))}
-    lost = [row for row in record.recorder.interactions() if row.status == "failed"]
+    assert {said.status for said in champion.said} == {200}
+    assert {release for said in champion.said for release in said.releases} == {old}
+    lost = [row for row in record.recorder.interactions() if row.id not in before and row.status != "ok"]
     assert {row.release for row in lost} <= {new}
     assert len(lost) == sum(said.status != 200 or not said.releases for said in drawn.said)
 
 
 def test_a_canary_is_taken_back_in_the_middle_of_its_answers(three: Three, server: Server) -> None:
-    record, (old, new, _) = three.record, three.releases
+    old, new, _ = three.releases
     load = Load(server.url, most=200)
-    with load.running():
+    with canary(three, server, 0.9), load.running():
         load.more()
-        ending = record.canaries.decided("can-1", "take_back", "a test", {}, three.versions[1].number)
-        record.ledger.append(ending, sync=True)
+        engines = len(server.workers())
+        take_back(three)
         server.answering(old)
-        until(lambda: len(server.workers()) == 1)  # its engine is closed, not kept
+        until(lambda: len(server.workers()) == engines - 1)  # its engine is closed, not kept
         load.more()
     said = {(each.status, each.releases, each.text) for each in load.said}
-    letters = zip(three.releases, LETTERS, strict=True)
-    assert said == {(200, frozenset({release}), 200 * letter) for release, letter in letters if release in (old, new)}
+    assert said == {(200, frozenset({old}), 200 * LETTERS[0]), (200, frozenset({new}), 200 * LETTERS[1])}
     assert server.models()[0]["share"] == 1
 
 
 def test_what_cannot_be_opened_leaves_everything_as_it_is(three: Three, server: Server) -> None:
     record, (old, new, _) = three.record, three.releases
+    begin(three, server)
     server.promote(three.versions[1], damaged(record, new))
     until(lambda: any(alert.kind == "deploy" for alert in record.alerts.open()))
     assert server.chat("lamp").json()["system_fingerprint"] == old
@@ -358,12 +392,12 @@ def test_a_withdrawn_champion_is_not_asked_any_more(three: Three, server: Server
     refused = server.chat("lamp")
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no_model")
     until(lambda: server.workers() == [])  # nor is it kept in memory
-    server.promote(three.versions[0], three.releases[0])
-    server.answering(three.releases[0])
+    begin(three, server)
     assert server.chat("lamp").status_code == 200
 
 
 def test_what_others_recorded_meanwhile_counts(three: Three, server: Server) -> None:
+    begin(three, server)
     recorder = three.record.recorder
     first, second = (server.chat("lamp").json()["id"] for _ in range(2))
     row = Feedback(new_feedback_id(), first, "2026-01-01T00:00:00.000Z", "thumbs", 1.0, source="cli")
@@ -386,17 +420,19 @@ def test_what_others_recorded_meanwhile_counts(three: Three, server: Server) -> 
 
 def test_who_serves_is_known_and_what_a_dead_server_left_is_put_right(three: Three, server: Server) -> None:
     record, (old, new, _) = three.record, three.releases
+    server.promote(three.versions[1], new)
+    begin(three, server)
     assert serving_now(record) == [server.url]
     with serving(three.project, record) as other:
         assert set(serving_now(record)) == {server.url, other.url}
         other.process.kill()
         other.process.wait()
         assert serving_now(record) == [server.url]
-        assert {each.release for each in record.deployments.all() if each.endpoint == other.url} == {old}
+        assert other.deployed() == {old: 1}
     port = other.url.rpartition(":")[2]
     with serving(three.project, record, new, "--port", port) as fixed:
         assert fixed.url == other.url
-        assert {each.release for each in record.deployments.all() if each.endpoint == fixed.url} == {new}
+        assert fixed.deployed() == {new: 1}
         assert [model["aliases"] for model in fixed.models()] == [["previous"]]
         server.promote(three.versions[1], new)
         server.answering(new)
@@ -405,7 +441,7 @@ def test_who_serves_is_known_and_what_a_dead_server_left_is_put_right(three: Thr
         server.answering(old)
         assert fixed.chat("lamp").json()["system_fingerprint"] == new
     assert serving_now(record) == [server.url]
-    assert [each for each in record.deployments.all() if each.endpoint == fixed.url] == []
+    assert fixed.deployed() == {}
 
 
 def test_an_erased_release_is_told_from_one_that_is_there(project: Project) -> None:

@@ -96,9 +96,7 @@ def undisturbed(built: tuple[Project, Any], tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
-def test_the_end_is_the_same(
-    kills: int, undisturbed: dict[str, Any], fresh: Callable[[], Project]
-) -> None:
+def test_the_end_is_the_same(kills: int, undisturbed: dict[str, Any], fresh: Callable[[], Project]) -> None:
     draw = random.Random(kills)
     left = kills
 

@@ -177,16 +177,21 @@ class Artifact:
         """Whether a document is among those it was made from, by binary search over the sorted ids."""
         if not self.has(DOCUMENT_IDS):
             return False
-        wanted = bytes.fromhex(document.removeprefix(DOCUMENT_PREFIX))
-        data = memoryview(self.store.read(self._entry(DOCUMENT_IDS).digest))
-        low, high = 0, len(data) // _ID_BYTES
-        while low < high:
-            middle = (low + high) // 2
-            if bytes(data[middle * _ID_BYTES : (middle + 1) * _ID_BYTES]) < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        return bytes(data[low * _ID_BYTES : (low + 1) * _ID_BYTES]) == wanted
+        return holds(self.store.read(self._entry(DOCUMENT_IDS).digest), document)
+
+
+def holds(ids: bytes, document: str) -> bool:
+    """Whether a document is in the contents of a ``documents.ids``."""
+    wanted = bytes.fromhex(document.removeprefix(DOCUMENT_PREFIX))
+    data = memoryview(ids)
+    low, high = 0, len(data) // _ID_BYTES
+    while low < high:
+        middle = (low + high) // 2
+        if bytes(data[middle * _ID_BYTES : (middle + 1) * _ID_BYTES]) < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return bytes(data[low * _ID_BYTES : (low + 1) * _ID_BYTES]) == wanted
 
 
 A = TypeVar("A", bound=Artifact)

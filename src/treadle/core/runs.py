@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import socket
 import sqlite3
@@ -39,6 +40,8 @@ _log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 10.0
 LEASE = "run:"
+
+_DIGEST = re.compile(r"b3:[0-9a-f]{64}")  # in JSON, where nothing else looks like one
 
 _DDL = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -308,6 +311,12 @@ class Runs:
         """Runs that took an artifact, latest first."""
         sql = "SELECT * FROM runs WHERE inputs LIKE ? ORDER BY seq DESC"
         return [_record(row) for row in self.ledger.database.query(sql, (f"%{digest}%",))]
+
+    def edges(self) -> list[tuple[set[str], tuple[str, ...]]]:
+        """Of each run that ended well the artifacts it took and those it made, the latest run first."""
+        sql = "SELECT inputs, outputs FROM runs WHERE status = 'done' ORDER BY seq DESC"
+        rows = self.ledger.database.query(sql)
+        return [(set(_DIGEST.findall(inputs)), tuple(_DIGEST.findall(outputs))) for inputs, outputs in rows]
 
     def keyed_person(self, person: str) -> str:
         """The keyed digest that stands for a person in everything that is stored."""

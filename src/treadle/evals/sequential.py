@@ -22,6 +22,7 @@ from math import ceil, log, log1p, sqrt
 
 ALPHA = 0.05
 MARGIN = 0.05
+MOST = 10  # values that a group weighs at the most
 _SPREAD = 0.5  # standard deviation of the mixture, in margins
 _STEPS = 80  # of bisection
 
@@ -40,6 +41,10 @@ class Arm:
         self.total += value
         self.squares += value * value
 
+    def times(self, factor: float) -> Arm:
+        """As many values as this, times a factor, distributed alike."""
+        return Arm(self.n * factor, self.total * factor, self.squares * factor)
+
     @property
     def mean(self) -> float | None:
         """None before the first value."""
@@ -57,13 +62,14 @@ class Arm:
 class Groups:
     """Values of one arm that hang together in groups, such as all that one person got; ``None`` is a group of its own.
 
-    An arm of n such values is worth n / d independent ones. d, the design effect (Kish 1965), is how much the groups'
-    sums of deviations vary more than they would by chance. Where all values are equal, a group is worth one value.
+    No group weighs more than ``MOST`` values do, however large it is. An arm of n such values is worth n / d independent
+    ones: d, the design effect (Kish 1965), is how much the groups' sums of deviations vary more than they would by
+    chance. Where all values are equal, a group is worth one.
     """
 
-    values: Arm = field(default_factory=Arm)
-    _of: dict[int, list[float]] = field(default_factory=dict)
+    values: Arm = field(default_factory=Arm)  # as they came
     _alone: Arm = field(default_factory=Arm)
+    _of: dict[int, Arm] = field(default_factory=dict)
 
     def add(self, value: float, group: int | None = None) -> None:
         """One more value of a group."""
@@ -71,9 +77,7 @@ class Groups:
         if group is None:
             self._alone.add(value)
         else:
-            sums = self._of.setdefault(group, [0, 0.0])
-            sums[0] += 1
-            sums[1] += value
+            self._of.setdefault(group, Arm()).add(value)
 
     @property
     def count(self) -> int:
@@ -82,12 +86,16 @@ class Groups:
 
     def worth(self) -> Arm:
         """The arm as independent values."""
-        seen = self.values
-        mean = (seen.total + 1) / (seen.n + 2)
-        single = _deviations(seen, mean)
-        grouped = _deviations(self._alone, mean) + sum((total - n * mean) ** 2 for n, total in self._of.values())
+        alone = self._alone
+        groups = [each.times(min(1.0, MOST / each.n)) for each in self._of.values()]
+        n, total, squares = (
+            sum(getattr(each, name) for each in (alone, *groups)) for name in ("n", "total", "squares")
+        )
+        mean = (total + 1) / (n + 2)
+        single = _deviations(Arm(n, total, squares), mean)
+        grouped = _deviations(alone, mean) + sum((each.total - each.n * mean) ** 2 for each in groups)
         effect = max(1.0, grouped / single) if single > 0 else 1.0
-        return Arm(seen.n / effect, seen.total / effect, seen.squares / effect)
+        return Arm(n, total, squares).times(1 / effect)
 
 
 def _deviations(arm: Arm, mean: float) -> float:

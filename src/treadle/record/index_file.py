@@ -21,10 +21,13 @@ SPREAD = 1 << 21  # a key is the time in milliseconds, times this, and some bits
 
 # interactions.key: rows lie in the order of time, and every index on them ends in it.
 # facets: each combination of what is filtered by, once. So one index answers every filter, newest first.
+# holdings: artifacts, and the file with the ids of their documents; many share one.
 # volume, latency: counts by span of time; the triggers keep them, whatever is done to the rows.
 _SCHEMA = f"""
-CREATE TABLE progress (id INTEGER PRIMARY KEY CHECK (id = 1), seen INTEGER NOT NULL, segment TEXT NOT NULL);
-INSERT INTO progress VALUES (1, 0, '');
+CREATE TABLE progress (
+    id INTEGER PRIMARY KEY CHECK (id = 1), seen INTEGER NOT NULL, segment TEXT NOT NULL, held INTEGER NOT NULL);
+INSERT INTO progress VALUES (1, 0, '', 0);
+CREATE TABLE holdings (digest TEXT PRIMARY KEY, kind TEXT NOT NULL, documents TEXT NOT NULL, seq INTEGER NOT NULL);
 CREATE TABLE sources (
     id INTEGER PRIMARY KEY, stream TEXT NOT NULL, file TEXT, segment TEXT UNIQUE, done INTEGER NOT NULL DEFAULT 0,
     expected INTEGER NOT NULL DEFAULT 0, read INTEGER NOT NULL DEFAULT 0, start INTEGER NOT NULL DEFAULT 0,

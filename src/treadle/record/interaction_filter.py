@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -84,10 +85,10 @@ class InteractionRow:
 
 @dataclass(frozen=True, slots=True)
 class InteractionFilter:
-    """All that is given must hold. ``user`` is a keyed digest; ``since`` (from then on) and ``until`` (before) are in
+    """All that is given must hold. ``release`` may be several digests; ``user`` is a keyed digest; ``since`` (from then on) and ``until`` (before) are in
     ISO 8601, UTC where they do not say; ``text`` is looked for in what is stored, in any case of letters."""
 
-    release: str | None = None
+    release: str | tuple[str, ...] | None = None
     model: str | None = None
     status: str | None = None
     rating: Rating | None = None
@@ -99,17 +100,22 @@ class InteractionFilter:
 
     def facets(self) -> tuple[str, list[Any]]:
         """The condition on the table of facets, and its values."""
-        given = {"release": self.release, "model": self.model, "status": self.status}
+        given = {"model": self.model, "status": self.status}
         given["smoke"] = None if self.smoke is None else str(int(self.smoke))
         wanted = {name: value for name, value in given.items() if value is not None}
         said = [f"{name} = ?" for name in wanted] + ["erased = 0"]
+        values: list[Any] = list(wanted.values())
+        if self.release is not None:
+            releases = (self.release,) if isinstance(self.release, str) else self.release
+            said.append("release IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps(releases))
         if self.rating is not None:
             if self.rating not in _RATINGS:
                 raise UserError(f"rating {self.rating[:40]!r}: expected one of {', '.join(_RATINGS)}")
             said.append(_RATINGS[self.rating])
         if self.text:
             said.append("stored = 1")
-        return " AND ".join(said), list(wanted.values())
+        return " AND ".join(said), values
 
     def span(self) -> tuple[int, int]:
         """The keys it reaches from and to."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from treadle.core.artifacts import holds
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.workspace import Workspace
 from treadle.record.feedback import Feedback
@@ -56,7 +57,7 @@ class InteractionIndex:
         self._file = IndexFile(workspace.root / "cache" / "interactions.db")
         self._feed = Feed(workspace, self._file)
         self._reader = RowReader(workspace)
-        self._journal = workspace.journal
+        self._journal, self._store = workspace.journal, workspace.store
 
     def catch_up(self, seconds: float | None = None) -> bool:
         """Take in what the journal has gained, the newest first; stops after about ``seconds`` where they are given.
@@ -191,6 +192,17 @@ class InteractionIndex:
         Spans of a multiple of 300 seconds are quick however much there is. ``UserError`` for more than 5,000 of them.
         """
         return self._mended(lambda: figures(self._file.reading, since, bucket_seconds))
+
+    # -- documents
+
+    def holders(self, document: str) -> list[tuple[str, str]]:
+        """Artifacts that are made from a document and not erased, digest and kind, the latest first. ``Corrupt`` when
+        a list of documents is damaged."""
+        found = self._mended(lambda: self._file.reading.query("SELECT DISTINCT documents FROM holdings"))
+        lists = [name for (name,) in found if self._store.has_object(name) and holds(self._store.read(name), document)]
+        sql = "SELECT digest, kind FROM holdings WHERE documents IN (SELECT value FROM json_each(?)) ORDER BY seq DESC"
+        rows = self._mended(lambda: self._file.reading.query(sql, (json.dumps(lists),)))
+        return [(digest, kind) for digest, kind in rows if self._store.has_object(digest)]
 
     # -- one of them
 

@@ -6,6 +6,7 @@ that was sent with the request) and ``similar`` (likeness, not cause; added by w
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from treadle.core.artifacts import Artifact
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.workspace import Workspace
-from treadle.record.interaction_index import InteractionFilter, InteractionIndex
+from treadle.record.interaction_index import MAX_PAGE, InteractionFilter, InteractionIndex
 from treadle.record.release import Release
 from treadle.record.version import Versions
 
@@ -180,39 +181,64 @@ class Lineage:
         """From a document: every artifact that holds it, and every answer those models gave."""
         graph = Graph(document)
         graph.add(document, "document", self._label([document]).get(document, document))
-        releases = set()
-        for digest, kind in self._holders():
-            artifact = Artifact(digest, self._workspace.store)
-            if self._workspace.store.has(digest) and self._read(
-                graph, digest, partial(artifact.has_document, document)
-            ):
+        held = self._held(graph, document)
+        for kind in HOLDING_DOCUMENTS:
+            for digest in self._cut(graph, kind, [each for each, of in held if of == kind]):
                 graph.add(digest, kind, self._name(digest, kind))
                 graph.link(digest, document)
-                if kind == "release":
-                    releases.add(digest)
-        self._interactions(graph, document, releases)
+        self._interactions(graph, document, {digest for digest, kind in held if kind == "release"})
         return graph
+
+    def _held(self, graph: Graph, document: str) -> list[tuple[str, str]]:
+        """Artifacts that hold a document, the latest first, with their kinds."""
+        if self._index is not None:
+            try:
+                return self._index.holders(document)
+            except Corrupt:
+                graph.verified = False
+        store, found = self._workspace.store, []
+        for digest, kind in self._holders():
+            artifact = Artifact(digest, store)
+            if store.has(digest) and self._read(graph, digest, partial(artifact.has_document, document)):
+                found.append((digest, kind))
+        return found[::-1]
 
     def below_artifact(self, digest: str, kind: str) -> Graph:
         """From an artifact: what runs made of it, and every answer that came of that."""
         graph = Graph(digest)
         graph.add(digest, kind, self._name(digest, kind))
-        kinds = dict(self._artifacts())
-        waiting, releases = [digest], {digest} if kind == "release" else set()
-        while waiting:
-            current = waiting.pop()
-            for run in self._workspace.runs.taking(current):
-                if run.status == "done" and current in _flat(run.inputs):
-                    for made in run.outputs.values():
-                        if made not in graph.nodes and self._workspace.store.has(made):
-                            waiting.append(made)
-                            graph.add(made, kinds.get(made, "artifact"), self._name(made, kinds.get(made, "artifact")))
-                        if made in graph.nodes:
-                            graph.link(made, current)
-                        if kinds.get(made) == "release":
-                            releases.add(made)
-        self._interactions(graph, None, releases)
+        made = self._made_of(digest)
+        kinds = {name: kind for name, kind in self._artifacts() if name in made}
+        for kind in dict.fromkeys(kinds.values()):
+            for name in self._cut(graph, kind, [each for each in made if kinds.get(each) == kind]):
+                graph.add(name, kind, self._name(name, kind))
+        for name, sources in made.items():
+            for source in sources if name in graph.nodes else ():
+                if source in graph.nodes:
+                    graph.link(name, source)
+        releases = {name for name, kind in kinds.items() if kind == "release"}
+        self._interactions(graph, None, releases | ({digest} if kind == "release" else set()))
         return graph
+
+    def _made_of(self, digest: str) -> dict[str, list[str]]:
+        """What runs made of an artifact, and of that, and so on, each with what it was made of; as far as it is still
+        there, and the latest first among what is made of the same."""
+        taken: dict[str, list[tuple[str, ...]]] = {}
+        for inputs, outputs in self._workspace.runs.edges():
+            for name in inputs:
+                taken.setdefault(name, []).append(outputs)
+        made: dict[str, list[str]] = {}
+        waiting = deque([digest])
+        while waiting:
+            source = waiting.popleft()
+            for outputs in taken.get(source, ()):
+                for name in outputs:
+                    if name not in made and name != digest and self._workspace.store.has_object(name):
+                        made[name] = []
+                        waiting.append(name)
+                    if name in made and source not in made[name]:
+                        made[name].append(source)
+        return made
 
     def _interactions(self, graph: Graph, document: str | None, releases: set[str]) -> None:
         if self._index is not None:
@@ -225,23 +251,21 @@ class Lineage:
                 found.append((row["id"], row["release"], given))
         for identifier, release, given in self._cut(graph, "interaction", found):
             graph.add(identifier, "interaction", identifier)
-            if release in releases:
+            if release in graph.nodes:
                 graph.link(identifier, release)
             if given and document:
                 graph.link(identifier, document, "given")
 
     def _indexed(self, graph: Graph, index: InteractionIndex, document: str | None, releases: set[str]) -> None:
-        found, total = {}, 0
-        for release in releases:
-            where = InteractionFilter(release=release)
-            total += index.count(where)
-            found.update({row.id: release for row in index.page(where, limit=min(self._limit, 500)).rows})
-        newest = sorted(found, reverse=True)[: self._limit]
-        for identifier in newest:
-            graph.add(identifier, "interaction", identifier)
-            graph.link(identifier, found[identifier])
-        if total > len(newest):
-            graph.truncated["interaction"] = total - len(newest)
+        where = InteractionFilter(release=tuple(sorted(releases)))
+        rows = index.page(where, limit=min(self._limit, MAX_PAGE)).rows if releases else ()
+        for row in rows:
+            graph.add(row.id, "interaction", row.id)
+            if row.release in graph.nodes:
+                graph.link(row.id, row.release)
+        more = (index.count(where) if releases else 0) - len(rows)
+        if more > 0:
+            graph.truncated["interaction"] = more
         if document is not None:
             sent = index.page(InteractionFilter(text=document), limit=_GIVEN)
             graph.searched = sent.searched if sent.next else None

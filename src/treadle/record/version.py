@@ -64,6 +64,7 @@ VERSIONS = Projection(
 CREATE TABLE IF NOT EXISTS versions (
     kind TEXT NOT NULL, name TEXT NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL, run TEXT,
     time TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (kind, name, number));
+CREATE INDEX IF NOT EXISTS versions_digest ON versions (digest);
 """,
     frozenset({"version"}),
     _project_version,

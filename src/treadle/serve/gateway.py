@@ -192,6 +192,8 @@ class Gateway:
                 task.add_done_callback(lambda done: self._ending.pop(done, None))
 
     async def _end(self, serving: Serving) -> None:
+        while tasks := [task for task, each in self._working.items() if each.engine is serving.engine]:
+            await asyncio.wait(tasks)
         with suppress(TreadleError):
             await serving.engine.close()
 

@@ -189,4 +189,5 @@ def _rate(ratings: Groups, rated: Iterable[_Rated]) -> None:
         for each in nsmallest(RATED_OF_ONE, theirs, key=lambda one: one.opinion.first):
             values.setdefault(each.interaction, []).append(each)
     for opinions in values.values():
-        ratings.add(sum(each.opinion.value for each in opinions) / len(opinions), opinions[0].group)
+        group = min(opinions, key=lambda one: one.opinion.first).group
+        ratings.add(sum(each.opinion.value for each in opinions) / len(opinions), group)

@@ -53,7 +53,8 @@ def look(
 
 
 class Measure:
-    """One figure of both arms, and what can be told of its difference."""
+    """One figure of both arms, and what can be told of its difference. Counts are of answers; in rates and their
+    difference no person weighs more than ten answers."""
 
     def __init__(self, new: Groups, champion: Groups, margin: float, alpha: float) -> None:
         self.sides = {"new": new, "champion": champion}
@@ -73,7 +74,7 @@ class Measure:
         found = self.found
         return {
             "n": {name: int(arm.n) for name, arm in sides.items()},
-            **{name: _rounded(arm.mean) for name, arm in sides.items()},
+            **{name: _rounded(arm.mean) for name, arm in zip(sides, self.worth, strict=True)},
             "difference": _rounded(found.value),
             "low": _rounded(found.low),
             "high": _rounded(found.high),
@@ -183,7 +184,7 @@ class _Trial:
         return f"{said}: {self._guarded()}" if self.seen.new.n else f"{said}: the new release answered nobody"
 
     def _rates(self) -> str:
-        new, old = self.quality.new.mean or 0, self.quality.champion.mean or 0
+        new, old = (arm.mean or 0 for arm in self.quality.worth)
         return f"{new:.3f} against {old:.3f}, {self.quality.interval} ({self._rated()})"
 
     def _rated(self) -> str:
