@@ -12,7 +12,7 @@ from treadle.core.errors import TreadleError, UserError
 from treadle.project import Project
 from treadle.record.lineage import Graph
 from treadle.record.release import Release
-from treadle.stages.deploy.serving import opener
+from treadle.stages.deploy.serving import opener, serving_now
 from treadle.stages.govern import champion_release, release_of
 from treadle.stages.track.walk import lineage
 
@@ -74,6 +74,7 @@ def ask(project: Project, release: Release, questions: Sequence[str], user: str 
     ):
         for question in questions:
             path, body = _request(task, question, user)
+            body["model"] = release.digest  # by name, so that no canary is drawn
             reply = _post(client, path, body)
             if reply["system_fingerprint"] != release.digest:
                 raise UserError(f"{url} answers with another release; stop that server, or ask with --release")
@@ -84,10 +85,12 @@ def ask(project: Project, release: Release, questions: Sequence[str], user: str 
 @contextmanager
 def _server(project: Project, release: Release, headers: dict[str, str]) -> Iterator[str]:
     """The address of a server that runs the release."""
-    deployment = project.record.deployments.current()
-    if deployment is not None and deployment.release == release.digest and _answers(deployment.endpoint, headers):
-        yield deployment.endpoint
-        return
+    alive = serving_now(project.record)
+    for deployment in reversed(project.record.deployments.all()):
+        url = deployment.endpoint
+        if deployment.release == release.digest and url in alive and _answers(url, headers):
+            yield url
+            return
     from treadle.serve.server import serving
 
     recording = project.file.monitor.recording(project.file.govern.purpose)

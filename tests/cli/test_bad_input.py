@@ -43,7 +43,7 @@ def replace(project: Path, old: str, new: str) -> None:
         ("develop:", "develp:", ["unknown key 'develp'", "did you mean 'develop'"]),
         ("learning_rate: 1e-4", "learning_rat: 1e-4", ["develop.learning_rat", "did you mean 'learning_rate'"]),
         ("learning_rate: 1e-4", "learning_rate: fast", ["develop.learning_rate", "number", "fast"]),
-        ("tokens: 34000", "tokens: -1", ["develop.tokens", "greater than or equal to 1"]),
+        ("tokens: 24000", "tokens: -1", ["develop.tokens", "greater than or equal to 1"]),
         ("task: chat", "task: chatt", ["task", "chat"]),
         ("port: 8000", "port: 99999", ["deploy.port", "65535"]),
         ("- type: python_docs", "- type: python_dox", ["python_dox", "did you mean 'python_docs'"]),

@@ -69,6 +69,7 @@ def interaction(release: str, text: str, number: int, **changed: Any) -> Interac
         "user": "k3:" + "1" * 40,
         "parameters": {"temperature": 0, "stop": [text]},
         "metadata": {"page": text},
+        "store": True,
     }
     return Interaction(
         id=new_interaction_id(),
@@ -78,7 +79,6 @@ def interaction(release: str, text: str, number: int, **changed: Any) -> Interac
         model="model/helper@v1",
         endpoint="/v1/chat/completions",
         status="ok",
-        store=True,
         finish_reason="stop",
         **{**fields, **changed},
     )

@@ -60,7 +60,7 @@ class Traffic:
                 self.statuses.append(reply.status_code)
                 if reply.status_code == 200:
                     self.releases.append(reply.json()["system_fingerprint"])
-                time.sleep(0.01)
+                time.sleep(0.15)
 
 
 def turn_under_traffic(project: Project) -> tuple[Traffic, subprocess.CompletedProcess[str]]:
@@ -110,6 +110,5 @@ def test_a_slow_challenger_is_taken_back_under_traffic(project: Project) -> None
     assert canary.decision == "take_back"
     assert "slow" in canary.reason
     assert set(traffic.releases[-20:]) == {canary.champion}
-    again = project.call("run", "--json", check=1)
-    assert "taken back" in again.stdout + json.dumps(project.json("status"))
+    assert "taken back" in project.call("run", check=1).stdout
     assert project.json("verify")["ok"]

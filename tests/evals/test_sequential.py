@@ -185,6 +185,16 @@ def test_one_voice_repeated_without_end_is_one_voice() -> None:
     assert not compare(groups.worth(), arm(500, 450)).lower
 
 
+def test_no_group_outweighs_the_others() -> None:
+    groups = Groups()
+    for number in range(5_000):
+        groups.add(float(number % 2), 1)
+    for number in range(90):
+        groups.add(1.0, number + 2)
+    assert groups.values.mean == pytest.approx((2_500 + 90) / 5_090)
+    assert groups.worth().mean == pytest.approx((5 + 90) / 100)
+
+
 def test_taste_that_differs_between_people_raises_no_false_alarm() -> None:
     """Thirty people with ten ratings each, half of them in each arm by lot, and no difference between the arms."""
     random_ = random.Random(5)

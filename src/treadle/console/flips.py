@@ -72,7 +72,7 @@ def flips(record: Record, a: str, b: str, metric: str = "") -> Flips | None:
         if before is None or after is None or not math.isfinite(after - before) or before == after:
             continue
         changed.append(((after - before) * sign, _flip(other, row, before, after)))
-    changed.sort(key=lambda each: each[0])
+    changed.sort(key=lambda each: (each[0], each[1].item))
     worse = [flip for change, flip in changed if change < 0]
     better = [flip for change, flip in reversed(changed) if change > 0]
     counts = (len(better), len(worse))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from treadle.console.lately import Lately
 from treadle.console.problem import Problem
+from treadle.core.errors import TreadleError
 from treadle.project import Project
 from treadle.record.interaction_index import InteractionIndex
 from treadle.stages.improve import Improved, gathered
@@ -32,11 +33,14 @@ class House:
         self._changing = threading.Lock()
         self._closing = False
         self._caught_up = Lately(self._catch_up, _CATCH_UP_SECONDS)
+        self._warm = threading.Thread(target=_warm_up, daemon=True)
+        self._warm.start()
         self._improved = Lately(lambda: gathered(project.file.improve, project.record), _DUE_SECONDS)
 
     def close(self) -> None:
         """Let what still works in the background come to its end."""
         self._closing = True
+        self._warm.join()
         self._caught_up.close()
         self._improved.close()
 
@@ -78,6 +82,16 @@ class House:
         while not self._closing and not self.project.record.interactions.catch_up(_CATCH_UP_SECONDS):
             continue
         return True
+
+
+def _warm_up() -> None:
+    """Import what takes long, so that the first page that needs it does not wait; what is missing is done without."""
+    with suppress(ImportError, TreadleError):
+        import pyarrow.parquet  # noqa: F401
+
+        from treadle.text.personal_data import redact
+
+        redact("")
 
 
 def _held(_holder: str) -> None:

@@ -62,9 +62,9 @@ class Arm:
 class Groups:
     """Values of one arm that hang together in groups, such as all that one person got; ``None`` is a group of its own.
 
-    No group weighs more than ``MOST`` values do, however large it is. An arm of n such values is worth n / d independent
-    ones: d, the design effect (Kish 1965), is how much the groups' sums of deviations vary more than they would by
-    chance. Where all values are equal, a group is worth one.
+    No group weighs more than ``MOST`` values do, however large it is. An arm of n such values is worth n / d
+    independent ones: d, the design effect (Kish 1965), is how much the groups' sums of deviations vary more than they
+    would by chance. Where all values are equal, a group is worth one.
     """
 
     values: Arm = field(default_factory=Arm)  # as they came

@@ -85,8 +85,9 @@ class InteractionRow:
 
 @dataclass(frozen=True, slots=True)
 class InteractionFilter:
-    """All that is given must hold. ``release`` may be several digests; ``user`` is a keyed digest; ``since`` (from then on) and ``until`` (before) are in
-    ISO 8601, UTC where they do not say; ``text`` is looked for in what is stored, in any case of letters."""
+    """All that is given must hold. ``release`` may be several digests, ``user`` is a keyed digest; ``since`` (from then
+    on) and ``until`` (before) are in ISO 8601, UTC where they do not say; ``text`` is looked for in what is stored, in
+    any case of letters."""
 
     release: str | tuple[str, ...] | None = None
     model: str | None = None

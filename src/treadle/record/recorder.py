@@ -20,7 +20,7 @@ _RECENT = 2_000  # interactions kept at hand; feedback is mostly about these
 
 
 class JournalRecorder:
-    """Appends to the journal; interactions it wrote lately are answered from memory."""
+    """Appends to the journal; interactions it wrote or found lately are answered from memory."""
 
     def __init__(self, journal: Journal, keys: Keys, ledger: Ledger) -> None:
         self._journal = journal
@@ -32,10 +32,7 @@ class JournalRecorder:
     def interaction(self, row: Interaction) -> None:
         """Append one interaction."""
         self._journal.append(INTERACTIONS, row.to_dict())
-        recent = self._recent  # another thread may put an empty one in its place
-        recent[row.id] = row
-        if len(recent) > _RECENT:
-            recent.popitem(last=False)
+        _keep(self._recent, row)
 
     def feedback(self, row: Feedback) -> None:
         """Append one piece of feedback."""
@@ -44,11 +41,14 @@ class JournalRecorder:
     def find_interaction(self, interaction: str) -> Interaction | None:
         """The row with that id; None when there never was one, or it was erased."""
         self.let_go()
-        recent = self._recent.get(interaction)
-        if recent is not None:
-            return recent
+        recent = self._recent  # after an erasure there is another one in its place
+        found = recent.get(interaction)
+        if found is not None:
+            return found
         row = self._journal.find(INTERACTIONS, interaction)
-        return Interaction.from_dict(row) if row and not row.get("erased") else None
+        if not row or row.get("erased"):
+            return None
+        return _keep(recent, Interaction.from_dict(row))
 
     def feedback_on(self, interaction: str) -> Sequence[Feedback]:
         """What was said of an interaction so far, oldest first."""
@@ -100,3 +100,10 @@ class JournalRecorder:
         if latest != self._erasure:
             self._erasure = latest
             self._recent = OrderedDict()
+
+
+def _keep(recent: OrderedDict[str, Interaction], row: Interaction) -> Interaction:
+    recent[row.id] = row
+    if len(recent) > _RECENT:
+        recent.popitem(last=False)
+    return row

@@ -146,18 +146,18 @@ def prepare(
         counts = " / ".join(f"{count:,} {name}" for name, count in dataset.counts().items())
         driver.listener.say(f"{counts}; no group on two sides")
         if corrected is not None:
-            driver.listener.say(_of_corrections(corrected, dataset, cases))
+            driver.listener.say(_of_corrections(corrected, dataset))
         driver.listener.say(f"report with pictures: {report.path('explore.html')}")
     return Prepared(cleaned, dataset, tests, cases, tokens, index, profile, report)
 
 
-def _of_corrections(corrected: Corpus, dataset: Dataset, cases: Dataset | None) -> str:
+def _of_corrections(corrected: Corpus, dataset: Dataset) -> str:
+    uses = Counter(doc.fields.get("use") for batch in corrected.documents() for doc in batch)
     learned = sum(FEEDBACK in example.fields for example in dataset.examples("train"))
-    judged = cases.counts()["test"] if cases is not None else 0
-    gone = corrected.document_count() - learned - judged
+    few = f" (judged by once there are {MIN_ITEMS})" if uses["test"] < MIN_ITEMS else ""
     return (
-        f"{corrected.document_count()} corrections: {learned} to learn from, {judged} kept as test cases,"
-        f" {gone} left out (too near to a test, or too few to be one)"
+        f"{uses.total()} corrections: {learned} to learn from, {uses['test']} kept as test cases{few},"
+        f" {uses['train'] - learned} too near to a test"
     )
 
 
