@@ -27,7 +27,7 @@ from treadle.text.dataset import Dataset, Example
 ASKED, CORRECTED = 60, 48
 AT_ONCE = 3
 QUIET_SECONDS = 10.0  # between two questions of a person while nothing is tried
-PEOPLE = 6
+PEOPLE = 24
 GOOD = 0.3  # ROUGE-L against the reference above which a scripted user is content
 
 

@@ -161,6 +161,7 @@ class Pass:
 def watch_once(project: Project, listener: Listener, *, patient: bool) -> Pass:
     """One pass; the caller holds the project's lock. ``patient``: stay with a canary until it is decided."""
     done, record = Pass(), project.record
+    listener.stage("watch")
     going = record.turns.open()
     if going is not None:
         done.did.append(f"went on with turn {going.number}")
@@ -203,11 +204,17 @@ def _canary(project: Project, listener: Listener, *, patient: bool) -> Conclusio
         version = candidate(project)
         if version is None:
             return conclusion
-        conclusion = conclude(project.record, policy_of(project), version)
+        if conclusion is None:
+            listener.stage("canary")
+        policy = policy_of(project)
+        conclusion = conclude(project.record, policy, version)
         if conclusion.reason != told and (conclusion.decision != "canary" or _worth_telling(told, conclusion)):
             listener.say(conclusion.line(version))
             told = conclusion.reason
         if conclusion.decision != "canary" or not patient:
+            return conclusion
+        if not policy.serving:
+            listener.say("no server runs, so nothing is tried; treadle serve, then treadle watch goes on")
             return conclusion
         time.sleep(LOOK_SECONDS)
 

@@ -14,6 +14,7 @@ from treadle.record.record import PROJECTIONS, Record
 from treadle.record.turn import TurnInputs
 from treadle.timeline import MOST, in_words, timeline
 
+DRIFTED = "the questions are no longer like those it was trained on"
 MODEL, OTHER, RELEASE, REPORT = ("b3:" + letter * 64 for letter in "abcd")
 
 
@@ -46,8 +47,7 @@ def test_a_turn_from_its_reason_to_its_end(record: Record) -> None:
     record.turns.end(1, "promoted", "gates held", first.ref)
     record.turns.begin(("corrections 48 >= 40", "drift alert"), TurnInputs(), "")
     assert said(record) == [
-        "Turn 2 began: users corrected 48 answers, and 40 are enough for a turn; "
-        "the questions are no longer like those it was trained on.",
+        f"Turn 2 began: users corrected 48 answers, and 40 are enough for a turn; {DRIFTED}.",
         "Turn 1 ended: model@v1 answers your users from now on. Gates held.",
         "model@v1 became the champion: it answers your users. Reason: gates held.",
         "model@v1 passed all 2 gates.",

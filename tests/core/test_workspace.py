@@ -270,8 +270,11 @@ def test_leases_of_dead_and_reborn_processes(workspace: Workspace) -> None:
         ]
         cursor.executemany("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", rows)
     assert set(workspace.state.dead_leases("run:")) == {"run:dead", "run:reborn", "run:silent"}
+    assert workspace.state.live_leases("run:") == ["run:away", "run:mine"]
     workspace.state.drop_lease("run:dead")
-    assert workspace.state.dead_leases("other:") == []
+    workspace.state.drop_lease("run:mine")
+    assert workspace.state.live_leases("run:") == ["run:away"]
+    assert workspace.state.dead_leases("other:") == workspace.state.live_leases("r_n:") == []
 
 
 def test_identifiers_sort_by_the_time_they_were_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ def console(port: int | None, names: tuple[str, ...], only_link: bool, as_json: 
     """A page to see the whole loop, read and correct answers, label, and approve; on this machine only.
 
     Prints a link for each person. A link works once, within ten minutes; what a person does is recorded under a keyed
-    digest of their name. Ends on Ctrl-C. Under /console of treadle serve the same pages ask for TREADLE_API_KEY.
+    digest of their name. Ends on Ctrl-C. A server has the same pages under /console, where they ask for its API key.
 
     \b
     Example:

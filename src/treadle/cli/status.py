@@ -36,9 +36,8 @@ def status(events: int, as_json: bool) -> None:
     say(f"deployment  {deployment['model'] + ' at ' + deployment['endpoint'] if deployment else 'none: treadle serve'}")
     canary = shown["canary"]
     if canary:
-        say(
-            f"canary      release {canary['release'][:11]} with {canary['share']:.0%} of the traffic since {canary['since']}"
-        )
+        what = f"release {canary['release'][:11]}, {canary['share']:.0%} of the traffic"
+        say(f"canary      {what} since {canary['since']}")
     if shown["due"]:
         waits = f" (held back: {shown['held_back']})" if shown["held_back"] else ": treadle watch begins it"
         say("due         the next turn, by " + ", ".join(shown["due"]) + waits)

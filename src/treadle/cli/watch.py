@@ -12,7 +12,7 @@ import click
 
 from treadle.cli.live import watching
 from treadle.cli.output import emit, here, json_option, say, set_option
-from treadle.core.errors import Refused, TreadleError, UserError
+from treadle.core.errors import TreadleError
 from treadle.cycle import STAGES
 from treadle.project import open_project
 from treadle.turning import Pass, watch_once
@@ -45,6 +45,8 @@ def watch(once: bool, interval: float, overrides: tuple[str, ...], as_json: bool
         elif not done.did:
             say(f"watch     {done.improved.line()}")
         return 0 if done.ok else 1
+    with open_project(here(), overrides):  # a file that cannot be read is told at once; later on it is waited for
+        pass
     ended = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -56,9 +58,7 @@ def watch(once: bool, interval: float, overrides: tuple[str, ...], as_json: bool
         try:
             done = _pass(overrides, as_json=as_json, patient=False)
             line = "; ".join(done.did) or done.improved.line()
-        except UserError:
-            raise  # the file or the project is not what it should be: a person has to look
-        except (TreadleError, Refused) as error:
+        except TreadleError as error:
             line = f"failed: {error}"
         if line != told and not as_json:
             say(f"watch     {line}")

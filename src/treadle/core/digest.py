@@ -6,12 +6,14 @@ Objects are named by BLAKE3 (``b3:`` and 64 hexadecimal digits); the ledger's tr
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
 PREFIX = "b3:"
+_DIGEST = re.compile(r"b3:[0-9a-f]{64}\Z")
 _MAPPED_FROM = 1 << 20  # bytes; below this a plain read is quicker than a memory map
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -50,4 +52,4 @@ def canonical_json(value: Any) -> bytes:
 
 def is_digest(text: str) -> bool:
     """True for a whole ``b3:<64 hex>``."""
-    return text.startswith(PREFIX) and len(text) == 67 and all(c in "0123456789abcdef" for c in text[len(PREFIX) :])
+    return _DIGEST.match(text) is not None

@@ -37,6 +37,7 @@ from treadle.core.merkle import EMPTY_ROOT, Frontier, leaf_hash
 
 PUBLISH_SECONDS = 0.25
 _PAGE = 2_000  # rows read at a time
+_FIRST_BACK = 20  # and the first time, where it is likely that few are wanted
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS ledger (
@@ -193,6 +194,15 @@ class Ledger:
         while page:
             yield from (_row(*values) for values in page)
             page = self.database.query(sql, (page[-1][0], last, *kinds, _PAGE)) if len(page) == _PAGE else []
+
+    def rows_back(self, *kinds: str) -> Iterator[Row]:
+        """Rows of the given kinds or of all, the latest first; for those who stop at the first that they look for."""
+        where = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+        sql = f"SELECT seq, kind, version, time, body FROM ledger WHERE seq < ?{where} ORDER BY seq DESC LIMIT ?"
+        before, wanted = (1 << 63) - 1, _FIRST_BACK
+        while page := self.database.query(sql, (before, *kinds, wanted)):
+            yield from (_row(*values) for values in page)
+            before, wanted = page[-1][0], min(wanted * 4, _PAGE)
 
     def last(self, kind: str) -> Row | None:
         """The latest row of a kind."""

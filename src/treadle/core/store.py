@@ -103,7 +103,7 @@ class Store:
 
     def has_object(self, digest: str) -> bool:
         """Whether one object is present."""
-        return is_digest(digest) and self._object(digest).exists()
+        return is_digest(digest) and os.path.exists(self._place(digest))  # noqa: PTH110 (hot)
 
     def read(self, digest: str) -> bytes:
         """The verified bytes of one object; ``Corrupt`` when it is missing or changed."""
@@ -271,8 +271,11 @@ class Store:
     def _object(self, digest: str) -> Path:
         if not is_digest(digest):
             raise Corrupt(f"{digest[:80]!r} does not name an object")
+        return Path(self._place(digest))
+
+    def _place(self, digest: str) -> str:
         name = digest.removeprefix(PREFIX)
-        return self.root / "objects" / name[:2] / name[2:]
+        return f"{self.root}/objects/{name[:2]}/{name[2:]}"
 
     def _missing(self, digest: str) -> Corrupt:
         return Corrupt(f"object {digest} is missing from {self.root}; treadle verify says what it was")

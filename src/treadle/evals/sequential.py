@@ -5,7 +5,7 @@ of intervals, one for each look, that hold all at once: however often one looks 
 bounds was ever wrong with a probability of at most ``alpha / 2``.
 
 The difference of two means, times its information I = 1 / variance, moves like a Brownian motion with time I,
-whatever the sizes of the arms and however their shares change (Jennison and Turnbull 2000, chapter 11). A normal
+whatever the sizes of the arms and however their shares change (Jennison and Turnbull 2000). A normal
 mixture over the effect turns that into a sequence of bounds (Robbins 1970; Johari, Koomen, Pekelis and Walsh 2022; the
 asymptotic theory with a variance that is estimated: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024). The mixture
 here is not centered on 0 but on ``margin``, the difference that must not be missed, with half of it as its standard

@@ -37,13 +37,12 @@ class Judgment:
 
 def judged(ledger: Ledger, model: str) -> Judgment | None:
     """The latest judgment on a model; None before the first."""
-    found = None
-    for row in ledger.rows("gate"):
+    for row in ledger.rows_back("gate"):
         body = row.body
         if body["model"] == model:
             gates = body["gates"]
-            found = Judgment(model, body["release"], body["report"], body["passed"], gates, row.time, row.seq)
-    return found
+            return Judgment(model, body["release"], body["report"], body["passed"], gates, row.time, row.seq)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class TurnRecord:
 
     def public(self) -> dict[str, Any]:
         """As JSON."""
-        return asdict(self)
+        return {**asdict(self), "reasons": list(self.reasons)}
 
 
 class Turns:

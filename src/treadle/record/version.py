@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,10 +91,11 @@ class Versions:
 
     def register(self, kind: str, digest: str, run: str | None) -> Version:
         """The version with this digest; a new number when there is none yet."""
-        for version in self.all(kind):
-            if version.digest == digest:
-                return version
-        number = max((version.number for version in self.all(kind)), default=0) + 1
+        known = self.find(kind, digest)
+        if known is not None:
+            return known
+        latest = self.latest(kind)
+        number = latest.number + 1 if latest else 1
         body = {"of": kind, "name": self.project, "number": number, "digest": digest, "run": run}
         row = self._ledger.append(Fact("version", body))[0]
         return Version(kind, self.project, number, digest, run, row.time)
@@ -103,6 +104,12 @@ class Versions:
         """Versions of a kind, oldest first."""
         sql = "SELECT kind, name, number, digest, run, time FROM versions WHERE kind = ? AND name = ? ORDER BY number"
         return [Version(*row) for row in self._ledger.database.query(sql, (kind, name or self.project))]
+
+    def latest(self, kind: str) -> Version | None:
+        """The newest version of a kind."""
+        sql = "SELECT kind, name, number, digest, run, time FROM versions WHERE kind = ? AND name = ? "
+        rows = self._ledger.database.query(sql + "ORDER BY number DESC LIMIT 1", (kind, self.project))
+        return Version(*rows[0]) if rows else None
 
     def with_digest(self, digest: str) -> list[Version]:
         """Every version that is this artifact."""
@@ -134,19 +141,21 @@ class Versions:
 
     def alias(self, kind: str, alias: str, name: str | None = None) -> Version | None:
         """What an alias points at now."""
-        sql = "SELECT number FROM aliases WHERE kind = ? AND name = ? AND alias = ?"
+        sql = (
+            "SELECT v.kind, v.name, v.number, v.digest, v.run, v.time FROM aliases a JOIN versions v "
+            "ON v.kind = a.kind AND v.name = a.name AND v.number = a.number "
+            "WHERE a.kind = ? AND a.name = ? AND a.alias = ?"
+        )
         rows = self._ledger.database.query(sql, (kind, name or self.project, alias))
-        if not rows or rows[0][0] is None:
-            return None
-        return next((each for each in self.all(kind, name) if each.number == rows[0][0]), None)
+        return Version(*rows[0]) if rows else None
 
     def served(self) -> str | None:
         """The release with which the champion was promoted; None before the first promotion."""
-        return next((row.body.get("release") for row in reversed(self._moves("champion"))), None)
+        return next((row.body.get("release") for row in self._moves_back("champion")), None)
 
     def served_as(self, version: Version) -> str | None:
         """The release with which a version was champion last; None when it never was."""
-        moves = (row.body for row in reversed(self._moves("champion")))
+        moves = (row.body for row in self._moves_back("champion"))
         return next((body.get("release") for body in moves if body["number"] == version.number), None)
 
     def taken_back(self, version: Version) -> Row | None:
@@ -164,9 +173,15 @@ class Versions:
         rows = self._ledger.rows("alias")
         return [row for row in rows if row.body["alias"] == alias and row.body["name"] == self.project]
 
+    def _moves_back(self, alias: str) -> Iterator[Row]:
+        """The latest first."""
+        rows = self._ledger.rows_back("alias")
+        return (row for row in rows if row.body["alias"] == alias and row.body["name"] == self.project)
+
     def find(self, kind: str, digest: str) -> Version | None:
         """The version with this digest, where it is registered."""
-        return next((version for version in self.all(kind) if version.digest == digest), None)
+        known = self.with_digest(digest)
+        return next((each for each in known if each.kind == kind and each.name == self.project), None)
 
     def history(self, alias: str) -> list[dict[str, Any]]:
         """Every move of an alias, oldest first."""

@@ -142,8 +142,6 @@ def _try_out(
         return Conclusion("canary", f"{settings.steps[0]:.0%} of the traffic")
     rows = record.recorder.interactions_since(canary.begun)
     verdict = look(settings, canary, rows, record.recorder.all_feedback(), now)
-    if not policy.serving and verdict.action in ("wait", "widen"):
-        verdict = Verdict("undecided", "no server runs any longer; " + verdict.reason, verdict.figures)
     return _follow(record, settings, version, judgment, canary, verdict)
 
 

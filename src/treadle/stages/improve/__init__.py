@@ -3,72 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, field_validator
-
-from treadle.core.config import Settings
 from treadle.core.driver import Driver
-from treadle.core.duration import Duration
 from treadle.core.errors import UserError
 from treadle.core.ledger import now
-from treadle.record.canary import CanarySettings
 from treadle.record.feedback import Feedback, FeedbackSource, Kind, new_feedback_id
 from treadle.record.gate import judged
 from treadle.record.record import Record
+from treadle.stages.improve.settings import CorrectionSettings, ImproveSettings
+from treadle.stages.improve.triggers import due
 
-
-class RetrainSettings(Settings):
-    """What makes the next turn due; whichever comes first."""
-
-    corrections: int | None = Field(None, ge=1, description="so many new corrections")
-    drift: bool = Field(False, description="a drift alert stands")
-    age: Duration | None = Field(None, description="the champion is older than this, such as 30d")
-    volume: int | None = Field(None, ge=1, description="so many requests since the last turn")
-    schedule: str | None = Field(None, description="times in UTC as cron has them, such as 0 3 * * 1")
-
-    @field_validator("schedule")
-    @classmethod
-    def _cron(cls, value: str | None) -> str | None:
-        if value is not None:
-            from datetime import UTC, datetime
-
-            from cronsim import CronSim, CronSimError
-
-            try:
-                CronSim(value, datetime.now(UTC))
-            except CronSimError as error:
-                raise ValueError(f"{error}; expected five fields as cron has them, such as 0 3 * * 1") from None
-        return value
-
-
-class BudgetSettings(Settings):
-    """How many turns may begin by themselves in which time."""
-
-    turns: int = Field(7, ge=1, description="at most so many")
-    per: Duration = Field("7d", description="in this time")
-
-
-class CorrectionSettings(Settings):
-    """Which corrections are learned from."""
-
-    license: str | None = Field(None, description="under which your users give their corrections")
-    per_person: int = Field(100, ge=1, description="of one person, at most so many in all; the newest count")
-    test_share: float = Field(0.2, ge=0, le=0.5, description="kept as test cases for all later versions")
-    replay: float = Field(0.5, ge=0, lt=1, description="share of the training budget kept for the old data")
-
-
-class ImproveSettings(Settings):
-    """How feedback becomes the next version, and how that gets into force."""
-
-    retrain_when: RetrainSettings = RetrainSettings()
-    train_from: Literal["champion", "base"] = Field("champion", description="which model later turns train on")
-    tokens: int | None = Field(None, ge=1, description="training budget of later turns; develop.tokens by default")
-    corrections: CorrectionSettings = CorrectionSettings()
-    cooldown: Duration = Field("1h", description="rest after a turn; doubled with each that gave no new champion")
-    budget: BudgetSettings = BudgetSettings()
-    canary: CanarySettings | None = CanarySettings()
-    promote: Literal["ask", "auto"] = Field("ask", description="ask: a person agrees before a champion is replaced")
+__all__ = ["CorrectionSettings", "ImproveSettings", "Improved", "gathered", "give_feedback", "improve"]
 
 
 @dataclass(frozen=True)
@@ -122,8 +68,6 @@ def _kinds(found: Improved) -> list[tuple[str, str]]:
 
 def gathered(settings: ImproveSettings, record: Record) -> Improved:
     """Feedback since the last turn took some, and what is due now."""
-    from treadle.stages.improve.triggers import due
-
     since = record.turns.since()
     rows = [row for row in record.recorder.all_feedback() if row.time > since and not row.erased]
     corrections = len({(row.interaction, row.user) for row in rows if row.kind == "correction"})

@@ -19,7 +19,7 @@ from treadle.record.case import Case
 from treadle.record.feedback import Feedback
 from treadle.record.interaction import Interaction
 from treadle.record.record import Record
-from treadle.stages.improve import CorrectionSettings
+from treadle.stages.improve.settings import CorrectionSettings
 from treadle.text.accounting import Accounting, Dropped
 from treadle.text.corpus import Corpus, write_corpus
 from treadle.text.document import Document, document_id

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from treadle.core.duration import seconds_of
 from treadle.record.record import Record
 from treadle.record.turn import TurnRecord
-from treadle.stages.improve import ImproveSettings
+from treadle.stages.improve.settings import ImproveSettings
 
 _MOST_DOUBLINGS = 8
 
