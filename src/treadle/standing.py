@@ -15,7 +15,7 @@ def summary(project: Project) -> dict[str, Any]:
     record = project.record
     champion = record.versions.alias("model", "champion")
     challenger = record.versions.alias("model", "challenger")
-    dataset = next(reversed(record.versions.all("dataset")), None)
+    dataset = record.versions.latest("dataset")
     deployment = record.deployments.current()
     database = record.workspace.database
     documents = 0
@@ -27,8 +27,8 @@ def summary(project: Project) -> dict[str, Any]:
     counts = {
         "documents": documents,
         "runs": int(database.query("SELECT count(*) FROM runs")[0][0]),
-        "interactions": sum(1 for _ in record.workspace.journal.read("interactions")),
-        "feedback": sum(1 for _ in record.workspace.journal.read("feedback")),
+        "interactions": record.workspace.journal.count("interactions"),
+        "feedback": record.workspace.journal.count("feedback"),
     }
     return {
         "project": project.file.name,

@@ -247,6 +247,23 @@ def test_a_full_disk_leaves_no_half_line(workspace: Workspace, monkeypatch: pyte
     assert [body["damaged"] for body in workspace.journal.sealed(STREAM).values()] == [0]
 
 
+def test_rows_are_counted_and_read_from_a_time_on(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = workspace.journal
+    assert journal.count(STREAM) == 0
+    for number in range(7):
+        journal.append(STREAM, {"id": f"row-{number}", "time": f"2026-01-0{number + 1}"})
+        if number % 2:
+            journal.seal()
+    assert journal.count(STREAM) == 7
+    read: list[str] = []
+    original = journal._bytes
+    monkeypatch.setattr(journal, "_bytes", lambda stream, digest: read.append(digest) or original(stream, digest))
+    assert [row["id"] for row in journal.read(STREAM, since="2026-01-04")] == [f"row-{n}" for n in range(2, 7)]
+    assert len(read) == 2  # the segment of the first two is not
+    journal.rewrite(STREAM, lambda row: None if row["id"] < "row-2" else row)
+    assert journal.count(STREAM) == 5
+
+
 # -- finding
 
 

@@ -99,6 +99,17 @@ def test_rows_are_read_in_pages(workspace: Workspace, monkeypatch: pytest.Monkey
     assert seen == 7
 
 
+def test_rows_are_read_back_from_the_latest(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treadle.core.ledger._FIRST_BACK", 2)
+    monkeypatch.setattr("treadle.core.ledger._PAGE", 3)
+    for number in range(11):
+        workspace.ledger.append(Fact("b" if number % 3 == 0 else "a", {"number": number}))
+    assert [row.body["number"] for row in workspace.ledger.rows_back("a", "b")] == list(range(11))[::-1]
+    assert [row.body["number"] for row in workspace.ledger.rows_back("b")] == [9, 6, 3, 0]
+    assert next(workspace.ledger.rows_back()).body == {"number": 10}
+    assert list(workspace.ledger.rows_back("c")) == []
+
+
 def test_many_processes_append_while_others_verify(tmp_path: Path) -> None:
     root = tmp_path / "store"
     writers = [Writer("ledger", root, f"w{number}", 120) for number in range(4)]

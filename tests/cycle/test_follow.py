@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from small_project import Project
+from small_project import SUBJECT, Project
 from treadle.core.artifacts import Builder
 from treadle.core.digest import canonical_json
 from treadle.core.identifiers import new_id
@@ -442,6 +442,23 @@ def test_who_serves_is_known_and_what_a_dead_server_left_is_put_right(three: Thr
         assert fixed.chat("lamp").json()["system_fingerprint"] == new
     assert serving_now(record) == [server.url]
     assert fixed.deployed() == {}
+
+
+def test_nobody_is_answered_by_a_model_that_knew_a_forgotten_person(project: Project) -> None:
+    with open_project(project.folder) as opened, serving(project, opened.record) as following:
+        with serving(project, opened.record, "model@v1", "--port", "0") as fixed:
+            for server in (following, fixed):
+                assert server.chat("lamp").status_code == 200
+            asked = following.chat(f"Where is the tent of {SUBJECT}?").json()["id"]
+            project.call("forget", SUBJECT, "--no-rebuild")
+            for server in (following, fixed):
+                until(lambda server=server: server.workers() == [])  # type: ignore[misc]
+                refused = server.chat("lamp")
+                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no_model")
+                assert server.models() == []
+            body = {"interaction": asked, "thumbs": "up"}
+            assert following.http.post("/v1/feedback", json=body).status_code == 404
+    assert project.json("verify")["problems"] == []
 
 
 def test_an_erased_release_is_told_from_one_that_is_there(project: Project) -> None:

@@ -59,8 +59,9 @@ def ended(project: Project) -> dict[str, Any]:
     runs = project.json("runs", "--limit", "1000")
     assert {run["status"] for run in runs} <= {"done", "crashed"}
     done = [(run["step"], str(run["parameters"]), str(run["inputs"])) for run in runs if run["status"] == "done"]
-    steps = [each for each in done if each[0] != "deploy.smoke"]
-    assert len(steps) == len(set(steps))
+    assert len(done) == len(set(done))
+    # A harvest is made again when its turn had not begun; whatever a turn took is done once.
+    steps = sorted(step for step, _, _ in done if step != "improve.harvest")
     assert project.json("verify")["ok"]
     with open_project(project.folder) as opened:
         record = opened.record
@@ -71,7 +72,7 @@ def ended(project: Project) -> dict[str, Any]:
         alerts = [row.body["of"] for row in record.ledger.rows("alert")]
         versions = [version.digest for version in record.versions.all("model")]
     assert begun == finished == len(turns)
-    return {"turns": turns, "moves": moves, "alerts": alerts, "versions": versions, "steps": sorted(steps)}
+    return {"turns": turns, "moves": moves, "alerts": alerts, "versions": versions, "steps": steps}
 
 
 def two_turns(project: Project, stop_at: Callable[[], float | None]) -> dict[str, Any]:

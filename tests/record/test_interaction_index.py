@@ -8,6 +8,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -337,17 +338,41 @@ def test_feedback_is_given_oldest_first_with_its_texts(record: Record) -> None:
     assert record.interactions.feedback("int-unknown") == []
 
 
+def test_a_segment_damaged_later_is_passed_over_by_a_search(record: Record) -> None:
+    traffic = Traffic(record, random.Random(1))
+    texts = [({"role": "user", "content": f"a needle {number}"},) for number in range(10)]
+    names = [traffic.interact(messages=text) for text in texts[:5]]
+    record.workspace.journal.seal()
+    others = [traffic.interact(messages=text) for text in texts[5:]]
+    record.workspace.journal.seal()
+    record.interactions.catch_up()
+    path, data = _rows_of_first_segment(record)
+    path.write_bytes(data[:-10] + b"tampered!\n")
+    inode = index_path(record).stat().st_ino
+    page = record.interactions.page(InteractionFilter(text="NEEDLE"))
+    assert {row.id for row in page.rows} == set(others)
+    assert page.searched == 10
+    assert index_path(record).stat().st_ino == inode  # it is not the index that is damaged
+    with pytest.raises(Corrupt, match="its bytes changed"):
+        record.interactions.get(names[0])
+
+
+def _rows_of_first_segment(record: Record) -> tuple[Path, bytes]:
+    """The file with the rows, made writable, and what is in it."""
+    digest = next(iter(record.workspace.journal.sealed("interactions")))
+    entry = next(each for each in record.store.entries(digest) if each.path == "rows.jsonl")
+    path = record.store._object(entry.digest)
+    path.chmod(0o644)
+    return path, path.read_bytes()
+
+
 def test_a_damaged_segment_is_named_and_hides_nothing_else(record: Record, caplog: pytest.LogCaptureFixture) -> None:
     traffic = Traffic(record, random.Random(1))
     first = [traffic.interact() for _ in range(5)]
     record.workspace.journal.seal()
     second = [traffic.interact() for _ in range(5)]
     record.workspace.journal.seal()
-    digest = next(iter(record.workspace.journal.sealed("interactions")))
-    entry = next(each for each in record.store.entries(digest) if each.path == "rows.jsonl")
-    path = record.store._object(entry.digest)
-    path.chmod(0o644)
-    data = path.read_bytes()
+    path, data = _rows_of_first_segment(record)
     path.write_bytes(data[:-10] + b"tampered!\n")
     assert record.interactions.catch_up()
     assert {row.id for row in listed(record.interactions)} == set(second)
@@ -488,7 +513,38 @@ def test_a_file_left_open_by_a_process_that_another_one_threw_away(record: Recor
     other.close()
 
 
-# -- several processes
+# -- several threads and processes
+
+
+def test_threads_may_ask_whatever_another_one_does(record: Record) -> None:
+    traffic = filled(record, 200)
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            for number in range(40):
+                record.interactions.catch_up(0.01 if number % 3 else None)
+                rows = listed(record.interactions, InteractionFilter(smoke=False))
+                assert len({row.id for row in rows}) == len(rows) >= 100
+                assert record.interactions.get(traffic.ids[number]) is not None
+                record.interactions.feedback(traffic.ids[number])
+                record.interactions.queue(10)
+                record.interactions.figures(traffic.begun.isoformat(), 3600)
+        except BaseException as error:
+            failed.append(error)
+
+    record.interactions.catch_up()
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        traffic.interact()
+        traffic.opine()
+        record.workspace.journal.seal()
+    for thread in threads:
+        thread.join()
+    assert not failed, failed
+    assert_equal(record)
 
 
 def test_several_processes_share_the_work(record: Record) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -148,6 +149,48 @@ def test_what_is_damaged_or_gone_is_said(record: Record, releases: list[Release]
     assert graph.nodes[releases[0].digest].label == "release (erased)"
 
 
+@pytest.mark.parametrize("number", [0, 4, 9, 50])
+def test_the_index_gives_the_same_way_down(record: Record, releases: list[Release], number: int) -> None:
+    for release in releases:
+        for _ in range(3):
+            record.recorder.interaction(interaction(release=release.digest))
+    record.interactions.catch_up()
+    walk = Lineage(record.workspace, record.versions, lambda ids: {}, 100, record.interactions)
+    indexed, plain = walk.of_document(document(number)), lineage(record).of_document(document(number))
+    assert indexed.nodes.keys() == plain.nodes.keys()
+    assert indexed.edges.keys() == plain.edges.keys()
+    dataset = releases[0].read().dataset
+    indexed, plain = walk.below_artifact(dataset, "dataset"), lineage(record).below_artifact(dataset, "dataset")
+    assert indexed.nodes.keys() == plain.nodes.keys()
+    assert indexed.edges.keys() == plain.edges.keys()
+
+
+def test_on_the_way_down_a_limit_counts_what_it_cuts(record: Record, releases: list[Release]) -> None:
+    for release in releases:
+        for _ in range(3):
+            record.recorder.interaction(interaction(release=release.digest))
+    record.interactions.catch_up()
+    for index in (record.interactions, None):
+        walk = Lineage(record.workspace, record.versions, lambda ids: {}, 1, index)
+        graph = walk.of_document(document(4))
+        assert of_kind(graph, "release") == {releases[1].digest}  # the latest
+        assert graph.truncated == {"dataset": 1, "model": 1, "release": 1, "interaction": 5}
+        assert {edge.source for edge in graph.edges} | {edge.target for edge in graph.edges} <= graph.nodes.keys()
+
+
+def test_what_was_erased_holds_nothing(record: Record, releases: list[Release]) -> None:
+    record.interactions.catch_up()
+    kinds = ("dataset", "model", "release")
+    held = record.interactions.holders(document(0), kinds)
+    assert [kind for _, kind in held] == ["release", "model", "dataset"]
+    record.store.delete({releases[0].digest})
+    assert [kind for _, kind in record.interactions.holders(document(0), kinds)] == ["model", "dataset"]
+    assert record.interactions.holders(document(0), ("release",)) == []
+    record.interactions._file.discard()
+    record.interactions.catch_up()
+    assert [kind for _, kind in record.interactions.holders(document(0), kinds)] == ["model", "dataset"]
+
+
 def test_thousands_of_edges_are_quickly_put_in_once() -> None:
     graph = Graph("x")
     for _ in range(3):
@@ -175,6 +218,34 @@ def interaction(**more: Any) -> Interaction:
 
 def feedback(on: str, value: float) -> Feedback:
     return Feedback(id=new_feedback_id(), interaction=on, time="2026", kind="thumbs", value=value)
+
+
+def test_feedback_is_read_from_a_time_on(record: Record) -> None:
+    said = [replace(feedback("int-x", 1), time=f"2026-01-0{day}") for day in (1, 2, 3, 4)]
+    for number, word in enumerate(said):
+        record.recorder.feedback(word)
+        if number % 2:
+            record.workspace.journal.seal()
+    for day in (1, 2, 3, 4, 5):
+        assert list(record.recorder.feedback_since(f"2026-01-0{day}")) == said[day - 1 :]
+
+
+def test_what_was_found_is_at_hand_until_an_erasure(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = interaction()
+    record.recorder.interaction(one)
+    again = Record(record.workspace, "models-demo").recorder
+    asked: list[str] = []
+    original = record.workspace.journal.find
+    monkeypatch.setattr(
+        record.workspace.journal, "find", lambda stream, name: asked.append(name) or original(stream, name)
+    )
+    assert again.find_interaction(one.id) == again.find_interaction(one.id) == one
+    assert asked == [one.id]
+    record.workspace.journal.rewrite("interactions", lambda row: {**row, "erased": True})
+    record.erasures.record("era-1", "k3:0", "requested", record.erasures.extend({}).digest)
+    assert again.find_interaction(one.id) is None
+    assert again.find_interaction(one.id) is None
+    assert asked == [one.id] * 3  # what is not there is looked for each time
 
 
 def test_feedback_is_found_once_however_it_is_asked_for(record: Record) -> None:

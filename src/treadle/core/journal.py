@@ -178,14 +178,24 @@ class Journal:
         """Segments in force, by digest, in the order of sealing; what replaced another stands in its place."""
         return self._index.state(stream)[0]
 
-    def read(self, stream: str, *, newest_first: bool = False) -> Iterator[dict[str, Any]]:
-        """Every row of a stream, sealed or not; oldest first, or by segment and row from the newest."""
+    def read(self, stream: str, *, newest_first: bool = False, since: str = "") -> Iterator[dict[str, Any]]:
+        """Every row of a stream, sealed or not; oldest first, or by segment and row from the newest.
+
+        With ``since`` (ISO 8601, UTC) segments are left out whose rows are all older; other older rows are not.
+        """
         loose, sealed = self._parts(stream)
-        parts: list[Callable[[], bytes]] = [self._reader(stream, digest) for digest in sealed]
+        parts: list[Callable[[], bytes]] = [
+            self._reader(stream, digest) for digest, body in sealed.items() if body["last"] >= since
+        ]
         parts.extend(self._constant(data) for data in loose)
         for part in reversed(parts) if newest_first else parts:
             rows, _ = rows_in(part())
             yield from reversed(rows) if newest_first else rows
+
+    def count(self, stream: str) -> int:
+        """How many rows a stream has, sealed or not."""
+        loose, sealed = self._parts(stream)
+        return sum(int(body["rows"]) for body in sealed.values()) + sum(len(rows_in(data)[0]) for data in loose)
 
     def find(self, stream: str, identifier: str) -> dict[str, Any] | None:
         """The latest row with an id, or None. Only segments that were written when the id was made are read."""

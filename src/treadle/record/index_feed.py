@@ -84,7 +84,7 @@ class Feed:
 
     def _state(self) -> object:
         """Changes with the journal."""
-        sizes = [(path.name, path.stat().st_size) for _, path in self.files() if path.exists()]
+        sizes = [(path.name, _size(path)) for _, path in self.files()]
         last = [row.seq if row else 0 for row in map(self._ledger.last, ("seal", "artifact"))]
         return self._file.inode, last, sizes
 
@@ -238,3 +238,10 @@ class _Piece:
 
     def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         return self._cursor.execute(sql, values).fetchall()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # sealed meanwhile
+        return 0

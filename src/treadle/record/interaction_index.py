@@ -10,8 +10,9 @@ from __future__ import annotations
 import heapq
 import json
 import sqlite3
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from treadle.core.artifacts import holds
@@ -34,7 +35,8 @@ T = TypeVar("T")
 
 MAX_PAGE = 500  # rows
 _SEARCHED_ROWS = 20_000  # a page looks at so many texts at most
-_SEARCH_SECONDS = 0.08
+_SEARCH_SECONDS = 0.06
+_CHUNK = 2_000  # rows that are looked up together
 _LATE_SECONDS = 0.05  # `get` and `feedback` wait so long for the index to catch up, then they read the journal
 _MENDING_SECONDS = 2.0
 _SAMPLED = 1_000  # the newest that nobody rated, out of which a sample is drawn
@@ -57,14 +59,20 @@ class InteractionIndex:
         self._file = IndexFile(workspace.root / "cache" / "interactions.db")
         self._feed = Feed(workspace, self._file)
         self._reader = RowReader(workspace)
+        self._catching_up = threading.Lock()
         self._journal, self._store = workspace.journal, workspace.store
 
     def catch_up(self, seconds: float | None = None) -> bool:
         """Take in what the journal has gained, the newest first; stops after about ``seconds`` where they are given.
 
-        True when nothing is left to read.
+        True when nothing is left to read; False as well while another thread is at it for longer than that.
         """
-        return self._mended(lambda: self._feed.catch_up(seconds))
+        if not self._catching_up.acquire(timeout=-1 if seconds is None else seconds):
+            return False
+        try:
+            return self._mended(lambda: self._feed.catch_up(seconds))
+        finally:
+            self._catching_up.release()
 
     def waiting(self) -> int:
         """Interactions that are known of and not read in yet; more than none only while the index is being made."""
@@ -145,20 +153,21 @@ class InteractionIndex:
     def _search(self, where: InteractionFilter, before: int, limit: int) -> Page:
         """Look at the texts of the newest rows until the page is full, or it has taken long enough."""
         deadline = time.monotonic() + _SEARCH_SECONDS
-        holds = _holding(where.text or "")
+        matches = _holding(where.text or "")
         found: list[int] = []
         searched = 0
         while searched < _SEARCHED_ROWS and len(found) < limit and time.monotonic() < deadline:
-            keys = self._keys(where, before, 500)
+            chunk = min(_CHUNK, _SEARCHED_ROWS - searched)
+            keys = self._keys(where, before, chunk)
             for key, line in self._lines(keys):
                 searched += 1
                 before = key
-                if holds(line):
+                if matches(line):
                     found.append(key)
                 if len(found) == limit or time.monotonic() > deadline:
                     break
             else:
-                if len(keys) < 500:
+                if len(keys) < chunk:
                     return Page(tuple(self._rows(found).values()), None, searched)
         return Page(tuple(self._rows(found).values()), str(before), searched)
 
@@ -168,7 +177,10 @@ class InteractionIndex:
             "WHERE key IN (SELECT value FROM json_each(?)) ORDER BY key DESC"
         )
         for key, *place in self._file.reading.query(sql, (json.dumps(keys),)):
-            yield key, self._reader.line(INTERACTIONS, *place)
+            try:
+                yield key, self._reader.line(INTERACTIONS, *place)
+            except Corrupt:  # verify tells; the others are searched all the same
+                yield key, b""
 
     def _queue(self, limit: int) -> list[tuple[InteractionRow, str]]:
         open_to = " AND status = 'ok' AND stored = 1 AND corrected = 0 AND is_case = 0 AND reviewed = 0"
@@ -195,13 +207,18 @@ class InteractionIndex:
 
     # -- documents
 
-    def holders(self, document: str) -> list[tuple[str, str]]:
-        """Artifacts that are made from a document and not erased, digest and kind, the latest first. ``Corrupt`` when
-        a list of documents is damaged."""
-        found = self._mended(lambda: self._file.reading.query("SELECT DISTINCT documents FROM holdings"))
+    def holders(self, document: str, kinds: Sequence[str]) -> list[tuple[str, str]]:
+        """Artifacts of these kinds that are made from a document and not erased, digest and kind, the latest first.
+        ``Corrupt`` when a list of documents is damaged."""
+        among = "kind IN (SELECT value FROM json_each(?))"
+        sql = f"SELECT DISTINCT documents FROM holdings WHERE {among}"
+        found = self._mended(lambda: self._file.reading.query(sql, (json.dumps(kinds),)))
         lists = [name for (name,) in found if self._store.has_object(name) and holds(self._store.read(name), document)]
-        sql = "SELECT digest, kind FROM holdings WHERE documents IN (SELECT value FROM json_each(?)) ORDER BY seq DESC"
-        rows = self._mended(lambda: self._file.reading.query(sql, (json.dumps(lists),)))
+        of_them = (
+            f"SELECT digest, kind FROM holdings WHERE {among} AND documents IN (SELECT value FROM json_each(?)) "
+            "ORDER BY seq DESC"
+        )
+        rows = self._mended(lambda: self._file.reading.query(of_them, (json.dumps(kinds), json.dumps(lists))))
         return [(digest, kind) for digest, kind in rows if self._store.has_object(digest)]
 
     # -- one of them

@@ -193,7 +193,7 @@ class Lineage:
         """Artifacts that hold a document, the latest first, with their kinds."""
         if self._index is not None:
             try:
-                return self._index.holders(document)
+                return self._index.holders(document, HOLDING_DOCUMENTS)
             except Corrupt:
                 graph.verified = False
         store, found = self._workspace.store, []

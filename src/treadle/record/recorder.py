@@ -77,6 +77,11 @@ class JournalRecorder:
         """All feedback, oldest first."""
         return (Feedback.from_dict(row) for row in self._journal.read(FEEDBACK))
 
+    def feedback_since(self, moment: str) -> Iterator[Feedback]:
+        """Feedback given at or after a time (ISO 8601, UTC), oldest first; what is older is hardly read."""
+        rows = self._journal.read(FEEDBACK, since=moment)
+        return (Feedback.from_dict(row) for row in rows if row["time"] >= moment)
+
     def case(self, row: Case) -> None:
         """Append one test case."""
         self._journal.append(CASES, row.to_dict())

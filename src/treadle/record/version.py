@@ -111,6 +111,11 @@ class Versions:
         rows = self._ledger.database.query(sql + "ORDER BY number DESC LIMIT 1", (kind, self.project))
         return Version(*rows[0]) if rows else None
 
+    def _numbered(self, kind: str, name: str, number: int) -> Version | None:
+        sql = "SELECT kind, name, number, digest, run, time FROM versions WHERE kind = ? AND name = ? AND number = ?"
+        rows = self._ledger.database.query(sql, (kind, name, number))
+        return Version(*rows[0]) if rows else None
+
     def with_digest(self, digest: str) -> list[Version]:
         """Every version that is this artifact."""
         sql = "SELECT kind, name, number, digest, run, time FROM versions WHERE digest = ? ORDER BY seq"
@@ -200,14 +205,13 @@ class Versions:
             return None
         kind, tag = match["kind"] or "model", match["tag"]
         name = match["name"]
-        known = self.all(kind, name)
-        if re.fullmatch(r"v\d+", tag):
-            found = next((version for version in known if version.number == int(tag[1:])), None)
+        if re.fullmatch(r"v\d{1,9}", tag):
+            found = self._numbered(kind, name or self.project, int(tag[1:]))
         elif tag in ALIASES:
             found = self.alias(kind, tag, name)
         else:
             raise UserError(f"{ref}: expected @v1, @v2 ... or an alias;{nearest(tag, ALIASES)}")
         if found is None:
-            have = ", ".join(f"@v{version.number}" for version in known) or "none yet; treadle run makes the first"
-            raise UserError(f"there is no {ref}; there are: {have}")
+            known = ", ".join(f"@v{version.number}" for version in self.all(kind, name))
+            raise UserError(f"there is no {ref}; there are: {known or 'none yet; treadle run makes the first'}")
         return found

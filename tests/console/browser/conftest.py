@@ -15,7 +15,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Dialog,
+    Page,
+    Request,
+    Response,
+    sync_playwright,
+)
 
 from console.conftest import interaction
 from small_project import Project
@@ -90,37 +99,50 @@ class Visitor:
     page: Page
     base: str
     wrong: list[str] = field(default_factory=list)
-    expected: int = 200
+    refusals: set[int] = field(default_factory=set)
 
     @classmethod
     def arriving(cls, context: BrowserContext, base: str) -> Visitor:
         """A tab that takes note of errors, failed and foreign requests, and dialogs."""
         self = cls(context.new_page(), base)
-        page, wrong = self.page, self.wrong
-        page.on("console", lambda said: wrong.append(f"console: {said.text}") if self.minds(said) else None)
-        page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
-        page.on("request", lambda request: wrong.append(f"foreign: {request.url}") if self.foreign(request.url) else None)
-        page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url} {request.failure}"))
-        page.on("response", lambda answer: wrong.append(f"{answer.status}: {answer.url}") if answer.status >= 500 else None)
-
-        def dismiss(dialog: Any) -> None:
-            wrong.append(f"dialog: {dialog.message}")
-            dialog.dismiss()
-
-        page.on("dialog", dismiss)
+        page = self.page
+        page.on("console", self.hears)
+        page.on("pageerror", lambda error: self.wrong.append(f"script: {error}"))
+        page.on("request", self.asks)
+        page.on("requestfailed", self.fails)
+        page.on("response", self.answered)
+        page.on("dialog", self.dismisses)
         return self
 
-    def minds(self, said: Any) -> bool:
-        """Whether a line on the console is an error; Chromium calls it one when a page is the answer 4xx it should be."""
-        return said.type in ("error", "warning") and not (self.expected >= 400 and f" {self.expected} " in said.text)
+    def hears(self, said: ConsoleMessage) -> None:
+        """An error on the console; Chromium calls it one, too, when a page is answered 4xx as it should."""
+        if said.type in ("error", "warning") and not any(f"status of {code} " in said.text for code in self.refusals):
+            self.wrong.append(f"console: {said.text}")
 
-    def foreign(self, url: str) -> bool:
-        """Whether something was asked of anybody else."""
-        return urlsplit(url)[:2] != urlsplit(self.base)[:2]
+    def asks(self, request: Request) -> None:
+        """Nothing may be asked of anybody else."""
+        if urlsplit(request.url)[:2] != urlsplit(self.base)[:2]:
+            self.wrong.append(f"foreign: {request.url}")
+
+    def fails(self, request: Request) -> None:
+        """A request without an answer; aborted is what was still under way when the page was left."""
+        if request.failure != "net::ERR_ABORTED":
+            self.wrong.append(f"failed: {request.url} {request.failure}")
+
+    def answered(self, answer: Response) -> None:
+        """An answer that is no page."""
+        if answer.status >= 400 and answer.status not in self.refusals:
+            self.wrong.append(f"{answer.status}: {answer.url}")
+
+    def dismisses(self, dialog: Dialog) -> None:
+        """Nothing here opens a dialog."""
+        self.wrong.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def open(self, path: str, status: int = 200) -> Page:
         """Go to a page of the console."""
-        self.expected = status
+        if status >= 400:
+            self.refusals.add(status)
         answer = self.page.goto(self.base + path)
         assert answer is not None
         assert answer.status == status, f"{path}: {answer.status}"
@@ -129,10 +151,6 @@ class Visitor:
     def press(self, key: str) -> None:
         """A key on the keyboard."""
         self.page.keyboard.press(key)
-
-    def focused(self) -> Locator:
-        """What has the focus."""
-        return self.page.locator(":focus")
 
     def walk_to(self, target: str, most: int = 60) -> int:
         """Press Tab until that has the focus; how often it took."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 from treadle.console.visit import Page, Query, Visit
@@ -12,6 +13,7 @@ from treadle.record.interaction_index import InteractionFilter, InteractionIndex
 from treadle.record.record import Record
 
 PER_PAGE = 50
+RELEASES = 100  # offered to filter by
 _PREVIEW_SECONDS = 0.03  # texts are looked up for so long; rows beyond that show none
 _PREVIEW = 140  # characters
 RATINGS = ("", "up", "down", "corrected", "rated", "unrated")
@@ -112,14 +114,16 @@ def _where(wanted: AnswersFilter) -> InteractionFilter:
 
 
 def _releases(record: Record) -> tuple[ReleaseChoice, ...]:
-    """Releases that were judged or deployed, latest first, called by their versions."""
+    """The latest releases that were judged or deployed, latest first, called by their versions."""
     versions = {version.digest: version.short for version in record.versions.all("model")}
     found: dict[str, str] = {}
-    for row in record.ledger.rows("gate"):
-        found[row.body["release"]] = versions.get(row.body["model"], row.body["release"][:11])
-    for each in record.deployments.history():
-        found.setdefault(each.release, each.model)
-    return tuple(ReleaseChoice(digest, f"{label} ({digest[3:9]})") for digest, label in reversed(found.items()))
+    for row in islice(record.ledger.rows_back("gate", "deployment"), 2 * RELEASES):
+        body = row.body
+        name = versions.get(body["model"], body["release"][:11]) if row.kind == "gate" else body["model"]
+        if row.kind == "gate" or body["release"] not in found:
+            found[body["release"]] = name
+    latest = list(found.items())[:RELEASES]
+    return tuple(ReleaseChoice(digest, f"{label} ({digest[3:9]})") for digest, label in latest)
 
 
 def _questions(index: InteractionIndex, rows: tuple[InteractionRow, ...]) -> dict[str, str]:

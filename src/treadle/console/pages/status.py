@@ -230,7 +230,7 @@ def _traffic(index: InteractionIndex) -> Traffic:
 
 def _counts(record: Record, index: InteractionIndex, turns: int) -> Counts:
     database = record.workspace.database
-    dataset = next(reversed(record.versions.all("dataset")), None)
+    dataset = record.versions.latest("dataset")
     documents = 0
     if dataset is not None:
         sql = "SELECT documents FROM artifacts WHERE digest = ? LIMIT 1"
@@ -278,8 +278,9 @@ def _stages(
 
 
 def _last_run(record: Record, stage: str) -> tuple[str, str, str, str] | None:
-    sql = "SELECT id, step, status, started FROM runs WHERE step >= ? AND step < ? ORDER BY seq DESC LIMIT 1"
-    rows = record.workspace.database.query(sql, (stage + ".", stage + "/"))
+    within = "FROM runs WHERE step >= ? AND step < ?"  # twice, so that the index alone tells which is the last
+    sql = f"SELECT id, step, status, started {within} AND seq = (SELECT max(seq) {within})"
+    rows = record.workspace.database.query(sql, (stage + ".", stage + "/") * 2)
     return (rows[0][0], rows[0][1], rows[0][2], rows[0][3]) if rows else None
 
 
@@ -291,7 +292,7 @@ def _collected(record: Record) -> str:
 
 
 def _latest(record: Record, kind: str) -> str:
-    version = next(reversed(record.versions.all(kind)), None)
+    version = record.versions.latest(kind)
     return version.short if version else "nothing yet"
 
 
