@@ -7,9 +7,8 @@
     4. deleting    the row that accounts for the old objects is written, then they are deleted
     5. done        the person's key is destroyed, the database is scrubbed, nothing of them is left in any byte
 
-Killed anywhere, the same command goes on where it was. What it does not do: edit the user's own source files, or take
-a model
-out of a server that is running; it says so. "Rebuilt without" is the claim; not that a model forgot.
+Killed anywhere, the same command goes on where it was. What it does not do: edit the user's own source files. A server
+that runs stops answering with a model whose objects are gone. "Rebuilt without" is the claim; not that a model forgot.
 """
 
 from __future__ import annotations

@@ -73,11 +73,11 @@ def _row(seq: int, kind: str, version: int, time: str, body: str) -> Row:
 
 
 class _Teller:
-    """Puts rows into words. Models are called by their versions, which are read once."""
+    """Puts rows into words. Models are called by their versions."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._versions = {version.digest: version.short for version in record.versions.all("model")}
+        self._versions: dict[str, str | None] = {}
         self.tells: dict[str, Callable[[Row], Event | None]] = {
             "turn.begun": self._turn_begun,
             "turn.ended": self._turn_ended,
@@ -94,7 +94,12 @@ class _Teller:
         }
 
     def _model(self, digest: str | None) -> str:
-        return self._versions.get(digest or "", "a model") if digest else "a model"
+        return (self._name(digest) if digest else None) or "a model"
+
+    def _name(self, digest: str) -> str | None:
+        if digest not in self._versions:
+            self._versions[digest] = next((each.short for each in self._record.versions.with_digest(digest)), None)
+        return self._versions[digest]
 
     def _turn_begun(self, row: Row) -> Event:
         number, reasons = row.body["number"], [in_words(reason) for reason in row.body["reasons"]]
@@ -197,7 +202,7 @@ class _Teller:
         return Event(row.time, "erasure", text, row=row.seq)
 
     def _ref(self, digest: str) -> tuple[str, ...]:
-        name = self._versions.get(digest)
+        name = self._name(digest)
         return (name,) if name else ()
 
 

@@ -444,20 +444,36 @@ def test_who_serves_is_known_and_what_a_dead_server_left_is_put_right(three: Thr
     assert fixed.deployed() == {}
 
 
+def test_the_console_is_there_where_there_is_a_key(
+    three: Three, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server.http.get("/console/").status_code == 404
+    monkeypatch.setenv("TREADLE_API_KEY", "sesame")
+    with serving(three.project, three.record) as keyed:
+        key, wanted = {"authorization": "Bearer sesame"}, {"accept": "application/json"}
+        assert keyed.http.get("/console/runs", headers=wanted).status_code == 401
+        assert keyed.http.get("/console/runs", headers=wanted | key).json()["runs"]
+        assert keyed.http.get("/v1/models").status_code == 401
+        assert keyed.http.get("/v1/models", headers=key).status_code == 200
+
+
 def test_nobody_is_answered_by_a_model_that_knew_a_forgotten_person(project: Project) -> None:
-    with open_project(project.folder) as opened, serving(project, opened.record) as following:
-        with serving(project, opened.record, "model@v1", "--port", "0") as fixed:
-            for server in (following, fixed):
-                assert server.chat("lamp").status_code == 200
-            asked = following.chat(f"Where is the tent of {SUBJECT}?").json()["id"]
-            project.call("forget", SUBJECT, "--no-rebuild")
-            for server in (following, fixed):
-                until(lambda server=server: server.workers() == [])  # type: ignore[misc]
-                refused = server.chat("lamp")
-                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no_model")
-                assert server.models() == []
-            body = {"interaction": asked, "thumbs": "up"}
-            assert following.http.post("/v1/feedback", json=body).status_code == 404
+    with (
+        open_project(project.folder) as opened,
+        serving(project, opened.record) as following,
+        serving(project, opened.record, "model@v1", "--port", "0") as fixed,
+    ):
+        for server in (following, fixed):
+            assert server.chat("lamp").status_code == 200
+        asked = following.chat("Where is my tent?", user=SUBJECT).json()["id"]
+        project.call("forget", SUBJECT, "--no-rebuild")
+        for server in (following, fixed):
+            until(lambda server=server: server.workers() == [])  # type: ignore[misc]
+            refused = server.chat("lamp")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no_model")
+            assert server.models() == []
+        body = {"interaction": asked, "thumbs": "up"}
+        assert following.http.post("/v1/feedback", json=body).status_code == 404
     assert project.json("verify")["problems"] == []
 
 

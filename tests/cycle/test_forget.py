@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from small_project import NAME, SUBJECT, Project
+from treadle.project import open_project
 
 
 def every_byte(folder: Path) -> bytes:
@@ -32,6 +33,8 @@ def test_gone_from_every_byte(project: Project, subject: str) -> None:
     planted = NAME.lower().encode()
     assert planted in every_byte(project.folder)
     before = project.json("status")["counts"]["documents"]
+    with open_project(project.folder) as opened:  # the console's index knows them as well
+        opened.record.interactions.catch_up()
     expected = project.json("forget", subject, "--dry-run")
     assert expected["documents"] >= 1
     assert not expected["done"]

@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 
 from treadle.core.errors import Corrupt, UserError
+from treadle.core.segment import files_of
 from treadle.core.workspace import Workspace
+from treadle.record import index_feed
 from treadle.record import interaction_index as index_module
 from treadle.record.index_file import BUCKET_SECONDS, FORMAT
 from treadle.record.interaction_index import InteractionFilter, InteractionIndex, InteractionRow
@@ -251,7 +253,8 @@ def test_what_is_not_understood_is_one_line(record: Record, given: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    "text", ["straSSE", "SÜDEN", 'a "QUOTED" \\ text', "text\nof", "half", "a TITLE", "doc:aaa", "B" * 60, "plain"]
+    "text",
+    ["straSSE", "SÜDEN", 'a "QUOTED" \\ text', "text\nof", "half \ud800 A", "a TITLE", "doc:aaa", "B" * 60, "plain"],
 )
 def test_a_text_is_found_in_any_case_of_letters(record: Record, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "_SEARCH_SECONDS", 60.0)
@@ -516,6 +519,16 @@ def test_a_file_left_open_by_a_process_that_another_one_threw_away(record: Recor
 # -- several threads and processes
 
 
+def test_a_file_that_is_seen_twice_on_its_way_is_read_once(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_feed, "files_of", lambda folder: files_of(folder) * 2)
+    filled(record, 30)
+    record.interactions.catch_up()
+    inode = index_path(record).stat().st_ino
+    record.workspace.journal.seal()
+    assert_equal(record)
+    assert index_path(record).stat().st_ino == inode
+
+
 def test_threads_may_ask_whatever_another_one_does(record: Record) -> None:
     traffic = filled(record, 200)
     failed: list[BaseException] = []
@@ -534,6 +547,7 @@ def test_threads_may_ask_whatever_another_one_does(record: Record) -> None:
             failed.append(error)
 
     record.interactions.catch_up()
+    inode = index_path(record).stat().st_ino
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -545,11 +559,14 @@ def test_threads_may_ask_whatever_another_one_does(record: Record) -> None:
         thread.join()
     assert not failed, failed
     assert_equal(record)
+    assert index_path(record).stat().st_ino == inode
 
 
 def test_several_processes_share_the_work(record: Record) -> None:
     root = record.workspace.root
     filled(record, 300)
+    record.interactions.catch_up()
+    inode = index_path(record).stat().st_ino
     with process("catch_up", root), process("catch_up", root), process("write", root, 800) as writer:
         while writer.poll() is None:
             record.interactions.catch_up()
@@ -561,6 +578,7 @@ def test_several_processes_share_the_work(record: Record) -> None:
         assert set(out.split()) <= {row.id for row in scanned(record)}
         assert_equal(record)
     assert_equal(record)
+    assert index_path(record).stat().st_ino == inode
 
 
 def test_killed_at_any_moment_it_goes_on(record: Record) -> None:

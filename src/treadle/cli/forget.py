@@ -28,10 +28,12 @@ def forget(subject: str, dry_run: bool, no_rebuild: bool, as_json: bool) -> int:
       treadle forget jane.roe@example.org --dry-run
       treadle forget jane.roe@example.org
     """
-    with open_project(here()) as project, project.record.workspace.exclusive():
-        with watching(STAGES, quiet=as_json) as listener:
-            found = erase(project, subject, dry_run=dry_run, rebuild=not no_rebuild, listener=listener)
-        deployment = project.record.deployments.current()
+    with (
+        open_project(here()) as project,
+        project.record.workspace.exclusive(),
+        watching(STAGES, quiet=as_json) as listener,
+    ):
+        found = erase(project, subject, dry_run=dry_run, rebuild=not no_rebuild, listener=listener)
     if as_json:
         emit(found.public())
     else:
@@ -43,8 +45,6 @@ def forget(subject: str, dry_run: bool, no_rebuild: bool, as_json: bool) -> int:
         )
         if not dry_run:
             say(_outcome(found))
-            if deployment is not None and found.artifacts:
-                say(f"a server that still runs at {deployment.endpoint} holds the old model: restart it")
     return 1 if found.rebuilt is False else 0
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from treadle.serve.gateway import Gateway
     from treadle.serve.release import ServedRelease
     from treadle.serve.table import Table
+
+_CONSOLE = "/console"
 
 
 @click.command()
@@ -37,7 +42,8 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
     A promotion, a rollback, a canary's next step and an erasure are followed within seconds; no request is lost by it.
     With RELEASE (a version, an alias or a digest) it is that release and stays so.
 
-    Ends on Ctrl-C or SIGTERM after the requests in flight. /metrics is for Prometheus.
+    With TREADLE_API_KEY set, the console's pages are under /console and ask for the key. /metrics is for Prometheus.
+    Ends on Ctrl-C or SIGTERM after the requests in flight.
 
     \b
     Example:
@@ -73,13 +79,35 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
             else:
                 say(f"{_line(gateway.table)} at {url}/v1; metrics at {url}/metrics; Ctrl-C ends it")
 
-        run(
-            open_gateway,
-            host=host or settings.host,
-            port=settings.port if port is None else port,
-            on_ready=ready,
-            beside=follower.following,
-        )
+        address = host or settings.host
+        with _console(address) as mounts:
+            run(
+                open_gateway,
+                host=address,
+                port=settings.port if port is None else port,
+                on_ready=ready,
+                beside=follower.following,
+                mounts=mounts,
+            )
+
+
+@contextmanager
+def _console(host: str) -> Iterator[Mapping[str, Any]]:
+    """The console to mount, where there is a key for it and its packages are installed."""
+    from treadle.serve.gateway import API_KEY_VARIABLE
+    from treadle.serve.server import is_loopback
+
+    key = os.environ.get(API_KEY_VARIABLE)
+    if not key:
+        yield {}
+        return
+    try:
+        from treadle.console.app import create_console
+    except ModuleNotFoundError:
+        yield {}
+        return
+    with closing(create_console(here(), prefix=_CONSOLE, api_key=key, loopback=is_loopback(host))) as console:
+        yield {_CONSOLE: console}
 
 
 def _tell(table: Table) -> None:

@@ -16,8 +16,8 @@ from treadle.stages.improve import Improved, gathered
 
 CHANGE_SECONDS = 4.0  # how long an approval waits for whoever holds the project
 _CATCH_UP_SECONDS = 1.0
-_CATCH_UP_WAIT = 0.08  # a page waits so long for the latest interactions
-_DUE_SECONDS = 20.0
+_CATCH_UP_WAIT = 0.03  # a page waits so long for the latest interactions
+_DUE_SECONDS, _DUE_REST = 20.0, 40.0
 
 
 class _Held(Exception):
@@ -35,7 +35,7 @@ class House:
         self._caught_up = Lately(self._catch_up, _CATCH_UP_SECONDS)
         self._warm = threading.Thread(target=_warm_up, daemon=True)
         self._warm.start()
-        self._improved = Lately(lambda: gathered(project.file.improve, project.record), _DUE_SECONDS)
+        self._improved = Lately(lambda: gathered(project.file.improve, project.record), _DUE_SECONDS, _DUE_REST)
 
     def close(self) -> None:
         """Let what still works in the background come to its end."""
@@ -51,7 +51,7 @@ class House:
 
     def improved(self) -> Improved | None:
         """What is due, as it was lately; None while it is counted for the first time."""
-        return self._improved.get(_CATCH_UP_WAIT)
+        return self._improved.get() or self._improved.get(_CATCH_UP_WAIT)
 
     def written(self) -> None:
         """Something was written here, and the next page has to show it."""

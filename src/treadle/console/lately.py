@@ -13,17 +13,24 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Lately(Generic[T]):
-    """Keeps what ``work`` gave for ``keep`` seconds; then the next to ask starts it in a thread, one at a time."""
+_QUICK = 0.1  # seconds; what takes longer and has a rest is not worked out again for every change
 
-    def __init__(self, work: Callable[[], T], keep: float) -> None:
+
+class Lately(Generic[T]):
+    """Keeps what ``work`` gave for ``keep`` seconds; then the next to ask starts it in a thread, one at a time.
+
+    ``rest``: it is kept for at least so many times as long as it took, because pages share the processor with it.
+    """
+
+    def __init__(self, work: Callable[[], T], keep: float, rest: float = 0.0) -> None:
         self._work = work
         self._keep = keep
+        self._rest = rest
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._value: T | None = None
         self._of, self._wanted = -1, 0  # which generation the value is of, and which is asked for
-        self._at = 0.0
+        self._at, self._took = 0.0, 0.0
 
     def get(self, wait: float = 0.0) -> T | None:
         """The value, a fresh one if it comes within ``wait`` seconds; None when there never was one."""
@@ -42,9 +49,10 @@ class Lately(Generic[T]):
             thread.join(left)
 
     def expire(self) -> None:
-        """What is known, or just being worked out, is out of date."""
+        """What is known, or just being worked out, is out of date; left to its time where that is much work."""
         with self._lock:
-            self._wanted += 1
+            if not self._rest or self._took < _QUICK:
+                self._wanted += 1
 
     def close(self, wait: float = 5.0) -> None:
         """Let a thread that still works come to its end."""
@@ -53,9 +61,11 @@ class Lately(Generic[T]):
             thread.join(wait)
 
     def _fresh(self) -> bool:
-        return self._of == self._wanted and time.monotonic() - self._at < self._keep
+        age = time.monotonic() - self._at
+        return self._of == self._wanted and age < max(self._keep, self._took * self._rest)
 
     def _run(self, generation: int) -> None:
+        started = time.monotonic()
         try:
             value = self._work()
         except Exception as error:  # the page shows what was known before
@@ -65,3 +75,4 @@ class Lately(Generic[T]):
             return
         with self._lock:
             self._value, self._of, self._at, self._thread = value, generation, time.monotonic(), None
+            self._took = self._at - started

@@ -50,6 +50,7 @@ CREATE TABLE IF NOT EXISTS runs (
     facts TEXT NOT NULL, seq INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS runs_key ON runs (key, status);
 CREATE INDEX IF NOT EXISTS runs_step ON runs (step, seq);
+CREATE INDEX IF NOT EXISTS runs_seq ON runs (seq);
 CREATE INDEX IF NOT EXISTS runs_status ON runs (status, seq);
 """
 

@@ -96,9 +96,10 @@ class Feed:
             if row is None or row.seq != seen or row.body["segment"] != segment:
                 raise Corrupt(f"{self._file.path} belongs to another history")
 
-    def files(self) -> Iterator[tuple[str, Path]]:
-        """Segments that are not sealed yet, by stream."""
-        return ((stream, path) for stream in STREAMS for path in files_of(self._folder / stream))
+    def files(self) -> list[tuple[str, Path]]:
+        """Segments that are not sealed yet, by stream; one that moves meanwhile is there once."""
+        found = {path.stem: (stream, path) for stream in STREAMS for path in files_of(self._folder / stream)}
+        return list(found.values())
 
     def seals(self, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Rows of the ledger about seals, of every stream."""

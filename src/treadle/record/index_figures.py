@@ -59,8 +59,8 @@ def figures(database: Database, since: str, bucket_seconds: int) -> list[Figures
     unit = bucket_seconds * 1000 * SPREAD
     step = step or 1
     sql = (
-        f"SELECT bucket / ?, f.status = 'failed', f.thumbs, sum(requests), sum(tokens) FROM ({volume.format(unit)}) v "
-        "JOIN facets f ON f.id = v.facet WHERE f.smoke = 0 GROUP BY 1, 2, 3"
+        "SELECT bucket / ?, f.status = 'failed', f.thumbs, sum(v.requests), sum(v.tokens) "
+        f"FROM ({volume.format(unit)}) v JOIN facets f ON f.id = v.facet WHERE f.smoke = 0 GROUP BY 1, 2, 3"
     )
     counts: dict[int, Counter[str]] = defaultdict(Counter)
     for bucket, failed, thumbs, requests, tokens in database.query(sql, (step, start * step)):

@@ -39,7 +39,7 @@ CREATE TABLE facets (
     id INTEGER PRIMARY KEY, release TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL, status TEXT NOT NULL,
     stored INTEGER NOT NULL, smoke INTEGER NOT NULL, erased INTEGER NOT NULL, unsure INTEGER NOT NULL,
     thumbs INTEGER NOT NULL, poor INTEGER NOT NULL, corrected INTEGER NOT NULL, commented INTEGER NOT NULL,
-    rated INTEGER NOT NULL, reviewed INTEGER NOT NULL, is_case INTEGER NOT NULL,
+    rated INTEGER NOT NULL, reviewed INTEGER NOT NULL, is_case INTEGER NOT NULL, requests INTEGER NOT NULL DEFAULT 0,
     UNIQUE (release, model, endpoint, status, stored, smoke, erased, unsure,
             thumbs, poor, corrected, commented, rated, reviewed, is_case));
 CREATE TABLE interactions (
@@ -64,6 +64,7 @@ CREATE TABLE latency (
     bucket INTEGER NOT NULL, slot INTEGER NOT NULL, requests INTEGER NOT NULL,
     PRIMARY KEY (bucket, slot)) WITHOUT ROWID;
 CREATE TRIGGER interaction_in AFTER INSERT ON interactions BEGIN
+    UPDATE facets SET requests = requests + 1 WHERE id = new.facet;
     INSERT INTO volume VALUES (new.key / {{bucket}}, new.facet, 1, new.prompt + new.completion)
         ON CONFLICT (bucket, facet) DO UPDATE SET requests = requests + 1, tokens = tokens + excluded.tokens;
 END;
@@ -72,11 +73,14 @@ CREATE TRIGGER interaction_slow AFTER INSERT ON interactions WHEN new.slot IS NO
         ON CONFLICT (bucket, slot) DO UPDATE SET requests = requests + 1;
 END;
 CREATE TRIGGER interaction_out AFTER DELETE ON interactions BEGIN
+    UPDATE facets SET requests = requests - 1 WHERE id = old.facet;
     UPDATE volume SET requests = requests - 1, tokens = tokens - old.prompt - old.completion
         WHERE bucket = old.key / {{bucket}} AND facet = old.facet;
     UPDATE latency SET requests = requests - 1 WHERE bucket = old.key / {{bucket}} AND slot = old.slot;
 END;
 CREATE TRIGGER interaction_other AFTER UPDATE OF facet ON interactions WHEN new.facet <> old.facet BEGIN
+    UPDATE facets SET requests = requests - 1 WHERE id = old.facet;
+    UPDATE facets SET requests = requests + 1 WHERE id = new.facet;
     UPDATE volume SET requests = requests - 1, tokens = tokens - old.prompt - old.completion
         WHERE bucket = old.key / {{bucket}} AND facet = old.facet;
     INSERT INTO volume VALUES (new.key / {{bucket}}, new.facet, 1, new.prompt + new.completion)

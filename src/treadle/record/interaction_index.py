@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -30,8 +31,11 @@ from treadle.record.interaction_filter import InteractionRow as InteractionRow
 from treadle.record.interaction_filter import Page as Page
 from treadle.record.recorder import FEEDBACK, INTERACTIONS
 from treadle.record.row_reader import RowReader, parsed
+from treadle.record.text_search import holding
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 MAX_PAGE = 500  # rows
 _SEARCHED_ROWS = 20_000  # a page looks at so many texts at most
@@ -106,6 +110,8 @@ class InteractionIndex:
         if where.user is not None:
             sql = f"SELECT count(*) FROM interactions WHERE user = ? AND {among} AND key >= ? AND key < ?"
             return self._number(sql, self._person(where.user), *values, low, high)
+        if (low, high) == (0, END):
+            return self._number(f"SELECT coalesce(sum(requests), 0) FROM facets WHERE {facets}", *values)
         first, last = -(-low // _BUCKET), high // _BUCKET  # whole buckets are counted already
         rows = f"SELECT count(*) FROM interactions WHERE {among} AND key >= ? AND key < ?"
         if first >= last:
@@ -153,7 +159,7 @@ class InteractionIndex:
     def _search(self, where: InteractionFilter, before: int, limit: int) -> Page:
         """Look at the texts of the newest rows until the page is full, or it has taken long enough."""
         deadline = time.monotonic() + _SEARCH_SECONDS
-        matches = _holding(where.text or "")
+        matches = holding(where.text or "")
         found: list[int] = []
         searched = 0
         while searched < _SEARCHED_ROWS and len(found) < limit and time.monotonic() < deadline:
@@ -285,7 +291,8 @@ class InteractionIndex:
         and the others at the next `catch_up`."""
         try:
             return work()
-        except (Corrupt, sqlite3.IntegrityError):
+        except (Corrupt, sqlite3.IntegrityError) as error:
+            _log.warning("the index of interactions is made anew: %s", error)
             self._file.discard()
             self._feed.catch_up(_MENDING_SECONDS)
             return work()
@@ -297,33 +304,6 @@ class InteractionIndex:
         """The number a person has in the file; none has 0."""
         rows = self._file.reading.query("SELECT id FROM people WHERE digest = ?", (digest,))
         return int(rows[0][0]) if rows else 0
-
-
-def _holding(text: str) -> Callable[[bytes], bool]:
-    """Whether a row's texts hold this one, in any case of letters."""
-    wanted = text.casefold()
-    escaped = json.dumps(text, ensure_ascii=False)[1:-1].casefold()
-
-    def holds(line: bytes) -> bool:
-        if escaped not in line.decode("utf-8", "replace").casefold():  # most rows end here
-            return False
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            return False
-        return any(wanted in text.casefold() for text in _texts(row))
-
-    return holds
-
-
-def _texts(row: dict[str, Any]) -> Iterator[str]:
-    """What was asked, what was answered, and what was given with it."""
-    for message in row.get("messages") or ():
-        yield message.get("content") or ""
-    yield row.get("answer") or ""
-    yield from row.get("alternatives") or ()
-    for piece in row.get("given") or ():
-        yield from (piece.get(name) or "" for name in ("document", "title", "text"))
 
 
 def _cursor(text: str) -> int:

@@ -23,6 +23,7 @@ Role = Literal["made_by", "given", "similar"]
 Label = Callable[[list[str]], dict[str, str]]
 
 HOLDING_DOCUMENTS = ("corpus", "dataset", "model", "release")
+_AT_ONCE = 500  # artifacts that are looked up together
 _GIVEN = 20  # answers that were sent a document, of those that the index finds at once
 
 
@@ -124,7 +125,7 @@ class Lineage:
         if run is None:
             raise UserError(f"there is no run {identifier}; treadle runs lists them")
         graph.add(identifier, "run", f"{run.step} ({run.status})")
-        kinds = dict(self._artifacts())
+        kinds = self._kinds([*run.outputs.values(), *_flat(run.inputs)])
         for made in run.outputs.values():
             graph.add(made, kinds.get(made, "artifact"), self._name(made, kinds.get(made, "artifact")))
             graph.link(made, identifier)
@@ -208,7 +209,7 @@ class Lineage:
         graph = Graph(digest)
         graph.add(digest, kind, self._name(digest, kind))
         made = self._made_of(digest)
-        kinds = {name: kind for name, kind in self._artifacts() if name in made}
+        kinds = self._kinds(made)
         for kind in dict.fromkeys(kinds.values()):
             for name in self._cut(graph, kind, [each for each in made if kinds.get(each) == kind]):
                 graph.add(name, kind, self._name(name, kind))
@@ -278,6 +279,16 @@ class Lineage:
     def _artifacts(self) -> list[tuple[str, str]]:
         sql = "SELECT digest, kind, min(seq) FROM artifacts GROUP BY digest, kind ORDER BY min(seq)"
         return [(row[0], row[1]) for row in self._workspace.database.query(sql)]
+
+    def _kinds(self, digests: Iterable[str]) -> dict[str, str]:
+        """What artifacts are, in the order they were made."""
+        wanted, found = list(digests), []
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            marks = ", ".join("?" * len(some))
+            sql = f"SELECT min(seq), digest, kind FROM artifacts WHERE digest IN ({marks}) GROUP BY digest, kind"
+            found += self._workspace.database.query(sql, some)
+        return {digest: kind for _, digest, kind in sorted(found)}
 
     def _holders(self) -> Iterable[tuple[str, str]]:
         return [(digest, kind) for digest, kind in self._artifacts() if kind in HOLDING_DOCUMENTS]

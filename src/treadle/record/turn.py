@@ -6,10 +6,11 @@ it finds every step remembered.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from treadle.core.ledger import Fact, Ledger
+from treadle.core.ledger import Fact, Ledger, Row
 
 Outcome = Literal["promoted", "unchanged", "waiting", "canary", "refused", "failed"]
 
@@ -52,6 +53,9 @@ class Turns:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._lock = threading.Lock()
+        self._known: dict[int, TurnRecord] = {}  # as of the row that was seen last: rows never change
+        self._seen = 0
 
     def begin(self, reasons: tuple[str, ...], inputs: TurnInputs, until: str) -> TurnRecord:
         """Write down that a turn begins; survives a loss of power once it returns."""
@@ -71,20 +75,24 @@ class Turns:
 
     def all(self) -> list[TurnRecord]:
         """Every turn, oldest first."""
-        found: dict[int, TurnRecord] = {}
-        for row in self._ledger.rows("turn.begun", "turn.changed", "turn.ended"):
-            body = row.body
-            number = body["number"]
-            if row.kind == "turn.ended":
-                ending = {name: body[name] for name in ("outcome", "detail", "candidate")}
-                found[number] = replace(found[number], ended=row.time, **ending)
-                continue
-            inputs = TurnInputs(body["feedback"], body["start"], body["split"])
-            if row.kind == "turn.changed":
-                found[number] = replace(found[number], inputs=inputs)
-            else:
-                found[number] = TurnRecord(number, tuple(body["reasons"]), row.time, body["until"], inputs)
-        return list(found.values())
+        with self._lock:
+            for row in self._ledger.rows("turn.begun", "turn.changed", "turn.ended", after=self._seen):
+                self._take(row)
+                self._seen = row.seq
+            return list(self._known.values())
+
+    def _take(self, row: Row) -> None:
+        body, known = row.body, self._known
+        number = body["number"]
+        if row.kind == "turn.ended":
+            ending = {name: body[name] for name in ("outcome", "detail", "candidate")}
+            known[number] = replace(known[number], ended=row.time, **ending)
+            return
+        inputs = TurnInputs(body["feedback"], body["start"], body["split"])
+        if row.kind == "turn.changed":
+            known[number] = replace(known[number], inputs=inputs)
+        else:
+            known[number] = TurnRecord(number, tuple(body["reasons"]), row.time, body["until"], inputs)
 
     def latest(self) -> TurnRecord | None:
         """The last turn that began; None before the first."""

@@ -192,7 +192,6 @@ def entering(chromium: Browser, place: Place) -> Iterator[Enter]:
 
         def enter(name: str = "ann", **settings: Any) -> Visitor:
             context = stack.enter_context(chromium.new_context(reduced_motion="reduce", **settings))
-            context.set_default_timeout(20_000)
             visitor = Visitor.arriving(context, place.url)
             visitors.append(visitor)
             visitor.page.goto(place.links[name])

@@ -30,7 +30,9 @@ def test_a_link_lets_in_once_and_a_correction_is_recorded(place: Place, enter: E
     page.get_by_role("button", name="Save the correction").click()
     expect(page.locator("#notice")).to_have_text("Your correction is recorded.")
     expect(page.locator("#live")).to_have_text("Your correction is recorded.")  # for those who listen
-    expect(page.locator(".timeline .correction .said").last).to_contain_text("Under the base; turn it left.\nThen pull.")
+    expect(page.locator(".timeline .correction .said").last).to_contain_text(
+        "Under the base; turn it left.\nThen pull."
+    )
     shown = page.url.rpartition("/")[2]
     (row,) = said_here(place.project)
     assert (row.interaction, row.kind, row.comment) == (shown, "correction", "the old one")

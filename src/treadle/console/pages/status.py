@@ -291,9 +291,15 @@ def _collected(record: Record) -> str:
     return f"{rows[0][0]:,} documents" if rows else "nothing yet"
 
 
+def _newest(record: Record, kind: str) -> tuple[int, str] | None:
+    sql = "SELECT number, digest FROM versions WHERE kind = ? AND name = ? ORDER BY number DESC LIMIT 1"
+    rows = record.workspace.database.query(sql, (kind, record.name))
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
 def _latest(record: Record, kind: str) -> str:
-    version = record.versions.latest(kind)
-    return version.short if version else "nothing yet"
+    newest = _newest(record, kind)
+    return f"{kind}@v{newest[0]}" if newest else "nothing yet"
 
 
 def _trained(record: Record) -> str:

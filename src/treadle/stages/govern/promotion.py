@@ -140,8 +140,11 @@ def _try_out(
         record.canaries.begin(new_id("can"), judgment.release, version.digest, champion, settings.steps[0])
         record.versions.point("challenger", version, reason="canary", release=judgment.release)
         return Conclusion("canary", f"{settings.steps[0]:.0%} of the traffic")
-    rows = record.recorder.interactions_since(canary.begun)
-    verdict = look(settings, canary, rows, record.recorder.all_feedback(), now)
+    if any(alert.kind == "deploy" and alert.release == canary.release for alert in record.alerts.open()):
+        verdict = Verdict("take_back", "the server could not open it", {})
+    else:
+        rows = record.recorder.interactions_since(canary.begun)
+        verdict = look(settings, canary, rows, record.recorder.all_feedback(), now)
     return _follow(record, settings, version, judgment, canary, verdict)
 
 
