@@ -38,7 +38,8 @@ def main(folder: str) -> None:
         if champion is None or not data:
             sys.exit("nothing has been promoted; see what the gates said above")
         model, dataset = Model(champion.digest, store), Dataset(data[-1].digest, store)
-        given = [one for one in dataset.examples("train") if model.has_document(one.documents[0])]
+        learned = set(model.document_ids())
+        given = [one for one in dataset.examples("train") if one.documents[0] in learned]
         for example in (min(given, key=familiar), min(dataset.examples("test"), key=familiar)):
             sys.stdout.write(f"What does {locator(example)} do?\n")
 

@@ -28,6 +28,7 @@ ASKED, CORRECTED = 60, 48
 AT_ONCE = 3
 QUIET_SECONDS = 10.0  # between two questions of a person while nothing is tried
 PEOPLE = 24
+PLURAL = {"correction": "corrections", "score": "scores"}
 GOOD = 0.3  # ROUGE-L against the reference above which a scripted user is content
 
 
@@ -119,7 +120,7 @@ async def main(folder: str, url: str, what: str) -> None:
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120, trust_env=False) as client:
         users = Users(client)
         await (first if what == "ask" else traffic)(users, examples)
-    counts = ", ".join(f"{number} {name}" for name, number in users.said.items())
+    counts = ", ".join(f"{number} {PLURAL.get(name, name)}" for name, number in users.said.items())
     sys.stdout.write(f"USERS     scripted: {counts}, through POST /v1/chat/completions and /v1/feedback\n")
 
 

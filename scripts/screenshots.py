@@ -70,7 +70,7 @@ def places(page: Page, base: str) -> dict[str, str]:
 def save(picture: bytes, path: Path) -> None:
     """Store a picture with few colors, none of them mixed from dots."""
     image = Image.open(io.BytesIO(picture)).convert("RGB")
-    small = image.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    small = image.quantize(COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
 
 
@@ -91,10 +91,10 @@ def main(project: Path, folder: Path) -> None:
             for name, path in found.items():
                 page.goto(base + path)
                 save(page.screenshot(), folder / f"console-{name}-{scheme}.png")
-        page.emulate_media(color_scheme="light")
-        page.set_viewport_size(PHONE)
-        page.goto(base + found["status"])
-        save(page.screenshot(), folder / "console-status-phone.png")
+        cookies = page.context.storage_state()
+        phone = browser.new_page(viewport=PHONE, device_scale_factor=2, reduced_motion="reduce", storage_state=cookies)
+        phone.goto(base + found["status"])
+        save(phone.screenshot(), folder / "console-status-phone.png")
         browser.close()
     total = sum(path.stat().st_size for path in folder.glob("console-*.png"))
     sys.stdout.write(f"{len(list(folder.glob('console-*.png')))} pictures, {total / 1000:,.0f} kB in {folder}\n")

@@ -31,7 +31,7 @@ develop:
   base_model: {base}
   learning_rate: 1e-2
   tokens: 3000
-  max_length: 192
+  max_length: 256
   evaluate: {{metrics: [log_likelihood, perplexity, rouge_l], baselines: [base], max_tokens: 8}}
 deploy:
   quantize: {{format: q8_0, max_loss: 0.5}}

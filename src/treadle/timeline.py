@@ -145,7 +145,9 @@ class _Teller:
         if back is not None:
             text = f"model@v{back} was taken back; {name} answers your users again."
             return Event(row.time, "rollback", text, (name, f"model@v{back}"), quote, row.seq)
-        text = f"{name} became the champion: it answers your users. Reason: {body['reason']}."
+        # The row about a trial's end stands just before this one and tells its figures.
+        reason = "its trial on real traffic" if body.get("canary") else body["reason"]
+        text = f"{name} became the champion: it answers your users. Reason: {reason}."
         return Event(row.time, "promotion", text, (name,), quote, row.seq)
 
     def _refusal(self, row: Row) -> Event:

@@ -88,9 +88,9 @@ def test_a_canary_that_was_stopped_and_one_that_passed(record: Record) -> None:
     record.versions.point("challenger", None, reason="taken back", together=(stopped,))
     record.canaries.begin("can-2", RELEASE, OTHER, REPORT, 0.25)
     passed = record.canaries.decided("can-2", "promote", "not decidable at n=100", {})
-    record.versions.point("champion", second, reason="no guard is worse", together=(passed,), release=RELEASE)
+    record.versions.point("champion", second, reason="as told", together=(passed,), release=RELEASE, canary="can-2")
     assert said(record)[:-1] == [
-        "model@v2 became the champion: it answers your users. Reason: no guard is worse.",
+        "model@v2 became the champion: it answers your users. Reason: its trial on real traffic.",
         "The version being tried passed on real traffic: not decidable at n=100.",
         "model@v2 is being tried on 25% of the traffic.",
         "model@v2 was stopped: three errors in 50.",

@@ -69,7 +69,7 @@ def _kinds(found: Improved) -> list[tuple[str, str]]:
 def gathered(settings: ImproveSettings, record: Record) -> Improved:
     """Feedback since the last turn took some, and what is due now."""
     since = record.turns.since()
-    rows = [row for row in record.recorder.all_feedback() if row.time > since and not row.erased]
+    rows = [row for row in record.recorder.feedback_since(since) if row.time > since and not row.erased]
     corrections = len({(row.interaction, row.user) for row in rows if row.kind == "correction"})
     thumbs = [row.value for row in rows if row.kind == "thumbs"]
     found = due(settings, record, corrections)
