@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -55,14 +57,17 @@ ASKED = (
 
 def find_chromium() -> str:
     """The system's Chromium, installed where this may do so; else a skip, and a failure where CI=true."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "update"], capture_output=True, timeout=300)
-        subprocess.run(APT, capture_output=True, timeout=550)
-        if found := shutil.which("chromium"):
-            return found
+    # One worker installs it, the others wait: apt refuses a second one.
+    with Path(tempfile.gettempdir(), "treadle-tests-apt.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in ("chromium", "chromium-browser", "google-chrome"):
+            if found := shutil.which(name):
+                return found
+        if os.geteuid() == 0 and shutil.which("apt-get"):
+            subprocess.run(["apt-get", "update"], capture_output=True, timeout=300)
+            subprocess.run(APT, capture_output=True, timeout=550)
+            if found := shutil.which("chromium"):
+                return found
     reason = f"no Chromium; run: {' '.join(APT)}"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)

@@ -75,7 +75,7 @@ def names(looked_at: Place) -> dict[str, str]:
 
 def grave(page: Page, *rules: str) -> list[str]:
     """What axe-core, which the page has loaded, calls serious or critical by these rules or by all, with the places."""
-    chosen = {"runOnly": rules} if rules else {"rules": {"target-size": {"enabled": True}}}  # all but that are on anyway
+    chosen = {"runOnly": rules} if rules else {"rules": {"target-size": {"enabled": True}}}  # the others are on
     found = page.evaluate("options => axe.run(document, options)", {"resultTypes": ["violations"], **chosen})
     assert found["passes"], "axe-core looked at nothing"
     return [
