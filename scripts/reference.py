@@ -13,11 +13,15 @@ With ``--check`` nothing is written; exit code 1 and the name of each page that 
 from __future__ import annotations
 
 import ast
+import collections.abc
+import dataclasses
 import importlib
 import inspect
 import re
 import sys
 import tomllib
+import types
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -373,6 +377,73 @@ def prometheus() -> Iterator[str]:
         yield f"| `{name}` | {family.type} | {_cell(family.documentation)} |"
 
 
+# -- the console
+
+VIEWS = {
+    "/": "status:StatusPage",
+    "/runs": "runs:RunsPage",
+    "/runs/RUN": "run:RunPage",
+    "/compare": "comparison:ComparePage",
+    "/interactions": "answers:AnswersPage",
+    "/interactions/ID": "answer:AnswerPage",
+    "/lineage": "lineage:LineagePage",
+    "/review": "review:ReviewPage",
+    "/approvals": "approvals:ApprovalsPage",
+    "/approvals/NUMBER": "approvals:ApprovalPage",
+}
+
+
+def console() -> Iterator[str]:
+    """The JSON of each page of the console: its view, and every dataclass that stands in one, field by field."""
+    yield "| page | JSON |"
+    yield "|---|---|"
+    waiting: list[type] = []
+    for path, name in VIEWS.items():
+        module, _, view = name.partition(":")
+        waiting.append(getattr(importlib.import_module(f"treadle.console.pages.{module}"), view))
+        yield f"| `{path}` | `{view}` |"
+    yield ""
+    yield "| object | fields |"
+    yield "|---|---|"
+    known: set[type] = set()
+    while waiting:
+        view_type = waiting.pop(0)
+        if view_type in known:
+            continue
+        known.add(view_type)
+        hints = typing.get_type_hints(view_type)
+        fields = {each.name: hints[each.name] for each in dataclasses.fields(view_type)}
+        fields = {name: hint for name, hint in fields.items() if not name.startswith("drawn")}  # pictures, not promised
+        waiting.extend(part for hint in fields.values() for part in _dataclasses_in(hint))
+        shown = ", ".join(f"`{field}: {_json_hint(hint)}`" for field, hint in fields.items())
+        yield f"| `{view_type.__name__}` | {_cell(shown)} |"
+
+
+def _dataclasses_in(hint: Any) -> Iterator[type]:
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        yield hint
+    for part in typing.get_args(hint):
+        yield from _dataclasses_in(part)
+
+
+def _json_hint(hint: Any) -> str:
+    """An annotation as JSON has it."""
+    parts = typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return " or ".join(repr(part) for part in parts)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_json_hint(part) for part in parts)
+    if origin is tuple and parts[-1:] != (...,):
+        return "[" + ", ".join(_json_hint(part) for part in parts) + "]"
+    if origin in (tuple, list, collections.abc.Sequence):
+        return f"list of {_json_hint(parts[0])}"
+    if origin in (dict, collections.abc.Mapping):
+        return f"object of {_json_hint(parts[1])}"
+    plain = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null", Any: "any"}
+    return plain.get(hint) or getattr(hint, "__name__", str(hint))
+
+
 # -- pages
 
 PARTS: dict[str, Callable[..., Iterator[str]]] = {
@@ -384,6 +455,7 @@ PARTS: dict[str, Callable[..., Iterator[str]]] = {
     "extending": extending,
     "http": http,
     "prometheus": prometheus,
+    "console": console,
 }
 
 
