@@ -123,7 +123,7 @@ def test_the_database_is_wiped_of_what_was_deleted(workspace: Workspace) -> None
 def test_scrubbing_while_another_reads_is_not_silently_half_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("treadle.core.database._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("treadle.core.sqlite._BUSY_SECONDS", 0.05)
     with Workspace(tmp_path / "store") as workspace:
         other = sqlite3.connect(workspace.root / "treadle.db", isolation_level=None)
         other.execute("BEGIN")
@@ -137,7 +137,7 @@ def test_scrubbing_while_another_reads_is_not_silently_half_done(
 
 
 def test_a_writer_that_does_not_let_go_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treadle.core.database._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("treadle.core.sqlite._BUSY_SECONDS", 0.05)
     with Workspace(tmp_path / "store") as workspace:
         other = sqlite3.connect(tmp_path / "store" / "treadle.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

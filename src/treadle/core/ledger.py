@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from treadle.core.audit import Audit, audit, project
 from treadle.core.audit import Problem as Problem
-from treadle.core.database import Database
+from treadle.core.database import Cursor, Database
 from treadle.core.digest import canonical_json
 from treadle.core.errors import Corrupt
 from treadle.core.fact import Fact as Fact
@@ -103,7 +102,9 @@ class Ledger:
                 rows.append(row)
             head = Head.signed(frontier.size, frontier.root().hex(), self._keys)
             cursor.execute(
-                "INSERT OR REPLACE INTO ledger_head VALUES (1, ?, ?, ?, ?)",
+                "INSERT INTO ledger_head VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                "size = excluded.size, frontier = excluded.frontier, root = excluded.root, "
+                "signature = excluded.signature",
                 (head.size, frontier.encode(), head.root, head.signature),
             )
         with self._lock:
@@ -115,7 +116,7 @@ class Ledger:
             self._start_ticker()
         return rows
 
-    def _frontier(self, cursor: sqlite3.Cursor) -> Frontier:
+    def _frontier(self, cursor: Cursor) -> Frontier:
         """The tree so far; ``Corrupt`` when it is not the one the head outside belongs to."""
         row = cursor.execute("SELECT size, root, signature, frontier FROM ledger_head WHERE id = 1").fetchone()
         held = cursor.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
@@ -146,7 +147,7 @@ class Ledger:
         outside = self._outside
         if outside is not None and (outside.size > size or (outside.size == size and outside.root != root)):
             raise Corrupt(
-                f"{self.database.path} holds {size} rows where {self._file.path.name} says {outside.size}: an older "
+                f"{self.database.place} holds {size} rows where {self._file.path.name} says {outside.size}: an older "
                 "copy was put back; put the newer one in its place, treadle verify tells more"
             )
 

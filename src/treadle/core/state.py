@@ -17,6 +17,8 @@ CREATE TABLE IF NOT EXISTS people (lookup TEXT PRIMARY KEY, key BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
+_SET = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+
 STALE_AFTER = 60.0  # seconds without a heartbeat after which a lease on another host counts as dead
 
 
@@ -34,7 +36,8 @@ class State:
         moment = time.time()
         with self._database.transaction() as cursor:
             cursor.execute(
-                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO leases VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+                "host = excluded.host, pid = excluded.pid, started = excluded.started, beat = excluded.beat",
                 (name, socket.gethostname(), os.getpid(), _process_start(os.getpid()) or moment, moment),
             )
 
@@ -73,7 +76,7 @@ class State:
     def set(self, name: str, value: Any) -> None:
         """Keep a small JSON value under a name."""
         with self._database.transaction() as cursor:
-            cursor.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, json.dumps(value)))
+            cursor.execute(_SET, (name, json.dumps(value)))
 
     def swap(self, name: str, value: Any) -> Any:
         """Keep another value under a name (None forgets it) and give the one before, in one step."""
@@ -82,7 +85,7 @@ class State:
             if value is None:
                 cursor.execute("DELETE FROM cursors WHERE name = ?", (name,))
             else:
-                cursor.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, json.dumps(value)))
+                cursor.execute(_SET, (name, json.dumps(value)))
         return json.loads(rows[0][0]) if rows else None
 
     def names(self, prefix: str) -> list[str]:
@@ -98,7 +101,7 @@ class State:
         if rows or not create:
             return bytes(rows[0][0]) if rows else None
         with self._database.transaction() as cursor:
-            cursor.execute("INSERT OR IGNORE INTO people VALUES (?, ?)", (lookup, os.urandom(32)))
+            cursor.execute("INSERT INTO people VALUES (?, ?) ON CONFLICT (lookup) DO NOTHING", (lookup, os.urandom(32)))
         return self.person_key(lookup)
 
     def destroy_person(self, lookup: str) -> None:

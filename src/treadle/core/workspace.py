@@ -16,6 +16,7 @@ from treadle.core.journal import SEAL_SECONDS, Journal
 from treadle.core.keys import Keys
 from treadle.core.ledger import Fact, Ledger, Projection
 from treadle.core.runs import ARTIFACTS, RUNS, Runs
+from treadle.core.sqlite import SqliteDatabase
 from treadle.core.state import State
 from treadle.core.store import Store
 
@@ -38,7 +39,7 @@ class Workspace:
                 _check_format(root / "format")
                 self.keys = Keys(root / "keys", make=not (root / "head.json").exists())
                 self.store = Store(root)
-                self.database = Database(database or root / "treadle.db")
+                self.database: Database = SqliteDatabase(database or root / "treadle.db")
                 opened.callback(self.database.close)
                 self.state = State(self.database)
                 self.ledger = Ledger(self.database, self.keys, root / "head.json", (RUNS, ARTIFACTS, *projections))
