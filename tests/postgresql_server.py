@@ -30,7 +30,7 @@ def programs() -> Path | None:
 class Server:
     """Databases and schemas to be had at once; its data lie in ``folder / "data"``."""
 
-    def __init__(self, bin_folder: Path) -> None:
+    def __init__(self, bin_folder: Path, primary: Server | None = None) -> None:
         self._bin = bin_folder
         self.folder = Path(tempfile.mkdtemp(prefix="treadle-postgresql-", dir="/tmp"))  # a socket's path is short
         self._user = None
@@ -38,7 +38,11 @@ class Server:
             self._user = "nobody"
             shutil.chown(self.folder, "nobody")
         self._numbers = itertools.count()
-        self._run("initdb", "-D", self.data, "-U", "treadle", "-E", "UTF8", "--locale=C", "--no-sync", "-A", "trust")
+        if primary is None:
+            self._run("initdb", "-D", self.data, "-U", "treadle", "-E", "UTF8", "--locale=C", "-N", "-A", "trust")
+        else:
+            place = ("-h", primary.folder, "-U", "treadle")
+            self._run("pg_basebackup", "-D", self.data, *place, "-R", "-N", "-c", "fast")
         self.start()
 
     @property
@@ -81,6 +85,10 @@ class Server:
             self._run("pg_ctl", "stop", "-m", "immediate", "-D", self.data)
             self._process.wait(60)
         shutil.rmtree(self.folder)
+
+    def replica(self) -> Server:
+        """A standby that follows this server and answers queries."""
+        return Server(self._bin, self)
 
     def url(self, schema: str = "", *, user: str = "treadle", database: str = "postgres") -> str:
         """The URL of a schema."""

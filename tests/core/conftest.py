@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -49,13 +49,15 @@ class Place:
             files = [path for path in (self.server.data / "base").rglob("*") if path.is_file()]
         return any(needle in path.read_bytes() for path in files for needle in needles)
 
-    @contextmanager
-    def raw(self) -> Iterator[Raw]:
+    def connect(self) -> Raw:
         """The database, open to the vandal."""
-        path = self.root / "treadle.db"
-        connection = psycopg.connect(self.database, autocommit=True) if self.database else _sqlite(path)
-        with closing(connection):
-            yield Raw(connection)
+        if self.database:
+            return Raw(psycopg.connect(self.database, autocommit=True))
+        return Raw(sqlite3.connect(self.root / "treadle.db", isolation_level=None))
+
+    def raw(self) -> closing[Raw]:
+        """The same, for a ``with`` block."""
+        return closing(self.connect())
 
 
 class Raw:
@@ -73,10 +75,6 @@ class Raw:
     def close(self) -> None:
         """Close it."""
         self._connection.close()
-
-
-def _sqlite(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

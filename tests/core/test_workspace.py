@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -72,6 +73,24 @@ def test_a_store_of_another_format_is_refused_in_one_line(tmp_path: Path) -> Non
         with pytest.raises(UserError, match=r"is a store of format .*, this Treadle reads format 1; use") as caught:
             Workspace(tmp_path / "store")
         assert "\n" not in str(caught.value)
+
+
+def test_a_ledger_that_was_written_with_other_keys_is_refused(place: Place, tmp_path: Path) -> None:
+    with place.open() as workspace:
+        workspace.ledger.append(Fact("note", {}))
+    ledger = place.database or place.root / "treadle.db"
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"was written with other keys than those under .*other/keys") as caught:
+            Workspace(tmp_path / "other", ledger)
+        assert "\n" not in str(caught.value)
+    with place.open() as workspace:
+        assert workspace.ledger.size() == 2
+        assert verify(workspace).ok
+    shutil.rmtree(tmp_path / "other" / "keys")
+    shutil.copytree(place.root / "keys", tmp_path / "other" / "keys")
+    with Workspace(tmp_path / "other", ledger) as workspace:  # the same project on another machine
+        workspace.ledger.append(Fact("note", {}))
+        assert workspace.ledger.size() == 3
 
 
 def test_a_key_of_the_wrong_length_is_refused(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ class PostgresqlDatabase(Database):
 
     def _commit(self, connection: Connection) -> None:
         try:
-            done = connection.execute("COMMIT").statusmessage
+            done = connection.execute("COMMIT", prepare=False).statusmessage
         except psycopg.Error as error:
             if is_lost(connection, error):
                 message = (
