@@ -40,6 +40,8 @@ class Server:
         self._numbers = itertools.count()
         if primary is None:
             self._run("initdb", "-D", self.data, "-U", "treadle", "-E", "UTF8", "--locale=C", "-N", "-A", "trust")
+            rules = self.data / "pg_hba.conf"
+            rules.write_text("local all +with_password scram-sha-256\n" + rules.read_text())  # members of a role
         else:
             place = ("-h", primary.folder, "-U", "treadle")
             self._run("pg_basebackup", "-D", self.data, *place, "-R", "-N", "-c", "fast")

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -55,13 +56,15 @@ def cut(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CutC
 
 
 @pytest.mark.parametrize("at", ["before", "after"])
-def test_a_commit_whose_answer_is_lost_is_looked_for(place: Place, cut: CutConnection, at: str) -> None:
+def test_a_commit_whose_answer_is_lost_is_looked_for(
+    place: Place, cut: CutConnection, at: Literal["before", "after"]
+) -> None:
     """Kept once, whether the server had heard of it or not."""
     assert place.server is not None
     url = str(place.database).replace(str(place.server.folder), str(place.server.folder / schema_of(place)))
     with Workspace(place.root, url) as workspace:
         workspace.ledger.append(Fact("note", {"number": 1}))
-        cut.at = at  # type: ignore[assignment]
+        cut.at = at
         rows = workspace.ledger.append(Fact("note", {"number": 2}), Fact("note", {"number": 3}), sync=True)
         assert cut.at is None
         assert [row.seq for row in rows] == [3, 4]
@@ -71,16 +74,20 @@ def test_a_commit_whose_answer_is_lost_is_looked_for(place: Place, cut: CutConne
 
 
 @pytest.mark.parametrize("at", ["before", "after"])
-def test_a_state_whose_commit_was_cut_says_that_it_does_not_know(place: Place, cut: CutConnection, at: str) -> None:
+def test_what_may_be_done_twice_is_and_the_rest_says_that_it_does_not_know(
+    place: Place, cut: CutConnection, at: Literal["before", "after"]
+) -> None:
     assert place.server is not None
     url = str(place.database).replace(str(place.server.folder), str(place.server.folder / schema_of(place)))
     with Workspace(place.root, url) as workspace:
-        cut.at = at  # type: ignore[assignment]
+        cut.at = at
+        workspace.state.set("a", 1)
+        assert cut.at is None
+        assert workspace.state.get("a") == 1
+        cut.at = at
         with pytest.raises(UserError, match=r"lost while committing.*is not known"):
-            workspace.state.set("a", 1)
-        assert workspace.state.get("a") == (1 if at == "after" else None)
-        workspace.state.set("a", 2)
-        assert workspace.state.get("a") == 2
+            workspace.state.swap("a", 2)
+        assert workspace.state.get("a") == (2 if at == "after" else 1)
 
 
 def end_connections(place: Place) -> None:
@@ -206,6 +213,18 @@ def test_a_lock_whose_connection_broke_is_told(place: Place, caplog: pytest.LogC
     assert "the connection that held the project broke" in caplog.text
 
 
+def test_the_server_says_what_time_it_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose clock is wrong does not take the others' runs for dead."""
+    with place.open() as workspace, place.open() as other:
+        monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+        other.state.take_lease("run:a")
+        monkeypatch.undo()
+        monkeypatch.setattr("time.time", lambda: 5e9)
+        assert workspace.state.live_leases("run:") == ["run:a"]
+        other.state.beat("run:a")
+        assert workspace.state.dead_leases("run:") == []
+
+
 # -- a server that refuses
 
 
@@ -222,6 +241,30 @@ def test_what_does_not_exist_is_one_clear_line(
     with pytest.raises(UserError, match=line) as caught:
         Workspace(tmp_path, postgresql.url(user=user, database=database))
     assert "\n" not in str(caught.value)
+
+
+def test_a_password_comes_from_the_environment_and_goes_nowhere(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert place.server is not None
+    schema = schema_of(place)
+    place.server.execute("CREATE ROLE with_password", "CREATE ROLE somebody LOGIN PASSWORD 'hush-hush'")
+    place.server.execute("GRANT with_password TO somebody", f"GRANT ALL ON SCHEMA {schema} TO somebody")
+    url = place.server.url(schema, user="somebody")
+    with pytest.raises(UserError, match=r"no password supplied; give it by PGPASSWORD"):
+        Workspace(place.root, url)
+    monkeypatch.setenv("PGPASSWORD", "wrong-one")
+    with pytest.raises(UserError, match=r"password authentication failed .*; give it by PGPASSWORD") as caught:
+        Workspace(place.root, url)
+    assert "wrong-one" not in str(caught.value)
+    monkeypatch.setenv("PGPASSWORD", "hush-hush")
+    with Workspace(place.root, url) as workspace:
+        workspace.ledger.append(Fact("note", {"number": 1}))
+        assert "hush" not in workspace.database.place
+    monkeypatch.delenv("PGPASSWORD")
+    with Workspace(place.root, url + "&password=hush-hush") as workspace:  # as from ${env:LEDGER_URL}
+        assert notes(workspace) == [1]
+        assert "hush" not in workspace.database.place
 
 
 def test_nobody_there_is_one_clear_line(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ What each backend promises beyond this stands in its own module: ``sqlite`` and 
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -32,13 +33,8 @@ class Lost(UserError):
 class Cursor(Protocol):
     """What a projection or a transaction executes SQL with; ``sqlite3.Cursor`` is one."""
 
-    @property
-    def rowcount(self) -> int:
-        """Rows that the last statement changed."""
-        ...
-
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
-        """Run one statement."""
+        """Run one statement; what is wrong with it may be raised later on, at the latest at the end."""
         ...
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
@@ -104,6 +100,10 @@ class Database(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the connection."""
+
+    def clock(self) -> float:
+        """Seconds since 1970, by a clock that is the same for everybody who writes this database."""
+        return time.time()
 
     @contextmanager
     def held(self, waiting: Callable[[str], object] | None = None) -> Iterator[None]:

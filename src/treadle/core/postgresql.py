@@ -98,7 +98,8 @@ class PostgresqlDatabase(Database):
             self._within = True
             connection = self._connection
             try:
-                yield _Cursor(connection.cursor())
+                with connection.pipeline():  # statements do not wait for each other's answers
+                    yield _Cursor(connection.cursor())
                 self._commit(connection)
             except BaseException:
                 self._roll_back(connection)
@@ -216,6 +217,10 @@ class PostgresqlDatabase(Database):
                 )
             time.sleep(0.05)
 
+    def clock(self) -> float:
+        """The server's clock."""
+        return float(self.query("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0])
+
     @contextmanager
     def held(self, waiting: Callable[[str], object] | None = None) -> Iterator[None]:
         """Hold the project among all machines. The server lets go when the holder, or its connection, dies."""
@@ -306,10 +311,6 @@ class _Cursor:
 
     def __init__(self, cursor: psycopg.Cursor[tuple[Any, ...]] | psycopg.ServerCursor[tuple[Any, ...]]) -> None:
         self._cursor = cursor
-
-    @property
-    def rowcount(self) -> int:
-        return self._cursor.rowcount
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> _Cursor:
         self._cursor.execute(_sql(sql), parameters)
