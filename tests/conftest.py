@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from postgresql_server import Server, programs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,3 +23,17 @@ def shared_data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL server; that there is none is a skip, and a failure where CI=true."""
+    folder = programs()
+    if folder is None:
+        reason = "no PostgreSQL server; run: pip install 'treadle[dev]'"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    server = Server(folder)
+    yield server
+    server.close()

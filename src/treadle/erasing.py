@@ -148,11 +148,11 @@ def forget(
     record.erasures.record(request, pseudonym, "deleting", suppression, objects=sorted(doomed))
     record.store.delete(doomed)
     record.interactions.scrub()
-    record.workspace.database.scrub()
+    record.workspace.state.scrub()
     # The key goes last: until then an interrupted erasure is found again by the person's name.
     record.erasures.record(request, pseudonym, "done", suppression)
     record.workspace.state.destroy_person(person.lookup)
-    record.workspace.database.scrub()
+    record.workspace.state.scrub()
     found.done = True
     return found
 

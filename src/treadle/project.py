@@ -11,8 +11,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from treadle.core import ledger_url
 from treadle.core.config import Settings, load
 from treadle.core.errors import UserError
+from treadle.core.secrets import resolve
 from treadle.core.workspace import Workspace
 from treadle.record.record import PROJECTIONS, Record
 from treadle.stages.collect import CollectSettings
@@ -33,7 +35,9 @@ class File(Settings):
     task: Literal["chat", "classify"] = Field(description="what the model is for")
     seed: int = Field(17, ge=0, lt=2**63, description="everything random starts from it")
     store: str = Field(".treadle", description="the folder that holds artifacts, keys and journal")
-    ledger: str | None = Field(None, description="the database file; treadle.db in the store by default")
+    ledger: str | None = Field(
+        None, description="the database: a file (treadle.db in the store by default), or postgresql://host/db"
+    )
     collect: CollectSettings
     prepare: PrepareSettings = PrepareSettings()
     develop: DevelopSettings
@@ -49,12 +53,17 @@ class File(Settings):
             raise ValueError("expected letters, digits, '.', '_' and '-', at most 64, such as docs-assistant")
         return value
 
-    @field_validator("store", "ledger")
+    @field_validator("store")
     @classmethod
-    def _local(cls, value: str | None) -> str | None:
-        if value and "://" in value:
-            raise ValueError("this version keeps store and ledger in local folders; write a path such as .treadle")
+    def _local(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("this version keeps the store in a local folder; write a path such as .treadle")
         return value
+
+    @field_validator("ledger")
+    @classmethod
+    def _ledger(cls, value: str | None) -> str | None:
+        return ledger_url.check(value) if value and ledger_url.is_url(value) else value
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,10 @@ def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Proje
     """The project around ``start``, open until the block ends."""
     folder = find_folder(start.resolve())
     file = load(folder / FILE, File, overrides)
-    ledger = folder / file.ledger if file.ledger else None
+    ledger = _ledger(folder, resolve(file.ledger)) if file.ledger else None
     with Workspace(folder / file.store, ledger, PROJECTIONS) as workspace:
         yield Project(folder, file, Record(workspace, file.name))
+
+
+def _ledger(folder: Path, named: str) -> Path | str:
+    return named if ledger_url.is_url(named) else folder / named

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -17,7 +16,7 @@ from treadle.core.steps import Step, bind, step
 from treadle.core.verify import verify
 from treadle.core.workspace import Workspace
 
-from .conftest import Writer
+from .conftest import Place
 
 calls: list[str] = []
 
@@ -261,10 +260,10 @@ def test_the_first_error_is_told_even_when_it_cannot_be_recorded(
         driver(workspace).run(fail, how="defect")
 
 
-def test_a_killed_run_is_crashed_after_the_next_command(tmp_path: Path) -> None:
-    writer = Writer("run", tmp_path / "store")
+def test_a_killed_run_is_crashed_after_the_next_command(place: Place) -> None:
+    writer = place.writer("run")
     identifier = writer.first()
-    with Workspace(tmp_path / "store") as workspace:
+    with place.open() as workspace:
         with workspace.exclusive():
             pass
         assert [record.status for record in workspace.runs.find()] == ["running"]  # it lives, and nobody touches it
@@ -276,7 +275,7 @@ def test_a_killed_run_is_crashed_after_the_next_command(tmp_path: Path) -> None:
         with workspace.exclusive():
             pass
         assert len(list(workspace.ledger.rows("run.finished"))) == 1
-        assert list((tmp_path / "store" / "tmp").rglob("run-*")) == []
+        assert list((place.root / "tmp").rglob("run-*")) == []
         assert verify(workspace).ok
 
 
@@ -314,9 +313,9 @@ def _start(workspace: Workspace) -> Run:
     )
 
 
-def test_a_running_step_has_a_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_running_step_has_a_heartbeat(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("treadle.core.runs.HEARTBEAT_SECONDS", 0.01)
-    with Workspace(tmp_path / "store") as workspace:
+    with place.open() as workspace:
         run = _start(workspace)
 
         def beat() -> float:

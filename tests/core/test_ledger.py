@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from treadle.core.digest import canonical_json
@@ -21,7 +21,7 @@ from treadle.core.head import Head
 from treadle.core.ledger import Fact, Row
 from treadle.core.workspace import Workspace
 
-from .conftest import Writer
+from .conftest import Place
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -49,12 +49,10 @@ def test_canonical_json_carries_every_text(value: dict[str, str]) -> None:
     assert canonical_json(json.loads(data)) == data
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(st.dictionaries(st.text(), JSON, max_size=3), min_size=1, max_size=3), max_size=5))
-def test_what_goes_in_comes_out(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[list[dict[str, object]]]
-) -> None:
-    with Workspace(tmp_path_factory.mktemp("ledger")) as workspace:
+def test_what_goes_in_comes_out(place: Place, batches: list[list[dict[str, object]]]) -> None:
+    with place.open() as workspace:  # each example goes on where the one before ended
         before = workspace.ledger.size()
         for batch in batches:
             workspace.ledger.append(*(Fact("note", body) for body in batch))
@@ -110,10 +108,9 @@ def test_rows_are_read_back_from_the_latest(workspace: Workspace, monkeypatch: p
     assert list(workspace.ledger.rows_back("c")) == []
 
 
-def test_many_processes_append_while_others_verify(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    writers = [Writer("ledger", root, f"w{number}", 120) for number in range(4)]
-    with Workspace(root) as workspace:
+def test_many_processes_append_while_others_verify(place: Place) -> None:
+    writers = [place.writer("ledger", f"w{number}", 120) for number in range(4)]
+    with place.open() as workspace:
         while any(writer.running for writer in writers):
             assert workspace.ledger.verify() == []
             time.sleep(0.02)
@@ -124,31 +121,31 @@ def test_many_processes_append_while_others_verify(tmp_path: Path) -> None:
         assert workspace.ledger.verify() == []
 
 
-def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    root, chance = tmp_path / "store", random.Random(6)
-    with Workspace(root):
+def test_killed_writers_lose_nothing_that_was_acknowledged(place: Place) -> None:
+    chance = random.Random(6)
+    with place.open():
         pass
     acknowledged: set[str] = set()
     for attempt in range(8):
-        writers = [Writer("ledger", root, f"k{attempt}-{number}", 100_000) for number in range(2)]
+        writers = [place.writer("ledger", f"k{attempt}-{number}", 100_000) for number in range(2)]
         for writer in writers:
             writer.first()
         time.sleep(chance.random() * 0.05)
         for writer in writers:
             acknowledged.update(writer.kill())
-        with Workspace(root) as workspace:
+        with place.open() as workspace:
             assert workspace.ledger.verify() == []
             rows = list(workspace.ledger.rows("note"))
             assert acknowledged <= {f"{row.seq} {row.body['writer']} {row.body['number']}" for row in rows}
-        head = json.loads((root / "head.json").read_bytes())
+        head = json.loads((place.root / "head.json").read_bytes())
         assert head["size"] == len(rows) + 1  # whoever opens it next publishes what the dead could not
 
 
-def test_a_command_that_ended_normally_has_published_its_head(tmp_path: Path) -> None:
-    with Workspace(tmp_path / "store") as workspace:
+def test_a_command_that_ended_normally_has_published_its_head(place: Place) -> None:
+    with place.open() as workspace:
         for number in range(5):
             workspace.ledger.append(Fact("note", {"number": number}))
-    assert json.loads((tmp_path / "store" / "head.json").read_bytes())["size"] == 6
+    assert json.loads((place.root / "head.json").read_bytes())["size"] == 6
 
 
 def test_synced_rows_and_exclusive_blocks_publish_at_once(workspace: Workspace) -> None:
@@ -199,22 +196,18 @@ def test_an_older_copy_put_in_under_a_running_process_is_noticed(tmp_path: Path)
 
 
 @pytest.mark.parametrize("column", ["frontier", "root", "size"])
-def test_nothing_is_appended_to_a_changed_head(workspace: Workspace, column: str) -> None:
+def test_nothing_is_appended_to_a_changed_head(place: Place, workspace: Workspace, column: str) -> None:
     workspace.ledger.append(Fact("note", {}), sync=True)
-    raw = sqlite3.connect(workspace.root / "treadle.db")
-    with raw:
+    with place.raw() as raw:
         raw.execute(f"UPDATE ledger_head SET {column} = ?", (4 if column == "size" else "ab" * 32,))
-    raw.close()
     with pytest.raises(Corrupt):
         workspace.ledger.append(Fact("note", {}))
     assert workspace.ledger.size() == 2
 
 
-def test_nothing_is_appended_after_a_row_that_was_put_in_by_hand(workspace: Workspace) -> None:
-    raw = sqlite3.connect(workspace.root / "treadle.db")
-    with raw:
+def test_nothing_is_appended_after_a_row_that_was_put_in_by_hand(place: Place, workspace: Workspace) -> None:
+    with place.raw() as raw:
         raw.execute("INSERT INTO ledger SELECT seq + 1, kind, version, time, body, mac FROM ledger")
-    raw.close()
     with pytest.raises(Corrupt, match="not what its head in the database says"):
         workspace.ledger.append(Fact("note", {}))
 
@@ -229,15 +222,13 @@ def test_a_head_is_replaced_by_a_later_one_only(workspace: Workspace) -> None:
     assert (workspace.root / "head.json").read_bytes() == before
 
 
-def test_a_database_of_another_format_is_refused(tmp_path: Path) -> None:
-    with Workspace(tmp_path / "store"):
+def test_a_database_of_another_format_is_refused(place: Place) -> None:
+    with place.open():
         pass
-    raw = sqlite3.connect(tmp_path / "store" / "treadle.db")
-    with raw:
+    with place.raw() as raw:
         raw.execute("UPDATE meta SET value = '99' WHERE name = 'format'")
-    raw.close()
     with pytest.raises(UserError, match="has format 99, this Treadle reads format 1"):
-        Workspace(tmp_path / "store")
+        place.open()
 
 
 def test_a_file_that_is_no_database_is_one_clear_line(tmp_path: Path) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from postgresql_server import Server
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import canonical_json
 from treadle.core.driver import Driver
@@ -27,17 +26,26 @@ from treadle.core.workspace import Workspace
 from treadle.record.record import PROJECTIONS
 from treadle.record.version import Versions
 
+from .conftest import Place, Raw
+
 SEEDS = 16  # of each kind of tampering
 
 
 @dataclass
 class Record:
-    """A record with its files, open to the vandal."""
+    """A record with its files, open to the vandal. ``database`` is the URL of its schema when it is on a server."""
 
     folder: Path
-    raw: sqlite3.Connection
+    raw: Raw
     chance: random.Random
-    older: Path
+    honest: Honest
+    database: str | None = None
+
+    def one_of(self, *values: object) -> object:
+        """One of the values; on a server, which knows types, of those of the first one's, without NUL."""
+        if self.database:
+            values = tuple(value for value in values if type(value) is type(values[0]) and value != "\0")
+        return self.chance.choice(values)
 
     @property
     def size(self) -> int:
@@ -46,11 +54,21 @@ class Record:
     def any_row(self) -> int:
         return self.chance.randint(1, self.size)
 
-    def edit(self, table: str, column: str, value: object, where: str = "1") -> None:
+    def edit(self, table: str, column: str, value: object, where: str = "true") -> None:
         self.raw.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (value,))
 
     def head(self) -> dict[str, object]:
         return dict(json.loads((self.folder / "head.json").read_bytes()))
+
+
+@dataclass(frozen=True)
+class Honest:
+    """A record of some seventy rows, and the database as it was at half of them: a file, or a schema's name."""
+
+    folder: Path
+    older: Path | str
+    server: Server | None = None
+    schema: str = ""
 
 
 Refs = set[tuple[str, str]]  # kind and ref of problems of which at least one must be found
@@ -75,22 +93,39 @@ def grow(workspace: Workspace, rounds: range) -> None:
         workspace.ledger.append(Fact("note", {"number": number, "name": f"ünï\u2028 {number}"}))
 
 
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A record of some seventy rows, and the database as it was at half of them."""
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def honest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Honest:
+    """The record that the tests tamper with copies of."""
     folder = tmp_path_factory.mktemp("honest")
-    with Workspace(folder / "store", projections=PROJECTIONS) as workspace:
+    server: Server | None = None if request.param == "sqlite" else request.getfixturevalue("postgresql")
+    url = server.schema() if server else None
+    schema = url.rpartition("%3D")[2] if url else ""
+    with Workspace(folder / "store", url, PROJECTIONS) as workspace:
         grow(workspace, range(6))
-    shutil.copy(folder / "store" / "treadle.db", folder / "older.db")
-    with Workspace(folder / "store", projections=PROJECTIONS) as workspace:
+    older: Path | str = folder / "older.db" if server is None else f"{schema}_older"
+    if server is None:
+        shutil.copy(folder / "store" / "treadle.db", older)
+    else:
+        server.execute(f"CREATE SCHEMA {older}")
+        copy_tables(server, schema, str(older))
+    with Workspace(folder / "store", url, PROJECTIONS) as workspace:
         grow(workspace, range(6, 12))
         assert workspace.ledger.verify() == []
-    return folder / "store", folder / "older.db"
+    return Honest(folder / "store", older, server, schema)
 
 
-def problems_of(folder: Path) -> list[Problem]:
+def copy_tables(server: Server, source: str, target: str) -> None:
+    """The tables of one schema in another one."""
+    with server.connect() as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (source,)).fetchall()
+        for (name,) in tables:
+            connection.execute(f"CREATE TABLE {target}.{name} (LIKE {source}.{name} INCLUDING ALL)")
+            connection.execute(f"INSERT INTO {target}.{name} SELECT * FROM {source}.{name}")
+
+
+def problems_of(folder: Path, database: str | None = None) -> list[Problem]:
     try:
-        with Workspace(folder, projections=PROJECTIONS) as workspace:
+        with Workspace(folder, database, PROJECTIONS) as workspace:
             return workspace.ledger.verify()
     except TreadleError as error:  # it cannot even be opened: that is one line with the name of the file
         return [Problem("open", "", str(error))]
@@ -135,13 +170,13 @@ def break_text(record: Record) -> Refs:
 
 def edit_kind(record: Record) -> Refs:
     row = record.any_row()
-    record.edit("ledger", "kind", record.chance.choice(["", "erasure", "note2", "\0", 'a"b']), f"seq = {row}")
+    record.edit("ledger", "kind", record.one_of("", "erasure", "note2", "\0", 'a"b'), f"seq = {row}")
     return text_of(row)
 
 
 def edit_version(record: Record) -> Refs:
     row = record.any_row()
-    record.edit("ledger", "version", record.chance.choice([0, 2, -1, "x", 1.5]), f"seq = {row}")
+    record.edit("ledger", "version", record.one_of(0, 2, -1, "x", 1.5), f"seq = {row}")
     return text_of(row)
 
 
@@ -216,7 +251,8 @@ def forge(record: Record) -> Refs:
     row, signing = record.any_row(), Ed25519PrivateKey.generate()
     record.edit("ledger", "body", canonical_json({"forged": True}).decode(), f"seq = {row}")
     frontier = Frontier()
-    for seq, kind, version, time, body in record.raw.execute("SELECT seq, kind, version, time, body FROM ledger"):
+    rows = record.raw.execute("SELECT seq, kind, version, time, body FROM ledger ORDER BY seq")
+    for seq, kind, version, time, body in rows:
         frontier.append(leaf_hash(canonical_row(seq, kind, version, time, body)))
     root = frontier.root().hex()
     message = f"treadle ledger 1\n{frontier.size}\n{root}\n".encode()
@@ -236,7 +272,7 @@ def edit_inner_head(record: Record) -> Refs:
         "root": ["", "zz", "00" * 32, b"ab"],
         "signature": ["", "zz", "00" * 64, b"ab"],
     }
-    record.edit("ledger_head", column, record.chance.choice(values[column]))
+    record.edit("ledger_head", column, record.one_of(*values[column]))
     return {("head", "database")}
 
 
@@ -274,9 +310,20 @@ def delete_outer_head(record: Record) -> Refs:
     return {("head", "head.json")}
 
 
+def emptied(record: Record) -> str:
+    """The name of the record's schema, in which nothing is left."""
+    schema = str(record.database).rpartition("%3D")[2]
+    record.raw.execute(f"DROP SCHEMA {schema} CASCADE")
+    record.raw.execute(f"CREATE SCHEMA {schema}")
+    return schema
+
+
 def old_database(record: Record) -> Refs:
-    record.raw.close()
-    shutil.copy(record.older, record.folder / "treadle.db")
+    if record.honest.server is None:
+        record.raw.close()
+        shutil.copy(record.honest.older, record.folder / "treadle.db")
+    else:
+        copy_tables(record.honest.server, str(record.honest.older), emptied(record))
     return {("head", "head.json")}
 
 
@@ -287,8 +334,11 @@ def old_database_without_outer_head(record: Record) -> Refs:
 
 
 def no_database(record: Record) -> Refs:
-    record.raw.close()
-    (record.folder / "treadle.db").unlink()
+    if record.database:
+        emptied(record)
+    else:
+        record.raw.close()
+        (record.folder / "treadle.db").unlink()
     return {("head", "head.json")}
 
 
@@ -328,16 +378,21 @@ def blind_index(record: Record) -> Refs:
 
 def edit_projection(record: Record) -> Refs:
     table = record.chance.choice(["runs", "artifacts", "versions", "aliases"])
-    columns = [row[1] for row in record.raw.execute(f"PRAGMA table_info({table})") if row[1] not in ("id", "digest")]
-    column = record.chance.choice(columns)
-    (place,) = record.chance.choice(record.raw.execute(f"SELECT rowid FROM {table}").fetchall())
-    record.edit(table, column, record.chance.choice([17, "x", b"x"]), f"rowid = {place}")
+    if record.database:
+        sql = "SELECT attname FROM pg_attribute WHERE attrelid = ?::regclass AND atttypid = 'text'::regtype"
+        names, ctid = record.raw.execute(sql, (table,)).fetchall(), "ctid"
+    else:
+        names, ctid = record.raw.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall(), "rowid"
+    column = record.chance.choice([name for (name,) in names if name not in ("id", "digest")])
+    (place,) = record.chance.choice(record.raw.execute(f"SELECT {ctid} FROM {table}").fetchall())
+    record.edit(table, column, record.one_of("x", 17, b"x"), f"{ctid} = '{place}'")
     return {("projection", table)}
 
 
 def thin_projection(record: Record) -> Refs:
     table = record.chance.choice(["runs", "artifacts", "versions", "aliases"])
-    record.raw.execute(f"DELETE FROM {table} WHERE rowid = (SELECT max(rowid) FROM {table})")
+    ctid = "ctid" if record.database else "rowid"
+    record.raw.execute(f"DELETE FROM {table} WHERE {ctid} = (SELECT {ctid} FROM {table} ORDER BY seq DESC LIMIT 1)")
     return {("projection", table)}
 
 
@@ -358,7 +413,10 @@ def insert_version(record: Record) -> Refs:
 
 
 def plant_trigger(record: Record) -> Refs:
-    record.raw.execute("CREATE TRIGGER quiet AFTER INSERT ON ledger BEGIN DELETE FROM runs; END")
+    if record.database:
+        record.raw.execute("CREATE RULE quiet AS ON INSERT TO ledger DO ALSO DELETE FROM runs")
+    else:
+        record.raw.execute("CREATE TRIGGER quiet AFTER INSERT ON ledger BEGIN DELETE FROM runs; END")
     return {("database", "quiet")}
 
 
@@ -400,19 +458,27 @@ TAMPERINGS: list[Tamper] = [
 ]
 
 
+FILES_ALONE = {retype_column, break_text, damaged_page, blind_index}  # a server knows types, and keeps its own files
+
+
 @pytest.fixture
-def copies(honest: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[[int], Record]]:
+def copies(honest: Honest, tmp_path: Path) -> Iterator[Callable[[int], Record]]:
     """Fresh copies of the honest record, without its objects."""
-    opened: list[sqlite3.Connection] = []
+    opened: list[Raw] = []
 
     def fresh(seed: int) -> Record:
         folder = tmp_path / f"copy-{seed}"
         folder.mkdir()
-        for name in ("treadle.db", "head.json", "format"):
-            shutil.copy(honest[0] / name, folder / name)
-        shutil.copytree(honest[0] / "keys", folder / "keys")
-        opened.append(sqlite3.connect(folder / "treadle.db", isolation_level=None))
-        return Record(folder, opened[-1], random.Random(seed), honest[1])
+        names = ("treadle.db", "head.json", "format") if honest.server is None else ("head.json", "format")
+        for name in names:
+            shutil.copy(honest.folder / name, folder / name)
+        shutil.copytree(honest.folder / "keys", folder / "keys")
+        url = None
+        if honest.server is not None:
+            url = honest.server.schema()
+            copy_tables(honest.server, honest.schema, url.rpartition("%3D")[2])
+        opened.append(Place(folder, url).connect())
+        return Record(folder, opened[-1], random.Random(seed), honest, url)
 
     yield fresh
     for connection in opened:
@@ -420,12 +486,14 @@ def copies(honest: tuple[Path, Path], tmp_path: Path) -> Iterator[Callable[[int]
 
 
 @pytest.mark.parametrize("tamper", TAMPERINGS, ids=lambda tamper: tamper.__name__)
-def test_a_tampering_is_found_and_named(tamper: Tamper, copies: Callable[[int], Record]) -> None:
-    for seed in range(SEEDS):
+def test_a_tampering_is_found_and_named(tamper: Tamper, copies: Callable[[int], Record], honest: Honest) -> None:
+    if honest.server is not None and tamper in FILES_ALONE:
+        return
+    for seed in range(SEEDS if honest.server is None else SEEDS // 4):
         record = copies(seed)
         expected = tamper(record)
         record.raw.close()
-        problems = problems_of(record.folder)
+        problems = problems_of(record.folder, record.database)
         found = {(problem.kind, problem.ref.partition(":")[0]) for problem in problems}
         assert problems, f"seed {seed} was not noticed"
         assert expected & found, f"seed {seed}: {problems[:3]}, expected {expected}"
@@ -439,35 +507,36 @@ def test_there_are_hundreds_of_them() -> None:
 def test_an_untouched_copy_passes(copies: Callable[[int], Record]) -> None:
     record = copies(0)
     record.raw.close()
-    assert problems_of(record.folder) == []
+    assert problems_of(record.folder, record.database) == []
 
 
-def test_what_was_noticed_stays_noticed(copies: Callable[[int], Record]) -> None:
+def test_what_was_noticed_stays_noticed(copies: Callable[[int], Record], honest: Honest) -> None:
     """Opening, and trying to go on working, does not cover up what was done."""
     tamperings = (edit_outer_head, delete_outer_head, old_database, cut_tail, edit_body, edit_inner_head, edit_seq)
-    for seed in range(70):
+    for seed in range(70 if honest.server is None else 14):
         tamper = tamperings[seed % len(tamperings)]
         record = copies(seed)
         tamper(record)
         record.raw.close()
         for _ in range(2):
-            with Workspace(record.folder, projections=PROJECTIONS) as workspace:
+            with Workspace(record.folder, record.database, PROJECTIONS) as workspace:
                 try:
                     workspace.ledger.append(Fact("note", {}), sync=True)
                 except TreadleError:
                     continue
-        assert problems_of(record.folder), f"{tamper.__name__} {seed}"
+        assert problems_of(record.folder, record.database), f"{tamper.__name__} {seed}"
 
 
 def test_a_gap_of_any_size_is_one_problem(copies: Callable[[int], Record]) -> None:
     record = copies(0)
     record.edit("ledger", "seq", 2**62, "seq = 3")
     record.raw.close()
-    assert len(problems_of(record.folder)) < 10
+    assert len(problems_of(record.folder, record.database)) < 10
 
 
-def test_a_database_that_others_have_open_is_read_at_one_moment(honest: tuple[Path, Path]) -> None:
-    with closing(sqlite3.connect(honest[0] / "treadle.db")) as other:
+def test_a_database_that_others_have_open_is_read_at_one_moment(honest: Honest) -> None:
+    url = honest.server.url(honest.schema) if honest.server else None
+    with Place(honest.folder, url).raw() as other:
         other.execute("BEGIN")
         other.execute("SELECT count(*) FROM ledger").fetchone()
-        assert problems_of(honest[0]) == []
+        assert problems_of(honest.folder, url) == []

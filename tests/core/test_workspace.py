@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -21,17 +22,17 @@ from treadle.core.state import State
 from treadle.core.verify import verify
 from treadle.core.workspace import Workspace
 
-from .conftest import Writer
+from .conftest import Place
 
 
-def test_a_second_command_waits_and_says_for_whom(tmp_path: Path) -> None:
-    holder = Writer("hold", tmp_path / "store")
+def test_a_second_command_waits_and_says_for_whom(place: Place) -> None:
+    holder = place.writer("hold")
     holder.first()
     said: list[str] = []
     entered = threading.Event()
 
     def wait() -> None:
-        with Workspace(tmp_path / "store") as workspace, workspace.exclusive(said.append):
+        with place.open() as workspace, workspace.exclusive(said.append):
             entered.set()
 
     waiter = threading.Thread(target=wait)
@@ -52,14 +53,15 @@ def test_an_exclusive_block_inside_another_is_the_same(workspace: Workspace) -> 
         pass
 
 
-def test_many_processes_open_a_new_store_at_once(tmp_path: Path) -> None:
+def test_many_processes_open_a_new_store_at_once(place: Place) -> None:
     code = (
         "import sys; from pathlib import Path; from treadle.core.workspace import Workspace\n"
-        "with Workspace(Path(sys.argv[1])): pass"
+        "with Workspace(Path(sys.argv[1]), sys.argv[2] or None): pass"
     )
-    started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "store")]) for _ in range(5)]
+    command = [sys.executable, "-c", code, str(place.root), place.database or ""]
+    started = [subprocess.Popen(command) for _ in range(5)]
     assert [process.wait(60) for process in started] == [0] * 5
-    with Workspace(tmp_path / "store") as workspace:
+    with place.open() as workspace:
         assert verify(workspace).ok
 
 
@@ -71,6 +73,24 @@ def test_a_store_of_another_format_is_refused_in_one_line(tmp_path: Path) -> Non
         with pytest.raises(UserError, match=r"is a store of format .*, this Treadle reads format 1; use") as caught:
             Workspace(tmp_path / "store")
         assert "\n" not in str(caught.value)
+
+
+def test_a_ledger_that_was_written_with_other_keys_is_refused(place: Place, tmp_path: Path) -> None:
+    with place.open() as workspace:
+        workspace.ledger.append(Fact("note", {}))
+    ledger = place.database or place.root / "treadle.db"
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"was written with other keys than those under .*other/keys") as caught:
+            Workspace(tmp_path / "other", ledger)
+        assert "\n" not in str(caught.value)
+    with place.open() as workspace:
+        assert workspace.ledger.size() == 2
+        assert verify(workspace).ok
+    shutil.rmtree(tmp_path / "other" / "keys")
+    shutil.copytree(place.root / "keys", tmp_path / "other" / "keys")
+    with Workspace(tmp_path / "other", ledger) as workspace:  # the same project on another machine
+        workspace.ledger.append(Fact("note", {}))
+        assert workspace.ledger.size() == 3
 
 
 def test_a_key_of_the_wrong_length_is_refused(tmp_path: Path) -> None:
@@ -110,20 +130,20 @@ def test_signatures_and_keyed_names(tmp_path: Path) -> None:
     assert keys.keyed("subject", "a") != Keys(tmp_path / "other").keyed("subject", "a")
 
 
-def test_the_database_is_wiped_of_what_was_deleted(workspace: Workspace) -> None:
+def test_the_database_is_wiped_of_what_was_deleted(place: Place, workspace: Workspace) -> None:
     for number in range(300):
         workspace.state.set(f"cursor-{number}", "Kunigunde" * 50)
     with workspace.database.transaction() as cursor:
         cursor.execute("DELETE FROM cursors")
+    assert place.holds(b"Kunigunde")
     workspace.database.scrub()
-    data = b"".join(path.read_bytes() for path in workspace.root.glob("treadle.db*"))
-    assert b"Kunigunde" not in data
+    assert not place.holds(b"Kunigunde")
 
 
 def test_scrubbing_while_another_reads_is_not_silently_half_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("treadle.core.database._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("treadle.core.sqlite._BUSY_SECONDS", 0.05)
     with Workspace(tmp_path / "store") as workspace:
         other = sqlite3.connect(workspace.root / "treadle.db", isolation_level=None)
         other.execute("BEGIN")
@@ -137,7 +157,7 @@ def test_scrubbing_while_another_reads_is_not_silently_half_done(
 
 
 def test_a_writer_that_does_not_let_go_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treadle.core.database._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("treadle.core.sqlite._BUSY_SECONDS", 0.05)
     with Workspace(tmp_path / "store") as workspace:
         other = sqlite3.connect(tmp_path / "store" / "treadle.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -157,16 +177,16 @@ def test_an_error_inside_a_transaction_leaves_nothing(workspace: Workspace) -> N
     assert workspace.state.get("a") == [1, {"b": None}]
 
 
-def test_interrupting_a_writer_leaves_a_ledger_that_goes_on(tmp_path: Path) -> None:
+def test_interrupting_a_writer_leaves_a_ledger_that_goes_on(place: Place) -> None:
     """Ctrl-C at random moments: the process ends by itself, and closes what it had open."""
     for attempt in range(2):
-        writer = Writer("ledger", tmp_path / "store", f"i{attempt}", 10**6)
+        writer = place.writer("ledger", f"i{attempt}", 10**6)
         writer.first()
         time.sleep(0.01 * attempt)
         writer._process.send_signal(signal.SIGINT)
         writer._process.wait(60)
         acknowledged = writer._close()
-        with Workspace(tmp_path / "store") as workspace:
+        with place.open() as workspace:
             assert verify(workspace).ok
             rows = {f"{row.seq} {row.body['writer']} {row.body['number']}" for row in workspace.ledger.rows("note")}
             assert set(acknowledged) <= rows

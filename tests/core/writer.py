@@ -8,11 +8,13 @@
     writer.py run ROOT                   start a run and wait
     writer.py hold ROOT                  hold the project and wait
 
+The database is the one that WRITER_DATABASE names, SQLite's file in ROOT by default.
 An acknowledged thing is printed only once the call that wrote it has returned.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -87,5 +89,5 @@ def hold(workspace: Workspace) -> None:
 
 
 if __name__ == "__main__":
-    with Workspace(Path(sys.argv[2])) as opened:
+    with Workspace(Path(sys.argv[2]), os.environ.get("WRITER_DATABASE") or None) as opened:
         globals()[sys.argv[1]](opened, *sys.argv[3:])

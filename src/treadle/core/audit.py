@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from treadle.core.database import Database
+from treadle.core.database import Cursor, Database, Reader
 from treadle.core.errors import Corrupt
 from treadle.core.fact import Projection, Row, canonical_row
 from treadle.core.head import Head, HeadFile
@@ -69,9 +69,11 @@ def audit(database: Database, keys: Keys, head_file: HeadFile, projections: Sequ
         missing = False
     try:
         with database.snapshot() as connection:
+            for name, detail in database.inspect(connection):
+                result.found("database", name, detail)
             _check(connection, keys, outside, projections, result)
     except (Corrupt, sqlite3.Error) as error:
-        result.found("database", database.path.name, f"cannot be read: {error}")
+        result.found("database", database.name, f"cannot be read: {error}")
     if missing:
         result.found("head", head_file.path.name, "is missing; it tells whether the database is the latest")
     result.close()
@@ -79,18 +81,12 @@ def audit(database: Database, keys: Keys, head_file: HeadFile, projections: Sequ
 
 
 def _check(
-    connection: sqlite3.Connection,
+    connection: Reader,
     keys: Keys,
     outside: Head | None,
     projections: Sequence[Projection],
     result: Audit,
 ) -> None:
-    # Damage, or an index from which a row was taken: what it hides, a query by kind would not find.
-    for (line,) in connection.execute("PRAGMA integrity_check(20)"):
-        if line != "ok":
-            result.found("database", "integrity", " ".join(str(line).split()))
-    for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
-        result.found("database", name, "is a trigger that was put in by hand")
     inside, frontier = _inside(connection)
     sizes = {head.size for head in (inside, outside) if head is not None}
     with _Rebuilt(projections) as rebuilt:
@@ -106,7 +102,7 @@ def _check(
             rebuilt.compare(connection, result)
 
 
-def _inside(connection: sqlite3.Connection) -> tuple[Head | None, object]:
+def _inside(connection: Reader) -> tuple[Head | None, object]:
     for size, root, signature, frontier in connection.execute(
         "SELECT size, root, signature, frontier FROM ledger_head"
     ):
@@ -115,7 +111,7 @@ def _inside(connection: sqlite3.Connection) -> tuple[Head | None, object]:
 
 
 def _check_rows(
-    connection: sqlite3.Connection, keys: Keys, sizes: set[int], rebuilt: _Rebuilt, result: Audit
+    connection: Reader, keys: Keys, sizes: set[int], rebuilt: _Rebuilt, result: Audit
 ) -> tuple[Frontier, dict[int, str]]:
     """Check each row; returns the tree and its roots at the sizes asked for."""
     tree, expected, strangers = Frontier(), 1, 0
@@ -195,7 +191,7 @@ class _Rebuilt:
         except (sqlite3.Error, KeyError, TypeError) as error:
             result.row(seq, f"row {seq} ({kind}) cannot be projected: {type(error).__name__} {error}")
 
-    def compare(self, connection: sqlite3.Connection, result: Audit) -> None:
+    def compare(self, connection: Reader, result: Audit) -> None:
         """Every table as stored against the same drawn again."""
         for projection in self._projections:
             sql = f"SELECT * FROM {projection.table}"
@@ -205,12 +201,12 @@ class _Rebuilt:
                 result.found("projection", f"{projection.table}:{row[0][1]}", f"row {state}")
 
 
-def _typed(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+def _typed(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
     """Rows whose values carry their types, so that 1, 1.0 and ``'1'`` differ."""
     return (tuple((type(value).__name__, value) for value in row) for row in rows)
 
 
-def project(projections: Sequence[Projection], cursor: sqlite3.Cursor, row: Row) -> None:
+def project(projections: Sequence[Projection], cursor: Cursor, row: Row) -> None:
     """Let every projection that wants this kind of row change its table."""
     for projection in projections:
         if row.kind in projection.kinds:

@@ -1,159 +1,126 @@
-"""The one database: ledger, projections and state, in SQLite with a write-ahead log.
+"""The one database: ledger, projections and state, in SQLite or, by URL, in PostgreSQL.
 
-SQL is written by hand and kept to what SQLite and PostgreSQL share. Migrations are numbered, small, and touch
-projections and state only, never the ledger's rows.
+SQL is written by hand, one text for both: ``?`` for parameters, and of what SQLite understands only what PostgreSQL
+understands as well once the names of types are translated (``INTEGER`` 64 bits, ``REAL`` a double, ``BLOB``; text is
+compared byte by byte). ``INSERT ... ON CONFLICT`` replaces and ignores; ``LIKE`` is for digests and lower-case text,
+because SQLite's takes capital letters for small ones and PostgreSQL's does not.
 
-Nobody may open the database's file by other means within this process: closing it would drop SQLite's locks.
+What each backend promises beyond this stands in its own module: ``sqlite`` and ``postgresql``.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
-from treadle.core.errors import Corrupt, TreadleError, UserError
+from treadle.core.errors import UserError
 
 FORMAT = 1
-_BUSY_SECONDS = 30.0  # how long a writer waits for another one
-
-# Deleted content is overwritten at once, so that what is erased does not stay in free pages.
-_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON", "foreign_keys=ON")
+BUSY_SECONDS = 30.0  # how long a writer waits for another one
 
 
-class Database:
-    """One connection, usable from any thread, one transaction at a time. Not for use across a fork."""
+class Lost(UserError):
+    """The connection to the database broke. ``written`` is False where nothing was kept, None where that is unknown."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = threading.RLock()
-        with self._explained():
-            self._connection = self._connect()
-        try:
-            with self._explained():
-                for pragma in _PRAGMAS:
-                    self._connection.execute(f"PRAGMA {pragma}")
-            self._migrate()
-        except BaseException:
-            self._connection.close()
-            raise
+    def __init__(self, message: str, *, written: bool | None) -> None:
+        super().__init__(message)
+        self.written = written
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
-    def _migrate(self) -> None:
-        if not self.query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'"):
-            with self.transaction() as cursor:
-                cursor.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
-                cursor.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (str(FORMAT),))
-        rows = self.query("SELECT value FROM meta WHERE name = 'format'")
-        if not rows or rows[0][0] != str(FORMAT):
-            raise UserError(
-                f"{self.path} has format {rows[0][0] if rows else 'unknown'}, this Treadle reads format {FORMAT}; "
-                "use the Treadle that wrote it, or a newer one"
-            )
+class Cursor(Protocol):
+    """What a projection or a transaction executes SQL with; ``sqlite3.Cursor`` is one."""
 
-    @contextmanager
-    def transaction(self, *, sync: bool = False) -> Iterator[sqlite3.Cursor]:
-        """Everything inside, or nothing. ``sync`` waits until it would survive a loss of power."""
-        with self._lock, self._explained():
-            cursor = self._connection.cursor()
-            try:
-                if sync:
-                    cursor.execute("PRAGMA synchronous=FULL")
-                cursor.execute("BEGIN IMMEDIATE")
-                yield cursor
-                cursor.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    cursor.execute("ROLLBACK")
-                raise
-            finally:
-                if sync:
-                    cursor.execute("PRAGMA synchronous=NORMAL")
-                cursor.close()
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
+        """Run one statement; what is wrong with it may be raised later on, at the latest at the end."""
+        ...
 
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
+        """Run one statement once for each of the parameters."""
+        ...
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """The rows that are left."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """The rows that are left, one by one."""
+        ...
+
+
+class Reader(Protocol):
+    """What sees one moment of the database; ``sqlite3.Connection`` is one."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
+        """Run one SELECT; its rows are fetched as they are asked for."""
+        ...
+
+
+class Database(ABC):
+    """Usable from any thread, one transaction at a time. Not for use across a fork."""
+
+    place: str  # as messages name it: a path, or a URL without user and password
+    name: str  # the short form of it
+
+    @abstractmethod
+    def transaction(self, *, sync: bool = False) -> AbstractContextManager[Cursor]:
+        """Everything inside, or nothing; others that write wait. ``sync`` waits until it would survive a loss of
+        power."""
+
+    @abstractmethod
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a SELECT; ``Corrupt`` when the file is damaged."""
-        with self._lock, self._explained():
-            return self._connection.execute(sql, parameters).fetchall()
+        """All rows of a SELECT; ``Corrupt`` when what is stored is damaged."""
 
+    @abstractmethod
     def script(self, ddl: str) -> None:
         """Create tables and indexes that are not there yet."""
-        with self._lock, self._explained():
-            self._connection.executescript(ddl)
 
-    @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own that sees one moment, while others go on writing.
+    @abstractmethod
+    def snapshot(self) -> AbstractContextManager[Reader]:
+        """A connection of its own that sees one moment, while others go on writing."""
 
-        Text that is not UTF-8 comes with its bytes as surrogates, so that a damaged row can be read.
-        """
-        with self._explained():
-            connection = self._connect()
-            try:
-                connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
-                connection.execute("PRAGMA query_only=ON")
-                connection.execute("BEGIN")
-                yield connection
-            finally:
-                connection.close()
+    @abstractmethod
+    def inspect(self, reader: Reader) -> Iterator[tuple[str, str]]:
+        """Damage, and what was put in by hand to change or hide rows, as a name and what is wrong with it."""
 
+    @abstractmethod
     def sync(self) -> None:
         """Wait until everything committed so far would survive a loss of power."""
-        # SQLite syncs what it moves out of the write-ahead log itself, so only the log can be behind.
-        try:
-            descriptor = os.open(f"{self.path}-wal", os.O_RDONLY)
-        except FileNotFoundError:
-            return
-        try:
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
 
-    def scrub(self) -> None:
-        """Rewrite the file without its free pages and empty the write-ahead log, so no deleted byte is left.
+    @abstractmethod
+    def scrub(self, *tables: str) -> None:
+        """Leave no byte of what was deleted from these tables, or from all; what that covers, the backend says."""
 
-        ``UserError`` when another process reads the database for so long that the log cannot be emptied.
-        """
-        with self._lock, self._explained():
-            self._connection.execute("VACUUM")
-            deadline = time.monotonic() + _BUSY_SECONDS
-            while self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"{self.path} is being read by another process, so deleted rows cannot be wiped; "
-                        "end it and try again"
-                    )
-                time.sleep(0.05)
-
+    @abstractmethod
     def close(self) -> None:
-        """Close the connection; the write-ahead log is folded in when it was the last one."""
-        with self._lock:
-            self._connection.close()
+        """Close the connection."""
+
+    def clock(self) -> float:
+        """Seconds since 1970, by a clock that is the same for everybody who writes this database."""
+        return time.time()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
-            raise
-        except sqlite3.DatabaseError as error:
-            raise _explain(self.path, error) from None
+    def held(self, waiting: Callable[[str], object] | None = None) -> Iterator[None]:
+        """Hold the project among all machines that write this database; ``waiting`` is told who has it. A file is
+        held by the lock in the store's folder already."""
+        yield
 
-
-def _explain(path: Path, error: sqlite3.DatabaseError) -> TreadleError:
-    """What went wrong, in one line that ends with what to do."""
-    code = getattr(error, "sqlite_errorname", "")
-    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return UserError(f"{path} is held by another process; wait until it is done, or end it")
-    if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
-        return UserError(f"cannot write {path}: {error}; the folder must exist and be writable")
-    if code.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
-        return UserError(f"cannot write {path}: {error}; free some space on its disk and try again")
-    return Corrupt(f"{path} is damaged: {error}; put back a backup of it")
+    def _check_format(self) -> None:
+        """Make the table that says the format, and refuse another one."""
+        self.script("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);")
+        rows = self.query("SELECT value FROM meta WHERE name = 'format'")
+        if not rows:
+            with self.transaction() as cursor:
+                cursor.execute("INSERT INTO meta VALUES ('format', ?) ON CONFLICT (name) DO NOTHING", (str(FORMAT),))
+            rows = self.query("SELECT value FROM meta WHERE name = 'format'")
+        if rows[0][0] != str(FORMAT):
+            raise UserError(
+                f"{self.place} has format {rows[0][0]}, this Treadle reads format {FORMAT}; "
+                "use the Treadle that wrote it, or a newer one"
+            )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from json.encoder import encode_basestring  # what json itself writes a text with, when it may write all of Unicode
 from typing import Any
 
+from treadle.core.database import Cursor
 from treadle.core.digest import canonical_json
 
 
@@ -43,7 +43,7 @@ class Projection:
     table: str
     ddl: str
     kinds: frozenset[str]
-    apply: Callable[[sqlite3.Cursor, Row], None] = field(compare=False)
+    apply: Callable[[Cursor, Row], None] = field(compare=False)
 
 
 def canonical_row(seq: int, kind: str, version: int, time: str, body: str) -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from treadle.core.digest import canonical_json
 from treadle.core.errors import Corrupt
-from treadle.core.keys import Keys
+from treadle.core.keys import Keys, verify_signature
 
 Stamp = tuple[int, int, int]
 
@@ -35,7 +35,11 @@ class Head:
 
     def valid(self, keys: Keys) -> bool:
         """Whether the signature is this project's."""
-        return type(self.size) is int and keys.signed(_message(self.size, self.root), self.signature)
+        return self.valid_for(keys.public)
+
+    def valid_for(self, public: str) -> bool:
+        """Whether the signature is that of the holder of a public key."""
+        return type(self.size) is int and verify_signature(public, _message(self.size, self.root), self.signature)
 
 
 class HeadFile:

@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from treadle.core.audit import Audit, audit, project
 from treadle.core.audit import Problem as Problem
-from treadle.core.database import Database
+from treadle.core.database import Cursor, Database, Lost
 from treadle.core.digest import canonical_json
-from treadle.core.errors import Corrupt
+from treadle.core.errors import Corrupt, UserError
 from treadle.core.fact import Fact as Fact
 from treadle.core.fact import Projection as Projection
 from treadle.core.fact import Row as Row
@@ -48,6 +47,11 @@ CREATE TABLE IF NOT EXISTS ledger_head (
     id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, frontier TEXT NOT NULL,
     root TEXT NOT NULL, signature TEXT NOT NULL);
 """
+
+_SET_HEAD = (
+    "INSERT INTO ledger_head VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+    "size = excluded.size, frontier = excluded.frontier, root = excluded.root, signature = excluded.signature"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -89,23 +93,10 @@ class Ledger:
 
         ``Corrupt`` when the ledger is not the one that its head was signed over; nothing is written then.
         """
-        rows: list[Row] = []
-        with self.database.transaction(sync=sync) as cursor:
-            frontier = self._frontier(cursor)
-            for fact in facts:
-                row = Row(frontier.size + 1, fact.kind, fact.version, now(), fact.body)
-                body = canonical_json(row.body).decode()
-                data = canonical_row(row.seq, row.kind, row.version, row.time, body)
-                values = (row.seq, row.kind, row.version, row.time, body, self._keys.mac(data))
-                cursor.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?)", values)
-                frontier.append(leaf_hash(data))
-                project(self._projections, cursor, row)
-                rows.append(row)
-            head = Head.signed(frontier.size, frontier.root().hex(), self._keys)
-            cursor.execute(
-                "INSERT OR REPLACE INTO ledger_head VALUES (1, ?, ?, ?, ?)",
-                (head.size, frontier.encode(), head.root, head.signature),
-            )
+        try:
+            rows, head = self._write(facts, sync)
+        except Lost:  # nothing was kept; over another connection it may be
+            rows, head = self._write(facts, sync)
         with self._lock:
             if self._latest is None or self._latest.size < head.size:
                 self._latest = head
@@ -115,7 +106,42 @@ class Ledger:
             self._start_ticker()
         return rows
 
-    def _frontier(self, cursor: sqlite3.Cursor) -> Frontier:
+    def _write(self, facts: Sequence[Fact], sync: bool) -> tuple[list[Row], Head]:
+        """One transaction; ``Lost`` where nothing was kept, ``UserError`` where that cannot be told."""
+        rows: list[Row] = []
+        mac, head = "", None
+        try:
+            with self.database.transaction(sync=sync) as cursor:
+                frontier = self._frontier(cursor)
+                for fact in facts:
+                    row = Row(frontier.size + 1, fact.kind, fact.version, now(), fact.body)
+                    body = canonical_json(row.body).decode()
+                    data = canonical_row(row.seq, row.kind, row.version, row.time, body)
+                    mac = self._keys.mac(data)
+                    values = (row.seq, row.kind, row.version, row.time, body, mac)
+                    cursor.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?)", values)
+                    frontier.append(leaf_hash(data))
+                    project(self._projections, cursor, row)
+                    rows.append(row)
+                head = Head.signed(frontier.size, frontier.root().hex(), self._keys)
+                cursor.execute(_SET_HEAD, (head.size, frontier.encode(), head.root, head.signature))
+        except Lost as error:
+            if error.written is False or not (rows and self._kept(rows[-1], mac, error)):
+                raise
+        assert head is not None  # it is signed before anything can be committed
+        return rows, head
+
+    def _kept(self, row: Row, mac: str, error: Lost) -> bool:
+        """Whether a row is there after the connection broke while it was committed."""
+        try:
+            # A transaction, for it begins only once the server has done with the other one.
+            with self.database.transaction() as cursor:
+                found = cursor.execute("SELECT mac FROM ledger WHERE seq = ?", (row.seq,)).fetchone()
+        except UserError:
+            raise UserError(str(error)) from None
+        return found is not None and found[0] == mac
+
+    def _frontier(self, cursor: Cursor) -> Frontier:
         """The tree so far; ``Corrupt`` when it is not the one the head outside belongs to."""
         row = cursor.execute("SELECT size, root, signature, frontier FROM ledger_head WHERE id = 1").fetchone()
         held = cursor.execute("SELECT coalesce(max(seq), 0) FROM ledger").fetchone()[0]
@@ -134,6 +160,18 @@ class Ledger:
         self._refuse_older(frontier.size, root)
         return frontier
 
+    def owner(self) -> str | None:
+        """The public key of another project, when it signed this ledger and we did not; None otherwise."""
+        heads = self.database.query("SELECT size, root, signature FROM ledger_head WHERE id = 1")
+        first = self.database.query("SELECT body FROM ledger WHERE seq = 1")
+        if not heads or not first or Head(*heads[0]).valid(self._keys):
+            return None
+        try:
+            named = json.loads(first[0][0])["public_key"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        return named if named != self._keys.public and Head(*heads[0]).valid_for(named) else None
+
     def _refuse_older(self, size: int, root: str) -> None:
         """Under the write lock nobody can have published more than the database holds, or an older one was put back."""
         stamp = self._file.stamp()
@@ -146,7 +184,7 @@ class Ledger:
         outside = self._outside
         if outside is not None and (outside.size > size or (outside.size == size and outside.root != root)):
             raise Corrupt(
-                f"{self.database.path} holds {size} rows where {self._file.path.name} says {outside.size}: an older "
+                f"{self.database.place} holds {size} rows where {self._file.path.name} says {outside.size}: an older "
                 "copy was put back; put the newer one in its place, treadle verify tells more"
             )
 
@@ -159,7 +197,7 @@ class Ledger:
             try:
                 self.database.sync()
                 self._file.publish(head)
-            except OSError as error:  # the rows are written; the next one tries again
+            except (OSError, UserError) as error:  # the rows are written; the next one tries again
                 _log.warning("the head of the ledger cannot be published: %s", error)
                 return
             self._published = head.size

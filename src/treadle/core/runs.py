@@ -11,7 +11,6 @@ import platform
 import re
 import shutil
 import socket
-import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from secrets import token_hex
 from typing import Any, TypeVar
 
 from treadle.core.artifacts import Artifact, Builder
+from treadle.core.database import Cursor
 from treadle.core.digest import canonical_json
 from treadle.core.errors import TreadleError
 from treadle.core.executors import Executor, InProcess
@@ -78,7 +78,7 @@ class RunRecord:
         return {name: whole[name] for name in shown}
 
 
-def _project_run(cursor: sqlite3.Cursor, row: Row) -> None:
+def _project_run(cursor: Cursor, row: Row) -> None:
     body = row.body
     if row.kind == "run.started":
         facts = {name: body[name] for name in ("version", "seed", "commit", "environment", "actor", "machine", "kind")}
@@ -102,7 +102,7 @@ def _project_run(cursor: sqlite3.Cursor, row: Row) -> None:
         )
 
 
-def _project_artifact(cursor: sqlite3.Cursor, row: Row) -> None:
+def _project_artifact(cursor: Cursor, row: Row) -> None:
     body = row.body
     cursor.execute(
         "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest, run) DO NOTHING",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from treadle.core.errors import UserError
+
 # Shapes published by the issuers, and the usual spellings of a password in a text or a URL. A reference to the
 # environment, ``${env:NAME}``, is no secret.
 _SHAPES = re.compile(
@@ -43,6 +45,17 @@ def conceal(text: str) -> str:
     for secret in sorted(find(text), key=len, reverse=True):  # the longest first: one may hold another
         text = text.replace(secret, "[secret]")
     return text
+
+
+def resolve(value: str) -> str:
+    """A setting's value, read from the environment where it is ``${env:NAME}``; ``UserError`` when it is not set."""
+    if not _REFERENCE.match(value):
+        return value
+    name = value[len("${env:") : -1]
+    found = os.environ.get(name)
+    if not found:
+        raise UserError(f"the variable {name} of the environment is not set, and {value} names it; export {name}=...")
+    return found
 
 
 def is_secret(key: str, value: str) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
+from collections.abc import Sequence
 from typing import Any
 
-from treadle.core.database import Database
+from treadle.core.database import Database, Lost
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
@@ -16,6 +16,8 @@ CREATE TABLE IF NOT EXISTS leases (
 CREATE TABLE IF NOT EXISTS people (lookup TEXT PRIMARY KEY, key BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+
+_SET = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 STALE_AFTER = 60.0  # seconds without a heartbeat after which a lease on another host counts as dead
 
@@ -27,26 +29,36 @@ class State:
         self._database = database
         database.script(_SCHEMA)
 
+    def _write(self, sql: str, parameters: Sequence[Any]) -> None:
+        """A statement that may be done twice, and is when the connection broke the first time."""
+        for again in (True, False):
+            try:
+                with self._database.transaction() as cursor:
+                    cursor.execute(sql, parameters)
+            except Lost:
+                if not again:
+                    raise
+            else:
+                return
+
     # -- leases
 
     def take_lease(self, name: str) -> None:
         """Say that this process works on ``name``."""
-        moment = time.time()
-        with self._database.transaction() as cursor:
-            cursor.execute(
-                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
-                (name, socket.gethostname(), os.getpid(), _process_start(os.getpid()) or moment, moment),
-            )
+        moment = self._database.clock()
+        self._write(
+            "INSERT INTO leases VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+            "host = excluded.host, pid = excluded.pid, started = excluded.started, beat = excluded.beat",
+            (name, socket.gethostname(), os.getpid(), _process_start(os.getpid()) or moment, moment),
+        )
 
     def beat(self, name: str) -> None:
         """Say that it is still at it."""
-        with self._database.transaction() as cursor:
-            cursor.execute("UPDATE leases SET beat = ? WHERE name = ?", (time.time(), name))
+        self._write("UPDATE leases SET beat = ? WHERE name = ?", (self._database.clock(), name))
 
     def drop_lease(self, name: str) -> None:
         """Say that it is done."""
-        with self._database.transaction() as cursor:
-            cursor.execute("DELETE FROM leases WHERE name = ?", (name,))
+        self._write("DELETE FROM leases WHERE name = ?", (name,))
 
     def dead_leases(self, prefix: str = "") -> list[str]:
         """Names whose holder is gone: its process has ended, or it was silent for too long on another host."""
@@ -61,7 +73,8 @@ class State:
             "SELECT name, host, pid, started, beat FROM leases WHERE substr(name, 1, ?) = ? ORDER BY name",
             (len(prefix), prefix),
         )
-        return [(str(name), _alive(host, pid, started, beat)) for name, host, pid, started, beat in rows]
+        moment = self._database.clock() if rows else 0.0
+        return [(str(name), _alive(host, pid, started, moment - beat)) for name, host, pid, started, beat in rows]
 
     # -- cursors
 
@@ -72,8 +85,7 @@ class State:
 
     def set(self, name: str, value: Any) -> None:
         """Keep a small JSON value under a name."""
-        with self._database.transaction() as cursor:
-            cursor.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, json.dumps(value)))
+        self._write(_SET, (name, json.dumps(value)))
 
     def swap(self, name: str, value: Any) -> Any:
         """Keep another value under a name (None forgets it) and give the one before, in one step."""
@@ -82,7 +94,7 @@ class State:
             if value is None:
                 cursor.execute("DELETE FROM cursors WHERE name = ?", (name,))
             else:
-                cursor.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (name, json.dumps(value)))
+                cursor.execute(_SET, (name, json.dumps(value)))
         return json.loads(rows[0][0]) if rows else None
 
     def names(self, prefix: str) -> list[str]:
@@ -97,19 +109,21 @@ class State:
         rows = self._database.query("SELECT key FROM people WHERE lookup = ?", (lookup,))
         if rows or not create:
             return bytes(rows[0][0]) if rows else None
-        with self._database.transaction() as cursor:
-            cursor.execute("INSERT OR IGNORE INTO people VALUES (?, ?)", (lookup, os.urandom(32)))
+        self._write("INSERT INTO people VALUES (?, ?) ON CONFLICT (lookup) DO NOTHING", (lookup, os.urandom(32)))
         return self.person_key(lookup)
 
     def destroy_person(self, lookup: str) -> None:
         """Forget a person's key; what was named under it can no longer be linked to them."""
-        with self._database.transaction() as cursor:
-            cursor.execute("DELETE FROM people WHERE lookup = ?", (lookup,))
+        self._write("DELETE FROM people WHERE lookup = ?", (lookup,))
+
+    def scrub(self) -> None:
+        """Leave no byte of what was deleted here; what that covers, the database says."""
+        self._database.scrub("leases", "people", "cursors")
 
 
-def _alive(host: str, pid: int, started: float, beat: float) -> bool:
+def _alive(host: str, pid: int, started: float, silent: float) -> bool:
     if host != socket.gethostname():
-        return time.time() - beat < STALE_AFTER
+        return silent < STALE_AFTER
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -11,11 +11,12 @@ from pathlib import Path
 from types import TracebackType
 
 from treadle.core.database import Database
-from treadle.core.errors import Corrupt, UserError
+from treadle.core.errors import Corrupt, MissingExtra, UserError
 from treadle.core.journal import SEAL_SECONDS, Journal
 from treadle.core.keys import Keys
 from treadle.core.ledger import Fact, Ledger, Projection
 from treadle.core.runs import ARTIFACTS, RUNS, Runs
+from treadle.core.sqlite import SqliteDatabase
 from treadle.core.state import State
 from treadle.core.store import Store
 
@@ -25,10 +26,11 @@ FORMAT = 1
 class Workspace:
     """Everything under the store's folder. Opening it makes what is missing; many processes may have it open.
 
-    Not for use across a fork: open it again in the child.
+    ``database`` is a file, or the URL of a server (``ledger_url``). Not for use across a fork: open it again in the
+    child.
     """
 
-    def __init__(self, root: Path, database: Path | None = None, projections: Sequence[Projection] = ()) -> None:
+    def __init__(self, root: Path, database: Path | str | None = None, projections: Sequence[Projection] = ()) -> None:
         self.root = root
         self._held = 0
         self.closing = ExitStack()  # what others have opened over it; closed first
@@ -38,7 +40,7 @@ class Workspace:
                 _check_format(root / "format")
                 self.keys = Keys(root / "keys", make=not (root / "head.json").exists())
                 self.store = Store(root)
-                self.database = Database(database or root / "treadle.db")
+                self.database: Database = _open(database or root / "treadle.db")
                 opened.callback(self.database.close)
                 self.state = State(self.database)
                 self.ledger = Ledger(self.database, self.keys, root / "head.json", (RUNS, ARTIFACTS, *projections))
@@ -48,8 +50,17 @@ class Workspace:
                 ) from None
             self.journal = Journal(root / "journal", self.store, self.ledger)
             self.runs = Runs(self.ledger, self.journal, self.state, self.store, self.keys)
+            opened.callback(self.ledger.close)
+            self._refuse_other_keys()
             self._introduce()
             opened.pop_all()
+
+    def _refuse_other_keys(self) -> None:
+        if self.ledger.owner() is not None:
+            raise UserError(
+                f"the ledger {self.database.place} was written with other keys than those under {self.root / 'keys'}; "
+                "name the store that belongs to it, or another ledger"
+            )
 
     def _introduce(self) -> None:
         """The first row says what this is. Where the ledger is not as it was left, nothing is added: verify tells."""
@@ -77,7 +88,7 @@ class Workspace:
         if self._held:
             yield
             return
-        with self._locked(waiting):
+        with self._locked(waiting), self.database.held(waiting):
             self._held += 1
             try:
                 self.store.clear_temporary()
@@ -116,6 +127,16 @@ class Workspace:
             closing.callback(self.journal.close)
             closing.callback(self.runs.close)
             closing.callback(self.closing.close)
+
+
+def _open(place: Path | str) -> Database:
+    if isinstance(place, Path):
+        return SqliteDatabase(place)
+    try:
+        from treadle.core.postgresql import PostgresqlDatabase
+    except ImportError:
+        raise MissingExtra("psycopg", extra="postgres") from None
+    return PostgresqlDatabase(place)
 
 
 def _check_format(path: Path) -> None:

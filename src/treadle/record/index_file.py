@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from treadle.core.database import Database
 from treadle.core.errors import Corrupt, UserError
+from treadle.core.sqlite import SqliteDatabase
 
 FORMAT = 1
 BUCKET_SECONDS = 300  # what figures over time are kept by
@@ -90,10 +90,10 @@ PRAGMA user_version = {FORMAT};
 """.replace("{bucket}", str(BUCKET_SECONDS * 1000 * SPREAD))
 
 
-class _CacheFile(Database):
+class _CacheFile(SqliteDatabase):
     """A database that may be thrown away: ``Corrupt`` when it is of another format."""
 
-    def _migrate(self) -> None:
+    def _check_format(self) -> None:
         found = self.query("PRAGMA user_version")[0][0]
         if found == 0 and not self.query("SELECT 1 FROM sqlite_master LIMIT 1"):
             self.script(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
@@ -112,12 +112,12 @@ class IndexFile:
         self._left: list[_CacheFile] = []  # another thread may be reading in them
 
     @property
-    def reading(self) -> Database:
+    def reading(self) -> SqliteDatabase:
         """For SELECT."""
         return self._connections()[0]
 
     @property
-    def writing(self) -> Database:
+    def writing(self) -> SqliteDatabase:
         """For transactions."""
         return self._connections()[1]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from treadle.core.database import Cursor
 from treadle.core.errors import UserError, nearest
 from treadle.core.ledger import Fact, Ledger, Projection, Row
 from treadle.core.store import Store
@@ -41,7 +41,7 @@ class Version:
         return f"{self.kind}@v{self.number}"
 
 
-def _project_version(cursor: sqlite3.Cursor, row: Row) -> None:
+def _project_version(cursor: Cursor, row: Row) -> None:
     body = row.body
     cursor.execute(
         "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -49,7 +49,7 @@ def _project_version(cursor: sqlite3.Cursor, row: Row) -> None:
     )
 
 
-def _project_alias(cursor: sqlite3.Cursor, row: Row) -> None:
+def _project_alias(cursor: Cursor, row: Row) -> None:
     body = row.body
     cursor.execute(
         "INSERT INTO aliases VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (kind, name, alias) DO UPDATE SET "

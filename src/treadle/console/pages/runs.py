@@ -106,7 +106,8 @@ def _where(wanted: RunsFilter) -> tuple[str, list[str]]:
         parts.append("status = ?")
         values.append(wanted.status)
     if wanted.q:
-        parts.append("(parameters LIKE ? ESCAPE '!' OR id LIKE ? ESCAPE '!' OR step LIKE ? ESCAPE '!')")
+        like = "lower({}) LIKE lower(?) ESCAPE '!'"
+        parts.append("(" + " OR ".join(like.format(column) for column in ("parameters", "id", "step")) + ")")
         values += [f"%{_escaped(wanted.q)}%"] * 3
     return (" WHERE " + " AND ".join(parts) if parts else ""), values
 
