@@ -13,6 +13,8 @@ from pydantic import Field, field_validator
 
 from treadle.core.config import Settings, load
 from treadle.core.errors import UserError
+from treadle.core.head_target import FORMS, head_target
+from treadle.core.publisher import Publisher
 from treadle.core.workspace import Workspace
 from treadle.record.record import PROJECTIONS, Record
 from treadle.stages.collect import CollectSettings
@@ -34,6 +36,7 @@ class File(Settings):
     seed: int = Field(17, ge=0, lt=2**63, description="everything random starts from it")
     store: str = Field(".treadle", description="the folder that holds artifacts, keys and journal")
     ledger: str | None = Field(None, description="the database file; treadle.db in the store by default")
+    publish_heads: tuple[str, ...] = Field((), description=f"where signed heads of the ledger are kept too: {FORMS}")
     collect: CollectSettings
     prepare: PrepareSettings = PrepareSettings()
     develop: DevelopSettings
@@ -49,6 +52,16 @@ class File(Settings):
             raise ValueError("expected letters, digits, '.', '_' and '-', at most 64, such as docs-assistant")
         return value
 
+    @field_validator("publish_heads")
+    @classmethod
+    def _places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            try:
+                head_target(name, Path())
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return value
+
     @field_validator("store", "ledger")
     @classmethod
     def _local(cls, value: str | None) -> str | None:
@@ -59,11 +72,12 @@ class File(Settings):
 
 @dataclass(frozen=True)
 class Project:
-    """Everything a command needs: folder, settings, record."""
+    """Everything a command needs: folder, settings, record, and who publishes the ledger's heads."""
 
     folder: Path
     file: File
     record: Record
+    publisher: Publisher
 
 
 def find_folder(start: Path) -> Path:
@@ -81,4 +95,8 @@ def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Proje
     file = load(folder / FILE, File, overrides)
     ledger = folder / file.ledger if file.ledger else None
     with Workspace(folder / file.store, ledger, PROJECTIONS) as workspace:
-        yield Project(folder, file, Record(workspace, file.name))
+        targets = [head_target(name, folder) for name in file.publish_heads]
+        publisher = Publisher(workspace.ledger, workspace.keys, targets)
+        workspace.released.append(publisher.run)
+        workspace.closing.callback(publisher.run)
+        yield Project(folder, file, Record(workspace, file.name), publisher)

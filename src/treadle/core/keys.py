@@ -46,6 +46,12 @@ class Keys:
         """The Ed25519 public key, hexadecimal."""
         return self._public
 
+    @property
+    def public_pem(self) -> bytes:
+        """The public key as ``openssl`` reads it."""
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._public))
+        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
     def sign(self, message: bytes) -> str:
         """An Ed25519 signature, hexadecimal."""
         return self._signing.sign(message).hex()
