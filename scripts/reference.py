@@ -373,6 +373,16 @@ def prometheus() -> Iterator[str]:
         yield f"| `{name}` | {family.type} | {_cell(family.documentation)} |"
 
 
+# -- scripts
+
+
+def script(place: str) -> Iterator[str]:
+    """A file of the package as it is, for others to read."""
+    yield "```python"
+    yield from (ROOT / "src" / "treadle" / place).read_text(encoding="utf-8").splitlines()
+    yield "```"
+
+
 # -- pages
 
 PARTS: dict[str, Callable[..., Iterator[str]]] = {
@@ -384,6 +394,7 @@ PARTS: dict[str, Callable[..., Iterator[str]]] = {
     "extending": extending,
     "http": http,
     "prometheus": prometheus,
+    "script": script,
 }
 
 
