@@ -26,6 +26,7 @@ from treadle.core.merkle import EMPTY_ROOT, Frontier
 from treadle.core.nodes import BITS, WIDTH, Node, completed
 
 _NAMED = 1_000  # changed rows and gaps that are named one by one; the rest is counted
+_INDEXES = "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
 _BATCH = 32 * WIDTH  # rows read and checked at a time
 _ROWS = "SELECT seq, kind, version, time, body, mac FROM ledger WHERE seq >= ? ORDER BY seq"
 
@@ -303,9 +304,14 @@ class _Rebuilt:
 
     def __init__(self, projections: Sequence[Projection]) -> None:
         self._projections = projections
-        self._kinds = frozenset[str]().union(*(projection.kinds for projection in projections))
+        self._wanted = {
+            kind: [each.apply for each in projections if kind in each.kinds]
+            for kind in frozenset[str]().union(*(projection.kinds for projection in projections))
+        }
         self._memory = sqlite3.connect(":memory:", isolation_level=None)
         self._memory.executescript("".join(projection.ddl for projection in projections))
+        for (index,) in self._memory.execute(_INDEXES).fetchall():  # nobody looks anything up by them here
+            self._memory.execute(f'DROP INDEX "{index}"')
         self._cursor = self._memory.cursor()
         self._cursor.execute("BEGIN")
 
@@ -317,13 +323,15 @@ class _Rebuilt:
 
     def add_all(self, rows: Iterable[tuple[Any, ...]], result: Audit) -> None:
         """Apply genuine rows."""
-        kinds = self._kinds
-        for seq, kind, version, time, body, _ in [row for row in rows if row[1] in kinds]:
-            row = Row(seq, kind, version, time, json.loads(body))
-            try:
-                project(self._projections, self._cursor, row)
-            except (sqlite3.Error, KeyError, TypeError) as error:
-                result.row(seq, f"row {seq} ({kind}) cannot be projected: {type(error).__name__} {error}")
+        wanted, loads, cursor = self._wanted, json.loads, self._cursor
+        for seq, kind, version, time, body, _ in rows:
+            if kind in wanted:
+                row = Row(seq, kind, version, time, loads(body))
+                try:
+                    for apply in wanted[kind]:
+                        apply(cursor, row)
+                except (sqlite3.Error, KeyError, TypeError) as error:
+                    result.row(seq, f"row {seq} ({kind}) cannot be projected: {type(error).__name__} {error}")
 
     def compare(self, connection: sqlite3.Connection, result: Audit) -> None:
         """Every table as stored against the same drawn again."""
