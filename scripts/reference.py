@@ -444,6 +444,16 @@ def _json_hint(hint: Any) -> str:
     return plain.get(hint) or getattr(hint, "__name__", str(hint))
 
 
+# -- scripts
+
+
+def script(place: str) -> Iterator[str]:
+    """A file of the package as it is, for others to read."""
+    yield "```python"
+    yield from (ROOT / "src" / "treadle" / place).read_text(encoding="utf-8").splitlines()
+    yield "```"
+
+
 # -- pages
 
 PARTS: dict[str, Callable[..., Iterator[str]]] = {
@@ -456,6 +466,7 @@ PARTS: dict[str, Callable[..., Iterator[str]]] = {
     "http": http,
     "prometheus": prometheus,
     "console": console,
+    "script": script,
 }
 
 

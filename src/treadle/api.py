@@ -80,7 +80,7 @@ def diff(a: str, b: str, folder: Folder = ".") -> dict[str, Any]:
 def verify(folder: Folder = ".") -> dict[str, Any]:
     """Whether anything was tampered with, as ``treadle verify``."""
     with open_project(Path(folder)) as project:
-        return _verify(project.record.workspace).public()
+        return _verify(project.record.workspace, project.publisher.outside()).public()
 
 
 def forget(subject: str, folder: Folder = ".", *, dry_run: bool = False) -> dict[str, Any]:

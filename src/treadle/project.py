@@ -14,6 +14,8 @@ from pydantic import Field, field_validator
 from treadle.core import ledger_url
 from treadle.core.config import Settings, load
 from treadle.core.errors import UserError
+from treadle.core.head_target import FORMS, head_target
+from treadle.core.publisher import Publisher
 from treadle.core.secrets import resolve
 from treadle.core.workspace import Workspace
 from treadle.record.record import PROJECTIONS, Record
@@ -38,6 +40,7 @@ class File(Settings):
     ledger: str | None = Field(
         None, description="the database: a file (treadle.db in the store by default), or postgresql://host/db"
     )
+    publish_heads: tuple[str, ...] = Field((), description=f"where signed heads of the ledger are kept too: {FORMS}")
     collect: CollectSettings
     prepare: PrepareSettings = PrepareSettings()
     develop: DevelopSettings
@@ -51,6 +54,16 @@ class File(Settings):
     def _name(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
             raise ValueError("expected letters, digits, '.', '_' and '-', at most 64, such as docs-assistant")
+        return value
+
+    @field_validator("publish_heads")
+    @classmethod
+    def _places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            try:
+                head_target(name, Path())
+            except UserError as error:
+                raise ValueError(str(error)) from None
         return value
 
     @field_validator("store")
@@ -68,11 +81,12 @@ class File(Settings):
 
 @dataclass(frozen=True)
 class Project:
-    """Everything a command needs: folder, settings, record."""
+    """Everything a command needs: folder, settings, record, and who publishes the ledger's heads."""
 
     folder: Path
     file: File
     record: Record
+    publisher: Publisher
 
 
 def find_folder(start: Path) -> Path:
@@ -90,7 +104,11 @@ def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Proje
     file = load(folder / FILE, File, overrides)
     ledger = _ledger(folder, resolve(file.ledger)) if file.ledger else None
     with Workspace(folder / file.store, ledger, PROJECTIONS) as workspace:
-        yield Project(folder, file, Record(workspace, file.name))
+        targets = [head_target(name, folder) for name in file.publish_heads]
+        publisher = Publisher(workspace.ledger, workspace.keys, targets)
+        workspace.released.append(publisher.run)
+        workspace.closing.callback(publisher.run)
+        yield Project(folder, file, Record(workspace, file.name), publisher)
 
 
 def _ledger(folder: Path, named: str) -> Path | str:

@@ -41,8 +41,8 @@ def answered(
             question = {"role": "user", "content": f"Where may I {deed} the {say} {thing} number {number}?"}
             row = Interaction(
                 name(number) if name else new_interaction_id(), "req", now(), release, "helper@v1",
-                "/v1/chat/completions", "ok", store=True, user=record.recorder.keyed(f"{user}-{number % 4}"), messages=(question,),
-                answer="I do not know.",
+                "/v1/chat/completions", "ok", store=True, user=record.recorder.keyed(f"{user}-{number % 4}"),
+                messages=(question,), answer="I do not know.",
             )  # fmt: skip
             record.recorder.interaction(row)
             made.append(row.id)

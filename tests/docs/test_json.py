@@ -88,6 +88,7 @@ def test_run(tiny: tuple[Path, dict[str, Any]]) -> None:
         ("runs", ("runs",)),
         ("status", ("status",)),
         ("verify", ("verify",)),
+        ("head", ("head",)),
         ("collect", ("collect",)),
         ("prepare", ("prepare",)),
         ("doctor", ("doctor",)),
@@ -101,6 +102,14 @@ def test_commands(name: str, arguments: tuple[str, ...], tiny: tuple[Path, dict[
     found = json.loads(done.stdout)
     assert found
     assert not differences(promised(name), found)
+
+
+def test_prove(tiny: tuple[Path, dict[str, Any]], treadle: Treadle, tmp_path: Path) -> None:
+    done = treadle(tiny[0], "prove", "1", "--out", str(tmp_path / "proof"), "--json")
+    found = json.loads(done.stdout)
+    assert not differences(promised("prove"), found)
+    assert found["files"] == sorted(path.name for path in (tmp_path / "proof").iterdir())
+    assert set(promised("prove")["files"]) - set(found["files"]) == {"manifest.json"}  # row 1 names no artifact
 
 
 def test_the_account_adds_up(tiny: tuple[Path, dict[str, Any]], treadle: Treadle) -> None:

@@ -40,6 +40,8 @@ COMMANDS = {
     "rollback": "rollback",
     "forget": "forget",
     "verify": "verify",
+    "head": "head",
+    "prove": "prove",
     "doctor": "doctor",
     "schema": "schema",
 }
@@ -70,6 +72,8 @@ SUMMARIES = {
     "rollback": "Take back what is new: the canary, or the champion for the one before.",
     "forget": "Erase a person, rebuild without them, and prove it.",
     "verify": "Check that nothing was tampered with.",
+    "head": "The latest signed head of the ledger; publish it.",
+    "prove": "Files that prove to anybody that something stands in the ledger.",
     "doctor": "What works on this machine, and how to get the rest.",
     "schema": "The JSON Schema of treadle.yaml, for editors.",
 }

@@ -5,21 +5,34 @@ from __future__ import annotations
 import click
 
 from treadle.cli.output import emit, here, json_option, say
+from treadle.core.errors import UserError
+from treadle.core.head_target import head_target
+from treadle.core.publisher import read
 from treadle.core.verify import verify as check
 from treadle.project import open_project
 
 
 @click.command()
+@click.option("--head", "targets", multiple=True, metavar="TARGET", help="Compare with heads kept there, too.")
 @json_option
-def verify(as_json: bool) -> int:
+def verify(targets: tuple[str, ...], as_json: bool) -> int:
     """Check every row, signature, projection and object; exits 1 and names what was tampered with.
+
+    Every head that was published (`publish_heads` in treadle.yaml; TARGET: a file, a folder, git:PATH) has to be one of
+    this history, so an older database is noticed even where the head.json of its time came back with it.
 
     \b
     Example:
       treadle verify --json
     """
     with open_project(here()) as project:
-        found = check(project.record.workspace)
+        outside = project.publisher.outside()
+        for name in targets:
+            before = len(outside.heads), len(outside.problems)
+            read(head_target(name, here()), outside)
+            if before == (len(outside.heads), len(outside.problems)):
+                raise UserError(f"--head {name}: there is no head in it; treadle head --publish {name} writes one")
+        found = check(project.record.workspace, outside)
     if as_json:
         emit(found.public())
         return 0 if found.ok else 1
@@ -29,5 +42,6 @@ def verify(as_json: bool) -> int:
         say(f"... and {len(found.problems) - 50} more; --json lists all")
     word = "ok" if found.ok else "NOT ok"
     counts = f"{found.objects:,} objects, {found.rows:,} rows, {found.erased:,} erased"
-    say(f"{word}: {counts}, {len(found.problems):,} problems")
+    heads = f"{found.heads:,} published heads, " if found.heads else ""
+    say(f"{word}: {counts}, {heads}{len(found.problems):,} problems")
     return 0 if found.ok else 1

@@ -1,4 +1,4 @@
-"""The audit of a ledger: every row, both signed heads, every projection, as they are at one moment.
+"""The audit of a ledger: every row, every signed head, every projection, as they are at one moment.
 
 A keyed code per row tells which row was changed, not only that one was. Others may go on appending meanwhile: the
 head outside is read first, so what the database holds afterwards can only be more.
@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import count, zip_longest
+from json.encoder import encode_basestring
+from operator import eq, itemgetter
 from typing import Any
 
 from treadle.core.database import Cursor, Database, Reader
-from treadle.core.errors import Corrupt
+from treadle.core.errors import Corrupt, TreadleError
 from treadle.core.fact import Projection, Row, canonical_row
 from treadle.core.head import Head, HeadFile
 from treadle.core.keys import Keys
-from treadle.core.merkle import Frontier, leaf_hash
+from treadle.core.merkle import EMPTY_ROOT, Frontier
+from treadle.core.nodes import BITS, WIDTH, Node, completed
 
 _NAMED = 1_000  # changed rows and gaps that are named one by one; the rest is counted
+_INDEXES = "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+_BATCH = 32 * WIDTH  # rows read and checked at a time
 _ROWS = "SELECT seq, kind, version, time, body, mac FROM ledger ORDER BY seq"
 
 
@@ -30,6 +38,14 @@ class Problem:
     kind: str
     ref: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A head that was kept outside the project, and where."""
+
+    where: str
+    head: Head
 
 
 @dataclass
@@ -57,7 +73,13 @@ class Audit:
             self.found("ledger", "rows", f"{self._unnamed} more rows are not what was written")
 
 
-def audit(database: Database, keys: Keys, head_file: HeadFile, projections: Sequence[Projection]) -> Audit:
+def audit(
+    database: Database,
+    keys: Keys,
+    head_file: HeadFile,
+    projections: Sequence[Projection],
+    published: Sequence[Published] = (),
+) -> Audit:
     """Check everything; damage of any kind is a problem, never an exception."""
     result = Audit()
     outside: Head | None = None
@@ -67,13 +89,13 @@ def audit(database: Database, keys: Keys, head_file: HeadFile, projections: Sequ
     except Corrupt as error:
         result.found("head", head_file.path.name, str(error))
         missing = False
-    try:
-        with database.snapshot() as connection:
-            for name, detail in database.inspect(connection):
-                result.found("database", name, detail)
-            _check(connection, keys, outside, projections, result)
-    except (Corrupt, sqlite3.Error) as error:
-        result.found("database", database.name, f"cannot be read: {error}")
+    with ThreadPoolExecutor(1, "integrity") as beside:  # SQLite's own check needs no Python while it runs
+        damage = beside.submit(_damage, database)
+        try:
+            with database.snapshot() as reader:
+                _check(database, reader, keys, outside, projections, published, damage, result)
+        except (Corrupt, sqlite3.Error) as error:
+            result.found("database", database.name, f"cannot be read: {error}")
     if missing:
         result.found("head", head_file.path.name, "is missing; it tells whether the database is the latest")
     result.close()
@@ -81,25 +103,43 @@ def audit(database: Database, keys: Keys, head_file: HeadFile, projections: Sequ
 
 
 def _check(
+    database: Database,
     connection: Reader,
     keys: Keys,
     outside: Head | None,
     projections: Sequence[Projection],
+    published: Sequence[Published],
+    damage: Future[list[tuple[str, str]]],
     result: Audit,
 ) -> None:
     inside, frontier = _inside(connection)
-    sizes = {head.size for head in (inside, outside) if head is not None}
+    elsewhere = [(each.where, each.head) for each in published]
+    signed = [(name, head) for name, head in (("database", inside), ("head.json", outside), *elsewhere) if head]
+    sizes = {head.size for _, head in signed if type(head.size) is int}
     with _Rebuilt(projections) as rebuilt:
-        tree, roots = _check_rows(connection, keys, sizes, rebuilt, result)
-        for name, head, exact in (("database", inside, True), ("head.json", outside, False)):
-            if head is not None:
-                _check_head(name, head, keys, roots, tree.size, result, exact=exact)
+        try:
+            tree, roots, nodes = _check_rows(database.batches(connection, _ROWS, _BATCH), keys, sizes, rebuilt, result)
+        finally:
+            for name, detail in damage.result():
+                result.found("database", name, detail)
+        for name, head in signed:
+            _check_head(name, head, keys, roots, tree.size, result, exact=head is inside)
         if inside is None and result.rows:
             result.found("head", "database", "the signed head is missing from the database")
         elif inside is not None and not result.problems and frontier != tree.encode():
             result.found("head", "database", "its frontier is not that of the rows")
         if not result.problems:
             rebuilt.compare(connection, result)
+            _check_nodes(connection, nodes, result)
+
+
+def _damage(database: Database) -> list[tuple[str, str]]:
+    """What the database finds wrong with itself, by name, seen over a connection of its own."""
+    try:
+        with database.snapshot() as reader:
+            return list(database.inspect(reader))
+    except (TreadleError, sqlite3.Error) as error:
+        return [("integrity", f"cannot be checked: {error}")]
 
 
 def _inside(connection: Reader) -> tuple[Head | None, object]:
@@ -111,33 +151,106 @@ def _inside(connection: Reader) -> tuple[Head | None, object]:
 
 
 def _check_rows(
-    connection: Reader, keys: Keys, sizes: set[int], rebuilt: _Rebuilt, result: Audit
-) -> tuple[Frontier, dict[int, str]]:
-    """Check each row; returns the tree and its roots at the sizes asked for."""
-    tree, expected, strangers = Frontier(), 1, 0
-    roots = {0: tree.root().hex()}
-    for seq, kind, version, time, body, code in connection.execute(_ROWS):
+    batches: Iterable[list[Any]], keys: Keys, sizes: set[int], rebuilt: _Rebuilt, result: Audit
+) -> tuple[Frontier, dict[int, str], list[Node]]:
+    """Check each row; returns the tree, its roots at the sizes asked for, and its nodes."""
+    tree, expected, strangers = _Tree(sizes), 1, 0
+    for rows in batches:
+        data = _as_written(rows, expected, keys)
+        genuine = rows
+        if data is None:
+            data = [_canonical(*row[:5]) for row in rows]
+            codes = [None if each is None else keys.mac(each) for each in data]
+            genuine = [row for row, code in zip(rows, codes, strict=True) if code is not None and code == row[5]]
+            _name(rows, codes, expected, result)
+            strangers += len(rows) - len(genuine)
+        expected = rows[-1][0] + 1
+        rebuilt.add_all(genuine, result)
+        tree.extend([sha256(b"\x00" + (each or b"")).digest() for each in data])
+    result.rows = tree.size
+    if strangers and strangers == result.rows:
+        result.found("key", "project.key", "no row was written with this key: the project's keys were exchanged")
+    return tree.frontier, tree.roots, tree.nodes
+
+
+def _as_written(rows: list[Any], expected: int, keys: Keys) -> Sequence[bytes | None] | None:
+    """The bytes of each row where all follow on each other and have their codes; None when one does not."""
+    try:
+        data = [
+            (
+                f'{{"body":{body},"kind":{encode_basestring(kind)},"seq":{seq},'
+                f'"time":{encode_basestring(time)},"version":{version}}}'
+            ).encode()
+            for seq, kind, version, time, body, _ in rows
+        ]
+    except (TypeError, UnicodeEncodeError):
+        return None
+    followed = all(map(eq, map(itemgetter(0), rows), count(expected)))
+    typed = {type(row[2]) for row in rows} == {int} and {type(row[4]) for row in rows} == {str}
+    return data if followed and typed and keys.macs(data) == [row[5] for row in rows] else None
+
+
+def _name(rows: list[Any], codes: list[str | None], expected: int, result: Audit) -> None:
+    """Say which rows of a batch are missing, and which are not what was written."""
+    for row, code in zip(rows, codes, strict=True):
+        seq, kind = row[0], row[1]
         if seq > expected:
             result.row(expected, f"{_rows(expected, seq - 1)} missing")
         expected = seq + 1
-        result.rows += 1
-        data = _canonical(seq, kind, version, time, body)
-        if data is None or keys.mac(data) != code:
-            strangers += 1
+        if code is None or code != row[5]:
             result.row(seq, f"row {seq} ({kind}) is not what was written")
-        else:
-            rebuilt.add(seq, kind, version, time, body, result)
-        tree.append(leaf_hash(data or b""))
-        if tree.size in sizes:
-            roots[tree.size] = tree.root().hex()
-    if strangers and strangers == result.rows:
-        result.found("key", "project.key", "no row was written with this key: the project's keys were exchanged")
-    return tree, roots
+
+
+class _Tree:
+    """The tree over many leaves, grown a block at a time, with its roots at certain sizes."""
+
+    def __init__(self, sizes: set[int]) -> None:
+        self.frontier = Frontier()
+        self.roots = {0: EMPTY_ROOT.hex()}
+        self.nodes: list[Node] = []
+        self._stops = sorted(sizes, reverse=True)
+
+    @property
+    def size(self) -> int:
+        """How many leaves there are."""
+        return self.frontier.size
+
+    def extend(self, leaves: list[bytes]) -> None:
+        """Add leaf hashes."""
+        for start in range(0, len(leaves), WIDTH):
+            block, size = leaves[start : start + WIDTH], self.frontier.size
+            while self._stops and self._stops[-1] <= size:
+                self._stops.pop()
+            if len(block) == WIDTH and not size % WIDTH and (not self._stops or self._stops[-1] >= size + WIDTH):
+                roots = self.frontier.append_subtree(block)
+                self.nodes += completed(self.frontier.size, roots, BITS)
+                self._note()
+            else:
+                for leaf in block:
+                    roots = self.frontier.append(leaf)
+                    self.nodes += completed(self.frontier.size, roots)
+                    self._note()
+
+    def _note(self) -> None:
+        size = self.frontier.size
+        while self._stops and self._stops[-1] <= size:
+            if self._stops.pop() == size:
+                self.roots[size] = self.frontier.root().hex()
+
+
+def _check_nodes(connection: Reader, nodes: list[Node], result: Audit) -> None:
+    """The tree's nodes as stored against those of the rows."""
+    stored = {(level, place): text for level, place, text in connection.execute("SELECT * FROM ledger_nodes")}
+    for level, place, text in nodes:
+        if stored.pop((level, place), None) != text:
+            result.found("projection", f"ledger_nodes:{level}.{place}", "row is missing or was changed")
+    for level, place in list(stored)[:_NAMED]:
+        result.found("projection", f"ledger_nodes:{level}.{place}", "row does not follow from the ledger")
 
 
 def _canonical(seq: int, kind: Any, version: Any, time: Any, body: Any) -> bytes | None:
     """The bytes that were hashed, or None for a row whose columns are not even of the right types."""
-    if type(version) is int and isinstance(kind, str) and isinstance(time, str) and isinstance(body, str):
+    if type(version) is int and type(kind) is type(time) is type(body) is str:
         return canonical_row(seq, kind, version, time, body)
     return None
 
@@ -169,9 +282,14 @@ class _Rebuilt:
 
     def __init__(self, projections: Sequence[Projection]) -> None:
         self._projections = projections
-        self._kinds = frozenset[str]().union(*(projection.kinds for projection in projections))
+        self._wanted = {
+            kind: [each.apply for each in projections if kind in each.kinds]
+            for kind in frozenset[str]().union(*(projection.kinds for projection in projections))
+        }
         self._memory = sqlite3.connect(":memory:", isolation_level=None)
         self._memory.executescript("".join(projection.ddl for projection in projections))
+        for (index,) in self._memory.execute(_INDEXES).fetchall():  # nobody looks anything up by them here
+            self._memory.execute(f'DROP INDEX "{index}"')
         self._cursor = self._memory.cursor()
         self._cursor.execute("BEGIN")
 
@@ -181,29 +299,40 @@ class _Rebuilt:
     def __exit__(self, *_: object) -> None:
         self._memory.close()
 
-    def add(self, seq: int, kind: str, version: int, time: str, body: str, result: Audit) -> None:
-        """Apply one genuine row."""
-        if kind not in self._kinds:
-            return
-        row = Row(seq, kind, version, time, json.loads(body))
-        try:
-            project(self._projections, self._cursor, row)
-        except (sqlite3.Error, KeyError, TypeError) as error:
-            result.row(seq, f"row {seq} ({kind}) cannot be projected: {type(error).__name__} {error}")
+    def add_all(self, rows: Iterable[tuple[Any, ...]], result: Audit) -> None:
+        """Apply genuine rows."""
+        wanted, loads, cursor = self._wanted, json.loads, self._cursor
+        for seq, kind, version, time, body, _ in rows:
+            if kind in wanted:
+                row = Row(seq, kind, version, time, loads(body))
+                try:
+                    for apply in wanted[kind]:
+                        apply(cursor, row)
+                except (sqlite3.Error, KeyError, TypeError) as error:
+                    result.row(seq, f"row {seq} ({kind}) cannot be projected: {type(error).__name__} {error}")
 
     def compare(self, connection: Reader, result: Audit) -> None:
         """Every table as stored against the same drawn again."""
         for projection in self._projections:
             sql = f"SELECT * FROM {projection.table}"
-            drawn, stored = set(_typed(self._cursor.execute(sql))), set(_typed(connection.execute(sql)))
+            drawn, stored = _differing(self._cursor.execute(sql), connection.execute(sql))
             for row in sorted(drawn ^ stored, key=repr)[:_NAMED]:
                 state = "is missing or was changed" if row in drawn else "does not follow from the ledger"
                 result.found("projection", f"{projection.table}:{row[0][1]}", f"row {state}")
 
 
-def _typed(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """Rows whose values carry their types, so that 1, 1.0 and ``'1'`` differ."""
-    return (tuple((type(value).__name__, value) for value in row) for row in rows)
+def _differing(drawn: Iterable[tuple[Any, ...]], stored: Iterable[tuple[Any, ...]]) -> tuple[set[Any], set[Any]]:
+    """The rows that only one of two tables may have. Values carry their types, so that 1, 1.0 and ``'1'`` differ."""
+    here, there = set(), set()
+    for one, other in zip_longest(drawn, stored):  # both were filled in the same order, so nearly all pairs are equal
+        if one != other or [*map(type, one)] != [*map(type, other)]:
+            here.add(_typed(one))
+            there.add(_typed(other))
+    return here - {()}, there - {()}
+
+
+def _typed(row: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    return tuple((type(value).__name__, value) for value in row or ())
 
 
 def project(projections: Sequence[Projection], cursor: Cursor, row: Row) -> None:

@@ -45,6 +45,10 @@ class Cursor(Protocol):
         """The next row, or None."""
         ...
 
+    def fetchmany(self, size: int, /) -> list[Any]:
+        """The next rows, at most so many."""
+        ...
+
     def fetchall(self) -> list[Any]:
         """The rows that are left."""
         ...
@@ -84,6 +88,10 @@ class Database(ABC):
     @abstractmethod
     def snapshot(self) -> AbstractContextManager[Reader]:
         """A connection of its own that sees one moment, while others go on writing."""
+
+    @abstractmethod
+    def batches(self, reader: Reader, sql: str, size: int) -> Iterator[list[Any]]:
+        """The rows of a SELECT that orders them, many at a time, each one readable or not."""
 
     @abstractmethod
     def inspect(self, reader: Reader) -> Iterator[tuple[str, str]]:

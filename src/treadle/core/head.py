@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,27 @@ class Head:
 
     def valid_for(self, public: str) -> bool:
         """Whether the signature is that of the holder of a public key."""
-        return type(self.size) is int and verify_signature(public, _message(self.size, self.root), self.signature)
+        return type(self.size) is int and verify_signature(public, self.message(), self.signature)
+
+    def message(self) -> bytes:
+        """What is signed."""
+        return _message(self.size, self.root)
+
+    def encode(self, public: str) -> bytes:
+        """As it stands in files, with the public key in hexadecimal."""
+        return canonical_json({"public_key": public, "root": self.root, "signature": self.signature, "size": self.size})
+
+    @classmethod
+    def decode(cls, data: bytes | str) -> Head:
+        """The reverse of ``encode``, whoever signed it; ``ValueError`` for anything else."""
+        try:
+            found = json.loads(data)
+            size, root, signature = found["size"], found["root"], found["signature"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"not a signed head: {error}") from None
+        if type(size) is not int or size < 0 or not _is_hexadecimal(root, 64) or not _is_hexadecimal(signature, 128):
+            raise ValueError("not a signed head: expected size, root and signature")
+        return cls(size, root, signature)
 
 
 class HeadFile:
@@ -63,7 +84,7 @@ class HeadFile:
             data = self.path.read_bytes()
             found = json.loads(data)
             head = Head(found["size"], found["root"], found["signature"])
-            if data != self._encode(head):
+            if data != head.encode(self._keys.public):
                 raise Corrupt(f"{self.path.name} was changed")
         except FileNotFoundError:
             return None
@@ -96,16 +117,15 @@ class HeadFile:
                     return
             temporary = self.path.with_suffix(".tmp")
             with temporary.open("wb") as file:
-                file.write(self._encode(head))
+                file.write(head.encode(self._keys.public))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
 
-    def _encode(self, head: Head) -> bytes:
-        return canonical_json(
-            {"public_key": self._keys.public, "root": head.root, "signature": head.signature, "size": head.size}
-        )
-
 
 def _message(size: int, root: str) -> bytes:
     return f"treadle ledger 1\n{size}\n{root}\n".encode("utf-8", "backslashreplace")
+
+
+def _is_hexadecimal(text: object, digits: int) -> bool:
+    return isinstance(text, str) and len(text) == digits and re.fullmatch("[0-9a-f]*", text) is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from blake3 import blake3
@@ -46,6 +46,12 @@ class Keys:
         """The Ed25519 public key, hexadecimal."""
         return self._public
 
+    @property
+    def public_pem(self) -> bytes:
+        """The public key as ``openssl`` reads it."""
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._public))
+        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
     def sign(self, message: bytes) -> str:
         """An Ed25519 signature, hexadecimal."""
         return self._signing.sign(message).hex()
@@ -57,6 +63,11 @@ class Keys:
     def mac(self, message: bytes) -> str:
         """A keyed BLAKE3 over a ledger row, which tells a row that was written here from one put in by hand."""
         return blake3(message, key=self._row_key).hexdigest()
+
+    def macs(self, messages: Sequence[bytes]) -> list[str]:
+        """``mac`` of each of many."""
+        fresh = blake3(key=self._row_key).copy
+        return [fresh().update(message).hexdigest() for message in messages]
 
     def keyed(self, kind: str, value: str) -> str:
         """A name for a person, a document or an interaction that nobody without the key can link to it."""

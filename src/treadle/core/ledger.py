@@ -20,8 +20,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from treadle.core import nodes, proof
 from treadle.core.audit import Audit, audit, project
 from treadle.core.audit import Problem as Problem
+from treadle.core.audit import Published as Published
 from treadle.core.database import Cursor, Database, Lost
 from treadle.core.digest import canonical_json
 from treadle.core.errors import Corrupt, UserError
@@ -49,8 +51,8 @@ CREATE TABLE IF NOT EXISTS ledger_head (
 """
 
 _SET_HEAD = (
-    "INSERT INTO ledger_head VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-    "size = excluded.size, frontier = excluded.frontier, root = excluded.root, signature = excluded.signature"
+    "INSERT INTO ledger_head VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET size = excluded.size, "
+    "frontier = excluded.frontier, root = excluded.root, signature = excluded.signature"
 )
 
 _log = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ class Ledger:
         self._publishing = threading.Lock()
         self._ticker: threading.Thread | None = None
         self._closed = threading.Event()
-        database.script(_SCHEMA + "".join(projection.ddl for projection in projections))
+        database.script(_SCHEMA + nodes.SCHEMA + "".join(projection.ddl for projection in projections))
         self._catch_up()
 
     def _catch_up(self) -> None:
@@ -83,8 +85,18 @@ class Ledger:
             if head.valid(self._keys):
                 self._latest = head
                 self.publish()
+                self._complete_nodes(head)
         elif not self.database.query("SELECT 1 FROM ledger LIMIT 1"):
             self._file.create(Head.signed(0, EMPTY_ROOT.hex(), self._keys))
+
+    def _complete_nodes(self, head: Head) -> None:
+        """Make the nodes of the tree for a ledger that was written before there were any."""
+        if not nodes.absent(self.database, head.size):
+            return
+        with self.database.transaction() as cursor:
+            rows = cursor.execute("SELECT size, frontier FROM ledger_head WHERE id = 1").fetchall()
+            if rows:
+                nodes.make_anew(cursor, *rows[0])
 
     # -- writing
 
@@ -120,7 +132,7 @@ class Ledger:
                     mac = self._keys.mac(data)
                     values = (row.seq, row.kind, row.version, row.time, body, mac)
                     cursor.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?)", values)
-                    frontier.append(leaf_hash(data))
+                    nodes.store(cursor, nodes.completed(row.seq, frontier.append(leaf_hash(data))))
                     project(self._projections, cursor, row)
                     rows.append(row)
                 head = Head.signed(frontier.size, frontier.root().hex(), self._keys)
@@ -251,11 +263,51 @@ class Ledger:
         """How many rows there are."""
         return int(self.database.query("SELECT count(*) FROM ledger")[0][0])
 
+    def bytes_of(self, seq: int) -> bytes:
+        """The canonical bytes of a row; ``UserError`` when there is none."""
+        rows = self.database.query("SELECT seq, kind, version, time, body FROM ledger WHERE seq = ?", (seq,))
+        if not rows:
+            raise UserError(f"the ledger has no row {seq}; it has {self.size():,}")
+        return canonical_row(*rows[0])
+
+    # -- proving
+
+    def head(self) -> Head:
+        """The latest signed head; ``Corrupt`` when there is none with this project's signature."""
+        rows = self.database.query("SELECT size, root, signature FROM ledger_head WHERE id = 1")
+        if not rows or not Head(*rows[0]).valid(self._keys):
+            raise Corrupt("the ledger has no valid signed head; run treadle verify")
+        return Head(*rows[0])
+
+    def inclusion(self, seq: int, head: Head) -> list[bytes]:
+        """The path from row ``seq`` to the root of ``head``; ``Corrupt`` when the rows do not lead there."""
+        leaf = leaf_hash(self.bytes_of(seq))
+        path = proof.inclusion(seq - 1, head.size, nodes.reader(self.database))
+        if not proof.included(leaf, seq - 1, head.size, path, bytes.fromhex(head.root)):
+            raise Corrupt(f"row {seq} does not lead to the signed head over {head.size} rows; run treadle verify")
+        return path
+
+    def consistency(self, earlier: Head, later: Head) -> list[bytes]:
+        """What shows that ``later`` only added to ``earlier``; ``Corrupt`` when it did not."""
+        told = f"the head over {earlier.size} rows is not of this history; run treadle verify"
+        if earlier.size > later.size:
+            raise Corrupt(told)
+        if earlier.size == 0:
+            return []
+        path = proof.consistency(earlier.size, later.size, nodes.reader(self.database))
+        roots = bytes.fromhex(earlier.root), bytes.fromhex(later.root)
+        if not proof.consistent(earlier.size, later.size, *roots, path):
+            raise Corrupt(told)
+        return path
+
     # -- verifying
 
-    def audit(self) -> Audit:
-        """Every row against its code, the tree against both signed heads, every projection against the rows."""
-        return audit(self.database, self._keys, self._file, self._projections)
+    def audit(self, published: Sequence[Published] = ()) -> Audit:
+        """Every row against its code, the tree against all signed heads, every projection against the rows.
+
+        ``published`` are heads that were kept elsewhere.
+        """
+        return audit(self.database, self._keys, self._file, self._projections, published)
 
     def verify(self) -> list[Problem]:
         """What the audit found."""

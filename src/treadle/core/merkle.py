@@ -5,6 +5,7 @@ A frontier keeps one hash per complete subtree, so that appending costs O(log n)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 EMPTY_ROOT = sha256(b"").digest()
@@ -20,6 +21,14 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
+def fold(hashes: Sequence[bytes]) -> bytes:
+    """The root over 2^k hashes of subtrees of one height."""
+    while len(hashes) > 1:
+        pairs = iter(hashes)
+        hashes = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+    return hashes[0]
+
+
 class Frontier:
     """The roots of the complete subtrees, largest first; ``size`` leaves in all."""
 
@@ -27,14 +36,30 @@ class Frontier:
         self.size = size
         self.roots = list(roots or [])
 
-    def append(self, leaf: bytes) -> None:
-        """Add one leaf hash."""
-        node, count = leaf, self.size
+    def append(self, leaf: bytes) -> list[bytes]:
+        """Add one leaf hash; the roots of the complete subtrees that end with it, by height: the leaf itself first."""
+        node, count, completed = leaf, self.size, [leaf]
         while count & 1:
             node = node_hash(self.roots.pop(), node)
+            completed.append(node)
             count >>= 1
         self.roots.append(node)
         self.size += 1
+        return completed
+
+    def append_subtree(self, leaves: list[bytes]) -> list[bytes]:
+        """Add 2^k leaf hashes at once where the size is a multiple of 2^k; the roots that end with them, by height,
+        from k on."""
+        height = len(leaves).bit_length() - 1
+        node, count = fold(leaves), self.size >> height
+        completed = [node]
+        while count & 1:
+            node = node_hash(self.roots.pop(), node)
+            completed.append(node)
+            count >>= 1
+        self.roots.append(node)
+        self.size += len(leaves)
+        return completed
 
     def root(self) -> bytes:
         """The tree head over all leaves so far."""

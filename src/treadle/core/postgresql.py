@@ -162,6 +162,12 @@ class PostgresqlDatabase(Database):
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             yield _Reader(connection, closing)
 
+    def batches(self, reader: Reader, sql: str, size: int) -> Iterator[list[Any]]:
+        """The rows of a SELECT; the server keeps text in one encoding, so each can be read."""
+        cursor = reader.execute(sql)
+        while rows := cursor.fetchmany(size):
+            yield rows
+
     def inspect(self, reader: Reader) -> Iterator[tuple[str, str]]:
         """What was put in by hand to change or hide rows. Damaged pages show when they are read."""
         yield from ((str(name), str(detail)) for name, detail in reader.execute(_PLANTED))
@@ -322,6 +328,9 @@ class _Cursor:
 
     def fetchone(self) -> Any:
         return self._cursor.fetchone()
+
+    def fetchmany(self, size: int, /) -> list[Any]:
+        return self._cursor.fetchmany(size)
 
     def fetchall(self) -> list[Any]:
         return self._cursor.fetchall()

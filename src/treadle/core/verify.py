@@ -14,6 +14,7 @@ from pathlib import Path
 from treadle.core.digest import blake3_file
 from treadle.core.errors import Corrupt
 from treadle.core.ledger import Problem
+from treadle.core.publisher import Outside
 from treadle.core.workspace import Workspace
 
 
@@ -24,6 +25,7 @@ class Verification:
     objects: int
     rows: int
     erased: int
+    heads: int
     problems: tuple[Problem, ...]
 
     @property
@@ -35,22 +37,27 @@ class Verification:
         """The shape that ``treadle verify --json`` promises."""
         return {
             "ok": self.ok,
-            "checked": {"objects": self.objects, "rows": self.rows, "erased": self.erased},
+            "checked": {"objects": self.objects, "rows": self.rows, "erased": self.erased, "heads": self.heads},
             "problems": [{"kind": p.kind, "ref": p.ref, "detail": p.detail} for p in self.problems],
         }
 
 
-def verify(workspace: Workspace) -> Verification:
-    """Check everything there is. Reads every byte of the store; others may go on working meanwhile."""
-    audit = workspace.ledger.audit()
-    problems = audit.problems
+def verify(workspace: Workspace, outside: Outside | None = None) -> Verification:
+    """Check everything there is. Reads every byte of the store; others may go on working meanwhile.
+
+    ``outside`` are heads that were published: each has to be a head of this history.
+    """
+    outside = outside or Outside()
+    audit = workspace.ledger.audit(outside.heads)
+    problems = [*audit.problems, *outside.problems]
+    heads = len(outside.heads)
     try:
         named = dict(named_objects(workspace))
         present = dict(workspace.store.objects())
         erased, under_way = erased_objects(workspace)  # last: what was removed just now is accounted for
     except (Corrupt, KeyError, TypeError, ValueError, AttributeError) as error:
         problems.append(Problem("ledger", "rows", f"cannot be read any more: {type(error).__name__} {error}"))
-        return Verification(0, audit.rows, 0, tuple(problems))
+        return Verification(0, audit.rows, 0, heads, tuple(problems))
     damaged: set[str] = set()
     for name, path in present.items():
         if path.is_symlink() or _digest(path) not in (name, None):
@@ -64,7 +71,7 @@ def verify(workspace: Workspace) -> Verification:
         elif name in present and name not in damaged and what.startswith("artifact"):
             problems.extend(_check_files(workspace, name, what, present, erased))
     problems.extend(Problem("view", name, detail) for name, detail in workspace.store.changed_views())
-    return Verification(len(present), audit.rows, len(erased), tuple(problems))
+    return Verification(len(present), audit.rows, len(erased), heads, tuple(problems))
 
 
 def _digest(path: Path) -> str | None:

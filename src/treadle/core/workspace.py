@@ -34,6 +34,7 @@ class Workspace:
         self.root = root
         self._held = 0
         self.closing = ExitStack()  # what others have opened over it; closed first
+        self.released: list[Callable[[], object]] = []  # called when an exclusive block has ended
         with ExitStack() as opened:
             try:
                 root.mkdir(parents=True, exist_ok=True)
@@ -98,6 +99,8 @@ class Workspace:
             finally:
                 self._held -= 1
                 self.ledger.publish()
+                for call in self.released:
+                    call()
 
     @contextmanager
     def _locked(self, waiting: Callable[[str], object] | None) -> Iterator[None]:
