@@ -25,6 +25,7 @@ from treadle.core.workspace import Workspace
 from treadle.record.record import PROJECTIONS, Record
 
 from . import test_tampering as single
+from .conftest import Raw
 
 EVIDENCE = ("ledger", "ledger_head", "ledger_nodes", "runs", "artifacts", "versions", "aliases")
 TARGETS = ("heads.jsonl", "heads/")
@@ -226,7 +227,8 @@ def delete_an_object(copy: Copy) -> None:
 def known(copy: Copy) -> None:
     """One of those that are tried one by one elsewhere."""
     tamper = copy.chance.choice(single.TAMPERINGS)
-    tamper(single.Record(copy.store, copy.raw, copy.chance, copy.older / "store" / "treadle.db"))
+    honest = single.Honest(copy.store, copy.older / "store" / "treadle.db")
+    tamper(single.Record(copy.store, Raw(copy.raw), copy.chance, honest))
 
 
 WAYS: dict[Callable[[Copy], None], int] = {
