@@ -32,7 +32,10 @@ class Server:
 
     def __init__(self, bin_folder: Path, primary: Server | None = None) -> None:
         self._bin = bin_folder
-        self.folder = Path(tempfile.mkdtemp(prefix="treadle-postgresql-", dir="/tmp"))  # a socket's path is short
+        memory = Path("/dev/shm")
+        roomy = memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30
+        # Thousands of small files; and a socket's path is short.
+        self.folder = Path(tempfile.mkdtemp(prefix="treadle-postgresql-", dir=memory if roomy else "/tmp"))
         self._user = None
         if os.geteuid() == 0:  # the server refuses to run as root
             self._user = "nobody"

@@ -6,6 +6,7 @@ import logging
 import random
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Literal
 import pytest
 
 from postgresql_server import Server
-from treadle.core.errors import Corrupt, UserError
+from treadle.core.errors import Corrupt, MissingExtra, UserError
 from treadle.core.ledger import Fact
 from treadle.core.ledger_url import check, shown
 from treadle.core.postgresql import PostgresqlDatabase
@@ -265,6 +266,14 @@ def test_a_password_comes_from_the_environment_and_goes_nowhere(
     with Workspace(place.root, url + "&password=hush-hush") as workspace:  # as from ${env:LEDGER_URL}
         assert notes(workspace) == [1]
         assert "hush" not in workspace.database.place
+
+
+def test_without_the_driver_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("postgresql", "postgresql_cursor", "postgresql_server"):
+        monkeypatch.delitem(sys.modules, f"treadle.core.{name}")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingExtra, match=r"psycopg is not installed; run: pip install 'treadle\[postgres\]'"):
+        Workspace(tmp_path / "store", "postgresql:///db")
 
 
 def test_nobody_there_is_one_clear_line(tmp_path: Path) -> None:

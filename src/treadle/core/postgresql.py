@@ -11,12 +11,11 @@ locks and prepared statements need a server, or a pooler that keeps a session (n
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -26,6 +25,7 @@ from psycopg import sql
 from treadle.core.database import BUSY_SECONDS, Cursor, Database, Lost, Reader
 from treadle.core.errors import UserError
 from treadle.core.ledger_url import shown
+from treadle.core.postgresql_cursor import PostgresqlCursor, SnapshotReader
 from treadle.core.postgresql_server import (
     APPLICATION,
     Connection,
@@ -44,7 +44,6 @@ T = TypeVar("T")
 _BUSY_SECONDS = BUSY_SECONDS
 _PATIENCE = 10.0  # seconds during which a server that restarts is waited for
 _WRITING, _HOLDING = 0x7472_0001, 0x7472_0002  # two advisory locks of each schema
-_PAGE = 2_000  # rows fetched at a time from a snapshot
 _MADE = re.compile(r"CREATE (?:UNIQUE )?(?:TABLE|INDEX) IF NOT EXISTS (\w+)")
 
 # Names: triggers and rules that change what is written, policies that hide rows, views in the place of tables.
@@ -99,7 +98,7 @@ class PostgresqlDatabase(Database):
             connection = self._connection
             try:
                 with connection.pipeline():  # statements do not wait for each other's answers
-                    yield _Cursor(connection.cursor())
+                    yield PostgresqlCursor(connection.cursor())
                 self._commit(connection)
             except BaseException:
                 self._roll_back(connection)
@@ -139,7 +138,7 @@ class PostgresqlDatabase(Database):
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""
         with self._lock, self._explained():
-            return self._again(lambda connection: connection.execute(_sql(sql), parameters).fetchall())
+            return self._again(lambda connection: connection.execute(statement(sql), parameters).fetchall())
 
     def script(self, ddl: str) -> None:
         """Create tables and indexes that are not there yet; a role that may not create any can use those there are."""
@@ -160,7 +159,7 @@ class PostgresqlDatabase(Database):
             closing.callback(connection.close)
             connection.execute("SET idle_in_transaction_session_timeout = 0")
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            yield _Reader(connection, closing)
+            yield SnapshotReader(connection, closing)
 
     def batches(self, reader: Reader, sql: str, size: int) -> Iterator[list[Any]]:
         """The rows of a SELECT; the server keeps text in one encoding, so each can be read."""
@@ -238,11 +237,11 @@ class PostgresqlDatabase(Database):
                     "WHERE name IN ('lock_timeout', 'statement_timeout', 'idle_session_timeout')"
                 )
                 lock = f"({_HOLDING}, hashtext(current_schema()))"
-                row = connection.execute(_sql(f"SELECT pg_try_advisory_lock{lock}")).fetchone()
+                row = connection.execute(statement(f"SELECT pg_try_advisory_lock{lock}")).fetchone()
                 if not (row and row[0]):
                     if waiting is not None:
                         waiting(self._who_holds(connection))
-                    connection.execute(_sql(f"SELECT pg_advisory_lock{lock}"))
+                    connection.execute(statement(f"SELECT pg_advisory_lock{lock}"))
             yield
             with self._explained(connection):
                 try:
@@ -254,7 +253,7 @@ class PostgresqlDatabase(Database):
 
     def _who_holds(self, connection: Connection) -> str:
         row = connection.execute(
-            _sql(
+            statement(
                 "SELECT application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid WHERE granted "
                 f"AND locktype = 'advisory' AND classid = {_HOLDING} AND objid = hashtext(current_schema())::oid "
                 "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -310,52 +309,6 @@ class PostgresqlDatabase(Database):
             if explained is None:
                 raise
             raise explained from None
-
-
-class _Cursor:
-    """A cursor that takes the SQL that SQLite takes."""
-
-    def __init__(self, cursor: psycopg.Cursor[tuple[Any, ...]] | psycopg.ServerCursor[tuple[Any, ...]]) -> None:
-        self._cursor = cursor
-
-    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> _Cursor:
-        self._cursor.execute(_sql(sql), parameters)
-        return self
-
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> _Cursor:
-        self._cursor.executemany(_sql(sql), parameters)
-        return self
-
-    def fetchone(self) -> Any:
-        return self._cursor.fetchone()
-
-    def fetchmany(self, size: int, /) -> list[Any]:
-        return self._cursor.fetchmany(size)
-
-    def fetchall(self) -> list[Any]:
-        return self._cursor.fetchall()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._cursor)
-
-
-class _Reader:
-    """Executes each SELECT with a cursor of the server, so that its rows need not be held in memory."""
-
-    def __init__(self, connection: Connection, closing: ExitStack) -> None:
-        self._connection = connection
-        self._closing = closing
-        self._numbers = itertools.count()
-
-    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
-        cursor = self._connection.cursor(name=f"rows_{next(self._numbers)}")
-        self._closing.callback(cursor.close)
-        cursor.itersize = _PAGE
-        return _Cursor(cursor).execute(sql, parameters)
-
-
-def _sql(text: str) -> Any:
-    return statement(text)
 
 
 def _names(part: str) -> str:

@@ -9,6 +9,7 @@ import functools
 import os
 import re
 import socket
+from typing import Any
 
 import psycopg
 
@@ -35,7 +36,7 @@ _SETTINGS = (
 
 
 @functools.lru_cache(maxsize=1_000)
-def statement(sql: str) -> str:
+def statement(sql: str) -> Any:
     """A statement with PostgreSQL's placeholders."""
     pieces = _QUOTED.split(sql.replace("%", "%%"))
     pieces[::2] = [piece.replace("?", "%s") for piece in pieces[::2]]
