@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import treadle
 from treadle.cli.main import main
 from treadle.project import open_project
 
@@ -131,3 +132,12 @@ def test_a_place_that_is_none_is_refused_where_it_is_written(project: Path, caps
     code, found = called(capsys, "head")
     assert code == 2
     assert found["error"]["message"].startswith("treadle.yaml:3: publish_heads")
+
+
+def test_the_same_from_python(project: Path) -> None:
+    decide(project)
+    assert treadle.head(project, publish="../mine.jsonl")["size"] == 2
+    found = treadle.prove("2", "../proof", project, since="../mine.jsonl")
+    assert (found["kind"], found["earlier"]) == ("approval", 2)
+    assert (project.parent / "proof" / "check.py").exists()
+    assert treadle.verify(project, heads=["../mine.jsonl"])["checked"]["heads"] == 4
