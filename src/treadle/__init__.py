@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from treadle.api import approve, ask, diff, forget, lineage, plan, rollback, run, status, verify, watch
+    from treadle.api import approve, ask, diff, forget, head, lineage, plan, prove, rollback, run, status, verify, watch
     from treadle.core.artifacts import Artifact
     from treadle.core.errors import TreadleError, UserError
     from treadle.core.runs import Run
@@ -24,8 +24,10 @@ _HOMES = {
     "ask": "treadle.api",
     "diff": "treadle.api",
     "forget": "treadle.api",
+    "head": "treadle.api",
     "lineage": "treadle.api",
     "plan": "treadle.api",
+    "prove": "treadle.api",
     "rollback": "treadle.api",
     "run": "treadle.api",
     "status": "treadle.api",
@@ -43,8 +45,10 @@ __all__ = [
     "ask",
     "diff",
     "forget",
+    "head",
     "lineage",
     "plan",
+    "prove",
     "rollback",
     "run",
     "status",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from treadle.approving import decide
 from treadle.asking import ask as _ask
 from treadle.asking import find_release
 from treadle.core.driver import Silent
+from treadle.core.publisher import largest, read_named, show_head
 from treadle.core.verify import verify as _verify
 from treadle.erasing import forget as _forget
 from treadle.project import open_project
+from treadle.record.presence import export
 from treadle.stages.govern.promotion import roll_back
 from treadle.stages.track.difference import difference
 from treadle.stages.track.walk import LIMIT
@@ -77,10 +80,26 @@ def diff(a: str, b: str, folder: Folder = ".") -> dict[str, Any]:
         return difference(project.record, a, b).public()
 
 
-def verify(folder: Folder = ".") -> dict[str, Any]:
-    """Whether anything was tampered with, as ``treadle verify``."""
+def verify(folder: Folder = ".", *, heads: Sequence[str] = ()) -> dict[str, Any]:
+    """Whether anything was tampered with, as ``treadle verify``; ``heads`` are more places where heads were kept."""
     with open_project(Path(folder)) as project:
-        return _verify(project.record.workspace, project.publisher.outside()).public()
+        outside = project.publisher.outside()
+        for name in heads:
+            read_named(name, Path(folder), outside)
+        return _verify(project.record.workspace, outside).public()
+
+
+def head(folder: Folder = ".", *, publish: str | None = None) -> dict[str, Any]:
+    """The latest signed head of the ledger, as ``treadle head``."""
+    with open_project(Path(folder)) as project:
+        return show_head(project.record.workspace, publish, Path(folder))
+
+
+def prove(ref: str, out: Folder, folder: Folder = ".", *, since: str | None = None) -> dict[str, Any]:
+    """Files that prove that something stands in the ledger, as ``treadle prove``; paths start at ``folder``."""
+    with open_project(Path(folder)) as project:
+        earlier = largest(since, Path(folder)) if since else None
+        return export(project.record, ref, Path(folder) / out, earlier).public()
 
 
 def forget(subject: str, folder: Folder = ".", *, dry_run: bool = False) -> dict[str, Any]:

@@ -172,6 +172,17 @@ def test_a_ledger_that_was_cut_gets_no_nodes_and_is_still_named(tmp_path: Path) 
             workspace.ledger.inclusion(20, workspace.ledger.head())
 
 
+def test_a_row_that_cannot_be_read_does_not_keep_a_ledger_without_nodes_from_being_opened(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    with Workspace(root) as workspace:
+        grow(workspace, 100, random.Random(3))
+        with workspace.database.transaction() as cursor:
+            cursor.execute("DELETE FROM ledger_nodes")
+            cursor.execute("UPDATE ledger SET body = x'ff', kind = CAST(x'ff' AS TEXT) WHERE seq = 50")
+    with Workspace(root) as workspace:
+        assert ("ledger", "50") in {(problem.kind, problem.ref) for problem in workspace.ledger.verify()}
+
+
 def test_nothing_is_proven_from_changed_rows_or_nodes(workspace: Workspace) -> None:
     grow(workspace, 200, random.Random(3))
     head = workspace.ledger.head()

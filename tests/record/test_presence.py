@@ -226,8 +226,15 @@ def test_what_the_third_party_brings_is_compared(exported: Exported, tmp_path: P
     for head in (Head.signed(3, "ab" * 32, keys), Head.signed(2, "ab" * 32, keys)):
         other.write_bytes(head.encode(keys.public))
         assert check(exported.folder, "--earlier", other).returncode == 1
-    other.write_text('{"size": 3}')
+    for nothing in ('{"size": 3}', "", "{}", "null", "0", "[]"):
+        other.write_text(nothing)
+        assert check(exported.folder, "--earlier", other).returncode == 1
+    later = Head.signed(5, "ab" * 32, keys).encode(keys.public)  # the latest that they kept is what counts
+    other.write_bytes(exported.kept.read_bytes() + b"\n" + later + b"\n")
     assert check(exported.folder, "--earlier", other).returncode == 1
+    before = Head.signed(2, "ab" * 32, keys).encode(keys.public)
+    other.write_bytes(before + b"\n" + exported.kept.read_bytes() + b"\n")
+    assert check(exported.folder, "--earlier", other).returncode == 0
     other.write_text("not of the artifact")
     assert "is no file of the artifact" in check(exported.folder, "--file", other).stderr
     for wrong in (("--key",), ("--what", "x"), ("--key", tmp_path / "missing.pem")):

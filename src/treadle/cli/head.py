@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from treadle.cli.output import emit, here, json_option, say
-from treadle.core.head_target import FORMS, head_target
+from treadle.core.head_target import FORMS
+from treadle.core.publisher import show_head
 from treadle.project import open_project
 
 
@@ -22,18 +23,11 @@ def head(target: str | None, as_json: bool) -> None:
       treadle head --publish heads.jsonl
     """
     with open_project(here()) as project:
-        workspace = project.record.workspace
-        latest, public = workspace.ledger.head(), workspace.keys.public
-        if target is not None:
-            workspace.database.sync()
-            head_target(target, here()).publish(latest, public)
+        found = show_head(project.record.workspace, target, here())
     if as_json:
-        shown = {"size": latest.size, "root": latest.root, "signature": latest.signature, "public_key": public}
-        emit({**shown, "published": target})
+        emit(found)
         return
-    say(f"size        {latest.size}")
-    say(f"root        {latest.root}")
-    say(f"signature   {latest.signature}")
-    say(f"public key  {public}")
+    for name in ("size", "root", "signature", "public_key"):
+        say(f"{name.replace('_', ' '):<11} {found[name]}")
     if target is not None:
         say(f"published   {target}")

@@ -7,9 +7,7 @@ from pathlib import Path
 import click
 
 from treadle.cli.output import emit, here, json_option, say
-from treadle.core.errors import UserError
-from treadle.core.head import Head
-from treadle.core.head_target import head_target
+from treadle.core.publisher import largest
 from treadle.project import open_project
 from treadle.record.presence import export
 
@@ -31,7 +29,7 @@ def prove(ref: str, folder: Path, since: str | None, as_json: bool) -> None:
       python proof/check.py proof
     """
     with open_project(here()) as project:
-        done = export(project.record, ref, here() / folder, _largest(since) if since else None)
+        done = export(project.record, ref, here() / folder, largest(since, here()) if since else None)
     if as_json:
         emit(done.public())
         return
@@ -39,10 +37,3 @@ def prove(ref: str, folder: Path, since: str | None, as_json: bool) -> None:
     if done.earlier is not None:
         say(f"which continues the one of {done.earlier:,} rows")
     say(f"check it anywhere: python {folder}/check.py {folder}")
-
-
-def _largest(since: str) -> Head:
-    heads = [head for head in head_target(since, here()).heads() if isinstance(head, Head)]
-    if not heads:
-        raise UserError(f"--since {since}: there is no head in it; treadle head --publish {since} writes one")
-    return max(heads, key=lambda head: head.size)

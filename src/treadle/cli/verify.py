@@ -5,9 +5,7 @@ from __future__ import annotations
 import click
 
 from treadle.cli.output import emit, here, json_option, say
-from treadle.core.errors import UserError
-from treadle.core.head_target import head_target
-from treadle.core.publisher import read
+from treadle.core.publisher import read_named
 from treadle.core.verify import verify as check
 from treadle.project import open_project
 
@@ -28,10 +26,7 @@ def verify(targets: tuple[str, ...], as_json: bool) -> int:
     with open_project(here()) as project:
         outside = project.publisher.outside()
         for name in targets:
-            before = len(outside.heads), len(outside.problems)
-            read(head_target(name, here()), outside)
-            if before == (len(outside.heads), len(outside.problems)):
-                raise UserError(f"--head {name}: there is no head in it; treadle head --publish {name} writes one")
+            read_named(name, here(), outside)
         found = check(project.record.workspace, outside)
     if as_json:
         emit(found.public())

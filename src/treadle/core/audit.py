@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import count, zip_longest
-from json.encoder import encode_basestring
 from operator import eq, itemgetter
 from typing import Any
 
@@ -22,8 +21,8 @@ from treadle.core.errors import Corrupt, TreadleError
 from treadle.core.fact import Projection, Row, canonical_row
 from treadle.core.head import Head, HeadFile
 from treadle.core.keys import Keys
-from treadle.core.merkle import EMPTY_ROOT, Frontier
-from treadle.core.nodes import BITS, WIDTH, Node, completed
+from treadle.core.merkle import Frontier
+from treadle.core.nodes import WIDTH, Node, Tree
 
 _NAMED = 1_000  # changed rows and gaps that are named one by one; the rest is counted
 _INDEXES = "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
@@ -154,7 +153,7 @@ def _check_rows(
     batches: Iterable[list[Any]], keys: Keys, sizes: set[int], rebuilt: _Rebuilt, result: Audit
 ) -> tuple[Frontier, dict[int, str], list[Node]]:
     """Check each row; returns the tree, its roots at the sizes asked for, and its nodes."""
-    tree, expected, strangers = _Tree(sizes), 1, 0
+    tree, expected, strangers = Tree(sizes), 1, 0
     for rows in batches:
         data = _as_written(rows, expected, keys)
         genuine = rows
@@ -176,14 +175,8 @@ def _check_rows(
 def _as_written(rows: list[Any], expected: int, keys: Keys) -> Sequence[bytes | None] | None:
     """The bytes of each row where all follow on each other and have their codes; None when one does not."""
     try:
-        data = [
-            (
-                f'{{"body":{body},"kind":{encode_basestring(kind)},"seq":{seq},'
-                f'"time":{encode_basestring(time)},"version":{version}}}'
-            ).encode()
-            for seq, kind, version, time, body, _ in rows
-        ]
-    except (TypeError, UnicodeEncodeError):
+        data = [canonical_row(seq, kind, version, time, body) for seq, kind, version, time, body, _ in rows]
+    except TypeError:
         return None
     followed = all(map(eq, map(itemgetter(0), rows), count(expected)))
     typed = {type(row[2]) for row in rows} == {int} and {type(row[4]) for row in rows} == {str}
@@ -199,43 +192,6 @@ def _name(rows: list[Any], codes: list[str | None], expected: int, result: Audit
         expected = seq + 1
         if code is None or code != row[5]:
             result.row(seq, f"row {seq} ({kind}) is not what was written")
-
-
-class _Tree:
-    """The tree over many leaves, grown a block at a time, with its roots at certain sizes."""
-
-    def __init__(self, sizes: set[int]) -> None:
-        self.frontier = Frontier()
-        self.roots = {0: EMPTY_ROOT.hex()}
-        self.nodes: list[Node] = []
-        self._stops = sorted(sizes, reverse=True)
-
-    @property
-    def size(self) -> int:
-        """How many leaves there are."""
-        return self.frontier.size
-
-    def extend(self, leaves: list[bytes]) -> None:
-        """Add leaf hashes."""
-        for start in range(0, len(leaves), WIDTH):
-            block, size = leaves[start : start + WIDTH], self.frontier.size
-            while self._stops and self._stops[-1] <= size:
-                self._stops.pop()
-            if len(block) == WIDTH and not size % WIDTH and (not self._stops or self._stops[-1] >= size + WIDTH):
-                roots = self.frontier.append_subtree(block)
-                self.nodes += completed(self.frontier.size, roots, BITS)
-                self._note()
-            else:
-                for leaf in block:
-                    roots = self.frontier.append(leaf)
-                    self.nodes += completed(self.frontier.size, roots)
-                    self._note()
-
-    def _note(self) -> None:
-        size = self.frontier.size
-        while self._stops and self._stops[-1] <= size:
-            if self._stops.pop() == size:
-                self.roots[size] = self.frontier.root().hex()
 
 
 def _check_nodes(connection: Reader, nodes: list[Node], result: Audit) -> None:

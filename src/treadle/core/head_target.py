@@ -22,6 +22,10 @@ from treadle.core.head import Head
 
 FORMS = "file:PATH, PATH/ for a file a head, git:PATH or git:PATH#REMOTE"
 _GIT_SECONDS = 60
+# What git sets for its hooks, which would lead to another repository than the one that is named.
+_ELSEWHERE = {
+    f"GIT_{name}" for name in ("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "NAMESPACE")
+}
 
 
 class HeadTarget(Protocol):
@@ -160,7 +164,7 @@ class GitTags:
 
     def _git(self, *arguments: str, given: str = "") -> str:
         """What git says; ``UserError`` with its own words when it cannot."""
-        surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        surroundings = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
         for who in ("AUTHOR", "COMMITTER"):
             surroundings |= {f"GIT_{who}_NAME": "treadle", f"GIT_{who}_EMAIL": "treadle@localhost"}
         surroundings |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}

@@ -18,6 +18,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from treadle.core import nodes, proof
@@ -93,7 +94,7 @@ class Ledger:
         """Make the nodes of the tree for a ledger that was written before there were any."""
         if not nodes.absent(self.database, head.size):
             return
-        with self.database.transaction() as cursor:
+        with suppress(Corrupt), self.database.transaction() as cursor:  # what is damaged is for verify to name
             rows = cursor.execute("SELECT size, frontier FROM ledger_head WHERE id = 1").fetchall()
             if rows:
                 nodes.make_anew(cursor, *rows[0])

@@ -8,12 +8,12 @@ computed from what is below it, down to the rows, so a ledger without any gives 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from treadle.core.database import Cursor, Database
 from treadle.core.errors import Corrupt
 from treadle.core.fact import canonical_row
-from treadle.core.merkle import Frontier, fold, leaf_hash
+from treadle.core.merkle import EMPTY_ROOT, Frontier, fold, leaf_hash
 from treadle.core.proof import Subtree
 
 BITS = 5  # a node stands over 2**BITS rows, or nodes of the level below
@@ -49,25 +49,55 @@ def absent(database: Database, size: int) -> bool:
     return size >= WIDTH and not database.query("SELECT 1 FROM ledger_nodes LIMIT 1")
 
 
+class Tree:
+    """The tree over many leaves, grown a block at a time, with its roots at certain sizes."""
+
+    def __init__(self, sizes: Collection[int] = ()) -> None:
+        self.frontier = Frontier()
+        self.roots = {0: EMPTY_ROOT.hex()}
+        self.nodes: list[Node] = []
+        self._stops = sorted(sizes, reverse=True)
+
+    @property
+    def size(self) -> int:
+        """How many leaves there are."""
+        return self.frontier.size
+
+    def extend(self, leaves: list[bytes]) -> None:
+        """Add leaf hashes."""
+        for start in range(0, len(leaves), WIDTH):
+            block, size = leaves[start : start + WIDTH], self.frontier.size
+            while self._stops and self._stops[-1] <= size:
+                self._stops.pop()
+            if len(block) == WIDTH and not size % WIDTH and (not self._stops or self._stops[-1] >= size + WIDTH):
+                roots = self.frontier.append_subtree(block)
+                self.nodes += completed(self.frontier.size, roots, BITS)
+                self._note()
+            else:
+                for leaf in block:
+                    roots = self.frontier.append(leaf)
+                    self.nodes += completed(self.frontier.size, roots)
+                    self._note()
+
+    def _note(self) -> None:
+        size = self.frontier.size
+        while self._stops and self._stops[-1] <= size:
+            if self._stops.pop() == size:
+                self.roots[size] = self.frontier.root().hex()
+
+
 def make_anew(cursor: Cursor, size: int, frontier: str) -> bool:
     """Write all nodes from the rows; nothing, and False, where these are not the rows that ``frontier`` stands for."""
-    tree, nodes, after = Frontier(), list[Node](), 0
+    tree, after = Tree(), 0
     while after < size:
         leaves = [leaf_hash(_bytes(*row)) for row in cursor.execute(_ROWS, (after, after + _PAGE)).fetchall()]
         if not leaves:
             return False
-        for start in range(0, len(leaves), WIDTH):
-            block = leaves[start : start + WIDTH]
-            if len(block) == WIDTH:
-                roots = tree.append_subtree(block)
-                nodes += completed(tree.size, roots, BITS)
-            else:
-                for leaf in block:
-                    tree.append(leaf)
+        tree.extend(leaves)
         after += _PAGE
-    if tree.size != size or tree.encode() != frontier:
+    if tree.size != size or tree.frontier.encode() != frontier:
         return False
-    store(cursor, nodes)
+    store(cursor, tree.nodes)
     return True
 
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from treadle.core.audit import Problem, Published
 from treadle.core.errors import TreadleError, UserError
 from treadle.core.head import Head
-from treadle.core.head_target import HeadTarget
+from treadle.core.head_target import HeadTarget, head_target
 from treadle.core.keys import Keys
 from treadle.core.ledger import Ledger
+from treadle.core.workspace import Workspace
 
 DECISIONS = ("turn.ended", "alias", "approval", "erasure")  # kinds of rows after which a head is published
 
@@ -132,3 +134,30 @@ def read(target: HeadTarget, found: Outside) -> None:
             found.problems.append(Problem("head", target.name, head))
         else:
             found.heads.append(Published(target.name, head))
+
+
+def read_named(name: str, folder: Path, found: Outside) -> None:
+    """As ``read``, for a target that somebody names; ``UserError`` when there is nothing in it."""
+    before = len(found.heads), len(found.problems)
+    read(head_target(name, folder), found)
+    if before == (len(found.heads), len(found.problems)):
+        raise UserError(f"there is no head in {name}; treadle head --publish {name} writes one")
+
+
+def largest(name: str, folder: Path) -> Head:
+    """The head over the most rows that a target holds; ``UserError`` when there is none."""
+    found = Outside()
+    read_named(name, folder, found)
+    if not found.heads:
+        raise UserError(f"{name}: {found.problems[0].detail}; expected heads as treadle head --publish writes them")
+    return max((each.head for each in found.heads), key=lambda head: head.size)
+
+
+def show_head(workspace: Workspace, target: str | None, folder: Path) -> dict[str, object]:
+    """The latest head, published at a target where one is named; the shape that ``treadle head --json`` promises."""
+    head, public = workspace.ledger.head(), workspace.keys.public
+    if target is not None:
+        workspace.database.sync()  # what is published outlives a loss of power
+        head_target(target, folder).publish(head, public)
+    shown = {"size": head.size, "root": head.root, "signature": head.signature, "public_key": public}
+    return {**shown, "published": target}

@@ -1,11 +1,10 @@
+# fmt: off
 """Check a folder of `treadle prove` with Python's standard library and openssl; exits 1 on any doubt:
 
-    python check.py DIR [--key KEY.pem] [--earlier HEAD.json] [--file FILE]
+    python check.py DIR [--key KEY.pem] [--earlier HEADS.json] [--file FILE]
 
-KEY.pem: the public key as you know it from elsewhere (without it, whoever made DIR chose the key); HEAD.json: an
-earlier head that you kept; FILE: a file of the artifact that the row names."""
-
-# fmt: off
+KEY.pem: the public key as you know it from elsewhere (without it, whoever made DIR chose the key); HEADS.json:
+heads that you kept, one a line, of which the largest counts; FILE: a file of the artifact that the row names."""
 import hashlib, json, pathlib, struct, subprocess, sys
 IV = [0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19]
 ORDER, MASK = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8), 0xFFFFFFFF
@@ -61,8 +60,9 @@ def main():
     print(f"the ledger of {size} rows, signed with {key}, holds: {data.decode()}")
     if "--earlier" in given or "consistency" in proof:
         first, older = signed(folder, "earlier", key)
-        kept = json.loads(pathlib.Path(given["--earlier"]).read_bytes()) if "--earlier" in given else None
-        expect(not kept or (kept["size"], kept["root"]) == (first, older.hex()), "its earlier head is not yours")
+        lines = pathlib.Path(given["--earlier"]).read_text().splitlines() if "--earlier" in given else None
+        kept = lines is not None and max(map(json.loads, lines), key=lambda head: head["size"])
+        expect(lines is None or (kept["size"], kept["root"]) == (first, older.hex()), "its earlier head is not yours")
         expect(0 < first <= size, "its earlier head is the later one")
         up = (first & -first).bit_length() - 1
         path = ([older.hex()] if first in (1 << up, size) else []) + proof["consistency"]
