@@ -88,6 +88,7 @@ def test_run(tiny: tuple[Path, dict[str, Any]]) -> None:
         ("runs", ("runs",)),
         ("status", ("status",)),
         ("verify", ("verify",)),
+        ("gc", ("gc", "--dry-run", "--older-than", "30d")),
         ("collect", ("collect",)),
         ("prepare", ("prepare",)),
         ("doctor", ("doctor",)),
