@@ -34,6 +34,7 @@ class File(Settings):
     seed: int = Field(17, ge=0, lt=2**63, description="everything random starts from it")
     store: str = Field(".treadle", description="the folder that holds artifacts, keys and journal")
     ledger: str | None = Field(None, description="the database file; treadle.db in the store by default")
+    remotes: dict[str, str] = Field({}, description="names for the places of treadle push and pull")
     collect: CollectSettings
     prepare: PrepareSettings = PrepareSettings()
     develop: DevelopSettings

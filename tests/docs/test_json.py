@@ -88,6 +88,8 @@ def test_run(tiny: tuple[Path, dict[str, Any]]) -> None:
         ("runs", ("runs",)),
         ("status", ("status",)),
         ("verify", ("verify",)),
+        ("push", ("push", "../remote")),
+        ("push", ("pull", "../remote")),
         ("gc", ("gc", "--dry-run", "--older-than", "30d")),
         ("collect", ("collect",)),
         ("prepare", ("prepare",)),

@@ -167,6 +167,20 @@ class Store:
         self.check(digest)
         return self._object(digest).open("rb")
 
+    def open_unverified(self, digest: str) -> BinaryIO:
+        """One object as it is, for a reader that checks the bytes itself; ``Corrupt`` when it is missing."""
+        try:
+            return self._object(digest).open("rb")
+        except OSError:
+            raise self._missing(digest) from None
+
+    def size(self, digest: str) -> int:
+        """Bytes of one object; ``Corrupt`` when it is missing."""
+        size = _size(str(self._object(digest)))
+        if size is None:
+            raise self._missing(digest)
+        return size
+
     def entries(self, digest: str) -> tuple[Entry, ...]:
         """The files of an artifact, from its verified manifest."""
         path = self._object(digest)
