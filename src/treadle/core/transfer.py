@@ -69,6 +69,10 @@ class Transfer:
         """Whether the remote says that it has an object."""
         return digest in self._objects or digest in self._lists
 
+    def held(self) -> set[str]:
+        """What the remote says that it has."""
+        return self._objects | self._lists
+
     # -- there
 
     def send(self, digests: Iterable[str]) -> None:
