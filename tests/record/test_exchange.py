@@ -403,6 +403,58 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path, count: int) -> None:
         assert verify(workspace).ok
 
 
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from treadle.core.errors import UserError
+from treadle.core.workspace import Workspace
+from treadle.record.exchange import pull
+from treadle.record.record import PROJECTIONS, Record
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with Workspace(Path(sys.argv[1]), projections=PROJECTIONS) as workspace:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6 << 20, 6 << 20))
+    try:
+        pull(Record(workspace, "models-demo"), sys.argv[2], Path("/"))
+    except UserError as error:
+        print(error)
+        sys.exit(7)
+"""
+
+
+def test_where_there_is_no_room_it_says_so_and_goes_on_later(tmp_path: Path) -> None:
+    root, url = tmp_path / "store", str(tmp_path / "remote")
+    with Workspace(root, projections=PROJECTIONS) as workspace:
+        record = Record(workspace, "models-demo")
+        digest = files(make(record, FILES))["weights"]
+        push(record, url, tmp_path)
+        lose(record, digest)
+    done = subprocess.run([sys.executable, "-c", FULL, root, url], timeout=60, capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.count("\n") == 1
+    assert f"cannot write {root}: File too large" in done.stdout
+    with Workspace(root, projections=PROJECTIONS) as workspace:
+        record = Record(workspace, "models-demo")
+        assert not record.store.has_object(digest)
+        assert (root / "cache" / "pull" / digest[3:]).stat().st_size > 0
+        fetched = pull(record, url, tmp_path)
+        assert fetched.problems == {}
+        assert fetched.bytes < LARGE
+        assert verify(workspace).ok
+
+
+def test_deleting_takes_what_a_cut_off_transfer_left(record: Record, model: Model, tmp_path: Path) -> None:
+    digest = files(model)["weights"]
+    push(record, str(tmp_path / "remote"), tmp_path)
+    for name in ("pull", "chunks"):
+        place = record.store.root / "cache" / name / digest[3:]
+        place.parent.mkdir(exist_ok=True)
+        place.touch()
+    record.store.delete({digest})
+    assert not [path for path in record.store.root.rglob("*") if path.name.startswith(digest[5:])]
+    assert not [path for path in record.store.root.rglob("*") if path.name == digest[3:]]
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [

@@ -281,6 +281,8 @@ class Store:
                 path = self._object(digest)
                 freed += _size(str(path)) or 0
                 path.unlink(missing_ok=True)
+                for kept in ("pull", "chunks"):  # what a transfer left of it
+                    (self.root / "cache" / kept / digest.removeprefix(PREFIX)).unlink(missing_ok=True)
         return freed
 
     def _age(self, digest: str) -> float:
