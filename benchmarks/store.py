@@ -81,12 +81,12 @@ def make_peer() -> None:
     """DVC in an environment of its own, made on first use."""
     if not (PEER / "bin" / "dvc").exists():
         subprocess.run([sys.executable, "-m", "venv", PEER], check=True)
-        subprocess.run([PEER / "bin" / "pip", "install", "--quiet", "dvc"], check=True)
+        subprocess.run([str(PEER / "bin" / "pip"), "install", "--quiet", "dvc"], check=True)
 
 
 def peer_version() -> str:
     """The version of DVC that was measured."""
-    command = [PEER / "bin" / "python", "-c", "import dvc; print(dvc.__version__)"]
+    command = [str(PEER / "bin" / "python"), "-c", "import dvc; print(dvc.__version__)"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -127,7 +127,7 @@ def ours_takes(place: Path) -> dict[str, float]:
 
 def theirs_takes(place: Path) -> dict[str, float]:
     """The same with DVC."""
-    command = [PEER / "bin" / "python", "-c", DVC, place, "data"]
+    command = [str(PEER / "bin" / "python"), "-c", DVC, str(place), "data"]
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return dict(json.loads(done.stdout.splitlines()[-1]))
