@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -101,10 +101,10 @@ class Store:
             self._adopt([(name, digest)])
         return digest
 
-    def adopt(self, path: Path, digest: str) -> None:
-        """Move one file, whose digest the caller has computed, to its place; also over an object that was damaged."""
+    def adopt(self, files: Iterable[tuple[Path, str]]) -> None:
+        """Move files, whose digests the caller has computed, to their places; also over objects that were damaged."""
         with self._writing():
-            self._adopt([(str(path), digest)], replace=True)
+            self._adopt([(str(path), digest) for path, digest in files], replace=True)
 
     def _adopt(self, files: list[tuple[str, str]], *, replace: bool = False) -> None:
         """Move files to their places: on the disk before they are named, and named there when this returns."""

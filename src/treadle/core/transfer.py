@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -28,6 +30,7 @@ from treadle.core.store import Store
 T = TypeVar("T")
 
 _AT_ONCE = 4  # transfers under way; bounds memory together with the size of a chunk
+_NAMED_AT_ONCE = 256  # small objects that are put on the disk together
 _TRIES = 3  # of a chunk whose bytes are wrong: the way may be to blame, and not the remote
 
 
@@ -164,26 +167,54 @@ class Transfer:
                     self._fetch_chunks(digest)
             else:
                 whole.append(digest)
-        for size in self._side_by_side(self._fetch_whole, whole):
-            self.moved.objects += size >= 0
-            self.moved.bytes += max(size, 0)
+        self._fetch_all_whole(whole)
 
-    def _fetch_whole(self, digest: str) -> int:
+    def _fetch_all_whole(self, digests: list[str]) -> None:
+        """Objects that travel as they are; named many at a time, for each time is a wait for the disk."""
+        folder = self.store.new_folder("pull-")
+        batch: list[tuple[Path, str]] = []
+        try:
+            for digest, size in self._side_by_side(partial(self._fetch_whole, folder), digests):
+                if size is None:
+                    continue
+                self.moved.objects += 1
+                self.moved.bytes += size
+                if (path := folder / digest.removeprefix(PREFIX)).exists():
+                    batch.append((path, digest))
+                if len(batch) == _NAMED_AT_ONCE:
+                    self.store.adopt(batch)
+                    batch = []
+            self.store.adopt(batch)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _fetch_whole(self, folder: Path, digest: str) -> tuple[str, int | None]:
+        """One object into a file of ``folder``, or into its place when it is long; the size, or None for a problem."""
         with self._problems(digest):
-            for attempt in range(1, _TRIES + 1):
-                with Partial(self.store, digest) as partial:
-                    partial.restart()
-                    while data := self._read(place("objects", digest), partial.size):
-                        partial.append(data)
-                        if len(data) < LARGEST:
-                            break
-                    if partial.digest() == digest:
-                        partial.finish()
-                        return partial.size
-                    partial.discard()
-                if attempt == _TRIES:
-                    raise Corrupt(f"{self.remote.url} has object {digest} damaged; it was not taken")
-        return -1
+            for _ in range(_TRIES):
+                data = self._read(place("objects", digest), 0)
+                if len(data) == LARGEST:
+                    size = self._fetch_long(digest, data)
+                    if size is not None:
+                        return digest, size
+                elif blake3_bytes(data) == digest:
+                    (folder / digest.removeprefix(PREFIX)).write_bytes(data)
+                    return digest, len(data)
+            raise Corrupt(f"{self.remote.url} has object {digest} damaged; it was not taken")
+        return digest, None
+
+    def _fetch_long(self, digest: str, data: bytes) -> int | None:
+        """The rest of an object that is whole at another project's store, piece by piece; None when it is damaged."""
+        with Partial(self.store, digest) as growing:
+            growing.restart()
+            while data:
+                growing.append(data)
+                data = self._read(place("objects", digest), growing.size) if len(data) == LARGEST else b""
+            if growing.digest() == digest:
+                growing.finish()
+                return growing.size
+            growing.discard()
+            return None
 
     def _read(self, name: str, start: int) -> bytes:
         try:
@@ -196,17 +227,17 @@ class Transfer:
             chunks = self._list(digest)
         except FileNotFoundError:
             raise Corrupt(f"{self.remote.url} does not have the chunk list of {digest}") from None
-        with Partial(self.store, digest) as partial:
-            rest = chunks[partial.resume(chunks) :]
+        with Partial(self.store, digest) as growing:
+            rest = chunks[growing.resume(chunks) :]
             for data, travelled in self._side_by_side(self._fetch_chunk, rest):
-                partial.append(data)
+                growing.append(data)
                 if travelled:
                     self.moved.bytes += len(data)
                     self.moved.chunks += 1
-            if partial.digest() != digest:
-                partial.discard()
+            if growing.digest() != digest:
+                growing.discard()
                 raise Corrupt(f"{self.remote.url} has the chunk list of {digest} damaged; it was not taken")
-            partial.finish()
+            growing.finish()
         self._cached.keep(digest, chunks)
         self.moved.objects += 1
 
@@ -308,7 +339,7 @@ class Partial:
 
     def finish(self) -> None:
         """Give it its name in the store."""
-        self._store.adopt(self.path, self._digest)
+        self._store.adopt([(self.path, self._digest)])
 
     def discard(self) -> None:
         """Throw it away."""
