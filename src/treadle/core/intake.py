@@ -56,7 +56,7 @@ def plain_files(folder: Path) -> list[Found]:
                     waiting.append((entry.path, name + "/"))
                 elif not stat.S_ISREG(status.st_mode):
                     raise TreadleError(f"{entry.path} is a link or a device; an artifact holds plain files only")
-                elif "\\" in name or not _is_text(name):
+                elif "\\" in name or not (name.isascii() or _is_text(name)):
                     raise TreadleError(f"{name!r} is not a name for a file of an artifact; rename it")
                 else:
                     found.append(Found(entry.path, name, status))
