@@ -472,6 +472,14 @@ def test_an_address_that_will_not_do(record: Record, tmp_path: Path, address: st
     assert "password123" not in str(caught.value)
 
 
+def test_a_bucket_that_nobody_made_is_said_in_one_line(record: Record, bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="make the bucket first") as caught:
+        push(record, "s3://nobody-made-it/x", tmp_path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="there is no remote at"):
+        pull(record, "s3://nobody-made-it/x", tmp_path)
+
+
 def test_nothing_is_pulled_from_nowhere(record: Record, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no remote at"):
         pull(record, "nowhere", tmp_path)

@@ -128,8 +128,10 @@ class Patient:
         for attempt in range(ATTEMPTS):
             try:
                 return call()
-            except FileNotFoundError:
-                raise
+            except FileNotFoundError as error:
+                if what.startswith("read "):
+                    raise
+                raise Unreachable(f"{self.url}: cannot {what}: {_reason(error)}; make the bucket first") from None
             except PermissionError as error:
                 raise Unreachable(f"{self.url}: not allowed to {what}: {_reason(error)}; check its keys") from None
             except OSError as error:
