@@ -44,6 +44,7 @@ EXTENDING = {
     "An engine": ("treadle.lm.engine:Engine", "treadle.lm.engine:GenerateRequest", "treadle.lm.engine:Chunk",
                   "treadle.lm.engine:Score", "treadle.lm.engine:ClassScores", "treadle.lm.engine:EngineStats"),
     "An executor": ("treadle.core.executors:Executor",),
+    "A remote": ("treadle.core.remote:Remote",),
 }  # fmt: skip
 
 _MARKER = re.compile(r"(<!-- generated: ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -197,7 +198,8 @@ def _help(name: str, command: click.Command) -> Iterator[str]:
 def parts(group: str) -> Iterator[str]:
     """A table of what is installed under an entry-point group, from pyproject.toml."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    configured = group != "engines"  # an engine is opened on a folder; the file says nothing more about it
+    # An engine is opened on a folder, a remote by its address; the file says nothing more about them.
+    configured = group not in ("engines", "remotes")
     yield "| name | settings | what it does |" if configured else "| name | what it does |"
     yield "|---|---|---|" if configured else "|---|---|"
     for name, place in pyproject["project"]["entry-points"][f"treadle.{group}"].items():

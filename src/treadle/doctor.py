@@ -18,6 +18,7 @@ EXTRAS = {
     "console": ("starlette", "uvicorn", "google-re2"),
     "openvino": ("openvino-genai",),
     "postgres": ("psycopg",),
+    "remote": ("fsspec", "s3fs", "pyfastcdc"),
 }
 # What is written to run elsewhere and has not been run on a machine like this one.
 NOT_EXERCISED = {

@@ -183,8 +183,7 @@ def _affected(record: Record, documents: set[str]) -> set[str]:
         return set()
     affected = set()
     for digest, _ in _artifacts(record):
-        artifact = Artifact(digest, record.store)
-        if record.store.has(digest) and any(artifact.has_document(document) for document in documents):
+        if _holds_any(record, digest, documents):
             affected.add(digest)
     runs = record.runs.find(status="done")
     grew = True
@@ -195,7 +194,16 @@ def _affected(record: Record, documents: set[str]) -> set[str]:
                 new = set(run.outputs.values()) - affected
                 affected |= new
                 grew = grew or bool(new)
-    return {digest for digest in affected if record.store.has(digest)}
+    return {digest for digest in affected if record.store.has_object(digest)}
+
+
+def _holds_any(record: Record, digest: str, documents: set[str]) -> bool:
+    """Whether an artifact lists any of the documents; one that was collected still has its list."""
+    artifact = Artifact(digest, record.store)
+    try:
+        return record.store.has_object(digest) and any(artifact.has_document(document) for document in documents)
+    except Corrupt:  # half gone: an interrupted erasure goes on
+        return False
 
 
 def _rebuild(project: Project, listener: Listener | None, found: Forgotten) -> set[str]:

@@ -41,6 +41,7 @@ class File(Settings):
         None, description="the database: a file (treadle.db in the store by default), or postgresql://host/db"
     )
     publish_heads: tuple[str, ...] = Field((), description=f"where signed heads of the ledger are kept too: {FORMS}")
+    remotes: dict[str, str] = Field({}, description="names for the places of treadle push and pull")
     collect: CollectSettings
     prepare: PrepareSettings = PrepareSettings()
     develop: DevelopSettings

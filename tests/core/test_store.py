@@ -7,6 +7,9 @@ import os
 import pickle
 import random
 import shutil
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import treadle.core.store as module
 from treadle.core.artifacts import Artifact, Builder, Entry, check_path, digest_of, manifest_bytes, read_manifest
 from treadle.core.digest import blake3_bytes, blake3_file, canonical_json
 from treadle.core.driver import Driver
@@ -390,3 +394,107 @@ def test_json_comes_from_verified_bytes(store: Store) -> None:
     path.write_bytes(b'{"x":2}')
     with pytest.raises(Corrupt):
         artifact.read_json("a.json")
+
+
+# -- adding what stays where it is
+
+
+def user_folder(tmp_path: Path, count: int = 40) -> Path:
+    folder = tmp_path / "mine"
+    for number in range(count):
+        path = folder / f"{number % 3}" / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % (number // 2) * 10)
+    (folder / "large").write_bytes(random.Random(1).randbytes(3 << 20))
+    (folder / "large too").write_bytes(random.Random(2).randbytes(2 << 20))
+    (folder / "empty").write_bytes(b"")
+    return folder
+
+
+def settle(folder: Path) -> None:
+    """Make files look as if they had not been written just now; the times of inodes cannot be set, so wait."""
+    for path in folder.rglob("*"):
+        os.utime(path, (1, 1))
+    time.sleep(1.05)
+
+
+def test_an_added_folder_stays_and_is_what_putting_it_gives(store: Store, tmp_path: Path) -> None:
+    folder = user_folder(tmp_path)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    digest = store.add(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    (folder / "large").write_bytes(b"edited in place")
+    for entry in store.entries(digest):
+        store.check(entry.digest)
+        assert store._object(entry.digest).stat().st_mode & 0o777 == 0o444
+    (folder / "large").write_bytes(before[folder / "large"])
+    assert store.put(folder) == digest
+    assert left_behind(store.root) == []
+
+
+def test_what_did_not_change_is_not_read_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = user_folder(tmp_path)
+    settle(folder)
+    digest = store.add(folder)
+    read: list[str] = []
+    copied = module.copied
+    monkeypatch.setattr(module, "copied", lambda source, target: (read.append(source), copied(source, target))[1])
+    assert store.add(folder) == digest
+    assert read == []
+    store._object(blake3_bytes(b"")).unlink()  # known, and not there
+    assert store.add(folder) == digest
+    assert [Path(path).name for path in read] == ["empty"]
+    for cache in (store.root / "cache" / "files").iterdir():  # a shortcut that is damaged is none
+        cache.write_bytes(cache.read_bytes()[:-1] + b"x")
+    assert store.add(folder) == digest
+    assert len(read) == 1 + 43
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_change_that_keeps_size_and_time_is_seen(store: Store, tmp_path: Path, moment: str) -> None:
+    folder = user_folder(tmp_path)
+    if moment == "after":
+        settle(folder)
+    store.add(folder)
+    status = (folder / "large").stat()
+    (folder / "large").write_bytes(random.Random(3).randbytes(3 << 20))
+    os.utime(folder / "large", ns=(status.st_atime_ns, status.st_mtime_ns))
+    entries = {entry.path: entry.digest for entry in store.entries(store.add(folder))}
+    assert entries["large"] == blake3_file(folder / "large")
+
+
+def test_links_are_not_followed_when_adding(store: Store, tmp_path: Path) -> None:
+    folder = user_folder(tmp_path)
+    (folder / "x").symlink_to("/etc/passwd")
+    with pytest.raises(TreadleError, match="is a link"):
+        store.add(folder)
+    assert list(store.objects()) == []
+    assert left_behind(store.root) == []
+
+
+def test_deleting_waits_for_whoever_is_putting(store: Store) -> None:
+    digest = store.put_bytes(b"x")
+    with store._writing():
+        deleting = threading.Thread(target=Store(store.root).delete, args=({digest},))
+        deleting.start()
+        deleting.join(0.1)
+        assert deleting.is_alive()
+        assert store.has_object(digest)
+    deleting.join(10)
+    assert not store.has_object(digest)
+
+
+def test_a_full_disk_leaves_nothing_half_there(tmp_path: Path) -> None:
+    """Written first, named after: what did not fit was never there."""
+    code = (
+        "import resource, sys; from pathlib import Path; from treadle.core.store import Store\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+        "try:\n    Store(Path(sys.argv[1])).add(Path(sys.argv[2]))\nexcept OSError:\n    sys.exit(7)\n"
+    )
+    folder = user_folder(tmp_path)
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "store", folder], timeout=60)
+    assert done.returncode == 7
+    store = Store(tmp_path / "store")
+    assert list(store.objects()) == []
+    store.check(next(entry.digest for entry in store.entries(store.add(folder)) if entry.path == "large"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from postgresql_server import Server
 from small_project import NAME, SUBJECT, Project
 from treadle.project import open_project

@@ -18,6 +18,7 @@ from treadle.core.head import Head
 from treadle.core.keys import Keys, verify_signature
 from treadle.core.merkle import leaf_hash
 from treadle.project import open_project
+from treadle.record.garbage import Limits, collect, find_garbage
 from treadle.record.turn import TurnInputs
 from treadle.text.document import document_id
 
@@ -63,6 +64,8 @@ def test_rows_have_the_documented_fields(copied: Path) -> None:
         record.ledger.append(record.canaries.decided("can-1", "promote", "not worse", {}))
         suppression = record.erasures.extend({}).digest
         record.erasures.record("era-1", "k3:0", "requested", suppression, documents=1, interactions=0, feedback=0)
+        limits = Limits(older_than=0, grace=0)
+        collect(record, find_garbage(record, limits), limits)
         record.workspace.journal.append("metrics", {"id": "run-1", "time": "", "step": 1, "values": {}})
         record.workspace.journal.seal()
         seen = set()

@@ -42,6 +42,9 @@ COMMANDS = {
     "verify": "verify",
     "head": "head",
     "prove": "prove",
+    "push": "exchange",
+    "pull": "exchange",
+    "gc": "gc",
     "doctor": "doctor",
     "schema": "schema",
 }
@@ -74,6 +77,9 @@ SUMMARIES = {
     "verify": "Check that nothing was tampered with.",
     "head": "The latest signed head of the ledger; publish it.",
     "prove": "Files that prove to anybody that something stands in the ledger.",
+    "push": "Send what a remote lacks.",
+    "pull": "Fetch what is missing or damaged here.",
+    "gc": "Free what nothing in the record needs.",
     "doctor": "What works on this machine, and how to get the rest.",
     "schema": "The JSON Schema of treadle.yaml, for editors.",
 }

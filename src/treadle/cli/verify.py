@@ -37,6 +37,8 @@ def verify(targets: tuple[str, ...], as_json: bool) -> int:
         say(f"... and {len(found.problems) - 50} more; --json lists all")
     word = "ok" if found.ok else "NOT ok"
     counts = f"{found.objects:,} objects, {found.rows:,} rows, {found.erased:,} erased"
+    if found.collected:
+        counts += f", {found.collected:,} collected"
     heads = f"{found.heads:,} published heads, " if found.heads else ""
     say(f"{word}: {counts}, {heads}{len(found.problems):,} problems")
     return 0 if found.ok else 1

@@ -35,7 +35,7 @@ class Entry:
 
 def manifest_bytes(entries: Iterable[Entry]) -> bytes:
     """The canonical manifest whose BLAKE3 names the artifact."""
-    files = [[entry.path, entry.size, entry.digest] for entry in sorted(entries)]
+    files = sorted([entry.path, entry.size, entry.digest] for entry in entries)
     return canonical_json({"files": files, "format": MANIFEST_FORMAT})
 
 

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 PREFIX = "b3:"
 _DIGEST = re.compile(r"b3:[0-9a-f]{64}\Z")
-_MAPPED_FROM = 1 << 20  # bytes; below this a plain read is quicker than a memory map
+_PIECE = 2 << 20  # bytes read at a time; fits the processor's cache
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -23,12 +23,20 @@ def blake3_bytes(data: bytes) -> str:
     return PREFIX + blake3(data).hexdigest()
 
 
-def blake3_file(path: Path) -> str:
-    """The digest of a file's bytes, read through a memory map when it is large."""
-    if path.stat().st_size < _MAPPED_FROM:
-        return blake3_bytes(path.read_bytes())
-    hasher = blake3(max_threads=blake3.AUTO)
-    hasher.update_mmap(path)
+def blake3_file(path: str | Path) -> str:
+    """The digest of a file's bytes, by several threads when it is large.
+
+    Read piece by piece: a memory map is a third quicker, and shows as memory of this process to its full length.
+    """
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (hot)
+        data = file.read(_PIECE)
+        if len(data) < _PIECE:
+            return blake3_bytes(data + file.read())
+        hasher = blake3(data, max_threads=blake3.AUTO)
+        buffer = bytearray(_PIECE)
+        view = memoryview(buffer)
+        while count := file.readinto(buffer):
+            hasher.update(view[:count])
     return PREFIX + hasher.hexdigest()
 
 

@@ -22,3 +22,8 @@ Duration = Annotated[str, AfterValidator(_check)]
 def seconds_of(duration: str) -> float:
     """``90m`` -> 5400.0."""
     return float(duration[:-1]) * _UNITS[duration[-1]]
+
+
+def parse_seconds(text: str) -> float:
+    """``90m`` -> 5400.0; ``ValueError`` for what is no duration."""
+    return seconds_of(_check(text))

@@ -29,6 +29,7 @@ GROUPS = (
     "treadle.metrics",
     "treadle.checks",
     "treadle.executors",
+    "treadle.remotes",
     "treadle.sinks",
     "treadle.targets",
 )

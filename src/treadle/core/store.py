@@ -12,16 +12,18 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
-from treadle.core.artifacts import Entry, check_path, digest_of, manifest_bytes, read_manifest
+from treadle.core.artifacts import Entry, manifest_bytes, read_manifest
 from treadle.core.digest import PREFIX, blake3_bytes, blake3_file, is_digest
 from treadle.core.errors import Corrupt, TreadleError
+from treadle.core.intake import Found, KnownFiles, copied, each_file, hashed, plain_files, sync_files, sync_folders
 
 _MANIFEST_LIMIT = 64 << 20  # bytes; a manifest larger than this is not read
 
@@ -50,47 +52,92 @@ class Store:
         ``TreadleError`` for a link, a device, or a name that is not UTF-8; nothing is stored then. Empty folders are
         left out.
         """
-        entries, touched = [], set()
-        for path, name in _plain_files(folder):
-            digest = blake3_file(path)
-            entries.append(Entry(name, path.stat().st_size, digest))
-            touched.add(self._adopt(path, digest))
-        for parent in touched:
-            _sync_folder(parent)
-        self.put_bytes(manifest_bytes(entries))
-        return digest_of(entries)
+        files = plain_files(folder)
+        digests = each_file(hashed, files)
+        with self._writing():
+            self._adopt([(file.path, digest) for file, digest in zip(files, digests, strict=True)])
+        entries = [Entry(file.name, file.status.st_size, digest) for file, digest in zip(files, digests, strict=True)]
+        return self.put_bytes(manifest_bytes(entries))
+
+    def add(self, folder: Path) -> str:
+        """Copy the files under ``folder`` into the store and return the digest of the tree; the folder stays.
+
+        Each file is read once, and not at all when it has not changed since it was added before. Errors as ``put``.
+        """
+        files = plain_files(folder)
+        known = KnownFiles(self.root / "cache" / "files", folder)
+        building, numbers = self.new_folder("add-"), count()
+
+        def take(file: Found) -> tuple[Entry, str | None]:
+            digest = known.digest(file.status)
+            if digest is not None and self.has_object(digest):
+                return Entry(file.name, file.status.st_size, digest), None
+            copy = f"{building}/{next(numbers)}"
+            digest, size = copied(file.path, copy)
+            if size == file.status.st_size:
+                known.learn(file.status, digest)
+            return Entry(file.name, size, digest), copy
+
+        try:
+            taken = each_file(take, files)
+            with self._writing():
+                self._adopt([(copy, entry.digest) for entry, copy in taken if copy is not None])
+            digest = self.put_bytes(manifest_bytes(entry for entry, _ in taken))
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        known.save()
+        return digest
 
     def put_bytes(self, data: bytes) -> str:
         """Store one object and return its digest."""
         digest = blake3_bytes(data)
-        if not self._object(digest).exists():
+        with self._writing():
+            if self.has_object(digest):
+                os.utime(self._place(digest))  # young again: a collection leaves alone what was put just now
+                return digest
             handle, name = tempfile.mkstemp(prefix="object-", dir=self._workplace())
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-            _sync_folder(self._adopt(Path(name), digest))
+            self._adopt([(name, digest)])
         return digest
 
-    def _adopt(self, path: Path, digest: str) -> Path:
-        """Move a file to its place; returns the folder it is in."""
-        target = self._object(digest)
-        status = path.stat()
-        if target.exists() and target.stat().st_size == status.st_size:
-            path.unlink()
-            return target.parent
-        if status.st_nlink > 1:  # somebody else has a name for these bytes, and could write to them
-            copy = path.with_name(path.name + ".copy")
-            shutil.copyfile(path, copy)
-            path.unlink()
-            path = copy
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o444)
-        descriptor = os.open(path, os.O_RDONLY)
+    def adopt(self, files: Iterable[tuple[Path, str]]) -> None:
+        """Move files, whose digests the caller has computed, to their places; also over objects that were damaged."""
+        with self._writing():
+            self._adopt([(str(path), digest) for path, digest in files], replace=True)
+
+    def _adopt(self, files: list[tuple[str, str]], *, replace: bool = False) -> None:
+        """Move files to their places: on the disk before they are named, and named there when this returns."""
+        new: dict[str, str] = {}
+        for path, digest in files:
+            place = self._place(digest)
+            size = _size(place)
+            if place in new or (not replace and size is not None and size == os.path.getsize(path)):  # noqa: PTH202
+                if place not in new:
+                    os.utime(place)
+                os.unlink(path)  # noqa: PTH108 (hot)
+                continue
+            new[place] = _sole(path)
+        sync_files(list(new.values()), self.root)
+        folders = {os.path.dirname(place) for place in new}  # noqa: PTH120 (hot)
+        fresh = [folder for folder in folders if not os.path.isdir(folder)]  # noqa: PTH112 (hot)
+        for folder in fresh:
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103 (hot)
+        for place, path in new.items():
+            os.replace(path, place)  # noqa: PTH105 (hot)
+        sync_folders([*folders, *map(os.path.dirname, fresh)], self.root)
+
+    @contextmanager
+    def _writing(self, how: int = fcntl.LOCK_SH) -> Iterator[None]:
+        """Keep others from deleting what is being named; ``LOCK_EX`` to be the one who deletes."""
+        folder = self.root / "objects"
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(descriptor)
+            fcntl.flock(descriptor, how)
+            yield
         finally:
             os.close(descriptor)
-        path.replace(target)
-        return target.parent
 
     # -- reading
 
@@ -120,6 +167,20 @@ class Store:
         self.check(digest)
         return self._object(digest).open("rb")
 
+    def open_unverified(self, digest: str) -> BinaryIO:
+        """One object as it is, for a reader that checks the bytes itself; ``Corrupt`` when it is missing."""
+        try:
+            return self._object(digest).open("rb")
+        except OSError:
+            raise self._missing(digest) from None
+
+    def size(self, digest: str) -> int:
+        """Bytes of one object; ``Corrupt`` when it is missing."""
+        size = _size(str(self._object(digest)))
+        if size is None:
+            raise self._missing(digest)
+        return size
+
     def entries(self, digest: str) -> tuple[Entry, ...]:
         """The files of an artifact, from its verified manifest."""
         path = self._object(digest)
@@ -144,7 +205,7 @@ class Store:
     def _shows(self, folder: Path, entries: tuple[Entry, ...]) -> bool:
         """Whether a folder holds these files, no other bytes and no other file."""
         try:
-            found = {name: path for path, name in _plain_files(folder)}
+            found = {file.name: Path(file.path) for file in plain_files(folder)}
             return found.keys() == {entry.path for entry in entries} and all(
                 self._is(found[entry.path], entry.digest) for entry in entries
             )
@@ -206,8 +267,31 @@ class Store:
 
     # -- removing
 
-    def delete(self, digests: set[str]) -> None:
-        """Remove objects and every view that shows them. Only erasure and garbage collection call this."""
+    def delete(self, digests: set[str], *, older_than: float | None = None) -> int:
+        """Remove objects and every view that shows them. Only erasure and garbage collection call this.
+
+        With ``older_than`` (seconds since the epoch) what was put since stays. Returns the bytes of what was removed.
+        """
+        freed = 0
+        with self._writing(fcntl.LOCK_EX):
+            if older_than is not None:
+                digests = {each for each in digests if self._age(each) < older_than}
+            self._delete_views(digests)
+            for digest in digests:
+                path = self._object(digest)
+                freed += _size(str(path)) or 0
+                path.unlink(missing_ok=True)
+                for kept in ("pull", "chunks"):  # what a transfer left of it
+                    (self.root / "cache" / kept / digest.removeprefix(PREFIX)).unlink(missing_ok=True)
+        return freed
+
+    def _age(self, digest: str) -> float:
+        try:
+            return self._object(digest).stat().st_mtime
+        except FileNotFoundError:
+            return float("inf")
+
+    def _delete_views(self, digests: set[str]) -> None:
         views = self.root / "views"
         for folder in views.iterdir() if views.is_dir() else ():
             name = PREFIX + folder.name
@@ -218,8 +302,6 @@ class Store:
             if shown & digests:
                 shutil.rmtree(folder, ignore_errors=True)
                 self._verified.pop(name, None)
-        for digest in digests:
-            self._object(digest).unlink(missing_ok=True)
 
     # -- temporary folders
 
@@ -285,28 +367,25 @@ def _changed(digest: str) -> Corrupt:
     return Corrupt(f"object {digest} is not what was stored: its bytes changed; run treadle verify")
 
 
-def _plain_files(folder: Path) -> list[tuple[Path, str]]:
-    """The files under a folder with their POSIX paths in it, sorted; ``TreadleError`` for anything but plain files."""
-    found: list[tuple[Path, str]] = []
-    for parent, folders, files in os.walk(folder, onerror=_raise):
-        for name in (*folders, *files):
-            path = Path(parent, name)
-            mode = path.lstat().st_mode
-            if stat.S_ISREG(mode):
-                relative = path.relative_to(folder).as_posix()
-                try:
-                    relative.encode()
-                    check_path(relative)
-                except (UnicodeEncodeError, Corrupt):
-                    raise TreadleError(f"{relative!r} is not a name for a file of an artifact; rename it") from None
-                found.append((path, relative))
-            elif not stat.S_ISDIR(mode):
-                raise TreadleError(f"{path} is a link or a device; an artifact holds plain files only")
-    return sorted(found, key=lambda each: each[1])
+def _size(path: str) -> int | None:
+    """Bytes of a file, or None when there is none."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 (hot)
+    except FileNotFoundError:
+        return None
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _sole(path: str) -> str:
+    """A file that nobody else has a name for and could write to: the same, read-only from now on, or a copy."""
+    status = os.stat(path)  # noqa: PTH116 (hot)
+    if status.st_nlink > 1:
+        copy = path + ".copy"
+        copied(path, copy)
+        os.unlink(path)  # noqa: PTH108 (hot)
+        return copy
+    if status.st_mode & 0o777 != 0o444:
+        os.chmod(path, 0o444)  # noqa: PTH101 (hot)
+    return path
 
 
 def _locked(folder: Path) -> int | None:
@@ -321,11 +400,3 @@ def _locked(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

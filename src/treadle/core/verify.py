@@ -1,8 +1,8 @@
 """Nothing was tampered with: every row, every head, every projection, every object the ledger names.
 
-An object may be absent only where an erasure accounts for it. What is not covered: rows of journal segments that
-are not sealed yet, and objects that no row names (left behind by a killed run), whose own bytes are checked all the
-same.
+An object may be absent only where an erasure or a collection accounts for it. What is not covered: rows of journal
+segments that are not sealed yet, and objects that no row names (left behind by a killed run), whose own bytes are
+checked all the same.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from treadle.core.digest import blake3_file
 from treadle.core.errors import Corrupt
 from treadle.core.ledger import Problem
 from treadle.core.publisher import Outside
+from treadle.core.reach import collected_objects
 from treadle.core.workspace import Workspace
 
 
@@ -27,6 +28,7 @@ class Verification:
     erased: int
     heads: int
     problems: tuple[Problem, ...]
+    collected: int = 0
 
     @property
     def ok(self) -> bool:
@@ -37,7 +39,13 @@ class Verification:
         """The shape that ``treadle verify --json`` promises."""
         return {
             "ok": self.ok,
-            "checked": {"objects": self.objects, "rows": self.rows, "erased": self.erased, "heads": self.heads},
+            "checked": {
+                "objects": self.objects,
+                "rows": self.rows,
+                "erased": self.erased,
+                "collected": self.collected,
+                "heads": self.heads,
+            },
             "problems": [{"kind": p.kind, "ref": p.ref, "detail": p.detail} for p in self.problems],
         }
 
@@ -55,6 +63,7 @@ def verify(workspace: Workspace, outside: Outside | None = None) -> Verification
         named = dict(named_objects(workspace))
         present = dict(workspace.store.objects())
         erased, under_way = erased_objects(workspace)  # last: what was removed just now is accounted for
+        collected = collected_objects(workspace.ledger, workspace.store)
     except (Corrupt, KeyError, TypeError, ValueError, AttributeError) as error:
         problems.append(Problem("ledger", "rows", f"cannot be read any more: {type(error).__name__} {error}"))
         return Verification(0, audit.rows, 0, heads, tuple(problems))
@@ -69,9 +78,10 @@ def verify(workspace: Workspace, outside: Outside | None = None) -> Verification
         if name not in present and name not in erased:
             problems.append(Problem("object", name, f"is missing ({what}), and no erasure accounts for it"))
         elif name in present and name not in damaged and what.startswith("artifact"):
-            problems.extend(_check_files(workspace, name, what, present, erased))
+            problems.extend(_check_files(workspace, name, what, present, erased | collected))
     problems.extend(Problem("view", name, detail) for name, detail in workspace.store.changed_views())
-    return Verification(len(present), audit.rows, len(erased), heads, tuple(problems))
+    gone = len(collected - present.keys())
+    return Verification(len(present), audit.rows, len(erased), heads, tuple(problems), gone)
 
 
 def _digest(path: Path) -> str | None:
@@ -127,7 +137,7 @@ def named_objects(workspace: Workspace) -> Iterator[tuple[str, str]]:
 
 
 def _check_files(
-    workspace: Workspace, name: str, what: str, present: Container[str], erased: set[str]
+    workspace: Workspace, name: str, what: str, present: Container[str], absent: set[str]
 ) -> Iterator[Problem]:
     try:
         entries = workspace.store.entries(name)
@@ -135,7 +145,7 @@ def _check_files(
         yield Problem("object", name, f"{what}: {error}")
         return
     for entry in entries:
-        if entry.digest not in present and entry.digest not in erased:
+        if entry.digest not in present and entry.digest not in absent:
             yield Problem(
                 "object", entry.digest, f"is missing ({entry.path} of {what}), and no erasure accounts for it"
             )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from treadle.core.artifacts import Artifact
 from treadle.core.errors import Corrupt, UserError
+from treadle.core.reach import collected_artifacts
 from treadle.core.workspace import Workspace
 from treadle.record.interaction_index import MAX_PAGE, InteractionFilter, InteractionIndex
 from treadle.record.release import Release
@@ -148,7 +149,7 @@ class Lineage:
 
     def _release(self, graph: Graph, digest: str, above: str | None) -> None:
         release = Release(digest, self._workspace.store)
-        spec = self._read(graph, digest, lambda: (release.path(), release.read())[1])
+        spec = self._read(graph, digest, lambda: (release.path(), release.read())[1], remains=release.read)
         graph.add(digest, "release", "release " + digest[3:11] if spec else "release (erased)")
         if above:
             graph.link(above, digest)
@@ -168,7 +169,9 @@ class Lineage:
         if above:
             graph.link(above, digest)
         artifact = Artifact(digest, self._workspace.store)
-        ids = self._read(graph, digest, lambda: (artifact.path(), artifact.document_ids())[1])
+        ids = self._read(
+            graph, digest, lambda: (artifact.path(), artifact.document_ids())[1], remains=artifact.document_ids
+        )
         if documents and ids:
             shown = self._cut(graph, "document", ids)
             names = self._label(list(shown))
@@ -303,13 +306,20 @@ class Lineage:
             return found[: self._limit]
         return found
 
-    def _read(self, graph: Graph, digest: str, read: Callable[[], Any]) -> Any:
-        """What ``read`` gives, or None where the object is gone or damaged; then the graph is not verified."""
-        if digest and self._workspace.store.has(digest):
-            try:
+    def _read(
+        self, graph: Graph, digest: str, read: Callable[[], Any], remains: Callable[[], Any] | None = None
+    ) -> Any:
+        """What ``read`` gives, or None where the object is gone or damaged; then the graph is not verified.
+
+        ``remains`` reads what a collection leaves of an artifact.
+        """
+        try:
+            if digest and self._workspace.store.has(digest):
                 return read()
-            except Corrupt:
-                pass
+            if remains is not None and digest in collected_artifacts(self._workspace.ledger):
+                return remains()
+        except Corrupt:
+            pass
         graph.verified = False
         return None
 

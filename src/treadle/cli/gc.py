@@ -1,0 +1,67 @@
+"""``treadle gc``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from treadle.cli.output import emit, here, json_option, say
+from treadle.core.duration import parse_seconds
+from treadle.project import open_project
+from treadle.record.garbage import Limits, collect, find_garbage
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    try:
+        return None if value is None else parse_seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: {error}") from None
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what would go, and why; change nothing.")
+@click.option("--keep-versions", type=click.IntRange(1), metavar="N", help="Older versions may go as well.")
+@click.option("--older-than", callback=_seconds, metavar="AGE", help="Outputs may go that are older, such as 30d.")
+@click.option("--grace", callback=_seconds, default="1h", metavar="AGE", help="What was put since then stays [1h].")
+@json_option
+def gc(dry_run: bool, keep_versions: int | None, older_than: float | None, grace: float, as_json: bool) -> None:
+    """Free what no row of the ledger names: what killed runs left behind.
+
+    With --keep-versions or --older-than also outputs of steps that no version, alias, release, deployment, canary,
+    open turn or judgment needs; the ledger accounts for them, their documents stay listed, and such a step runs again
+    when its result is needed. Nothing that a running run holds is touched. Killed anywhere, the same command goes on.
+
+    \b
+    Example:
+      treadle gc --dry-run
+      treadle gc --keep-versions 3 --older-than 30d
+    """
+    limits = Limits(keep_versions, older_than, grace)
+    with open_project(here()) as project, project.record.workspace.exclusive(_wait):
+        garbage = find_garbage(project.record, limits)
+        freed = 0 if dry_run else collect(project.record, garbage, limits)
+    shown = {"dry_run": dry_run, "freed": freed, **garbage.public()}
+    if as_json:
+        emit(shown)
+    else:
+        _tell(shown)
+
+
+def _wait(who: str) -> None:
+    click.echo(f"waiting for {who}", err=True)
+
+
+def _tell(shown: dict[str, Any]) -> None:
+    verb = "would go" if shown["dry_run"] else "gone"
+    for reason in shown["reasons"]:
+        say(f"{reason['reason']:<28} {_amount(reason)}")
+    for kind, count in shown["artifacts"].items():
+        say(f"  {kind:<26} {count:,} artifacts")
+    say(f"{'too young to be judged':<28} {_amount(shown['waiting'])}")
+    say(f"{'needed':<28} {_amount(shown['kept'])}")
+    say(f"{verb}: {_amount(shown)}")
+
+
+def _amount(figures: dict[str, Any]) -> str:
+    return f"{figures['objects']:,} objects, {figures['bytes'] / 1e6:,.1f} MB"

@@ -1,0 +1,228 @@
+"""How files come into the store: found, copied and hashed in one reading, and put on the disk together.
+
+A copy is a clone where the file system can share blocks. What was hashed before is known again by device, inode,
+size and times; that is a shortcut for taking the same folder in again, never a proof: `verify` reads every byte.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from blake3 import blake3
+
+from treadle.core.digest import PREFIX, blake3_bytes, blake3_file
+from treadle.core.errors import TreadleError
+
+R = TypeVar("R")
+
+_BUFFER = 256 << 10  # bytes; fits the processor's cache, where 8 MB is several times slower
+_FICLONE = 0x40049409  # ioctl of btrfs, XFS and others: share the blocks of another file
+_ONE_BY_ONE = 16  # files that are synced one by one; more of them together
+_LARGE = 1 << 20  # bytes; files that are worth a thread
+_THREADS = min(8, os.cpu_count() or 1)
+_SETTLED = 1_000_000_000  # ns; a file changed later than this before it was read may change again unseen
+
+
+class Found(NamedTuple):
+    """A plain file under a folder: where it is, its POSIX path in the folder, and what the system says of it."""
+
+    path: str
+    name: str
+    status: os.stat_result
+
+
+def plain_files(folder: Path) -> list[Found]:
+    """The files under a folder, sorted by path in it; ``TreadleError`` for anything but plain files and folders."""
+    found: list[Found] = []
+    waiting = [(str(folder), "")]
+    while waiting:
+        place, prefix = waiting.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                name = prefix + entry.name
+                if stat.S_ISDIR(status.st_mode):
+                    waiting.append((entry.path, name + "/"))
+                elif not stat.S_ISREG(status.st_mode):
+                    raise TreadleError(f"{entry.path} is a link or a device; an artifact holds plain files only")
+                elif "\\" in name or not (name.isascii() or _is_text(name)):
+                    raise TreadleError(f"{name!r} is not a name for a file of an artifact; rename it")
+                else:
+                    found.append(Found(entry.path, name, status))
+    return sorted(found, key=lambda each: each.name)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def each_file(work: Callable[[Found], R], files: Sequence[Found]) -> list[R]:
+    """Results in order. Large files are worked on side by side; with small ones threads would only wait for each
+    other."""
+    results: dict[int, R] = {}
+    large = [number for number, file in enumerate(files) if file.status.st_size >= _LARGE]
+    if len(large) > 1:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            results = dict(zip(large, pool.map(work, [files[number] for number in large]), strict=True))
+    return [results[number] if number in results else work(file) for number, file in enumerate(files)]
+
+
+def hashed(file: Found) -> str:
+    """The digest of a file's bytes."""
+    return blake3_file(file.path)
+
+
+def copied(source: str, target: str) -> tuple[str, int]:
+    """Copy a file, read once; returns digest and size of what was copied. The copy is read-only, and not synced."""
+    reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+        try:
+            if _cloned(reading, writing):
+                return blake3_file(Path(target)), os.fstat(writing).st_size
+            return _copy(reading, writing)
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
+
+
+def _cloned(reading: int, writing: int) -> bool:
+    if os.fstat(reading).st_size <= _BUFFER:  # a block or so; asking costs more
+        return False
+    try:
+        fcntl.ioctl(writing, _FICLONE, reading)
+    except OSError:
+        return False
+    return True
+
+
+def _copy(reading: int, writing: int) -> tuple[str, int]:
+    hasher, size = blake3(), 0
+    while data := os.read(reading, _BUFFER):
+        hasher.update(data)
+        size += len(data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(writing, rest) :]
+    return PREFIX + hasher.hexdigest(), size
+
+
+# -- on the disk
+
+
+def sync_files(paths: Sequence[str], folder: Path) -> None:
+    """Put the contents of files under ``folder`` on the disk: one by one, or the whole file system when many."""
+    if len(paths) > _ONE_BY_ONE and _sync_file_system(folder):
+        return
+    for path in paths:
+        sync_path(path)
+
+
+def sync_path(path: str | Path) -> None:
+    """Put a file's contents, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folders(folders: Iterable[str], root: Path) -> None:
+    """Put the names in folders on the disk."""
+    wanted = sorted(set(folders))
+    if len(wanted) > _ONE_BY_ONE and _sync_file_system(root):
+        return
+    for folder in wanted:
+        sync_path(folder)
+
+
+def _sync_file_system(folder: Path) -> bool:
+    """Everything written to the file system of ``folder``; False where the system has no such call."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError):
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if call(descriptor) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number == errno.ENOSYS:
+            return False
+        raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
+
+
+# -- known again
+
+
+class KnownFiles:
+    """Digests of the files of one folder as they were when it was taken in last; no names, no evidence.
+
+    The file: the magic, one record a file, and the BLAKE3 of both. Any damage only makes it useless.
+    """
+
+    _MAGIC = b"treadle known files 1\n\n\n"
+    _RECORD = struct.Struct("<QQQqq32s")  # device, inode, size, time of change of bytes and of inode in ns, digest
+
+    def __init__(self, cache: Path, folder: Path) -> None:
+        self._path = cache / blake3_bytes(os.fsencode(os.path.realpath(folder))).removeprefix(PREFIX)[:32]
+        self._known = self._read()
+        self._seen: dict[bytes, bytes] = {}
+        self._began = time.time_ns()
+
+    def _read(self) -> dict[bytes, bytes]:
+        try:
+            data = self._path.read_bytes()
+        except OSError:
+            return {}
+        body, check = data[:-32], data[-32:]
+        size, start = self._RECORD.size, len(self._MAGIC)
+        if not body.startswith(self._MAGIC) or (len(body) - start) % size or blake3(body).digest() != check:
+            return {}
+        return {body[at : at + size - 32]: body[at + size - 32 : at + size] for at in range(start, len(body), size)}
+
+    def digest(self, status: os.stat_result) -> str | None:
+        """The digest of a file that has not changed since, or None."""
+        key = self._key(status)
+        digest = self._known.get(key)
+        if digest is None:
+            return None
+        self._seen[key] = digest
+        return PREFIX + digest.hex()
+
+    def learn(self, status: os.stat_result, digest: str) -> None:
+        """Keep what was read; not of a file that changed so lately that its times may not tell of another change."""
+        if max(status.st_mtime_ns, status.st_ctime_ns) < self._began - _SETTLED:
+            self._seen[self._key(status)] = bytes.fromhex(digest.removeprefix(PREFIX))
+
+    def save(self) -> None:
+        """Write down what is known now, in place of what was."""
+        if self._seen == self._known:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        body = self._MAGIC + b"".join(key + digest for key, digest in self._seen.items())
+        temporary = self._path.with_name(f".{secrets.token_hex(8)}")
+        temporary.write_bytes(body + blake3(body).digest())
+        temporary.replace(self._path)
+
+    def _key(self, status: os.stat_result) -> bytes:
+        values = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, b"")
+        return self._RECORD.pack(*values)[:-32]

@@ -1,0 +1,401 @@
+"""Moving objects between a store and a remote: only what is missing, checked on both sides, resumed after a kill.
+
+What is sent is read once, hashed on the way, and named at the remote last. What is fetched gets its name in the store
+only when its digest is right; until then it grows in `cache/pull/`, where the next attempt goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from blake3 import blake3
+
+from treadle.core.chunks import LARGEST, WHOLE, Chunk, cut, list_bytes, read_list
+from treadle.core.digest import PREFIX, blake3_bytes
+from treadle.core.errors import Corrupt
+from treadle.core.remote import Remote, listed, place
+from treadle.core.store import Store
+
+T = TypeVar("T")
+
+_AT_ONCE = 4  # transfers under way; bounds memory together with the size of a chunk
+_NAMED_AT_ONCE = 256  # small objects that are put on the disk together
+_TRIES = 3  # of a chunk whose bytes are wrong: the way may be to blame, and not the remote
+
+
+@dataclass
+class Moved:
+    """What a transfer did. ``problems`` are objects that could not be moved, with what is wrong with them."""
+
+    objects: int = 0
+    bytes: int = 0
+    chunks: int = 0
+    present: int = 0
+    deleted: int = 0
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def public(self) -> dict[str, Any]:
+        """As JSON."""
+        problems = [{"ref": digest, "detail": detail} for digest, detail in sorted(self.problems.items())]
+        figures = {name: getattr(self, name) for name in ("objects", "bytes", "chunks", "present", "deleted")}
+        return {"ok": not self.problems, **figures, "problems": problems}
+
+
+class Transfer:
+    """Between one store and one remote. Close it, or use it in a ``with`` block."""
+
+    def __init__(self, store: Store, remote: Remote) -> None:
+        self.store, self.remote, self.moved = store, remote, Moved()
+        self._objects, self._lists = listed(remote, "objects"), listed(remote, "lists")
+        self._chunks: set[str] | None = None
+        self._pool = ThreadPoolExecutor(_AT_ONCE)
+        self._cached = CachedLists(store)
+
+    def __enter__(self) -> Transfer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def holds(self, digest: str) -> bool:
+        """Whether the remote says that it has an object."""
+        return digest in self._objects or digest in self._lists
+
+    def held(self) -> set[str]:
+        """What the remote says that it has."""
+        return self._objects | self._lists
+
+    # -- there
+
+    def send(self, digests: Iterable[str]) -> None:
+        """Send objects that the remote lacks; one that is damaged here is a problem, and the others go on."""
+        missing = []
+        for digest in digests:
+            if self.holds(digest):
+                self.moved.present += 1
+            elif self._size(digest) > WHOLE:
+                with self._problems(digest):
+                    self._send_chunks(digest)
+            else:
+                missing.append(digest)
+        for digest, size in self._side_by_side(self._send_whole, missing):
+            self.moved.objects += size >= 0
+            self.moved.bytes += max(size, 0)
+            if size >= 0:
+                self._objects.add(digest)
+
+    def _size(self, digest: str) -> int:
+        try:
+            return self.store.size(digest)
+        except Corrupt:
+            return 0
+
+    def _send_whole(self, digest: str) -> tuple[str, int]:
+        with self._problems(digest):
+            data = self.store.read(digest)
+            self.remote.write(place("objects", digest), data)
+            return digest, len(data)
+        return digest, -1
+
+    def _send_chunks(self, digest: str) -> None:
+        if self._chunks is None:
+            self._chunks = listed(self.remote, "chunks")
+        known, chunks, whole = self._chunks, [], blake3()
+        with self.store.open_unverified(digest) as file:
+
+            def fresh() -> Iterator[tuple[Chunk, bytes]]:
+                for chunk, data in cut(file):
+                    whole.update(data)
+                    chunks.append(chunk)
+                    if chunk.digest not in known:
+                        known.add(chunk.digest)
+                        yield chunk, data
+
+            for size in self._side_by_side(self._send_chunk, fresh()):
+                self.moved.bytes += size
+                self.moved.chunks += 1
+        if PREFIX + whole.hexdigest() != digest:
+            raise Corrupt(f"object {digest} is not what was stored: its bytes changed; treadle pull REMOTE mends it")
+        self.remote.write(place("lists", digest), list_bytes(chunks))
+        self._cached.keep(digest, chunks)
+        self._lists.add(digest)
+        self.moved.objects += 1
+
+    def _send_chunk(self, piece: tuple[Chunk, bytes]) -> int:
+        chunk, data = piece
+        self.remote.write(place("chunks", chunk.digest), data)
+        return len(data)
+
+    def withdraw(self, digests: set[str]) -> None:
+        """Delete objects at the remote, and the chunks that no other object there is made of."""
+        gone = [digest for digest in sorted(digests) if self.holds(digest)]
+        lists = [digest for digest in gone if digest in self._lists]
+        doomed = {chunk.digest for digest in lists for chunk in self._list(digest)}
+        for digest in self._lists - set(lists) if doomed else ():
+            doomed -= {chunk.digest for chunk in self._list(digest)}
+        for chunk in sorted(doomed):
+            self.remote.delete(place("chunks", chunk))
+        for digest in gone:
+            self.remote.delete(place("lists" if digest in self._lists else "objects", digest))
+        self._objects -= digests
+        self._lists -= digests
+        self.moved.deleted += len(gone)
+
+    def _list(self, digest: str) -> list[Chunk]:
+        return read_list(self.remote.read(place("lists", digest)))
+
+    # -- back
+
+    def fetch(self, digests: Iterable[str]) -> None:
+        """Fetch objects and give them their names; over what is there, for it is damaged. What the remote lacks, or
+        has damaged, is a problem, and the others go on."""
+        whole = []
+        for digest in digests:
+            if digest in self._lists and digest not in self._objects:
+                with self._problems(digest):
+                    self._fetch_chunks(digest)
+            else:
+                whole.append(digest)
+        self._fetch_all_whole(whole)
+
+    def _fetch_all_whole(self, digests: list[str]) -> None:
+        """Objects that travel as they are; named many at a time, for each time is a wait for the disk."""
+        folder = self.store.new_folder("pull-")
+        batch: list[tuple[Path, str]] = []
+        try:
+            for digest, size in self._side_by_side(partial(self._fetch_whole, folder), digests):
+                if size is None:
+                    continue
+                self.moved.objects += 1
+                self.moved.bytes += size
+                if (path := folder / digest.removeprefix(PREFIX)).exists():
+                    batch.append((path, digest))
+                if len(batch) == _NAMED_AT_ONCE:
+                    self.store.adopt(batch)
+                    batch = []
+            self.store.adopt(batch)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _fetch_whole(self, folder: Path, digest: str) -> tuple[str, int | None]:
+        """One object into a file of ``folder``, or into its place when it is long; the size, or None for a problem."""
+        with self._problems(digest):
+            for _ in range(_TRIES):
+                data = self._read(place("objects", digest), 0)
+                if len(data) == LARGEST:
+                    size = self._fetch_long(digest, data)
+                    if size is not None:
+                        return digest, size
+                elif blake3_bytes(data) == digest:
+                    (folder / digest.removeprefix(PREFIX)).write_bytes(data)
+                    return digest, len(data)
+            raise Corrupt(f"{self.remote.url} has object {digest} damaged; it was not taken")
+        return digest, None
+
+    def _fetch_long(self, digest: str, data: bytes) -> int | None:
+        """The rest of an object that is whole at another project's store, piece by piece; None when it is damaged."""
+        with Partial(self.store, digest) as growing:
+            growing.restart()
+            while data:
+                growing.append(data)
+                data = self._read(place("objects", digest), growing.size) if len(data) == LARGEST else b""
+            if growing.digest() == digest:
+                growing.finish()
+                return growing.size
+            growing.discard()
+            return None
+
+    def _read(self, name: str, start: int) -> bytes:
+        try:
+            return self.remote.read(name, start, LARGEST)
+        except FileNotFoundError:
+            raise Corrupt(f"{self.remote.url} does not have {name}") from None
+
+    def _fetch_chunks(self, digest: str) -> None:
+        try:
+            chunks = self._list(digest)
+        except FileNotFoundError:
+            raise Corrupt(f"{self.remote.url} does not have the chunk list of {digest}") from None
+        with Partial(self.store, digest) as growing:
+            rest = chunks[growing.resume(chunks) :]
+            for data, travelled in self._side_by_side(self._fetch_chunk, rest):
+                growing.append(data)
+                if travelled:
+                    self.moved.bytes += len(data)
+                    self.moved.chunks += 1
+            if growing.digest() != digest:
+                growing.discard()
+                raise Corrupt(f"{self.remote.url} has the chunk list of {digest} damaged; it was not taken")
+            growing.finish()
+        self._cached.keep(digest, chunks)
+        self.moved.objects += 1
+
+    def _fetch_chunk(self, chunk: Chunk) -> tuple[bytes, bool]:
+        here = self._cached.find(chunk)
+        if here is not None:
+            return here, False
+        for _ in range(_TRIES):
+            data = self._read(place("chunks", chunk.digest), 0)
+            if blake3_bytes(data) == chunk.digest:
+                return data, True
+        raise Corrupt(f"{self.remote.url} has chunk {chunk.digest} damaged; it was not taken")
+
+    # -- both
+
+    def _side_by_side(self, work: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+        """Results in order, a few under way; the items are asked for one at a time."""
+        under_way: deque[Future[T]] = deque()
+        try:
+            for item in items:
+                under_way.append(self._pool.submit(work, item))
+                if len(under_way) >= _AT_ONCE:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+
+    def _problems(self, digest: str) -> suppress:
+        return _Noted(self.moved, digest)
+
+
+class _Noted(suppress):
+    """Turns ``Corrupt`` into a problem."""
+
+    def __init__(self, moved: Moved, digest: str) -> None:
+        super().__init__(Corrupt)
+        self._moved, self._digest = moved, digest
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        if isinstance(error, Corrupt):
+            self._moved.problems[self._digest] = str(error)
+        return bool(super().__exit__(kind, error, trace))
+
+
+class Partial:
+    """An object that is being fetched: a file that only grows, held by one process."""
+
+    def __init__(self, store: Store, digest: str) -> None:
+        self._store, self._digest = store, digest
+        self.path = store.root / "cache" / "pull" / digest.removeprefix(PREFIX)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._hasher = blake3()
+        self.size = 0
+
+    def __enter__(self) -> Partial:
+        while True:
+            self._file: BinaryIO = self.path.open("a+b")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if self.path.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
+                    return self
+            self._file.close()  # finished by whoever had it before
+
+    def __exit__(self, *_: object) -> None:
+        if self.size == 0:  # nothing to go on with
+            self.path.unlink(missing_ok=True)
+        self._file.close()
+
+    def restart(self) -> None:
+        """Begin with nothing."""
+        self._file.truncate(0)
+
+    def resume(self, chunks: list[Chunk]) -> int:
+        """Keep the chunks at the start that are there and right; returns how many."""
+        self._file.seek(0)
+        count = 0
+        for chunk in chunks:
+            data = self._file.read(chunk.size)
+            if len(data) < chunk.size or blake3_bytes(data) != chunk.digest:
+                break
+            self._hasher.update(data)
+            self.size += len(data)
+            count += 1
+        self._file.truncate(self.size)
+        return count
+
+    def append(self, data: bytes) -> None:
+        """More bytes at the end."""
+        self._hasher.update(data)
+        self._file.write(data)
+        self._file.flush()
+        self.size += len(data)
+
+    def digest(self) -> str:
+        """Of what is there."""
+        return PREFIX + self._hasher.hexdigest()
+
+    def finish(self) -> None:
+        """Give it its name in the store."""
+        self._store.adopt([(self.path, self._digest)])
+
+    def discard(self) -> None:
+        """Throw it away."""
+        self.path.unlink(missing_ok=True)
+
+
+class CachedLists:
+    """The chunks of large objects in the store, as far as they travelled: what need not be fetched again."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._folder: Path = store.root / "cache" / "chunks"
+        self._where: dict[str, tuple[str, int]] | None = None
+        self._lock = threading.Lock()
+
+    def keep(self, digest: str, chunks: list[Chunk]) -> None:
+        """Remember what an object is made of."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / digest.removeprefix(PREFIX)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_bytes(list_bytes(chunks))
+        temporary.replace(path)
+        if self._where is not None:
+            _learn(self._where, digest, chunks)
+
+    def find(self, chunk: Chunk) -> bytes | None:
+        """The bytes of a chunk out of an object that is here; None where there is none, or it is damaged."""
+        with self._lock:
+            if self._where is None:
+                self._where = self._load()
+        where = self._where.get(chunk.digest)
+        if where is None:
+            return None
+        try:
+            with self._store.open_unverified(where[0]) as file:
+                file.seek(where[1])
+                data = file.read(chunk.size)
+        except Corrupt:
+            return None
+        return data if blake3_bytes(data) == chunk.digest else None
+
+    def _load(self) -> dict[str, tuple[str, int]]:
+        """For each chunk an object that has it, and where in it."""
+        found: dict[str, tuple[str, int]] = {}
+        for path in self._folder.iterdir() if self._folder.is_dir() else ():
+            digest = PREFIX + path.name
+            if not self._store.has_object(digest):
+                path.unlink(missing_ok=True)
+                continue
+            with suppress(Corrupt, OSError):
+                _learn(found, digest, read_list(path.read_bytes()))
+        return found
+
+
+def _learn(where: dict[str, tuple[str, int]], digest: str, chunks: list[Chunk]) -> None:
+    at = 0
+    for chunk in chunks:
+        where.setdefault(chunk.digest, (digest, at))
+        at += chunk.size
