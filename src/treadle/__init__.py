@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from treadle.api import approve, ask, diff, forget, lineage, plan, rollback, run, status, verify, watch
     from treadle.core.artifacts import Artifact
     from treadle.core.errors import TreadleError, UserError
+    from treadle.core.experiment import Experiment
     from treadle.core.runs import Run
     from treadle.core.steps import step
+    from treadle.tracking import start_run
 
 _HOMES = {
     "Artifact": "treadle.core.artifacts",
+    "Experiment": "treadle.core.experiment",
     "Run": "treadle.core.runs",
     "TreadleError": "treadle.core.errors",
     "UserError": "treadle.core.errors",
@@ -28,6 +31,7 @@ _HOMES = {
     "plan": "treadle.api",
     "rollback": "treadle.api",
     "run": "treadle.api",
+    "start_run": "treadle.tracking",
     "status": "treadle.api",
     "step": "treadle.core.steps",
     "verify": "treadle.api",
@@ -36,6 +40,7 @@ _HOMES = {
 
 __all__ = [
     "Artifact",
+    "Experiment",
     "Run",
     "TreadleError",
     "UserError",
@@ -47,6 +52,7 @@ __all__ = [
     "plan",
     "rollback",
     "run",
+    "start_run",
     "status",
     "step",
     "verify",

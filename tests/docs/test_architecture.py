@@ -20,6 +20,7 @@ from treadle.core.merkle import leaf_hash
 from treadle.project import open_project
 from treadle.record.turn import TurnInputs
 from treadle.text.document import document_id
+from treadle.tracking import start_run
 
 PAGE = ROOT / "docs" / "architecture.md"
 
@@ -63,6 +64,8 @@ def test_rows_have_the_documented_fields(copied: Path) -> None:
         record.ledger.append(record.canaries.decided("can-1", "promote", "not worse", {}))
         suppression = record.erasures.extend({}).digest
         record.erasures.record("era-1", "k3:0", "requested", suppression, documents=1, interactions=0, feedback=0)
+        with start_run("fit", folder=copied, tags={"team": "a b"}, system=None) as run:
+            run.note("looks fine")
         record.workspace.journal.append("metrics", {"id": "run-1", "time": "", "step": 1, "values": {}})
         record.workspace.journal.seal()
         seen = set()

@@ -29,6 +29,7 @@ GROUPS = (
     "treadle.metrics",
     "treadle.checks",
     "treadle.executors",
+    "treadle.samplers",
     "treadle.sinks",
     "treadle.targets",
 )
