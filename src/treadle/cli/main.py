@@ -40,6 +40,7 @@ COMMANDS = {
     "rollback": "rollback",
     "forget": "forget",
     "verify": "verify",
+    "rebuild": "rebuild",
     "doctor": "doctor",
     "schema": "schema",
 }
@@ -70,6 +71,7 @@ SUMMARIES = {
     "rollback": "Take back what is new: the canary, or the champion for the one before.",
     "forget": "Erase a person, rebuild without them, and prove it.",
     "verify": "Check that nothing was tampered with.",
+    "rebuild": "Run the steps behind an artifact again, and compare.",
     "doctor": "What works on this machine, and how to get the rest.",
     "schema": "The JSON Schema of treadle.yaml, for editors.",
 }
