@@ -31,6 +31,11 @@ def keyed_text(keys: Keys, text: str) -> str:
     return keys.keyed(_KIND, conceal(text))
 
 
+def is_word(text: str) -> bool:
+    """Whether a setting stays in the ledger as it is."""
+    return _WORD.match(text) is not None
+
+
 class Texts:
     """Takes the texts out of values that go into the ledger, then keeps them together as one object."""
 
@@ -67,7 +72,7 @@ class Texts:
         if is_secret(name.rpartition(".")[2], "a word"):
             return "[secret]"
         kept = conceal(text)
-        if word and _WORD.match(kept):
+        if word and is_word(kept):
             return kept
         self._found[name] = kept
         return keyed_text(self._keys, text)

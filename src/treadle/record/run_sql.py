@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from treadle.core.errors import UserError, nearest
 from treadle.core.runs import RunRecord, Runs
-from treadle.core.texts import keyed_text
+from treadle.core.texts import is_word, keyed_text
 from treadle.record.run_filter import GROUPS, Field, Filter, Not, Test, Value, fields_of
 
 _HOLDS = {"params": "parameters", "metrics": "metrics", "inputs": "inputs", "outputs": "outputs", "tags": "facts"}
@@ -143,9 +143,9 @@ class _Compiler:
         if operator == "~":
             like = f"{left} LIKE {self._place(_pattern(value))} ESCAPE '!'"
             return f"{like} AND {self.dialect.is_text(self._field(of))}"
-        if isinstance(value, str) and operator in ("=", "!=") and of.group in _TEXTS:
-            either = f"({self._place(value)}, {self._place(self.keyed(value))})"
-            return f"{left} {'NOT ' if operator == '!=' else ''}IN {either}"
+        if isinstance(value, str) and operator == "!=" and of.group in _TEXTS:
+            either = ", ".join([self._place(form) for form in self._forms(of, value)])
+            return f"{left} NOT IN ({either})"
         sql = f"{left} {operator.replace('!=', '<>')} {self._place(value)}"
         # Without these any text would count as greater than every number.
         if isinstance(value, str):
@@ -154,7 +154,7 @@ class _Compiler:
 
     def _equal(self, of: Field, text: str) -> str:
         """Most rows do not have the text anywhere, which is seen much sooner than what a member is."""
-        texts = (text, self.keyed(text)) if of.group in _TEXTS else (text,)
+        texts = self._forms(of, text)
         column = _HOLDS.get(of.group, "facts")
         parts = []
         for each in texts:
@@ -162,6 +162,12 @@ class _Compiler:
             parts.append(self.dialect.holds(column))
         member = self._field(of)
         return f"({' OR '.join(parts)}) AND {member} IN ({', '.join([self._place(each) for each in texts])})"
+
+    def _forms(self, of: Field, text: str) -> tuple[str, ...]:
+        """How a text may stand in the ledger: settings of steps as they are, other texts as keyed digests."""
+        if of.group == "tags":
+            return (self.keyed(text),)
+        return (text, self.keyed(text)) if of.group == "params" and not is_word(text) else (text,)
 
     def _place(self, value: Any) -> str:
         self.values.append(value)
