@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from treadle.api import approve, ask, diff, forget, head, lineage, plan, prove, rollback, run, status, verify, watch
     from treadle.core.artifacts import Artifact
     from treadle.core.errors import TreadleError, UserError
+    from treadle.core.experiment import Experiment
     from treadle.core.runs import Run
     from treadle.core.steps import step
+    from treadle.tracking import start_run
 
 _HOMES = {
     "Artifact": "treadle.core.artifacts",
+    "Experiment": "treadle.core.experiment",
     "Run": "treadle.core.runs",
     "TreadleError": "treadle.core.errors",
     "UserError": "treadle.core.errors",
@@ -30,6 +33,7 @@ _HOMES = {
     "prove": "treadle.api",
     "rollback": "treadle.api",
     "run": "treadle.api",
+    "start_run": "treadle.tracking",
     "status": "treadle.api",
     "step": "treadle.core.steps",
     "verify": "treadle.api",
@@ -38,6 +42,7 @@ _HOMES = {
 
 __all__ = [
     "Artifact",
+    "Experiment",
     "Run",
     "TreadleError",
     "UserError",
@@ -51,6 +56,7 @@ __all__ = [
     "prove",
     "rollback",
     "run",
+    "start_run",
     "status",
     "step",
     "verify",

@@ -13,6 +13,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 NOT_SHELL = ("python", "json", "toml", "yaml")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
+# Up to where the shell takes the output; a sign in quotes is an argument's.
+_COMMAND = re.compile(r"""treadle (?:"[^"]*"|'[^']*'|[^"'])*?(?= [>|] |$)""")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Block:
     def commands(self) -> list[str]:
         """Lines that call treadle, without the prompt and what the shell does with the output."""
         lines = [line.strip().removeprefix("$ ") for line in self.text.splitlines()]
-        return [re.split(r" [>|] ", line)[0] for line in lines if line.startswith("treadle ")]
+        return [match[0] for line in lines if (match := _COMMAND.match(line))]
 
 
 def blocks(page: Path) -> list[Block]:

@@ -21,6 +21,7 @@ from treadle.project import open_project
 from treadle.record.garbage import Limits, collect, find_garbage
 from treadle.record.turn import TurnInputs
 from treadle.text.document import document_id
+from treadle.tracking import start_run
 
 PAGE = ROOT / "docs" / "architecture.md"
 
@@ -66,6 +67,8 @@ def test_rows_have_the_documented_fields(copied: Path) -> None:
         record.erasures.record("era-1", "k3:0", "requested", suppression, documents=1, interactions=0, feedback=0)
         limits = Limits(older_than=0, grace=0)
         collect(record, find_garbage(record, limits), limits)
+        with start_run("fit", folder=copied, tags={"team": "a b"}, system=None) as run:
+            run.note("looks fine")
         record.workspace.journal.append("metrics", {"id": "run-1", "time": "", "step": 1, "values": {}})
         record.workspace.journal.seal()
         seen = set()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from treadle.cli.live import watching
-from treadle.cli.output import emit, here, json_option, say, set_option
-from treadle.core.errors import TreadleError
+from treadle.cli.output import emit, here, json_option, say, set_option, short, table
+from treadle.core.errors import TreadleError, UserError
 from treadle.cycle import STAGES, Turn, begin
+from treadle.grid import Grid, Overrides, combinations, run_grid
 from treadle.project import Project, open_project
 from treadle.turning import begin_next, go, turn
 
@@ -47,19 +50,69 @@ def run(until: str | None, following: bool, overrides: tuple[str, ...], as_json:
 
     Users' corrections are taken in when the next turn begins: by itself (treadle watch), or with --next.
 
+    Several values where a setting takes one are a grid: each combination runs as far as develop, and they are compared.
+    A grid promotes nothing; run again with the values you choose.
+
     \b
     Example:
       treadle run
       treadle run --until develop --set develop.learning_rate=2e-4
+      treadle run --set develop.learning_rate=1e-4,2e-4
       treadle run --next
 
     Exits 1 when a gate refuses the new version; the version before it stays in force.
     """
+    grid = combinations(here(), overrides)
+    if len(grid) > 1:
+        if following:
+            raise UserError("--next begins a turn, and a grid is none; run the grid first, then --next with its best")
+        return _grid(grid, until, as_json=as_json)
+    overrides = grid[0]
     with open_project(here(), overrides) as project:
         this = run_turn(project, until, as_json=as_json, following=following)
         if as_json:
             emit(this.public())
         return 0 if this.ok else 1
+
+
+def _grid(grid: list[Overrides], until: str | None, *, as_json: bool) -> int:
+    def waiting(holder: str) -> None:
+        if not as_json:
+            say(f"waiting for {holder}, which has this project")
+
+    found = run_grid(here(), grid, until, watching=lambda: watching(STAGES, quiet=as_json), waiting=waiting)
+    if as_json:
+        emit(found.public())
+        return 0 if found.ok else 1
+    for line in _compared(found):
+        say(line)
+    return 0 if found.ok else 1
+
+
+def _compared(found: Grid) -> list[str]:
+    """A table with intervals, the best by the first metric marked."""
+    names = list(found.runs[0].settings)
+    metrics = list(dict.fromkeys(name for run in found.runs for name in run.scores))
+    metrics.sort(key=lambda name: name != found.by)
+    rows = [[*names, *(f"{metric} [95 % interval]" for metric in metrics), "model", ""]]
+    for run in found.runs:
+        scores = [_interval(run.scores.get(metric)) for metric in metrics]
+        mark = "failed" if run.error else "best" if run is found.best else ""
+        rows.append([*run.settings.values(), *scores, short(run.model), mark])
+    lines = table(rows)
+    best = found.best
+    if best is not None:
+        rest = found.undecided()
+        unsure = (
+            f"; not decided against {rest} other{'' if rest == 1 else 's'}, their intervals overlap" if rest else ""
+        )
+        chosen = " ".join(f"--set {name}={value}" for name, value in best.settings.items())
+        lines += [f"best by {found.by}{unsure}", f"nothing was promoted; to go on with it: treadle run {chosen}"]
+    return lines
+
+
+def _interval(score: dict[str, Any] | None) -> str:
+    return f"{score['value']:.4g} [{score['low']:.4g}, {score['high']:.4g}]" if score else "-"
 
 
 def run_turn(project: Project, until: str | None, *, as_json: bool, following: bool = False) -> Turn:

@@ -45,6 +45,7 @@ COMMANDS = {
     "push": "exchange",
     "pull": "exchange",
     "gc": "gc",
+    "rebuild": "rebuild",
     "doctor": "doctor",
     "schema": "schema",
 }
@@ -80,6 +81,7 @@ SUMMARIES = {
     "push": "Send what a remote lacks.",
     "pull": "Fetch what is missing or damaged here.",
     "gc": "Free what nothing in the record needs.",
+    "rebuild": "Run the steps behind an artifact again, and compare.",
     "doctor": "What works on this machine, and how to get the rest.",
     "schema": "The JSON Schema of treadle.yaml, for editors.",
 }

@@ -14,7 +14,7 @@ import fcntl
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,20 @@ class Journal:
 
     def append(self, stream: str, row: dict[str, Any]) -> None:
         """Append one row (it needs an ``id``). Once this returns, the row survives the death of this process."""
-        if not isinstance(row.get("id"), str):
+        self.append_many(stream, (row,))
+
+    def append_many(self, stream: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows in one write, all of them or, where it fails, none."""
+        if not all(isinstance(row.get("id"), str) for row in rows):
             raise TreadleError(f"a row of {stream} needs an id that is text")
-        data = line(row)
+        if rows:
+            self.append_lines(stream, b"".join(map(line, rows)), len(rows))
+
+    def append_lines(self, stream: str, data: bytes, rows: int) -> None:
+        """Append rows that are written out already, each with an ``id`` and as `segment.line` would write it."""
         try:
             with self._lock:
-                while not self._segment(stream).append(data):
+                while not self._segment(stream).append(data, rows):
                     self._open.pop(stream).close()
                 if self._closed.is_set():  # a late row; the next to ask seals it
                     self._open.pop(stream).close()
@@ -259,8 +267,8 @@ class Journal:
             if replacement is None:
                 return b""  # verify tells whether an erasure accounts for it
             digest = replacement
-        with Segment(digest, self._store).open("rows.jsonl") as file:
-            return file.read()
+        (entry,) = (each for each in Segment(digest, self._store).entries() if each.path == "rows.jsonl")
+        return self._store.read(entry.digest)
 
     def _streams(self) -> list[Path]:
         return sorted(self._folder.iterdir()) if self._folder.is_dir() else []

@@ -30,6 +30,7 @@ GROUPS = (
     "treadle.checks",
     "treadle.executors",
     "treadle.remotes",
+    "treadle.samplers",
     "treadle.sinks",
     "treadle.targets",
 )

@@ -53,17 +53,26 @@ def rows_in(data: bytes) -> tuple[list[dict[str, Any]], int]:
     A line without its end is no row: its writer died before it could acknowledge it. Other lines that are not JSON are
     what a loss of power left in the last second of a file.
     """
-    rows, damaged = [], 0
-    for index, text in enumerate(_lines(data)):
-        row = _row(text)
-        if row is None:
-            damaged += 1
-        elif index == 0 and "salt" in row:
-            if row.get("format") != FORMAT:
-                raise Corrupt(f"segment of format {row.get('format')!r}; this Treadle reads format {FORMAT}")
-        else:
-            rows.append(row)
-    return rows, damaged
+    lines = _lines(data)
+    found = _at_once(lines)
+    if found is None:
+        found = [_row(text) for text in lines]
+    if found and found[0] is not None and "salt" in found[0]:
+        if found[0].get("format") != FORMAT:
+            raise Corrupt(f"segment of format {found[0].get('format')!r}; this Treadle reads format {FORMAT}")
+        del found[0]
+    rows = [row for row in found if row is not None]
+    return rows, len(found) - len(rows)
+
+
+def _at_once(lines: list[bytes]) -> list[dict[str, Any] | None] | None:
+    """All lines parsed in one go, several times quicker; None where any of them is not one object."""
+    try:
+        found = json.loads(b"[" + b",".join(lines) + b"]")
+    except (ValueError, RecursionError):
+        return None
+    whole = len(found) == len(lines) and all(type(row) is dict for row in found)
+    return found if whole else None
 
 
 def rows_at(data: bytes, *, header: bool) -> Iterator[tuple[dict[str, Any] | None, int, int]]:
@@ -92,10 +101,15 @@ def row_in(data: bytes, identifier: str) -> dict[str, Any] | None:
 def rows_of(data: bytes, identifier: str, field: str = "id") -> list[dict[str, Any]]:
     """Every row with an id in ``field``, in order, without reading the others."""
     wanted = canonical_json(identifier)
-    if wanted not in data:
-        return []
-    rows = (_row(text) for text in _lines(data) if wanted in text)
-    return [row for row in rows if row is not None and row.get(field) == identifier]
+    found, end = [], data.rfind(b"\n")
+    place = data.find(wanted, 0, max(end, 0))
+    while place >= 0:
+        stop = data.index(b"\n", place)
+        row = _row(data[data.rfind(b"\n", 0, place) + 1 : stop])
+        if row is not None and row.get(field) == identifier:
+            found.append(row)
+        place = data.find(wanted, stop, end)
+    return found
 
 
 def spans(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -104,7 +118,7 @@ def spans(rows: list[dict[str, Any]]) -> dict[str, Any]:
     ``first`` and ``last`` are the rows' own times; ``ids`` the milliseconds in their ids, None when an id has none.
     """
     times = [str(row.get("time", "")) for row in rows]
-    moments = [time_of(str(row.get("id", ""))) for row in rows]
+    moments = [time_of(identifier) for identifier in {str(row.get("id", "")) for row in rows}]
     known = [moment for moment in moments if moment is not None]
     return {
         "rows": len(rows),
@@ -145,14 +159,14 @@ class OpenSegment:
             self.path.unlink()
             raise
 
-    def append(self, data: bytes) -> bool:
-        """Write one line; False, and nothing written, when another process has taken the file to seal it."""
+    def append(self, data: bytes, rows: int = 1) -> bool:
+        """Write whole lines; False, and nothing written, when another process has taken the file to seal it."""
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             if not is_at(self.path, self._inode):
                 return False
             self._write(data)
-            self.rows += 1
+            self.rows += rows
             self.dirty = True
             return True
         finally:

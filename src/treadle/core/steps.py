@@ -35,6 +35,7 @@ class Step(Generic[R]):
     name: str
     version: int
     packages: tuple[str, ...]
+    tolerance: float = 0.0
 
     def __call__(self, *inputs: Input, **settings: Any) -> R:
         """Run it as a plain function; nothing is recorded."""
@@ -60,16 +61,17 @@ class Signature:
 
 
 def step(
-    *, version: int, packages: tuple[str, ...] = (), name: str | None = None
+    *, version: int, packages: tuple[str, ...] = (), name: str | None = None, tolerance: float = 0.0
 ) -> Callable[[Callable[..., R]], Step[R]]:
     """Declare a step. Raise ``version`` when the function would give another result for the same input.
 
-    ``packages`` are the distributions whose versions can change the result.
+    ``packages`` are the distributions whose versions can change the result. ``tolerance`` is for a step whose bytes
+    depend on threads or the time it takes: the share by which its metrics may be apart when it is done again.
     """
 
     def decorate(function: Callable[..., R]) -> Step[R]:
         module = function.__module__.rpartition(".")[2]
-        return Step(function, name or f"{module}.{function.__name__}", version, packages)
+        return Step(function, name or f"{module}.{function.__name__}", version, packages, tolerance)
 
     return decorate
 

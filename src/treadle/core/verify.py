@@ -118,6 +118,13 @@ def _tree(workspace: Workspace, digest: str) -> set[str]:
         return {digest}
 
 
+_NAMING = {  # fields that name objects, by kind of row; a ``note`` in any other row does as well
+    "run.started": ("environment", "surroundings", "texts"),
+    "run.noted": ("note", "texts"),
+    "run.finished": ("error",),
+}
+
+
 def named_objects(workspace: Workspace) -> Iterator[tuple[str, str]]:
     """Objects that rows name, with what they are; artifacts by their manifest."""
     for row in workspace.ledger.rows():
@@ -128,10 +135,10 @@ def named_objects(workspace: Workspace) -> Iterator[tuple[str, str]]:
             yield body["segment"], f"artifact segment of {body['stream']}"
         elif row.kind == "erasure":
             yield body["suppression"], f"artifact suppression list of {body['request']}"
-        elif row.kind == "run.started":
-            yield body["environment"], f"environment of {body['run']}"
-        elif row.kind == "run.finished" and body["error"]:
-            yield body["error"], f"error of {body['run']}"
+        elif row.kind in _NAMING:
+            for name in _NAMING[row.kind]:
+                if body.get(name):
+                    yield body[name], f"{name} of {body['run']}"
         elif body.get("note"):
             yield body["note"], f"note of {row.kind} row {row.seq}"
 

@@ -1,0 +1,147 @@
+"""What a run knows of its surroundings: packages, source with what is not committed, command, machine.
+
+The environment (Python and packages) is one object in the store, the surroundings another: a branch, a diff and a
+command line are free text, so they are salted, and secrets in them are concealed before they are stored. Git is
+asked at most every ``LOOK_SECONDS``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from treadle.core.digest import canonical_json
+from treadle.core.secrets import conceal, is_secret
+
+FORMAT = 1
+LOOK_SECONDS = 5.0
+DIFF_LIMIT = 1 << 20  # bytes of a diff that are kept
+_GIT_SECONDS = 10
+_THREADS = "OMP_NUM_THREADS"
+
+_seen: dict[Path, tuple[float, Source]] = {}
+_salt = token_hex(16)  # one a process, so that steps with the same surroundings share one object
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The state of a Git work tree. ``diff`` is against the commit, secrets concealed, at most ``DIFF_LIMIT`` bytes of
+    ``diff_bytes``; files that Git does not know are not in it."""
+
+    commit: str | None = None
+    branch: str | None = None
+    diff: str = ""
+    diff_bytes: int = 0
+
+    @property
+    def revision(self) -> str | None:
+        """The commit, with ``+`` when there are changes that are not committed."""
+        return f"{self.commit}+" if self.commit and self.diff_bytes else self.commit
+
+
+def source(folder: Path) -> Source:
+    """What Git says of a folder; empty where it is no work tree or there is no Git."""
+    known = _seen.get(folder)
+    if known is None or time.monotonic() - known[0] > LOOK_SECONDS:
+        known = _seen[folder] = (time.monotonic(), _look(folder))
+    return known[1]
+
+
+def _look(folder: Path) -> Source:
+    git = shutil.which("git")
+    if git is None:
+        return Source()
+    command = [git, "--no-optional-locks", "-C", str(folder)]
+    told, _ = _ask([*command, "rev-parse", "HEAD", "--abbrev-ref", "HEAD"])
+    commit, _, branch = told.decode("utf-8", "replace").strip().partition("\n")
+    if not branch:  # no work tree, or one without a commit
+        return Source()
+    # Drivers for diffs that the repository's settings name are not run.
+    diff, size = _ask([*command, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD"], DIFF_LIMIT)
+    return Source(commit, None if branch == "HEAD" else branch, conceal(diff.decode("utf-8", "replace")), size)
+
+
+def _ask(command: list[str], limit: int = 4096) -> tuple[bytes, int]:
+    """The first bytes of what a command says, and how many there were; nothing where it failed."""
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            late = threading.Timer(_GIT_SECONDS, process.kill)
+            late.start()
+            try:
+                said = process.stdout.read(limit)
+                size = len(said)
+                while data := process.stdout.read(1 << 16):
+                    size += len(data)
+            finally:
+                late.cancel()
+    except OSError:
+        return b"", 0
+    return (said, size) if process.returncode == 0 else (b"", 0)
+
+
+@functools.cache
+def environment() -> bytes:
+    """Python and every installed package, as it is stored."""
+    installed = {dist.name: dist.version for dist in distributions() if dist.name}
+    return canonical_json({"format": FORMAT, "python": platform.python_version(), "packages": installed})
+
+
+def machine() -> dict[str, Any]:
+    """The class of the host: nothing that names it."""
+    return {"cpus": os.cpu_count(), "system": platform.system(), "arch": platform.machine()}
+
+
+def surroundings(folder: Path) -> bytes:
+    """Everything else, as it is stored: branch, diff, command line, threads, memory."""
+    found = source(folder)
+    value = {
+        "format": FORMAT,
+        "salt": _salt,
+        "branch": conceal(found.branch) if found.branch else None,
+        "diff": found.diff,
+        "diff_bytes": found.diff_bytes,
+        "command": command_line(sys.orig_argv),
+        "threads": {"available": len(os.sched_getaffinity(0)), _THREADS: os.environ.get(_THREADS)},
+        "memory_bytes": _memory(),
+    }
+    return canonical_json(value)
+
+
+def command_line(arguments: list[str]) -> str:
+    """A command with its secrets concealed, also those that stand behind an option such as ``--token``."""
+    shown, before = [], ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if before.startswith("-") and is_secret(_bare(before), argument):
+            shown.append("[secret]")
+        elif name.startswith("-") and equals and is_secret(_bare(name), value):
+            shown.append(f"{name}=[secret]")
+        else:
+            shown.append(argument)
+        before = "" if equals else argument
+    return conceal(shlex.join(shown))
+
+
+def _bare(option: str) -> str:
+    return option.lstrip("-").replace("-", "_")
+
+
+@functools.cache
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
