@@ -17,6 +17,7 @@ EXTRAS = {
     "serve": ("starlette", "uvicorn", "httpx", "msgspec", "prometheus-client"),
     "console": ("starlette", "uvicorn", "google-re2"),
     "openvino": ("openvino-genai",),
+    "sql": ("sqlalchemy",),
 }
 # What is written to run elsewhere and has not been run on a machine like this one.
 NOT_EXERCISED = {

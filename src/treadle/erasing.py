@@ -262,7 +262,7 @@ def _take_out(project: Project, gone: set[str], listener: Listener | None) -> No
     """The latest turn takes neither corrections of theirs nor a model that knew them."""
     record = project.record
     turn = record.turns.latest()
-    if turn is None or not gone & {turn.inputs.feedback, turn.inputs.start, turn.inputs.split}:
+    if turn is None or not gone & {turn.inputs.feedback, turn.inputs.start, turn.inputs.split, turn.inputs.model}:
         return
     feedback, split = turn.inputs.feedback, turn.inputs.split
     if feedback in gone:
@@ -270,7 +270,8 @@ def _take_out(project: Project, gone: set[str], listener: Listener | None) -> No
         left = admit(driver, Corpus(str(feedback), record.store), record.erasures.suppression())
         feedback = left.digest if left is not None else None
     start = None if turn.inputs.start in gone else turn.inputs.start
-    record.turns.change(turn.number, TurnInputs(feedback, start, None if split in gone else split))
+    ready = None if turn.inputs.model in gone else turn.inputs.model
+    record.turns.change(turn.number, TurnInputs(feedback, start, None if split in gone else split, ready))
 
 
 def _count(record: Record, stream: str, person: Person) -> int:

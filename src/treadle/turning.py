@@ -21,6 +21,7 @@ from treadle.core.errors import TreadleError, UserError
 from treadle.core.ledger import now
 from treadle.cycle import Turn, begin, policy_of
 from treadle.project import Project
+from treadle.record.gate import judged
 from treadle.record.release import Release
 from treadle.record.turn import Outcome, TurnInputs
 from treadle.record.version import Version
@@ -73,6 +74,9 @@ def begin_next(project: Project, reasons: tuple[str, ...], listener: Listener | 
     start = champion.digest if champion and file.improve.train_from == "champion" and file.task == "chat" else None
     made = record.runs.producer(champion.digest) if champion else None
     split = made.inputs.get("dataset") if made else None
+    if champion and split is None:  # it came from outside; what it was judged on stays a test
+        judgment = judged(record.ledger, champion.digest)
+        split = Release(judgment.release, record.store).read().dataset if judgment else None
     record.turns.begin(reasons, TurnInputs(corrections.digest if corrections else None, start, split), until)
 
 

@@ -29,6 +29,8 @@ GROUPS = (
     "treadle.metrics",
     "treadle.checks",
     "treadle.executors",
+    "treadle.imports",
+    "treadle.exports",
     "treadle.sinks",
     "treadle.targets",
 )
