@@ -59,7 +59,7 @@ def import_(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    known = [name for name in import_.list_commands(context)]
+    known = import_.list_commands(context)
     if as_json:
         emit({"imports": known})
     else:

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from treadle.core.digest import blake3_file
+from treadle.core.digest import blake3_file, is_digest
 from treadle.core.errors import Corrupt
 from treadle.core.ledger import Problem
 from treadle.core.workspace import Workspace
@@ -113,6 +113,9 @@ def named_objects(workspace: Workspace) -> Iterator[tuple[str, str]]:
             yield body["suppression"], f"artifact suppression list of {body['request']}"
         elif row.kind == "run.started":
             yield body["environment"], f"environment of {body['run']}"
+            for note in (body.get("note"), body["parameters"].get("note")):
+                if isinstance(note, str) and is_digest(note):
+                    yield note, f"note of {body['run']}"
         elif row.kind == "run.finished" and body["error"]:
             yield body["error"], f"error of {body['run']}"
         elif body.get("note"):

@@ -151,7 +151,9 @@ def _messages(request: dict[str, Any]) -> tuple[dict[str, str], ...] | None:
     if given is None:
         return None
     instructions = request.get("instructions")
-    first = [{"role": "system", "content": instructions}] if isinstance(instructions, str) else []
+    first: list[dict[str, str]] = []
+    if isinstance(instructions, str):
+        first.append({"role": "system", "content": instructions})
     if isinstance(given, str):
         return (*first, {"role": "user", "content": given})
     if not isinstance(given, list) or not given:
@@ -162,8 +164,8 @@ def _messages(request: dict[str, Any]) -> tuple[dict[str, str], ...] | None:
     for each in given:
         if not isinstance(each, dict) or not isinstance(each.get("role"), str):
             raise UnreadableError("messages: expected a role and a content in each")
-        role = each["role"]
-        messages.append({"role": _ROLES.get(role, role)[:40], "content": _text(each.get("content"))})
+        role = str(each["role"])[:40]
+        messages.append({"role": _ROLES.get(role, role), "content": _text(each.get("content"))})
     return tuple(messages)
 
 
@@ -210,7 +212,7 @@ def _answers(response: Any) -> tuple[tuple[str, ...], str | None]:
 def _joined(chunks: Iterable[Any]) -> dict[str, Any]:
     """The chunks of a stream as the one response they were parts of."""
     whole: dict[str, Any] = {}
-    choices: dict[int, dict[str, Any]] = {}
+    choices: dict[int, dict[str, str | None]] = {}
     for chunk in chunks:
         if not isinstance(chunk, dict):
             raise UnreadableError("response: expected the chunks of a stream as objects")
@@ -218,9 +220,10 @@ def _joined(chunks: Iterable[Any]) -> dict[str, Any]:
         for part in chunk.get("choices") or ():
             if not isinstance(part, dict):
                 raise UnreadableError("choices: expected objects")
-            choice = choices.setdefault(int(part.get("index") or 0), {"content": "", "finish_reason": None})
+            choice = choices.setdefault(_count(part.get("index")) or 0, {"content": "", "finish_reason": None})
             delta = part.get("delta")
-            choice["content"] += _text(delta.get("content") if isinstance(delta, dict) else part.get("text"))
+            said = _text(delta.get("content") if isinstance(delta, dict) else part.get("text"))
+            choice["content"] = f"{choice['content']}{said}"
             choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
     whole["choices"] = [
         {"message": {"content": each["content"]}, "finish_reason": each["finish_reason"]}
@@ -271,7 +274,8 @@ def _count(value: Any) -> int | None:
 
 def _seconds(row: dict[str, Any]) -> Seconds:
     """What the row says of timing, in seconds; numbers whose name ends in ``ms`` are milliseconds."""
-    begun, ended = (moment_of(row.get(a, row.get(b))) for a, b in (("startTime", "start_time"), ("endTime", "end_time")))
+    begun = moment_of(row.get("startTime", row.get("start_time")))
+    ended = moment_of(row.get("endTime", row.get("end_time")))
     first = moment_of(row.get("completionStartTime", row.get("completion_start_time")))
     total = _duration(row, "latency", "duration", "response_time")
     if total is None and begun and ended:
@@ -285,7 +289,7 @@ def _seconds(row: dict[str, Any]) -> Seconds:
 def _duration(row: dict[str, Any], *names: str) -> float | None:
     for name in names:
         for key, unit in ((name, 1.0), (name + "_s", 1.0), (name + "_seconds", 1.0), (name + "_ms", 1e-3)):
-            value = row.get(key)
+            value: Any = row.get(key)
             if type(value) in (int, float) and 0 <= value < 1e9:
                 return float(value) * unit
     return None

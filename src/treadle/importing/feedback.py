@@ -148,12 +148,14 @@ def _from_database(place: str, query: str | None, columns: Mapping[str, str]) ->
     _check_file(url)
     try:
         engine = create_engine(url)
-        with engine.connect().execution_options(stream_results=True) as connection:
-            result = connection.execute(text(query))
-            _check_columns(list(result.keys()), columns, "the query")
-            for number, row in enumerate(result.mappings(), start=1):
-                yield Row("query row", number, {name: _plain(value) for name, value in row.items()})
-        engine.dispose()
+        try:
+            with engine.connect().execution_options(stream_results=True) as connection:
+                result = connection.execute(text(query))
+                _check_columns(list(result.keys()), columns, "the query")
+                for number, row in enumerate(result.mappings(), start=1):
+                    yield Row("query row", number, {name: _plain(value) for name, value in row.items()})
+        finally:
+            engine.dispose()
     except (exc.SQLAlchemyError, ModuleNotFoundError) as error:
         said = str(getattr(error, "orig", None) or error).splitlines()[0][:200]
         raise UserError(f"import feedback: the database said: {said}; check --url and --query") from None

@@ -34,6 +34,7 @@ def import_run(
     project: Project,
     name: str,
     work: Callable[[Run], dict[str, Artifact]],
+    /,
     *,
     note: str | None = None,
     inputs: dict[str, str] | None = None,

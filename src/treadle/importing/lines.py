@@ -68,11 +68,11 @@ def _opened(place: str) -> Iterator[IO[bytes]]:
         raise UserError(f"import: {place.partition('://')[0]}:// is not read; give a file, or an http or https URL")
     path = Path(place).expanduser()
     try:
-        file = cast("IO[bytes]", gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
+        opened = cast("IO[bytes]", gzip.GzipFile(path)) if path.suffix == ".gz" else path.open("rb")
     except OSError as error:
         raise UserError(f"import: {place}: {error.strerror}; give a file of JSON lines") from None
-    with file:
-        yield file
+    with opened:
+        yield opened
 
 
 @contextmanager
@@ -85,4 +85,5 @@ def _from_url(place: str) -> Iterator[IO[bytes]]:
         why = getattr(error, "reason", None) or error
         raise UserError(f"import: {place} gives nothing ({why}); download the file and import that") from None
     with reply:
-        yield gzip.GzipFile(fileobj=reply) if urllib.parse.urlsplit(place).path.endswith(".gz") else reply
+        zipped = urllib.parse.urlsplit(place).path.endswith(".gz")
+        yield cast("IO[bytes]", gzip.GzipFile(fileobj=reply) if zipped else reply)

@@ -125,6 +125,10 @@ class _Reader:
         except OtherError as rule:
             self._drop(str(rule))
             return
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError):
+            reason = "of no shape that is known; see treadle import logs --help"
+            accounting.quarantined.append(Quarantined(line.name, line.offset, reason))
+            return
         identity = self.keys.keyed("import", canonical_json(row).decode())
         made = id_at("int", int(exchange.time.timestamp() * 1000), identity)
         if made in self.known:

@@ -1,7 +1,7 @@
 """A model from outside becomes a version of this project: served, traced and improved without training it again.
 
-The next turn judges it: ``treadle run`` evaluates it on the tests, makes a release of it and promotes it where the gates
-hold. Later turns start from it as from any champion. What it was trained on is not recorded, and says so.
+The next turn judges it: ``treadle run`` evaluates it on the tests, makes a release of it and promotes it where the
+gates hold. Later turns start from it as from any champion. What it was trained on is not recorded, and says so.
 """
 
 from __future__ import annotations

@@ -45,8 +45,6 @@ def bring(project: Project, name: str, place: str, settings: Sequence[str] = ())
         try:
             given[key] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise UserError(f"import {name}: --with {key}: not a plain value; quote it") from None
-    found: Brought = bind(
-        plugin.value, given, where=f"import {name}", provided={"project": project, "place": place}
-    )
+            given[key] = value  # such as *.jsonl, which is no YAML
+    found: Brought = bind(plugin.value, given, where=f"import {name}", provided={"project": project, "place": place})
     return found

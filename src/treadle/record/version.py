@@ -14,6 +14,7 @@ from treadle.core.store import Store
 
 ALIASES = ("champion", "challenger", "previous")
 NOT_RECORDED = "not recorded"  # what is not known of a thing that came from outside
+IMPORTED = "imported"  # the reason of an alias that another tool's model brought along
 
 _REF = re.compile(
     r"(?:(?P<kind>model|dataset|corpus)(?:/|(?=@)))?(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)?@(?P<tag>[a-z0-9_-]+)\Z"
@@ -178,9 +179,8 @@ class Versions:
             body = row.body
             if body.get("taken_back") == version.number:
                 found = row
-            elif row.kind == "alias" and body["name"] == self.project:
-                if body["alias"] == "champion" and body["number"] == version.number:
-                    found = None
+            elif row.kind == "alias" and (body["name"], body["alias"]) == (self.project, "champion"):
+                found = None if body["number"] == version.number else found
         return found
 
     def _moves(self, alias: str) -> list[Row]:
