@@ -136,7 +136,7 @@ def _check(project: Project, source: BaseModel) -> None:
     if not ChatTokenizer.load(path).has_chat_template:
         raise UserError(f"import model: {path} has no chat template; put chat_template.jinja beside its config.json")
     base = resolve(project.file.develop.base_model)
-    if base.digest != source.digest and _vocabulary(base) != _vocabulary(source):
+    if base.digest != source.digest and not _same_words(base, source):
         raise UserError(
             f"import model: its tokenizer is not that of develop.base_model ({base.name}), so no later turn could"
             f" start from it; set develop.base_model to the imported folder or file"
@@ -154,7 +154,11 @@ def _check_shards(path: Path) -> None:
         raise UserError(f"import model: {index} names {absent[0] if absent else 'no files'}, not there; copy it again")
 
 
-def _vocabulary(model: BaseModel) -> dict[str, int]:
+def _same_words(base: BaseModel, source: BaseModel) -> bool:
+    """Whether what the base's tokenizer makes means the same to the other; one may have padding that the other lacks."""
     from treadle.lm.tokenizer import ChatTokenizer
 
-    return ChatTokenizer.load(model.path).vocabulary()
+    ours, theirs = ChatTokenizer.load(base.path), ChatTokenizer.load(source.path)
+    mine, other = ours.vocabulary(), theirs.vocabulary()
+    subset = mine.items() <= other.items() or other.items() <= mine.items()
+    return subset and max(mine.values(), default=0) < theirs.vocabulary_size
