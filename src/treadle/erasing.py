@@ -13,6 +13,7 @@ that runs stops answering with a model whose objects are gone. "Rebuilt without"
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -245,9 +246,17 @@ def _texts_about(record: Record, person: Person) -> set[str]:
     for name, what in named_objects(record.workspace):
         if not what.startswith(("error", "note")) or not record.store.has_object(name):
             continue
-        if person.in_row({"comment": record.store.read(name).decode("utf-8", "replace")}):
+        if person.in_row({"comment": _words_in(record.store.read(name))}):
             found.add(name)
     return found
+
+
+def _words_in(stored: bytes) -> str:
+    """The text of a note or an error, as it was written and not as JSON spells it."""
+    try:
+        return str(json.loads(stored)["text"])
+    except (ValueError, KeyError, TypeError):
+        return stored.decode("utf-8", "replace")
 
 
 def _withdraw(record: Record, gone: set[str]) -> None:

@@ -155,7 +155,7 @@ def _check_shards(path: Path) -> None:
 
 
 def _same_words(base: BaseModel, source: BaseModel) -> bool:
-    """Whether what the base's tokenizer makes means the same to the other; one may have padding that the other lacks."""
+    """Whether the base's tokenizer means the same to the other; one may have padding that the other lacks."""
     from treadle.lm.tokenizer import ChatTokenizer
 
     ours, theirs = ChatTokenizer.load(base.path), ChatTokenizer.load(source.path)

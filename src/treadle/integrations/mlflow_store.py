@@ -5,7 +5,6 @@ Nothing is changed there. What MLflow has no word for, or keeps elsewhere (S3), 
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 import urllib.parse
@@ -268,6 +267,6 @@ def _number(value: Any) -> int | None:
 
 
 def notes_of(run: StoredRun, texts: dict[str, str]) -> str:
-    """What is said of a run in words, for the store: tags, names, and parameters that are texts."""
-    said = {"name": run.name, "experiment": run.experiment, "artifacts": run.artifacts}
-    return json.dumps({**said, "parameters": texts, "tags": run.tags}, sort_keys=True, ensure_ascii=False)
+    """What is said of a run in words, a line each: names, parameters that are texts, tags."""
+    said = {"name": run.name, "experiment": run.experiment, "artifacts": run.artifacts, **texts, **run.tags}
+    return "\n".join(f"{name}: {value}" for name, value in said.items())
