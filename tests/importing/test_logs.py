@@ -160,7 +160,7 @@ SHAPES: dict[str, tuple[list[Any], dict[str, Any]]] = {
         [
             chat(
                 4,
-                response='data: {"id":"c-4","created":1750000000,"choices":[{"delta":{"content":"Yes"}}]}\n\ndata: [DONE]\n',
+                response='data: {"id": "c-4", "choices": [{"delta": {"content": "Yes"}}]}\n\ndata: [DONE]\n',
                 time=NOW,
             )
         ],

@@ -22,7 +22,8 @@ def lock(as_json: bool) -> None:
 
     \b
     Example:
-      treadle lock && git add treadle.lock
+      treadle lock
+      git add treadle.lock
     """
     with open_project(here()) as project:
         found = write_lock(project)
@@ -46,7 +47,9 @@ def checkout(lockfile: Path | None, as_json: bool) -> None:
 
     \b
     Example:
-      git checkout v1.2 && treadle checkout && treadle run
+      git checkout v1.2
+      treadle checkout
+      treadle run
     """
     with open_project(here()) as project, project.record.workspace.exclusive():
         done = check_out(project, lockfile or project.folder / FILE)
