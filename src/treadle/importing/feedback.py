@@ -24,7 +24,7 @@ from treadle.importing.lines import read_lines
 from treadle.importing.logs import ImportedRows
 from treadle.project import Project
 from treadle.record.feedback import Feedback, Kind
-from treadle.record.interaction import Interaction, is_interaction_id
+from treadle.record.interaction import is_interaction_id
 from treadle.record.recorder import FEEDBACK, INTERACTIONS
 from treadle.text.accounting import Accounting, Quarantined
 
@@ -44,6 +44,15 @@ class Row:
     number: int
     columns: Mapping[str, Any]
     wrong: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What has to be known of an interaction to say something of it."""
+
+    id: str
+    keeps_text: bool
+    choices: int
 
 
 class WrongRowError(Exception):
@@ -200,8 +209,12 @@ class _Taker:
         journal = project.record.workspace.journal
         self._known = {row["id"] for row in journal.read(FEEDBACK) if row.get("source") == "import"}
         self._requests: dict[str, str | None] = {}
+        self._answers: dict[str, int] = {}  # read once: looking each up would read its segment again
         for row in journal.read(INTERACTIONS):
-            if row.get("request"):
+            if row.get("erased"):
+                continue
+            self._answers[row["id"]] = len(row["alternatives"]) * 2 + (row["messages"] is not None)
+            if row["request"]:
                 self._requests[row["request"]] = None if row["request"] in self._requests else row["id"]
 
     def take(self, row: Row) -> None:
@@ -236,21 +249,21 @@ class _Taker:
             self._recorder.feedback(row)
         return "" if new else BEFORE
 
-    def _interaction(self, name: str) -> Interaction:
+    def _interaction(self, name: str) -> _Known:
         identifier = name if is_interaction_id(name) else self._requests.get(name, "")
         if identifier is None:
             raise WrongRowError("more than one interaction has this request id; name it by int-...")
-        found = self._recorder.find_interaction(identifier) if identifier else None
+        found = self._answers.get(identifier)
         if found is None:
             raise WrongRowError("there is no such interaction, or it was erased")
-        return found
+        return _Known(identifier, bool(found & 1), found // 2 + 1)
 
-    def _feedback(self, found: Interaction, kind: Kind, said: dict[str, str], person: str | None) -> Feedback:
+    def _feedback(self, found: _Known, kind: Kind, said: dict[str, str], person: str | None) -> Feedback:
         given = moment_of(_number(said["time"])) if said.get("time") else None
         if said.get("time") and given is None:
             raise WrongRowError("time: expected ISO 8601, or seconds since 1970")
         value, clean = _worth(kind, said[kind], found), self._admission.clean
-        keeps = self._admission.keeps_text and found.messages is not None
+        keeps = self._admission.keeps_text and found.keeps_text
         if kind == "correction" and not keeps:
             raise WrongRowError("correction: no text is kept of this interaction, nor of what is said of it")
         comment = said.get("comment") if kind == next(name for name in _SAYING if said.get(name)) else None
@@ -286,7 +299,7 @@ def _number(text: str) -> str | float:
         return text
 
 
-def _worth(kind: Kind, text: str, found: Interaction) -> float | None:
+def _worth(kind: Kind, text: str, found: _Known) -> float | None:
     if kind == "correction":
         return None
     if kind == "thumbs":
@@ -299,6 +312,6 @@ def _worth(kind: Kind, text: str, found: Interaction) -> float | None:
         raise WrongRowError(f"{kind}: expected a number")
     if kind == "score" and not 0 <= number <= 1:
         raise WrongRowError("score: expected a number from 0 to 1")
-    if kind == "preference" and not (number.is_integer() and 0 <= number <= len(found.alternatives)):
-        raise WrongRowError(f"preference: the answer had {len(found.alternatives) + 1} choices, counted from 0")
+    if kind == "preference" and not (number.is_integer() and 0 <= number < found.choices):
+        raise WrongRowError(f"preference: the answer had {found.choices} choices, counted from 0")
     return number
