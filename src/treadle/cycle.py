@@ -84,7 +84,7 @@ class Turn:
         dataset = self.prepared.dataset
 
         yield "develop"
-        start = _still(record, Model, taken.start)
+        start, ready = _still(record, Model, taken.start), _still(record, Model, taken.model)
         self.developed = develop(
             driver,
             file.develop,
@@ -92,7 +92,7 @@ class Turn:
             self.prepared.tests,
             self.prepared.cases,
             self.prepared.tokens,
-            continuing=Continuing(start, file.improve.tokens, file.improve.corrections.replay),
+            continuing=Continuing(start, file.improve.tokens, file.improve.corrections.replay, ready),
             task=file.task,
             fingerprint=base,
             system_prompt=prompt,

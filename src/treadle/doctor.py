@@ -19,6 +19,7 @@ EXTRAS = {
     "openvino": ("openvino-genai",),
     "postgres": ("psycopg",),
     "remote": ("fsspec", "s3fs", "pyfastcdc"),
+    "sql": ("sqlalchemy",),
 }
 # What is written to run elsewhere and has not been run on a machine like this one.
 NOT_EXERCISED = {

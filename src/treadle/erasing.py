@@ -13,6 +13,7 @@ that runs stops answering with a model whose objects are gone. "Rebuilt without"
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -253,9 +254,17 @@ def _texts_about(record: Record, person: Person) -> set[str]:
     for name, what in named_objects(record.workspace):
         if not what.startswith(("error", "note")) or not record.store.has_object(name):
             continue
-        if person.in_row({"comment": record.store.read(name).decode("utf-8", "replace")}):
+        if person.in_row({"comment": _words_in(record.store.read(name))}):
             found.add(name)
     return found
+
+
+def _words_in(stored: bytes) -> str:
+    """The text of a note or an error, as it was written and not as JSON spells it."""
+    try:
+        return str(json.loads(stored)["text"])
+    except (ValueError, KeyError, TypeError):
+        return stored.decode("utf-8", "replace")
 
 
 def _withdraw(record: Record, gone: set[str]) -> None:
@@ -270,7 +279,7 @@ def _take_out(project: Project, gone: set[str], listener: Listener | None) -> No
     """The latest turn takes neither corrections of theirs nor a model that knew them."""
     record = project.record
     turn = record.turns.latest()
-    if turn is None or not gone & {turn.inputs.feedback, turn.inputs.start, turn.inputs.split}:
+    if turn is None or not gone & {turn.inputs.feedback, turn.inputs.start, turn.inputs.split, turn.inputs.model}:
         return
     feedback, split = turn.inputs.feedback, turn.inputs.split
     if feedback in gone:
@@ -278,7 +287,8 @@ def _take_out(project: Project, gone: set[str], listener: Listener | None) -> No
         left = admit(driver, Corpus(str(feedback), record.store), record.erasures.suppression())
         feedback = left.digest if left is not None else None
     start = None if turn.inputs.start in gone else turn.inputs.start
-    record.turns.change(turn.number, TurnInputs(feedback, start, None if split in gone else split))
+    ready = None if turn.inputs.model in gone else turn.inputs.model
+    record.turns.change(turn.number, TurnInputs(feedback, start, None if split in gone else split, ready))
 
 
 def _count(record: Record, stream: str, person: Person) -> int:

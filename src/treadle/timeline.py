@@ -15,6 +15,7 @@ from treadle.core.errors import Corrupt
 from treadle.core.ledger import Row
 from treadle.record.note import read_note
 from treadle.record.record import Record
+from treadle.record.version import IMPORTED
 
 LIMIT = 60  # events, unless asked otherwise
 MOST = 500
@@ -134,7 +135,7 @@ class _Teller:
 
     def _alias(self, row: Row) -> Event | None:
         body = row.body
-        if body["alias"] != "champion" or body["of"] != "model":
+        if body["alias"] != "champion" or body["of"] != "model" or body["reason"] == IMPORTED:
             return None
         quote = read_note(self._record.store, body.get("note"))
         if body["number"] is None:

@@ -20,7 +20,9 @@ from treadle.core.driver import Driver, Listener, Silent, StepResult
 from treadle.core.errors import TreadleError, UserError
 from treadle.core.ledger import now
 from treadle.cycle import Turn, begin, policy_of
+from treadle.locking import keep_lock
 from treadle.project import Project
+from treadle.record.gate import judged
 from treadle.record.release import Release
 from treadle.record.turn import Outcome, TurnInputs
 from treadle.record.version import Version
@@ -73,6 +75,9 @@ def begin_next(project: Project, reasons: tuple[str, ...], listener: Listener | 
     start = champion.digest if champion and file.improve.train_from == "champion" and file.task == "chat" else None
     made = record.runs.producer(champion.digest) if champion else None
     split = made.inputs.get("dataset") if made else None
+    if champion and split is None:  # it came from outside; what it was judged on stays a test
+        judgment = judged(record.ledger, champion.digest)
+        split = Release(judgment.release, record.store).read().dataset if judgment else None
     record.turns.begin(reasons, TurnInputs(corrections.digest if corrections else None, start, split), until)
 
 
@@ -97,6 +102,8 @@ def _end(this: Turn, outcome: Outcome, detail: str) -> None:
     going, tracked = turns.open(), getattr(this, "tracked", None)
     if going is not None:
         turns.end(going.number, outcome, detail, tracked.model.ref if tracked and tracked.model else None)
+        if outcome not in ("failed", "refused"):
+            keep_lock(this.project)
 
 
 class _Begins(Silent):
@@ -183,6 +190,8 @@ def watch_once(project: Project, listener: Listener, *, patient: bool) -> Pass:
     done.conclusion = _canary(project, listener, patient=patient)
     if done.conclusion is not None:
         done.did.append(f"canary: {done.conclusion.decision}: {done.conclusion.reason}")
+        if done.conclusion.decision == "promoted":
+            keep_lock(project)
     return done
 
 

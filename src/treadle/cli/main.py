@@ -27,6 +27,10 @@ COMMANDS = {
     "monitor": "stages",
     "govern": "stages",
     "improve": "stages",
+    "import": "importing",
+    "export": "exporting",
+    "lock": "locking",
+    "checkout": "locking",
     "serve": "serve",
     "console": "console",
     "ask": "ask",
@@ -63,6 +67,10 @@ SUMMARIES = {
     "monitor": "Stage 6: latency, errors, drift.",
     "govern": "Stage 7: gates, approval, promotion.",
     "improve": "Stage 8: what feedback has come in.",
+    "import": "A way in: models, logs, feedback and data that you have.",
+    "export": "Give a version to another tool.",
+    "lock": "Pin what this commit was built with in treadle.lock.",
+    "checkout": "Make what treadle.lock names current again.",
     "serve": "Serve a release through an OpenAI-style API.",
     "console": "The web page: see the loop, correct, label, approve.",
     "ask": "Ask the deployed model, and see what the answer came from.",
@@ -99,7 +107,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"treadle.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        # ``import`` is a word of Python's, so that command's function is called ``import_``.
+        command: click.Command = getattr(module, cmd_name, None) or getattr(module, cmd_name + "_")
         return command
 
     def resolve_command(

@@ -36,3 +36,12 @@ def time_of(identifier: str) -> int | None:
     for character in text[:10]:
         number = number << 5 | _VALUES[character]
     return number
+
+
+def id_at(prefix: str, milliseconds: int, digest: str) -> str:
+    """The identifier of something that happened elsewhere: its time, and 80 bits of a digest in hexadecimal.
+
+    The same time and digest give the same identifier, so bringing a thing in twice is found out.
+    """
+    number = (milliseconds & (1 << 48) - 1) << 80 | int(digest.rpartition(":")[2][:20], 16)
+    return prefix + "-" + "".join([_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)])

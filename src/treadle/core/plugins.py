@@ -31,6 +31,8 @@ GROUPS = (
     "treadle.executors",
     "treadle.remotes",
     "treadle.samplers",
+    "treadle.imports",
+    "treadle.exports",
     "treadle.sinks",
     "treadle.targets",
 )

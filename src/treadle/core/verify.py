@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from treadle.core.digest import blake3_file
+from treadle.core.digest import blake3_file, is_digest
 from treadle.core.errors import Corrupt
 from treadle.core.ledger import Problem
 from treadle.core.publisher import Outside
@@ -119,7 +119,7 @@ def _tree(workspace: Workspace, digest: str) -> set[str]:
 
 
 _NAMING = {  # fields that name objects, by kind of row; a ``note`` in any other row does as well
-    "run.started": ("environment", "surroundings", "texts"),
+    "run.started": ("environment", "surroundings", "texts", "note"),
     "run.noted": ("note", "texts"),
     "run.finished": ("error",),
 }
@@ -139,6 +139,9 @@ def named_objects(workspace: Workspace) -> Iterator[tuple[str, str]]:
             for name in _NAMING[row.kind]:
                 if body.get(name):
                     yield body[name], f"{name} of {body['run']}"
+            note = body.get("parameters", {}).get("note") if body.get("kind") == "import" else None
+            if isinstance(note, str) and is_digest(note):  # what was imported with a note
+                yield note, f"note of {body['run']}"
         elif body.get("note"):
             yield body["note"], f"note of {row.kind} row {row.seq}"
 

@@ -141,6 +141,10 @@ class ChatTokenizer:
         """The id of one vocabulary entry, spelled as the vocabulary spells it."""
         return self._tokenizer.token_to_id(token)
 
+    def vocabulary(self) -> dict[str, int]:
+        """Ids by token, those added later included."""
+        return dict(self._tokenizer.get_vocab(with_added_tokens=True))
+
     @cached_property
     def _byte_table(self) -> list[bytes] | None:
         return token_bytes(self._tokenizer, self._decoder_kind)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from treadle.core.ledger import Fact, Ledger
+from treadle.record.version import IMPORTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,6 @@ class Alerts:
             body = row.body
             if row.kind == "alert":
                 standing.append(Alert(body["of"], body["detail"], body["release"], row.time, body["figures"]))
-            elif body["alias"] == "champion":
+            elif body["alias"] == "champion" and body["reason"] != IMPORTED:
                 standing.clear()
         return standing

@@ -11,7 +11,7 @@ from treadle.core.identifiers import new_id
 FORMAT = 1  # of the row that `to_dict` writes; later numbers only add keys
 
 Kind = Literal["thumbs", "score", "correction", "preference"]
-FeedbackSource = Literal["api", "cli", "console"]
+FeedbackSource = Literal["api", "cli", "console", "import"]
 
 
 def new_feedback_id() -> str:

@@ -18,6 +18,7 @@ FORMAT = 1  # of the row that `to_dict` writes; later numbers only add keys
 _ID = re.compile(r"int-[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 
 Status = Literal["ok", "failed", "cancelled"]
+IMPORTED = "import"  # the origin of a row that came from another endpoint's logs
 
 
 def new_interaction_id() -> str:

@@ -18,7 +18,7 @@ from treadle.core.reach import collected_artifacts
 from treadle.core.workspace import Workspace
 from treadle.record.interaction_index import MAX_PAGE, InteractionFilter, InteractionIndex
 from treadle.record.release import Release
-from treadle.record.version import Versions
+from treadle.record.version import NOT_RECORDED, Versions
 
 Role = Literal["made_by", "given", "similar"]
 Label = Callable[[list[str]], dict[str, str]]
@@ -148,6 +148,11 @@ class Lineage:
             graph.link(row["id"], identifier, "given")
 
     def _release(self, graph: Graph, digest: str, above: str | None) -> None:
+        if digest == NOT_RECORDED:
+            graph.add(digest, "release", NOT_RECORDED)
+            if above:
+                graph.link(above, digest)
+            return
         release = Release(digest, self._workspace.store)
         spec = self._read(graph, digest, lambda: (release.path(), release.read())[1], remains=release.read)
         graph.add(digest, "release", "release " + digest[3:11] if spec else "release (erased)")
@@ -159,9 +164,33 @@ class Lineage:
     def _model(self, graph: Graph, digest: str, above: str | None, dataset: str | None = None) -> None:
         self._holder(graph, digest, "model", above, documents=True)
         producer = self._workspace.runs.producer(digest)
+        outside = self._outside(digest)
+        if outside is not None:
+            self._end_at(graph, digest, outside)
+        if outside == digest:
+            return  # the dataset of its release is what it was judged on
         dataset = dataset or (producer.inputs.get("dataset") if producer else None)
         if dataset:
             self._holder(graph, dataset, "dataset", above=digest, documents=False)
+
+    def _outside(self, digest: str) -> str | None:
+        """The model from outside that this one is, or that its training started from; None where there is none."""
+        seen: set[str] = set()
+        while digest and digest not in seen:
+            seen.add(digest)
+            producer = self._workspace.runs.producer(digest)
+            if producer is None or producer.facts["kind"] == "import":
+                return digest if producer else None
+            digest = producer.inputs.get("start") or ""
+        return None
+
+    def _end_at(self, graph: Graph, digest: str, outside: str) -> None:
+        """Lineage ends at a model from outside: what it was trained on, and from what, nobody wrote down."""
+        if outside != digest:
+            self._holder(graph, outside, "model", above=digest, documents=False)
+        name = f"{NOT_RECORDED}: {outside}"
+        graph.add(name, NOT_RECORDED, "training data and base model")
+        graph.link(outside, name)
 
     def _holder(self, graph: Graph, digest: str, kind: str, above: str | None, *, documents: bool) -> None:
         """An artifact and, where asked, the documents it was made from."""

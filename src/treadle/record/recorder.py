@@ -10,7 +10,7 @@ from treadle.core.keys import Keys
 from treadle.core.ledger import Ledger
 from treadle.record.case import Case
 from treadle.record.feedback import Feedback
-from treadle.record.interaction import Interaction
+from treadle.record.interaction import IMPORTED, Interaction
 
 INTERACTIONS = "interactions"
 FEEDBACK = "feedback"
@@ -69,7 +69,7 @@ class JournalRecorder:
                 if not row.get("erased"):
                     yield Interaction.from_dict(row)
                 continue
-            before += 1
+            before += row.get("origin") != IMPORTED  # old rows that were written late, however many
             if before > _LATE:
                 return
 

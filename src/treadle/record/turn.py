@@ -18,12 +18,13 @@ Outcome = Literal["promoted", "unchanged", "waiting", "canary", "refused", "fail
 @dataclass(frozen=True, slots=True)
 class TurnInputs:
     """What a turn takes besides the file, by digest: a corpus of corrections and test cases, the model that training
-    starts from (None: the base), and the dataset whose split it keeps to, so that nothing that was once a test is
-    learned from later."""
+    starts from (None: the base), the dataset whose split it keeps to, so that nothing that was once a test is
+    learned from later, and a model that is ready, so that nothing is trained."""
 
     feedback: str | None = None
     start: str | None = None
     split: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Turns:
             ending = {name: body[name] for name in ("outcome", "detail", "candidate")}
             known[number] = replace(known[number], ended=row.time, **ending)
             return
-        inputs = TurnInputs(body["feedback"], body["start"], body["split"])
+        inputs = TurnInputs(body["feedback"], body["start"], body["split"], body.get("model"))
         if row.kind == "turn.changed":
             known[number] = replace(known[number], inputs=inputs)
         else:

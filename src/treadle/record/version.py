@@ -13,9 +13,11 @@ from treadle.core.ledger import Fact, Ledger, Projection, Row
 from treadle.core.store import Store
 
 ALIASES = ("champion", "challenger", "previous")
+NOT_RECORDED = "not recorded"  # what is not known of a thing that came from outside
+IMPORTED = "imported"  # the reason of an alias that another tool's model brought along
 
 _REF = re.compile(
-    r"(?:(?P<kind>model|dataset)(?:/|(?=@)))?(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)?@(?P<tag>[a-z0-9_-]+)\Z"
+    r"(?:(?P<kind>model|dataset|corpus)(?:/|(?=@)))?(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)?@(?P<tag>[a-z0-9_-]+)\Z"
 )
 
 
@@ -89,13 +91,20 @@ class Versions:
         self.store = store
         self.project = project
 
-    def register(self, kind: str, digest: str, run: str | None) -> Version:
-        """The version with this digest; a new number when there is none yet."""
+    def register(self, kind: str, digest: str, run: str | None, number: int | None = None) -> Version:
+        """The version with this digest; a new number when there is none yet.
+
+        ``number`` is the one it had elsewhere; ``UserError`` when another thing has it here.
+        """
         known = self.find(kind, digest)
         if known is not None:
             return known
         latest = self.latest(kind)
-        number = latest.number + 1 if latest else 1
+        taken = self._numbered(kind, self.project, number) if number is not None else None
+        if taken is not None:
+            raise UserError(f"{taken.ref} is another {kind} already, {taken.digest[:11]}")
+        if number is None:
+            number = latest.number + 1 if latest else 1
         body = {"of": kind, "name": self.project, "number": number, "digest": digest, "run": run}
         row = self._ledger.append(Fact("version", body))[0]
         return Version(kind, self.project, number, digest, run, row.time)
@@ -170,8 +179,8 @@ class Versions:
             body = row.body
             if body.get("taken_back") == version.number:
                 found = row
-            elif row.kind == "alias" and body["alias"] == "champion" and body["number"] == version.number:
-                found = None
+            elif row.kind == "alias" and (body["name"], body["alias"]) == (self.project, "champion"):
+                found = None if body["number"] == version.number else found
         return found
 
     def _moves(self, alias: str) -> list[Row]:
@@ -207,7 +216,7 @@ class Versions:
         name = match["name"]
         if re.fullmatch(r"v\d{1,9}", tag):
             found = self._numbered(kind, name or self.project, int(tag[1:]))
-        elif tag in ALIASES:
+        elif tag in ALIASES or self.alias(kind, tag, name) is not None:
             found = self.alias(kind, tag, name)
         else:
             raise UserError(f"{ref}: expected @v1, @v2 ... or an alias;{nearest(tag, ALIASES)}")

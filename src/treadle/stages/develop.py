@@ -19,6 +19,7 @@ from treadle.core.steps import step
 from treadle.evals.report import EvaluationReport, answer_all, classify_all, commit, load_metrics
 from treadle.lm.model import ABOUT, FORMAT, Model
 from treadle.lm.tokens import Tokens
+from treadle.record.version import NOT_RECORDED
 from treadle.text.dataset import Dataset, Example
 
 DEFAULT_METRICS = {"chat": ["log_likelihood", "perplexity", "rouge_l"], "classify": ["accuracy", "f1_macro", "ece"]}
@@ -84,11 +85,12 @@ class Developed:
 @dataclass(frozen=True)
 class Continuing:
     """How a later turn trains: from which model (None: the base), for how many tokens (None: as the first turn), and
-    which share of them stays for the old data."""
+    which share of them stays for the old data. Not at all where a model is ``ready``."""
 
     start: Model | None = None
     tokens: int | None = None
     replay: float = 0.5
+    ready: Model | None = None
 
 
 def develop(
@@ -108,7 +110,10 @@ def develop(
 ) -> Developed:
     """Train, evaluate the model, its baselines, and whichever model it has to match (``standing``)."""
     base = {"base_model": settings.base_model, "fingerprint": fingerprint}
-    if tokens is not None:
+    if continuing.ready is not None:
+        model = continuing.ready
+        driver.listener.say("nothing is trained: this turn judges a model that came from outside")
+    elif tokens is not None:
         model = driver.run(
             train,
             tokens,
@@ -211,7 +216,7 @@ def train(
         if start is not None:
             model.add_documents(start.document_ids())
             how["start"] = start.digest
-        _write_about(model.path, base, "chat", how)
+        _write_about(model.path, base, "chat", how, came_from(start))
         run.summary(
             loss_first=result.first_loss,
             loss=result.loss,
@@ -358,11 +363,18 @@ def _same(digest: str, fingerprint: str, name: str) -> None:
         raise UserError(f"develop.base_model: {name} changed while it was read; run the same command again")
 
 
-def _write_about(folder: Any, base: Any, task: str, how: dict[str, Any]) -> None:
+def came_from(start: Model | None) -> dict[str, str] | None:
+    """What is known of the base of a model that came from outside, or was trained from one; None otherwise."""
+    base = start.about()["base_model"] if start is not None else None
+    return base if base is not None and base["name"] == NOT_RECORDED else None
+
+
+def _write_about(folder: Any, base: Any, task: str, how: dict[str, Any], known: dict[str, str] | None = None) -> None:
     about = {
         "format": FORMAT,
         "task": task,
-        "base_model": {"name": base.name, "digest": base.digest, "license": base.license, "origin": base.origin},
+        "base_model": known
+        or {"name": base.name, "digest": base.digest, "license": base.license, "origin": base.origin},
         "training": how,
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True))

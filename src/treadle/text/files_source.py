@@ -226,7 +226,8 @@ _KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv",
           ".txt": "txt", ".text": "txt", ".md": "md", ".markdown": "md"}  # fmt: skip
 
 
-def _found(project: Path, path: Path) -> FoundFile:
+def kind_of(path: Path) -> tuple[str, bool]:
+    """How a file is read, by its name, and whether it is gzipped; ``UserError`` for a kind that nobody can read."""
     name = path.name.lower()
     gzipped = name.endswith(".gz")
     kind = _KINDS.get(Path(name.removesuffix(".gz")).suffix)
@@ -235,6 +236,11 @@ def _found(project: Path, path: Path) -> FoundFile:
         raise UserError(
             f"files: {path} is of no kind that can be read; expected one of {known}, all but Parquet also .gz"
         )
+    return kind, gzipped
+
+
+def _found(project: Path, path: Path) -> FoundFile:
+    kind, gzipped = kind_of(path)
     # Relative to the project wherever that is possible, so that a project can be moved and its documents keep
     # their ids.
     locator = os.path.relpath(path, project) if path.is_relative_to(project) else str(path)

@@ -166,7 +166,16 @@ def write_card(
         shown = {name: each.scores() for name, each in zip(names, evaluations, strict=True)}
         licenses = gates.read_json("licenses.json")
         cost = loss.read_json("loss.json") if loss else None
-        text = card(release.read(), dataset, gates.read_json("gates.json"), shown, licenses, cost, purpose)
+        text = card(
+            release.read(),
+            dataset,
+            gates.read_json("gates.json"),
+            shown,
+            licenses,
+            cost,
+            purpose,
+            release.document_count(),
+        )
         (report.path / "card.md").write_text(text)
         report.add_documents(dataset.document_ids())
         return report.commit()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.record.release import ReleaseSpec
+from treadle.record.version import NOT_RECORDED
 from treadle.text.dataset import Dataset
 
-_UNKNOWN = "not recorded"
+_UNKNOWN = NOT_RECORDED
 
 
 def card(
@@ -18,6 +19,7 @@ def card(
     licenses: dict[str, int],
     loss: dict[str, float] | None,
     purpose: str | None,
+    documents: int = 0,
 ) -> str:
     """Markdown, with every artifact by its digest."""
     base = spec.base_model
@@ -35,8 +37,7 @@ def card(
         f"- System prompt: {spec.system_prompt or 'none'}",
         f"- Served by: {spec.engine}; {_optimization(spec.optimization.get('format'), loss)}",
         "",
-        "## What it was made from",
-        "",
+        *_made_from(base, documents),
         f"- Dataset: `{dataset.digest}`, {len(dataset.document_ids()):,} documents",
         "- Examples: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         "- Licenses of the documents: "
@@ -60,6 +61,15 @@ def card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _made_from(base: dict[str, str], documents: int) -> list[str]:
+    """The heading, and for a model from outside what is not known of it."""
+    if base["name"] != NOT_RECORDED:
+        return ["## What it was made from", ""]
+    learned = f", later {documents:,} documents from here" if documents else ""
+    title = "## What it was made from" if documents else "## What it was judged on"
+    return [title, "", f"- Trained on: {NOT_RECORDED}; it is, or began as, a model from outside{learned}"]
 
 
 def _optimization(form: str | None, loss: dict[str, float] | None) -> str:
