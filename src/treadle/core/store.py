@@ -25,6 +25,7 @@ from treadle.core.digest import PREFIX, blake3_bytes, blake3_file, is_digest
 from treadle.core.errors import Corrupt, TreadleError
 from treadle.core.intake import Found, KnownFiles, copied, each_file, hashed, plain_files, sync_files, sync_folders
 
+_MANY = 1_000  # objects; to look for more of them, all are listed
 _MANIFEST_LIMIT = 64 << 20  # bytes; a manifest larger than this is not read
 
 
@@ -66,12 +67,25 @@ class Store:
         """
         files = plain_files(folder)
         known = KnownFiles(self.root / "cache" / "files", folder)
+        here = self._present() if len(files) > _MANY else None
+        entries, new = [], []
+        for file in files:
+            digest = known.digest(file.status)
+            if digest is None or not (self.has_object(digest) if here is None else digest in here):
+                new.append(file)
+            else:
+                entries.append(Entry(file.name, file.status.st_size, digest))
+        if new:
+            entries += self._copy(new, known)
+        digest = self.put_bytes(manifest_bytes(entries))
+        known.save()
+        return digest
+
+    def _copy(self, files: list[Found], known: KnownFiles) -> list[Entry]:
+        """Take copies of files in."""
         building, numbers = self.new_folder("add-"), count()
 
-        def take(file: Found) -> tuple[Entry, str | None]:
-            digest = known.digest(file.status)
-            if digest is not None and self.has_object(digest):
-                return Entry(file.name, file.status.st_size, digest), None
+        def take(file: Found) -> tuple[Entry, str]:
             copy = f"{building}/{next(numbers)}"
             digest, size = copied(file.path, copy)
             if size == file.status.st_size:
@@ -81,12 +95,16 @@ class Store:
         try:
             taken = each_file(take, files)
             with self._writing():
-                self._adopt([(copy, entry.digest) for entry, copy in taken if copy is not None])
-            digest = self.put_bytes(manifest_bytes(entry for entry, _ in taken))
+                self._adopt([(copy, entry.digest) for entry, copy in taken])
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        known.save()
-        return digest
+        return [entry for entry, _ in taken]
+
+    def _present(self) -> set[str]:
+        """Every object that there is; sooner known than each of many by itself."""
+        root = self.root / "objects"
+        folders = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+        return {PREFIX + folder + name for folder in folders for name in os.listdir(root / folder)}  # noqa: PTH208 (hot)
 
     def put_bytes(self, data: bytes) -> str:
         """Store one object and return its digest."""
