@@ -90,7 +90,6 @@ def test_run(tiny: tuple[Path, dict[str, Any]]) -> None:
         ("verify", ("verify",)),
         ("head", ("head",)),
         ("push", ("push", "../remote")),
-        ("push", ("pull", "../remote")),
         ("gc", ("gc", "--dry-run", "--older-than", "30d")),
         ("collect", ("collect",)),
         ("prepare", ("prepare",)),
@@ -105,6 +104,12 @@ def test_commands(name: str, arguments: tuple[str, ...], tiny: tuple[Path, dict[
     found = json.loads(done.stdout)
     assert found
     assert not differences(promised(name), found)
+
+
+def test_pull(tiny: tuple[Path, dict[str, Any]], treadle: Treadle, tmp_path: Path) -> None:
+    assert treadle(tiny[0], "push", str(tmp_path / "there")).returncode == 0
+    found = json.loads(treadle(tiny[0], "pull", str(tmp_path / "there"), "--json").stdout)
+    assert not differences(promised("push"), found)
 
 
 def test_prove(tiny: tuple[Path, dict[str, Any]], treadle: Treadle, tmp_path: Path) -> None:
