@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import treadle
+from postgresql_server import Server
 from treadle.console.run_plot import page
 from treadle.core.errors import UserError
 from treadle.core.runs import RunRecord
-from treadle.record.record import Record
+from treadle.core.workspace import Workspace
+from treadle.record.record import PROJECTIONS, Record
 from treadle.record.run_filter import parse, parse_field
 from treadle.record.run_sql import Search, search
 from treadle.tracking import open_record
@@ -199,3 +201,20 @@ def test_a_page_with_curves(folder: Path) -> None:
         assert outside not in html
     for run in found:
         assert run.id in html
+
+
+def test_a_record_on_a_server_is_searched_alike(postgresql: Server, tmp_path: Path) -> None:
+    with Workspace(tmp_path / "store", postgresql.schema(), PROJECTIONS) as workspace:
+        runs = workspace.runs
+        for number in range(6):
+            run = runs.start(
+                "tests.fit", version=1, key=f"k{number}", parameters={"lr": number * 1e-4, "name": f"n{number % 2}"},
+                inputs={}, seed=1, progress=lambda *_: None, folder=tmp_path,
+            )  # fmt: skip
+            run.summary(loss=number / 10)
+            runs.finish(run, "done", seconds=number)
+        where = parse("metrics.loss >= .2 and params.name = 'n0' and seconds < 4.5")
+        found = search(runs, Search(where, sort=parse_field("metrics.loss"), descending=True))
+        assert [each.metrics["loss"] for each in found] == [0.4, 0.2]
+        with pytest.raises(UserError, match=r"did you mean .?metrics\.loss"):
+            search(runs, Search(parse("metrics.los < 1")))

@@ -1,14 +1,17 @@
-"""A search for runs as SQL over the table ``runs``. What databases spell differently is a `Dialect`."""
+"""A search for runs as SQL over the table ``runs``, with SQLite's functions for JSON."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
-from typing import Any, Protocol
+from typing import Any
 
 from treadle.core.errors import UserError, nearest
-from treadle.core.runs import RunRecord, Runs
+from treadle.core.runs import RUNS, RunRecord, Runs
+from treadle.core.sqlite import SqliteDatabase
 from treadle.core.texts import is_word, keyed_text
 from treadle.record.run_filter import GROUPS, Field, Filter, Not, Test, Value, fields_of
 
@@ -17,44 +20,32 @@ _FACTS = ("name", "kind", "seed", "commit")
 _TEXTS = ("params", "tags")  # what may stand in the ledger as a keyed digest
 
 
-class Dialect(Protocol):
-    """How one database reads JSON that is kept as text."""
-
-    def member(self, column: str, *path: str) -> tuple[str, list[Any]]:
-        """SQL for a member of an object, and its parameters; NULL where there is none."""
-        ...
-
-    def is_text(self, value: str) -> str:
-        """SQL that is true where a member is text."""
-        ...
-
-    def holds(self, column: str) -> str:
-        """SQL that is true where a column has a piece of text, its parameter, exactly so."""
-        ...
-
-    def names(self, column: str, *path: str) -> tuple[str, list[Any]]:
-        """A query for the names of all members of an object, over all runs."""
-        ...
+def _member(column: str, *path: str) -> tuple[str, list[Any]]:
+    """SQL for a member of an object that is kept as JSON, and its parameters; NULL where there is none."""
+    return f"json_extract({column}, ?)", [_path(path)]
 
 
-class Sqlite:
-    """SQLite's JSON functions. A number sorts before every text there, and true is 1."""
+def _is_text(value: str) -> str:
+    """SQL that is true where a member is text. A number sorts before every text, and true is 1."""
+    return f"typeof({value}) = 'text'"
 
-    def member(self, column: str, *path: str) -> tuple[str, list[Any]]:
-        """``json_extract`` with a quoted path."""
-        return f"json_extract({column}, ?)", [_path(path)]
 
-    def is_text(self, value: str) -> str:
-        """By its storage class."""
-        return f"typeof({value}) = 'text'"
+def _names(column: str, *path: str) -> tuple[str, list[Any]]:
+    """A query for the names of all members of an object, over all runs."""
+    return f"SELECT DISTINCT j.key FROM runs, json_each(runs.{column}, ?) AS j", [_path(path)]
 
-    def holds(self, column: str) -> str:
-        """With ``instr``."""
-        return f"instr({column}, ?) > 0"
 
-    def names(self, column: str, *path: str) -> tuple[str, list[Any]]:
-        """With ``json_each``."""
-        return f"SELECT DISTINCT j.key FROM runs, json_each(runs.{column}, ?) AS j", [_path(path)]
+def _query(runs: Runs, sql: str, values: list[Any]) -> list[tuple[Any, ...]]:
+    """Ask the table. One that lies on a server is copied into memory first: its JSON and its types have other rules."""
+    database = runs.ledger.database
+    if isinstance(database, SqliteDatabase):
+        return database.query(sql, values)
+    with closing(sqlite3.connect(":memory:")) as copied:
+        copied.executescript(RUNS.ddl)
+        rows = database.query("SELECT * FROM runs")
+        if rows:
+            copied.executemany(f"INSERT INTO runs VALUES ({', '.join('?' * len(rows[0]))})", rows)
+        return copied.execute(sql, values).fetchall()
 
 
 def _path(path: tuple[str, ...]) -> str:
@@ -73,9 +64,9 @@ class Search:
     limit: int | None = None
 
 
-def search(runs: Runs, wanted: Search, dialect: Dialect | None = None) -> list[RunRecord]:
+def search(runs: Runs, wanted: Search) -> list[RunRecord]:
     """The runs that match; ``UserError`` where nothing does because no run has such a field."""
-    compiled = _Compiler(dialect or Sqlite(), lambda text: keyed_text(runs.keys, text))
+    compiled = _Compiler(lambda text: keyed_text(runs.keys, text))
     given = [(name, value) for name, value in (("step", wanted.step), ("status", wanted.status)) if value is not None]
     parts = [f"{name} = ?" for name, _ in given]
     compiled.values += [value for _, value in given]
@@ -86,11 +77,11 @@ def search(runs: Runs, wanted: Search, dialect: Dialect | None = None) -> list[R
     if wanted.limit is not None:
         sql += " LIMIT ?"
         compiled.values.append(wanted.limit)
-    found = [RunRecord.of(row) for row in runs.ledger.database.query(sql, compiled.values)]
+    found = [RunRecord.of(row) for row in _query(runs, sql, compiled.values)]
     if not found and wanted.where is not None:
-        _refuse_unknown(runs, "--where", list(fields_of(wanted.where)), compiled.dialect)
+        _refuse_unknown(runs, "--where", list(fields_of(wanted.where)))
     if found and wanted.sort is not None and not _has(found[0], wanted.sort):  # runs that have it come first
-        _refuse_unknown(runs, "--sort", [wanted.sort], compiled.dialect)
+        _refuse_unknown(runs, "--sort", [wanted.sort])
     return found
 
 
@@ -98,7 +89,6 @@ def search(runs: Runs, wanted: Search, dialect: Dialect | None = None) -> list[R
 class _Compiler:
     """Turns a filter into SQL, and gathers the values in the order of their places."""
 
-    dialect: Dialect
     keyed: Callable[[str], str]
     values: list[Any] = field(default_factory=list)
 
@@ -121,10 +111,10 @@ class _Compiler:
         if not of.group and of.name not in _FACTS:
             return of.name
         path = (of.name,) if of.group != "tags" else ("tags", of.name)
-        sql, values = self.dialect.member(_HOLDS.get(of.group, "facts"), *path)
+        sql, values = _member(_HOLDS.get(of.group, "facts"), *path)
         self.values += values
         if of.group == "params" and "." in of.name:  # a setting inside another
-            inner, more = self.dialect.member("parameters", *of.name.split("."))
+            inner, more = _member("parameters", *of.name.split("."))
             self.values += more
             return f"coalesce({sql}, {inner})"
         return sql
@@ -142,15 +132,15 @@ class _Compiler:
             return f"{left} IS {'NOT ' if operator == '!=' else ''}NULL"
         if operator == "~":
             like = f"{left} LIKE {self._place(_pattern(value))} ESCAPE '!'"
-            return f"{like} AND {self.dialect.is_text(self._field(of))}"
+            return f"{like} AND {_is_text(self._field(of))}"
         if isinstance(value, str) and operator == "!=" and of.group in _TEXTS:
             either = ", ".join([self._place(form) for form in self._forms(of, value)])
             return f"{left} NOT IN ({either})"
         sql = f"{left} {operator.replace('!=', '<>')} {self._place(value)}"
         # Without these any text would count as greater than every number.
         if isinstance(value, str):
-            return f"{sql} AND {self.dialect.is_text(self._field(of))}" if operator[0] == "<" else sql
-        return f"{sql} AND NOT {self.dialect.is_text(self._field(of))}" if operator[0] == ">" else sql
+            return f"{sql} AND {_is_text(self._field(of))}" if operator[0] == "<" else sql
+        return f"{sql} AND NOT {_is_text(self._field(of))}" if operator[0] == ">" else sql
 
     def _equal(self, of: Field, text: str) -> str:
         """Most rows do not have the text anywhere, which is seen much sooner than what a member is."""
@@ -159,7 +149,7 @@ class _Compiler:
         parts = []
         for each in texts:
             self.values.append(encode_basestring(each))
-            parts.append(self.dialect.holds(column))
+            parts.append(f"instr({column}, ?) > 0")
         member = self._field(of)
         return f"({' OR '.join(parts)}) AND {member} IN ({', '.join([self._place(each) for each in texts])})"
 
@@ -202,13 +192,13 @@ def _has(record: RunRecord, of: Field) -> bool:
     return of.name in held or (of.group == "params" and of.name.partition(".")[0] in held)
 
 
-def _refuse_unknown(runs: Runs, option: str, fields: list[Field], dialect: Dialect) -> None:
+def _refuse_unknown(runs: Runs, option: str, fields: list[Field]) -> None:
     """Name the first field that no run has, and the nearest that one has."""
     for each in fields:
         if each.group not in GROUPS:
             continue
-        sql, values = dialect.names(_HOLDS[each.group], *(("tags",) if each.group == "tags" else ()))
-        known = [str(row[0]) for row in runs.ledger.database.query(sql, values)]
+        sql, values = _names(_HOLDS[each.group], *(("tags",) if each.group == "tags" else ()))
+        known = [str(row[0]) for row in _query(runs, sql, values)]
         if each.name not in known and each.name.partition(".")[0] not in known:
             close = nearest(str(each), [f"{each.group}.{name}" for name in known]) if len(known) <= 200 else ""
             raise UserError(f"{option}, column {each.column}: no run has {each};{close}".rstrip(";"))
