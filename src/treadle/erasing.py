@@ -32,6 +32,8 @@ from treadle.stages.collect import admit
 from treadle.text.corpus import Corpus
 from treadle.text.suppress import Matcher, Suppression, identifier_words
 
+_FREE_TEXTS = ("error ", "note ", "surroundings ", "texts ")  # how `named_objects` calls what holds words
+LOG = "log"  # the kind of artifact that holds what a run printed
 _TEXTS = (
     "messages",
     "answer",
@@ -249,21 +251,25 @@ def _interrupted(record: Record, request: str) -> set[str]:
 
 
 def _texts_about(record: Record, person: Person) -> set[str]:
-    """Stored errors and notes that name them."""
+    """Stored texts that name them: errors, notes, what a run was told and what it knew (its command line, its diff),
+    and what runs printed."""
     found = set()
     for name, what in named_objects(record.workspace):
-        if not what.startswith(("error", "note")) or not record.store.has_object(name):
-            continue
-        if person.in_row({"comment": _words_in(record.store.read(name))}):
-            found.add(name)
+        if what.startswith(_FREE_TEXTS) and record.store.has_object(name):
+            if person.in_row({"comment": _words_in(record.store.read(name))}):
+                found.add(name)
+        elif what.startswith(f"artifact {LOG} ") and record.store.has(name):
+            pieces = {entry.digest for entry in record.store.entries(name)}
+            if any(person.in_row({"comment": _words_in(record.store.read(piece))}) for piece in pieces):
+                found |= {name, *pieces}
     return found
 
 
 def _words_in(stored: bytes) -> str:
-    """The text of a note or an error, as it was written and not as JSON spells it."""
+    """Every text in an object, as it was written and not as JSON spells it."""
     try:
-        return str(json.loads(stored)["text"])
-    except (ValueError, KeyError, TypeError):
+        return "\n".join(_strings(json.loads(stored)))
+    except (ValueError, RecursionError):
         return stored.decode("utf-8", "replace")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
 
+import treadle
 from small_project import NAME, SUBJECT, Project
 from treadle.project import open_project
 
@@ -30,6 +32,10 @@ def every_byte(folder: Path) -> bytes:
 def test_gone_from_every_byte(project: Project, subject: str) -> None:
     answer = project.json("ask", f"I am {NAME}: how do I clean my kettle?", "--user", SUBJECT)
     project.json("feedback", answer["id"], "--correction", f"Ask {NAME} or somebody.", "--user", SUBJECT)
+    told = {"folder": project.folder, "tags": {"who": NAME}, "params": {"for": f"für {NAME}"}}
+    with treadle.start_run("fit", system=None, capture=True, **told) as run:
+        run.note(f"asked for by {NAME}\nand {SUBJECT}")
+        sys.stdout.write(f"{NAME}, {SUBJECT}\n")
     planted = NAME.lower().encode()
     assert planted in every_byte(project.folder)
     before = project.json("status")["counts"]["documents"]
