@@ -279,6 +279,29 @@ def test_an_erasure_reaches_the_remote_and_nothing_comes_back(record: Record, ur
     assert verify(record.workspace).ok
 
 
+def test_what_was_erased_does_not_come_back_by_its_name(record: Record, url: str, tmp_path: Path) -> None:
+    gone, kept = make(record, {"a": b"of a person"}), make(record, {"b": b"of nobody"})
+    version = record.versions.register("model", gone.digest, None)
+    producer = record.runs.producer(gone.digest)
+    assert producer is not None
+    push(record, url, tmp_path)
+    doomed = {gone.digest, *files(gone).values()}
+    suppression = record.erasures.extend({}).digest
+    record.erasures.record("era-1", "k3:0", "deleting", suppression, objects=sorted(doomed))
+    lose(record, *doomed)
+    record.erasures.record("era-1", "k3:0", "done", suppression)
+    for ref in (gone.digest, version.ref, producer.id):
+        assert pull(record, url, tmp_path, (ref,)).problems == {gone.digest: "was erased, and stays away"}
+    lose(record, *files(kept).values())
+    file = blake3_bytes(b"of a person")
+    fetched = pull(record, url, tmp_path, (file, kept.digest))
+    assert (fetched.objects, list(fetched.problems)) == (1, [file])
+    assert not doomed & objects(record)
+    assert verify(record.workspace).ok
+    sent = push(record, url, tmp_path, (version.ref,))
+    assert (sent.objects, sent.deleted, list(sent.problems)) == (0, 2, [gone.digest])
+
+
 def test_what_was_collected_comes_back_by_name_only(record: Record, model: Model, tmp_path: Path) -> None:
     url = str(tmp_path / "remote")
     push(record, url, tmp_path)

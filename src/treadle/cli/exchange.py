@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import click
 
@@ -41,7 +42,8 @@ def pull(remote: str, refs: tuple[str, ...], as_json: bool) -> int:
 
     REMOTE as for push, or the store of another project. Every byte is checked, what is here as well as what comes; an
     object gets its name only when its digest is right. What was erased stays away; what was collected comes back when
-    it is named as REF. Exits 1 when something could not be fetched.
+    it is named as REF. Waits for whoever changes the project, such as treadle forget. Exits 1 when
+    something could not be fetched.
 
     \b
     Example:
@@ -51,9 +53,15 @@ def pull(remote: str, refs: tuple[str, ...], as_json: bool) -> int:
     return _move(fetch, "fetched", remote, refs, as_json)
 
 
+def _wait(who: str) -> None:
+    click.echo(f"waiting for {who}", err=True)
+
+
 def _move(move: Callable[..., Moved], verb: str, remote: str, refs: tuple[str, ...], as_json: bool) -> int:
     with open_project(here()) as project:
-        moved = move(project.record, project.file.remotes.get(remote, remote), project.folder, refs)
+        held = project.record.workspace.exclusive(_wait) if move is fetch else nullcontext()
+        with held:
+            moved = move(project.record, project.file.remotes.get(remote, remote), project.folder, refs)
     if as_json:
         emit(moved.public())
         return 1 if moved.problems else 0

@@ -7,7 +7,7 @@ and a push takes it away from the remote as well; what was collected comes back 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,21 +27,26 @@ from treadle.record.reference import resolve
 def push(record: Record, url: str, folder: Path, refs: tuple[str, ...] = ()) -> Moved:
     """Send what the remote lacks, an artifact's files before its manifest."""
     erased, _ = erased_objects(record.workspace)
-    tops = _artifacts(record, refs) if refs else dict.fromkeys(_named(record, erased), True)
+    asked = _artifacts(record, refs) if refs else dict.fromkeys(_named(record, erased), True)
+    tops = _without(erased, asked)
     remote = open_remote(url, folder)
     introduce(remote, writing=True)
     with _local_errors(record.store), Transfer(record.store, remote) as transfer:
         files, absent = _files_of(record, tops, erased, transfer)
         transfer.send(digest for digest in files if digest not in tops and digest not in absent)
         transfer.send(digest for digest in tops if digest not in absent)
+        erased, _ = erased_objects(record.workspace)  # once more: somebody may have been forgotten meanwhile
         transfer.withdraw(erased)
+        _say_erased(transfer, asked, tops)
         return transfer.moved
 
 
 def pull(record: Record, url: str, folder: Path, refs: tuple[str, ...] = ()) -> Moved:
-    """Fetch what is missing or damaged here, manifests first; every object is checked before it gets its name."""
+    """Fetch what is missing or damaged here, manifests first; every object is checked before it gets its name. The
+    caller holds the project, so that nothing is erased meanwhile."""
     erased, _ = erased_objects(record.workspace)
-    tops = _artifacts(record, refs) if refs else _named(record, erased)
+    asked = _artifacts(record, refs) if refs else _named(record, erased)
+    tops = _without(erased, asked)
     remote = open_remote(url, folder)
     introduce(remote, writing=False)
     with _local_errors(record.store), Transfer(record.store, remote) as transfer:
@@ -55,6 +60,7 @@ def pull(record: Record, url: str, folder: Path, refs: tuple[str, ...] = ()) -> 
         _mend(record.store, transfer, sorted(files), seen)
         if refs and not transfer.moved.problems:
             _name_again(record, tops)
+        _say_erased(transfer, asked, tops)
         return transfer.moved
 
 
@@ -73,6 +79,16 @@ def _named(record: Record, erased: set[str]) -> dict[str, bool]:
     """Objects that rows name and that were not erased, and whether each is an artifact."""
     named = named_objects(record.workspace)
     return {digest: what.startswith("artifact") for digest, what in named if digest not in erased}
+
+
+def _without(erased: set[str], asked: dict[str, bool]) -> dict[str, bool]:
+    return {digest: is_artifact for digest, is_artifact in asked.items() if digest not in erased}
+
+
+def _say_erased(transfer: Transfer, asked: Iterable[str], tops: Container[str]) -> None:
+    """What was asked for by name and an erasure removed is a problem: it neither goes nor comes."""
+    gone = (digest for digest in asked if digest not in tops)
+    transfer.moved.problems.update(dict.fromkeys(gone, "was erased, and stays away"))
 
 
 def _artifacts(record: Record, refs: Iterable[str]) -> dict[str, bool]:
@@ -103,11 +119,13 @@ def _files_of(
     let_go: set[str] = set()
     for top in (digest for digest, is_artifact in tops.items() if is_artifact):
         for entry in _entries(record.store, top):
+            if entry.digest in erased:
+                continue
             files[entry.digest] = None
             if top in collected and entry.path not in collected[top]:
                 let_go.add(entry.digest)
     absent = {digest for digest in (*files, *tops) if not record.store.has_object(digest)}
-    for digest in absent - erased - let_go:
+    for digest in absent - let_go:
         if transfer.holds(digest):
             transfer.moved.present += 1
         else:
