@@ -211,7 +211,7 @@ def filled(folder: Path, made: list[dict[str, Any]]) -> AbstractContextManager[R
         around = {
             "commit": None,
             "environment": record.store.put_bytes(run_facts.environment()),
-            "surroundings": record.store.put_bytes(run_facts.surroundings(folder)),
+            "surroundings": run_facts.keep_surroundings(folder, record.store),
             "actor": record.runs.keyed_actor(),
             "machine": run_facts.machine(),
         }

@@ -18,6 +18,7 @@ import treadle
 from treadle.core import run_facts
 from treadle.core.artifacts import Artifact
 from treadle.core.errors import UserError
+from treadle.core.store import Store
 from treadle.core.system_metrics import ProcessTree, SystemMetrics
 from treadle.core.verify import verify
 from treadle.record.record import Record
@@ -217,6 +218,32 @@ def test_source_and_surroundings(tmp_path: Path) -> None:
     assert shown["memory_bytes"] > 1 << 20
     assert "pytest" in shown["command"]
     assert "rate" not in ledger_text(tmp_path)
+
+
+def test_surroundings_that_were_deleted_are_not_stored_again(tmp_path: Path) -> None:
+    def of_a_run() -> str:
+        with treadle.start_run("fit", folder=tmp_path, system=None) as run:
+            pass
+        with open_record(tmp_path) as record:
+            found = record.runs.get(run.id)
+            assert found is not None
+            return str(found.facts["surroundings"])
+
+    first = of_a_run()
+    assert of_a_run() == first
+    with open_record(tmp_path) as record:
+        record.store.delete({first})
+    second = of_a_run()
+    assert second != first
+    with open_record(tmp_path) as record:
+        assert record.store.has_object(second)
+        assert not record.store.has_object(first)
+
+
+def test_surroundings_are_salted_with_each_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_facts, "LOOK_SECONDS", -1.0)
+    store = Store(tmp_path / "store")
+    assert run_facts.keep_surroundings(tmp_path, store) != run_facts.keep_surroundings(tmp_path, store)
 
 
 def test_a_large_diff_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 The environment (Python and packages) is one object in the store, the surroundings another: a branch, a diff and a
 command line are free text, so they are salted, and secrets in them are concealed before they are stored. Git is
-asked at most every ``LOOK_SECONDS``.
+asked at most every ``LOOK_SECONDS``; the salt is new with each look, so runs that begin together share one object.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from treadle.core.digest import canonical_json
+from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.secrets import conceal, is_secret
+from treadle.core.store import Store
 
 FORMAT = 1
 LOOK_SECONDS = 5.0
@@ -31,8 +32,7 @@ DIFF_LIMIT = 1 << 20  # bytes of a diff that are kept
 _GIT_SECONDS = 10
 _THREADS = "OMP_NUM_THREADS"
 
-_seen: dict[Path, tuple[float, Source]] = {}
-_salt = token_hex(16)  # one a process, so that steps with the same surroundings share one object
+_seen: dict[Path, _Look] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,24 @@ class Source:
 
 def source(folder: Path) -> Source:
     """What Git says of a folder; empty where it is no work tree or there is no Git."""
+    return _latest(folder).source
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What Git said at a time, the salt of what is stored of it, and where that was: root of the store, digest."""
+
+    source: Source
+    time: float = field(default_factory=time.monotonic)
+    salt: str = field(default_factory=lambda: token_hex(16))
+    kept: set[tuple[Path, str]] = field(default_factory=set)
+
+
+def _latest(folder: Path) -> _Look:
     known = _seen.get(folder)
-    if known is None or time.monotonic() - known[0] > LOOK_SECONDS:
-        known = _seen[folder] = (time.monotonic(), _look(folder))
-    return known[1]
+    if known is None or time.monotonic() - known.time > LOOK_SECONDS:
+        known = _seen[folder] = _Look(_look(folder))
+    return known
 
 
 def _look(folder: Path) -> Source:
@@ -104,12 +118,22 @@ def machine() -> dict[str, Any]:
     return {"cpus": os.cpu_count(), "system": platform.system(), "arch": platform.machine()}
 
 
-def surroundings(folder: Path) -> bytes:
-    """Everything else, as it is stored: branch, diff, command line, threads, memory."""
-    found = source(folder)
+def keep_surroundings(folder: Path, store: Store) -> str:
+    """Store everything else: branch, diff, command line, threads, memory; the object's digest."""
+    look = _latest(folder)
+    told = _surroundings(look.source, look.salt)
+    if (store.root, blake3_bytes(told)) in look.kept and not store.has_object(blake3_bytes(told)):
+        look = _seen[folder] = _Look(_look(folder))  # erased meanwhile: the same bytes must not come back
+        told = _surroundings(look.source, look.salt)
+    digest = store.put_bytes(told)
+    look.kept.add((store.root, digest))
+    return digest
+
+
+def _surroundings(found: Source, salt: str) -> bytes:
     value = {
         "format": FORMAT,
-        "salt": _salt,
+        "salt": salt,
         "branch": conceal(found.branch) if found.branch else None,
         "diff": found.diff,
         "diff_bytes": found.diff_bytes,

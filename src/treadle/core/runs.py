@@ -84,7 +84,7 @@ class Runs:
             "step": step,
             "commit": run_facts.source(folder).revision,
             "environment": self.store.put_bytes(run_facts.environment()),
-            "surroundings": self.store.put_bytes(run_facts.surroundings(folder)),
+            "surroundings": run_facts.keep_surroundings(folder, self.store),
             "actor": self.keyed_actor(),
             "machine": run_facts.machine(),
         }
