@@ -125,6 +125,18 @@ def read_lock(path: Path) -> list[Pin]:
     return list(found.values())
 
 
+def pinned(folder: Path) -> frozenset[str]:
+    """Every digest in the project's file, of a merge conflict both sides; none where there is no file."""
+    path = folder / FILE
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; what it pins must be known") from None
+    return frozenset(re.findall(r"b3:[0-9a-f]{64}", text))
+
+
 @dataclass(frozen=True)
 class CheckedOut:
     """What was named, the version that is to be current, and the turn that judges it (None: it is champion)."""

@@ -132,6 +132,24 @@ def test_what_a_running_run_holds_stays(record: Record, driver: Driver, limits: 
     assert verify(record.workspace).ok
 
 
+def test_what_a_failed_run_made_needs_what_it_was_made_of(record: Record, driver: Driver) -> None:
+    corpus = driver.run(gather, name="taken")
+    run = record.runs.start(
+        "experiment.fit", version=1, key="k", parameters={}, inputs={"corpus": corpus.digest}, seed=1,
+        progress=lambda *_: None, folder=record.store.root, kind="experiment",
+    )  # fmt: skip
+    with run.create(Model) as made:
+        (made.path / "weights").write_bytes(b"before the error")
+        model = made.commit()
+    record.runs.note(run.id, outputs={"model": model})
+    record.runs.finish(run, "failed", seconds=1, outputs={"model": model}, error="out of memory")
+    free(record, Limits(older_than=0, grace=0))
+    assert has(record, model.digest)
+    assert has(record, corpus.digest)
+    lineage = Lineage(record.workspace, record.versions, lambda ids: {}, 0)
+    assert lineage._made_of(corpus.digest) == {model.digest: [corpus.digest]}
+
+
 def test_a_version_needs_what_it_was_made_of_and_what_was_found_out_about_it(record: Record, driver: Driver) -> None:
     version, corpus, evaluation = turn(record, driver, 0.1)
     alone = driver.run(gather, name="nobody asked again")
@@ -156,15 +174,16 @@ def test_only_the_latest_versions_and_those_with_an_alias_stay(record: Record, d
 
 
 def test_what_may_answer_stays(record: Record, driver: Driver) -> None:
-    made = [turn(record, driver, rate)[0].digest for rate in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)]
+    made = [turn(record, driver, number / 10)[0].digest for number in range(10)]
     record.deployments.record(made[0], "model@v1", "http://127.0.0.1:1")
     record.canaries.begin("can-1", made[1], made[1], made[2], 0.1)
-    record.turns.begin(("asked",), TurnInputs(made[3], made[4]), "")
-    free(record, Limits(keep_versions=1, grace=0))
-    assert [has(record, digest) for digest in made] == [True, True, True, True, True, False, True]
+    record.turns.begin(("asked",), TurnInputs(made[3], made[4], model=made[7]), "")
+    limits = Limits(keep_versions=1, grace=0, pinned=frozenset({made[8]}))
+    free(record, limits)
+    assert [has(record, digest) for digest in made] == [True, True, True, True, True, False, False, True, True, True]
     record.canaries._ledger.append(record.canaries.decided("can-1", "take_back", "worse", {}))
-    free(record, Limits(keep_versions=1, grace=0))
-    assert [has(record, digest) for digest in made] == [True, False, False, True, True, False, True]
+    free(record, limits)
+    assert [has(record, digest) for digest in made] == [True, False, False, True, True, False, False, True, True, True]
     assert verify(record.workspace).ok
 
 

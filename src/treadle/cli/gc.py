@@ -8,6 +8,7 @@ import click
 
 from treadle.cli.output import emit, here, json_option, say
 from treadle.core.duration import parse_seconds
+from treadle.locking import pinned
 from treadle.project import open_project
 from treadle.record.garbage import Limits, collect, find_garbage
 
@@ -29,16 +30,17 @@ def gc(dry_run: bool, keep_versions: int | None, older_than: float | None, grace
     """Free what no row of the ledger names: what killed runs left behind.
 
     With --keep-versions or --older-than also outputs of steps that no version, alias, release, deployment, canary,
-    open turn or judgment needs; the ledger accounts for them, their documents stay listed, and such a step runs again
-    when its result is needed. Nothing that a running run holds is touched. Killed anywhere, the same command goes on.
+    open turn, judgment or treadle.lock needs; the ledger accounts for them, their documents stay listed, and such a
+    step runs again when its result is needed. Nothing that a running run holds is touched. Killed anywhere, the same
+    command goes on.
 
     \b
     Example:
       treadle gc --dry-run
       treadle gc --keep-versions 3 --older-than 30d
     """
-    limits = Limits(keep_versions, older_than, grace)
     with open_project(here()) as project, project.record.workspace.exclusive(_wait):
+        limits = Limits(keep_versions, older_than, grace, pinned(project.folder))
         garbage = find_garbage(project.record, limits)
         freed = 0 if dry_run else collect(project.record, garbage, limits)
     shown = {"dry_run": dry_run, "freed": freed, **garbage.public()}

@@ -209,8 +209,9 @@ class Runs:
         return [RunRecord.of(row) for row in self.ledger.database.query(sql, (f"%{digest}%",))]
 
     def edges(self) -> list[tuple[set[str], tuple[str, ...]]]:
-        """Of each run that ended well the artifacts it took and those it made, the latest run first."""
-        sql = "SELECT inputs, outputs FROM runs WHERE status = 'done' ORDER BY seq DESC"
+        """Of each run that made something the artifacts it took and those it made, the latest run first; also of one
+        that failed after it had made them."""
+        sql = "SELECT inputs, outputs FROM runs WHERE outputs <> '{}' ORDER BY seq DESC"
         rows = self.ledger.database.query(sql)
         return [(set(_DIGEST.findall(inputs)), tuple(_DIGEST.findall(outputs))) for inputs, outputs in rows]
 

@@ -6,8 +6,8 @@ somebody asked; they go where the caller sets a limit, and one `gc` row accounts
 first is deleted. The manifest and a few small files of each stay, so that an answer still leads to its documents.
 
 Needed is: each version (or the latest N of a name), what an alias points at and the release it is served with, the
-latest judgment on a version, deployments in force, an open canary, the latest turn's inputs, what a running run took,
-what was evaluated or reported of all these, and everything that any of it was made of.
+latest judgment on a version, deployments in force, an open canary, the latest turn's inputs, what the caller pins,
+what a running run took, what was evaluated or reported of all these, and everything that any of it was made of.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ _DIGEST = re.compile(r"b3:[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``keep_versions`` of each name; ``older_than`` seconds. With neither, only what no row names is garbage."""
+    """``keep_versions`` of each name; ``older_than`` seconds. With neither, only what no row names is garbage.
+    ``pinned`` are artifacts that stay, with all they were made of."""
 
     keep_versions: int | None = None
     older_than: float | None = None
     grace: float = GRACE_SECONDS
+    pinned: frozenset[str] = frozenset()
 
     @property
     def unneeded(self) -> bool:
@@ -164,7 +166,7 @@ def _unneeded(record: Record, limits: Limits, now: float, collected: Iterable[st
 
 def _needed(record: Record, limits: Limits, others: set[str]) -> set[str]:
     """Roots, what was found out about them, and all that these were made of."""
-    roots = _versions(record, limits.keep_versions) | _served(record)
+    roots = _versions(record, limits.keep_versions) | _served(record) | limits.pinned
     edges = record.runs.edges()
     kinds = dict(_artifacts(record))
     needed = set(roots | others)
@@ -216,7 +218,7 @@ def _served(record: Record) -> set[str]:
         found |= {canary.release, canary.champion}
     turn = record.turns.latest()
     if turn is not None:
-        inputs = (turn.inputs.feedback, turn.inputs.start, turn.inputs.split)
+        inputs = (turn.inputs.feedback, turn.inputs.start, turn.inputs.split, turn.inputs.model)
         found.update(digest for digest in inputs if digest)
     return found
 
