@@ -22,6 +22,7 @@ from treadle.core.digest import keyed_digest
 from treadle.core.driver import Driver, Listener
 from treadle.core.errors import Corrupt, TreadleError, UserError
 from treadle.core.identifiers import new_id
+from treadle.core.reach import collected_artifacts
 from treadle.core.verify import named_objects
 from treadle.cycle import begin
 from treadle.project import Project
@@ -53,8 +54,9 @@ _TEXTS = (
 class Forgotten:
     """What an erasure found and did.
 
-    ``rebuilt`` is None where nothing had to be rebuilt or nobody asked, and False when the cycle gave no new champion;
-    ``why_not`` then says why.
+    ``collected`` counts corpora that a collection let go of: their lists of documents are searched, their texts cannot
+    be. ``rebuilt`` is None where nothing had to be rebuilt or nobody asked, and False when the cycle gave no new
+    champion; ``why_not`` then says why.
     """
 
     request: str
@@ -63,6 +65,7 @@ class Forgotten:
     feedback: int = 0
     artifacts: list[str] = field(default_factory=list)
     objects: int = 0
+    collected: int = 0
     rebuilt: bool | None = None
     why_not: str = ""
     done: bool = False
@@ -76,6 +79,7 @@ class Forgotten:
             "feedback": self.feedback,
             "artifacts": len(self.artifacts),
             "objects": self.objects,
+            "collected": self.collected,
             "rebuilt": self.rebuilt,
             "why_not": self.why_not,
             "done": self.done,
@@ -126,6 +130,7 @@ def forget(
     found.documents = len(documents)
     found.interactions = _count(record, INTERACTIONS, person)
     found.feedback = _count(record, FEEDBACK, person)
+    found.collected = _collected_corpora(record)
     affected = _affected(record, documents)
     if dry_run:
         found.artifacts = sorted(affected)
@@ -175,9 +180,20 @@ def _request(record: Record, person: Person) -> tuple[str, str]:
 def _documents(record: Record, person: Person) -> set[str]:
     found: set[str] = set()
     for digest, kind in _artifacts(record):
-        if kind == "corpus" and record.store.has(digest):
-            found |= person.documents_in(Corpus(digest, record.store))
+        corpus = Corpus(digest, record.store)
+        if kind == "corpus" and record.store.has(digest) and corpus.has_files():
+            found |= person.documents_in(corpus)
     return found
+
+
+def _collected_corpora(record: Record) -> int:
+    """Corpora whose documents a collection deleted: whom they named nobody can tell any more."""
+    collected = collected_artifacts(record.ledger)
+    left = {digest for digest, kind in _artifacts(record) if kind == "corpus" and digest in collected}
+    return sum(
+        record.store.has_object(digest) and not record.store.has(digest) and Corpus(digest, record.store).has_files()
+        for digest in left
+    )
 
 
 def _affected(record: Record, documents: set[str]) -> set[str]:
@@ -188,7 +204,7 @@ def _affected(record: Record, documents: set[str]) -> set[str]:
     for digest, _ in _artifacts(record):
         if _holds_any(record, digest, documents):
             affected.add(digest)
-    runs = record.runs.find(status="done")
+    runs = record.runs.find()  # one that failed may have made something before
     grew = True
     while grew:
         grew = False
@@ -260,17 +276,31 @@ def _texts_about(record: Record, person: Person) -> set[str]:
                 found.add(name)
         elif what.startswith(f"artifact {LOG} ") and record.store.has(name):
             pieces = {entry.digest for entry in record.store.entries(name)}
-            if any(person.in_row({"comment": _words_in(record.store.read(piece))}) for piece in pieces):
+            if any(person.in_row({"comment": _words_in(record.store.read(piece), ours=False)}) for piece in pieces):
                 found |= {name, *pieces}
     return found
 
 
-def _words_in(stored: bytes) -> str:
-    """Every text in an object, as it was written and not as JSON spells it."""
+def _words_in(stored: bytes, *, ours: bool = True) -> str:
+    """Every text in an object, as it was written and not as JSON spells it, and the names in it; those at the top of
+    an object of ours are Treadle's words."""
+    said = stored.decode("utf-8", "replace")
     try:
-        return "\n".join(_strings(json.loads(stored)))
+        value = json.loads(stored)
+        named = list(value.values()) if ours and isinstance(value, dict) else value
+        return "\n".join([*_strings(value), *_names(named), *([] if ours else [said])])
     except (ValueError, RecursionError):
-        return stored.decode("utf-8", "replace")
+        return said
+
+
+def _names(value: Any) -> list[str]:
+    """Names of members in JSON; of ``tags.Jane`` what follows each point as well."""
+    if isinstance(value, dict):
+        ends = [key.split(".", count)[-1] for key in value for count in range(key.count(".") + 1)]
+        return ends + [name for item in value.values() for name in _names(item)]
+    if isinstance(value, list):
+        return [name for item in value for name in _names(item)]
+    return []
 
 
 def _withdraw(record: Record, gone: set[str]) -> None:

@@ -1,15 +1,23 @@
-"""`treadle push`, `pull` and `gc` as they are typed."""
+"""`treadle push`, `pull`, `gc` and `forget` as they are typed."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from treadle.cli.main import main
+from treadle.core.artifacts import Artifact, Builder
 from treadle.project import open_project
+from treadle.record.record import Record
+from treadle.stages.track.names import DocumentNames
+from treadle.text.corpus import Corpus, write_corpus
+from treadle.text.document import Document, document_id
+from treadle.tracking import start_run
 
 FILE = """\
 name: helper
@@ -87,3 +95,106 @@ def test_gc_says_what_would_go(folder: Path, capsys: pytest.CaptureFixture[str])
     assert main(["-C", str(folder), "gc", "--grace", "0s"]) == 0
     assert "gone: 1 objects" in capsys.readouterr().out
     assert call(capsys, folder, "verify")[1]["checked"]["objects"] == 2
+
+
+def test_a_pull_waits_for_an_erasure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, folder, "push", "team")[0] == 0
+    command = [sys.executable, "-m", "treadle", "-C", str(folder), "pull", "team"]
+    with open_project(folder) as project:
+        record = project.record
+        with record.workspace.exclusive():
+            (run,) = record.runs.find()
+            gone = run.facts["surroundings"]
+            pulling = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            assert pulling.stderr is not None
+            assert pulling.stderr.readline().startswith("waiting for process")
+            suppression = record.erasures.extend({}).digest
+            record.erasures.record("era-1", "k3:0", "deleting", suppression, objects=[gone])
+            record.store.delete({gone})
+            record.erasures.record("era-1", "k3:0", "done", suppression)
+        pulling.communicate(timeout=60)
+        assert pulling.returncode == 0
+        assert not record.store.has_object(gone)
+
+
+def test_gc_keeps_what_the_lock_pins(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digests = []
+    for text in ("pinned", "not pinned"):
+        with open_project(folder) as project:
+            digests.append(made(project.record, "model", {"weights": text}))
+    (folder / "treadle.lock").write_text(f"<<<<<<< ours\nmodel: model@v1 {digests[0]}\n=======\n")
+    assert call(capsys, folder, "gc", "--older-than", "0s", "--grace", "0s")[1]["artifacts"] == {"model": 1}
+    with open_project(folder) as project:
+        assert [project.record.store.has(digest) for digest in digests] == [True, False]
+
+
+# -- forget
+
+
+def made(record: Record, kind: str, files: dict[str, str]) -> str:
+    """An artifact that a step made; its digest."""
+    run = record.runs.start(
+        "tests.make", version=1, key="k", parameters={}, inputs={}, seed=1, progress=lambda *_: None, folder=Path()
+    )
+    with Builder(type("Made", (Artifact,), {"kind": kind}), record.store) as builder:
+        for name, text in files.items():
+            (builder.path / name).write_text(text)
+        artifact = builder.commit()
+    record.runs.finish(run, "done", seconds=0, outputs={kind: artifact})
+    return artifact.digest
+
+
+def corpus(record: Record, *texts: str) -> Corpus:
+    """A corpus that a step made."""
+    run = record.runs.start(
+        "tests.make", version=1, key="k", parameters={}, inputs={}, seed=1, progress=lambda *_: None, folder=Path()
+    )
+    with Builder(Corpus, record.store) as builder:
+        documents = [Document(document_id("s", text, b""), "s", text, text) for text in texts]
+        builder.add_documents(write_corpus(builder.path, [documents]))
+        found = builder.commit()
+    record.runs.finish(run, "done", seconds=0, outputs={"corpus": found})
+    return found
+
+
+def test_what_a_failed_run_made_of_a_person_goes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_project(folder) as project:
+        taken = corpus(project.record, "Jane Roe lives here.", "nobody")
+    (folder / "weights.bin").write_text("learned from them")
+    with pytest.raises(RuntimeError), start_run("fit", folder=folder, system=None) as run:
+        run.input(taken)
+        model = run.artifact(folder / "weights.bin", kind="model")
+        raise RuntimeError("out of memory")
+    code, found, _ = call(capsys, folder, "forget", "Jane Roe", "--no-rebuild")
+    assert (code, found["documents"], found["artifacts"], found["collected"]) == (0, 1, 2, 0)
+    with open_project(folder) as project:
+        assert not project.record.store.has_object(model.digest)
+    assert call(capsys, folder, "verify")[1]["ok"]
+
+
+def test_a_tag_that_is_called_after_them_is_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with start_run("fit", folder=folder, system=None, tags={"Jane Roe": "asked"}) as run:
+        pass
+    with open_project(folder) as project:
+        found = project.record.runs.get(run.id)
+        assert found is not None
+        texts = found.facts["texts"]
+        assert b"Jane Roe" in project.record.store.read(texts)
+    assert call(capsys, folder, "forget", "format", "--no-rebuild")[1]["objects"] == 0  # a word of Treadle's
+    assert call(capsys, folder, "forget", "Jane Roe", "--no-rebuild")[1]["objects"] == 1
+    with open_project(folder) as project:
+        assert not project.record.store.has_object(texts)
+
+
+def test_forget_says_what_it_cannot_search(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_project(folder) as project:
+        corpus(project.record, "Jane Roe lives here.")
+        own = made(project.record, "corpus", {"notes.txt": "no Parquet in it"})
+        assert DocumentNames(project.record).locate("Jane Roe lives here.")
+        assert project.record.store.has(own)
+    assert call(capsys, folder, "forget", "Jane Roe", "--dry-run")[1]["documents"] == 1
+    call(capsys, folder, "gc", "--older-than", "0s", "--grace", "0s")
+    found = call(capsys, folder, "forget", "Jane Roe", "--dry-run")[1]
+    assert (found["documents"], found["collected"]) == (0, 1)
+    assert main(["-C", str(folder), "forget", "Jane Roe", "--dry-run"]) == 0
+    assert "deleted their texts: 1 corpora" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,6 +36,10 @@ class Corpus(Artifact):
     """Handle to a corpus in the store."""
 
     kind: ClassVar[str] = "corpus"
+
+    def has_files(self) -> bool:
+        """Whether it holds documents as Treadle writes them; what somebody else's code called a corpus may not."""
+        return any(fnmatchcase(entry.path, _PATTERN) for entry in self.entries())
 
     def documents(self) -> Iterator[list[Document]]:
         """Batches of its documents, in order."""

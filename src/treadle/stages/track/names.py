@@ -41,8 +41,9 @@ class DocumentNames:
     def _corpora(self) -> Iterator[Corpus]:
         sql = "SELECT digest FROM artifacts WHERE kind = 'corpus' GROUP BY digest ORDER BY max(seq) DESC"
         for (digest,) in self._record.workspace.database.query(sql):
-            if self._record.store.has(digest):
-                yield Corpus(digest, self._record.store)
+            corpus = Corpus(digest, self._record.store)
+            if self._record.store.has(digest) and corpus.has_files():
+                yield corpus
 
 
 def _read(corpus: Corpus) -> Iterator[tuple[str, str]]:
