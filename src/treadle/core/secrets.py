@@ -102,6 +102,8 @@ def _holds(name: str, match: re.Match[str]) -> bool:
     if value.rstrip(",;)]}") == name:  # an argument that is handed on
         return False
     spaced = match.group()[: match.start("bare") - match.start()].endswith(" ")
+    if kind == "secret" and name.isupper() and not spaced:  # of a shell or an .env file, which hold no program
+        return True
     return not _CODE.match(value) and not (kind == "token" and spaced and _WORDS.match(value) and name != "token")
 
 
@@ -115,7 +117,9 @@ def _kind(name: str) -> str:
         return "secret" if before[-1] in _SECRET_KEY else "key"
     if last == "token":
         return "" if before and before[-1] in _OTHER_TOKEN else "token"
-    return "secret" if last in _SECRET else ""
+    if last == "pwd" and not before:  # the working folder
+        return ""
+    return "secret" if last in _SECRET or last.endswith(("password", "passwd", "passphrase")) else ""
 
 
 def conceal(text: str) -> str:
