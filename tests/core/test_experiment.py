@@ -207,6 +207,21 @@ def test_an_output_has_one_row_and_may_be_erased_before_the_end(tmp_path: Path) 
         assert [row.kind for row in record.ledger.rows()].count("artifact") == 1
 
 
+def test_a_run_is_closed_when_its_log_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = treadle.start_run("fit", folder=tmp_path, system=None, capture=True)
+
+    def full(_: str) -> Artifact:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run, "_keep_log", full)
+    with pytest.raises(OSError, match="No space"):
+        run.finish()
+    with open_record(tmp_path) as record:
+        found = record.runs.get(run.id)
+        assert found is not None
+        assert found.status == "done"
+
+
 def test_a_failure_is_recorded_with_its_text(tmp_path: Path) -> None:
     with (
         pytest.raises(ZeroDivisionError),

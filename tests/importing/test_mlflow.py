@@ -102,6 +102,22 @@ def test_secrets_links_and_damage(fresh: Fresh, elsewhere: Path, tmp_path: Path)
     assert "of Jane" not in ledger
 
 
+def test_a_damaged_point_of_a_database_is_counted(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.executescript(
+            "CREATE TABLE experiments (experiment_id, name); CREATE TABLE params (run_uuid, key, value);"
+            "CREATE TABLE tags (run_uuid, key, value);"
+            "CREATE TABLE runs (run_uuid, experiment_id, name, status, start_time, end_time, user_id, artifact_uri,"
+            " lifecycle_stage);"
+            "CREATE TABLE metrics (run_uuid, timestamp, step, key, value, is_nan);"
+            "INSERT INTO runs VALUES ('a', 1, 'n', 'FINISHED', 1, 2, '', '', 'active');"
+            "INSERT INTO metrics VALUES ('a', 1, 0, 'loss', 2.0, 0), ('a', 2, 1, 'loss', NULL, 0),"
+            " ('a', 'x', 2, 'loss', 1.0, 0);"
+        )
+    (run,) = open_store(f"sqlite:///{tmp_path}/mlflow.db").runs()
+    assert (run.points, run.damaged) == (((1, 0, "loss", 2.0),), 2)
+
+
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
         connection.execute("CREATE TABLE runs (id)")
