@@ -96,6 +96,7 @@ def test_numbers_that_are_none_do_not_break_a_run(tmp_path: Path) -> None:
     with treadle.start_run("fit", params={"scale": float("inf")}, folder=tmp_path, system=None) as run:
         run.log(1, loss=float("nan"), other=1.0)
         run.log(2, other=float("-inf"))
+        run.summary(best=float("nan"), worst=float("inf"))
     with open_record(tmp_path) as record:
         found = record.runs.get(run.id)
         assert found is not None
@@ -156,6 +157,70 @@ def test_what_cannot_be_stored_is_said(tmp_path: Path, bad: str) -> None:
 def test_a_name_is_no_free_text(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="expected letters"):
         treadle.start_run(name, folder=tmp_path)
+
+
+def test_names_of_outputs_and_numbers_are_no_free_text(tmp_path: Path) -> None:
+    (tmp_path / "Jane Roe (CV).csv").write_text("a")
+    (tmp_path / "Jane Roe's letter.txt").write_text("b")
+    params = {"hf-token": "abc12", "openai_key": "abcdef123", "aws_secret_access_key": "abc", "max_tokens": "24000"}
+    with treadle.start_run("fit", params=params, folder=tmp_path, system=None) as run:
+        run.artifact(tmp_path / "Jane Roe (CV).csv")
+        letter = run.artifact(tmp_path / "Jane Roe's letter.txt")
+        with pytest.raises(UserError, match="one plain word"):
+            run.artifact(letter, name="letter of Jane")
+        with pytest.raises(UserError, match="one plain word"):
+            run.input(letter, name="letter of Jane")
+        with pytest.raises(UserError, match="is no name"):
+            run.summary(**{"loss (Jane)": 1.0})
+        with pytest.raises(UserError, match="is no name"):
+            run.log(**{"loss (Jane)": 1.0})
+    text = ledger_text(tmp_path)
+    assert "Jane" not in text
+    assert "abc" not in text.replace(run.id, "").partition('"parameters"')[2].partition("}")[0]
+    with open_record(tmp_path) as record:
+        found = record.runs.get(run.id)
+        assert found is not None
+        assert set(found.outputs) == {"artifact", "artifact_2"}
+        assert found.parameters == {**dict.fromkeys(params, "[secret]"), "max_tokens": "24000"}
+
+
+@pytest.mark.parametrize("kind", ["corpus", "release", "segment", "suppression"])
+def test_a_kind_that_is_opened_has_its_format(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "documents-1.parquet").write_text("no table at all")
+    (tmp_path / "own" / "release.json").write_text("[]")
+    with treadle.start_run("fit", folder=tmp_path, system=None) as run:
+        with pytest.raises(UserError, match="is for what Treadle wrote"):
+            run.artifact(tmp_path / "own", kind=kind)
+        for own in ("model", "dataset", "weights"):
+            assert run.artifact(tmp_path / "own", kind=own).kind == own
+
+
+def test_an_output_has_one_row_and_may_be_erased_before_the_end(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with treadle.start_run("fit", folder=tmp_path, system=None) as run:
+        made = run.artifact(tmp_path / "notes.txt")
+        run._runs.store.delete({made.digest})
+    with open_record(tmp_path) as record:
+        found = record.runs.get(run.id)
+        assert found is not None
+        assert (found.status, found.outputs) == ("done", {"notes": made.digest})
+        assert [row.kind for row in record.ledger.rows()].count("artifact") == 1
+
+
+def test_a_run_is_closed_when_its_log_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = treadle.start_run("fit", folder=tmp_path, system=None, capture=True)
+
+    def full(_: str) -> Artifact:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run, "_keep_log", full)
+    with pytest.raises(OSError, match="No space"):
+        run.finish()
+    with open_record(tmp_path) as record:
+        found = record.runs.get(run.id)
+        assert found is not None
+        assert found.status == "done"
 
 
 def test_a_failure_is_recorded_with_its_text(tmp_path: Path) -> None:
@@ -271,6 +336,12 @@ def test_no_work_tree(tmp_path: Path) -> None:
         (["a.py", "--token=hunter2"], "a.py '--[secret]'"),
         (["a.py", "--url", "https://me:hunter2@host/x"], "a.py --url '[secret]'"),
         (["a.py", "--max-tokens", "12"], "a.py --max-tokens 12"),
+        (["a.py", "hf_token=hunter2"], "a.py [secret]"),
+        (["a.py", "db.db_password=hunter2 x"], "a.py db.[secret]"),
+        (["a.py", "--passphrase", "hunter2"], "a.py --passphrase [secret]"),
+        (["a.py", "--credential", "hunter2"], "a.py --credential [secret]"),
+        (["a.py", "--aws-secret-access-key", "hunter2"], "a.py --aws-secret-access-key [secret]"),
+        (["a.py", "--use-token", "--lr", "1"], "a.py --use-token --lr 1"),
     ],
 )
 def test_command_lines(arguments: list[str], shown: str) -> None:

@@ -140,6 +140,9 @@ def test_what_cannot_be_read_says_what_to_do(logged: Project, tmp_path: Path, mo
         ("sqlite:////absent.db", FIELDS, {"query": "select 1"}, "no file"),
         ("sqlite:////absent.db", FIELDS, {}, "--query"),
         ("postgresql://me:word@127.0.0.1/x", FIELDS, {"query": "select 1"}, "env:NAME"),
+        ("postgresql://me:word@127.0.0.1/${env:DB}", FIELDS, {"query": "select 1"}, "env:NAME"),
+        ("postgresql://127.0.0.1/${env:DB}?password=word", FIELDS, {"query": "select 1"}, "env:NAME"),
+        ("postgresql://me:${env:NO_SUCH_WORD}@127.0.0.1/x", FIELDS, {"query": "select 1"}, "is not set"),
         ("${env:NO_SUCH_URL}", FIELDS, {"query": "select 1"}, "is not set"),
     ]
     for where, fields, settings, words in refused:

@@ -76,6 +76,48 @@ def test_what_is_said_of_a_run_is_forgotten_with_the_person(fresh: Fresh, elsewh
     assert project.json("verify")["ok"]
 
 
+def test_secrets_links_and_damage(fresh: Fresh, elsewhere: Path, tmp_path: Path) -> None:
+    project, place = fresh(), files(tmp_path / "mlruns", elsewhere)
+    run = tmp_path / "mlruns" / "1" / "abc"
+    outside = tmp_path / "outside"
+    outside.write_text("kept-elsewhere")
+    (run / "params" / "linked").symlink_to(outside)
+    for name, text in {"hf-token": "abc12", "openai_key": "abcdef123", "name": "Jane_(Roe)", "betas": "-0.5"}.items():
+        (run / "params" / name).write_text(text)
+    (run / "tags" / "mlflow.source.git.commit").write_text("of Jane Roe")
+    with (run / "metrics" / "loss").open("a") as lines:
+        lines.write("17000 x 3\nnonsense\n9999999999999999999 1.0 4\n")
+    assert project.json("import", "mlflow", place)["kept"] == 2
+    (found,) = project.json("runs", "--step", "imported")
+    assert (found["metrics"], found["parameters"]["betas"]) == ({"loss": 1.0}, "-0.5")
+    assert project.json("runs", found["id"])["commit"] is None
+    (stored,) = open_store(place).runs()
+    assert (len(stored.points), stored.damaged) == (3, 3)
+    everything = b"".join(path.read_bytes() for path in project.folder.rglob("*") if path.is_file())
+    assert b"abc12" not in everything
+    assert b"abcdef123" not in everything
+    assert b"kept-elsewhere" not in everything
+    ledger = _rows(project)
+    assert "Roe" not in ledger
+    assert "of Jane" not in ledger
+
+
+def test_a_damaged_point_of_a_database_is_counted(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.executescript(
+            "CREATE TABLE experiments (experiment_id, name); CREATE TABLE params (run_uuid, key, value);"
+            "CREATE TABLE tags (run_uuid, key, value);"
+            "CREATE TABLE runs (run_uuid, experiment_id, name, status, start_time, end_time, user_id, artifact_uri,"
+            " lifecycle_stage);"
+            "CREATE TABLE metrics (run_uuid, timestamp, step, key, value, is_nan);"
+            "INSERT INTO runs VALUES ('a', 1, 'n', 'FINISHED', 1, 2, '', '', 'active');"
+            "INSERT INTO metrics VALUES ('a', 1, 0, 'loss', 2.0, 0), ('a', 2, 1, 'loss', NULL, 0),"
+            " ('a', 'x', 2, 'loss', 1.0, 0);"
+        )
+    (run,) = open_store(f"sqlite:///{tmp_path}/mlflow.db").runs()
+    assert (run.points, run.damaged) == (((1, 0, "loss", 2.0),), 2)
+
+
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
         connection.execute("CREATE TABLE runs (id)")

@@ -13,15 +13,16 @@ from secrets import token_hex
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from treadle.core.artifact_formats import check_format
 from treadle.core.artifacts import Artifact, Builder
 from treadle.core.errors import UserError
 from treadle.core.executors import InProcess
 from treadle.core.run import Points, Run
 from treadle.core.runs import SYSTEM, Runs, shown
-from treadle.core.secrets import conceal
+from treadle.core.secrets import conceal, find
 from treadle.core.system_metrics import SystemMetrics
 from treadle.core.tee import Tee
-from treadle.core.texts import Texts, check_name
+from treadle.core.texts import Texts, check_name, is_word
 
 KIND = "experiment"
 STEP = f"{KIND}."  # a run called NAME stands among the steps as experiment.NAME
@@ -96,6 +97,13 @@ class Experiment(Run):
         self._last.update(metrics)
         return line
 
+    def summary(self, **metrics: float) -> None:
+        """The run's final numbers; they stand before what was logged. What is no finite number is left out."""
+        self._check()
+        for name, value in metrics.items():
+            if shown(check_name("metrics", name), float(value)):
+                super().summary(**{name: value})
+
     def tag(self, **tags: Any) -> None:
         """Tags to find the run by; a later value replaces an earlier one. Texts lie in the store, not in the ledger."""
         self._check()
@@ -110,18 +118,27 @@ class Experiment(Run):
     def artifact(self, path: str | Path | Artifact, *, kind: str = "artifact", name: str | None = None) -> Artifact:
         """Store a copy of a file or a folder as an artifact that this run made; links in it are followed.
 
-        ``name`` is what it is called among the run's outputs: the file's name by default.
+        ``name`` is what it is called among the run's outputs: the file's name by default, or the kind where that is
+        more than one plain word.
         """
         self._check()
+        if name is not None:
+            _check_word(name)
         made = path if isinstance(path, Artifact) else self._copy(Path(path), kind)
-        called = name or (made.kind if isinstance(path, Artifact) else Path(path).stem) or kind
-        self._outputs[called] = made
+        called = name or (made.kind if isinstance(path, Artifact) else Path(path).stem)
+        if not _is_plain(called):
+            called = made.kind
+            if self._outputs.get(called, made) != made:
+                called = f"{called}_{len(self._outputs) + 1}"
         self._runs.note(self.id, outputs={called: made})
+        self._outputs[called] = made
         return made
 
     def input(self, ref: str | Artifact, *, name: str | None = None) -> Artifact:
         """Say that the run takes an artifact: ``dataset@v2``, ``@champion``, ``b3:...``; lineage goes through it."""
         self._check()
+        if name is not None:
+            _check_word(name)
         digest, kind = (ref.digest, ref.kind) if isinstance(ref, Artifact) else self._resolve(ref)
         called = name or kind or "artifact"
         if name is None and self._inputs.get(called, digest) != digest:
@@ -139,6 +156,7 @@ class Experiment(Run):
                     shutil.copytree(path, builder.path, copy_function=shutil.copyfile, dirs_exist_ok=True)
                 else:
                     shutil.copyfile(path, builder.path / path.name)
+                check_format(kind, builder.path)
                 return builder.commit()
         except shutil.Error as error:
             raise UserError(f"{path} cannot be stored: {error.args[0][0][2]}") from None
@@ -166,15 +184,22 @@ class Experiment(Run):
         if not self._open or os.getpid() != self._process:
             return
         self._open = False
+        made = []  # what has no row yet
         try:
             if self._system is not None:
                 self._system.stop()
             if self._tee is not None:
                 self._outputs["log"] = self._keep_log(self._tee.stop())
+                made.append(self._outputs["log"])
+        finally:
+            self._close(status, error, made)
+
+    def _close(self, status: str, error: str | None, made: list[Artifact]) -> None:
+        try:
             last = {name: float(value) for name, value in self._last.items()}
             self.metrics = {name: value for name, value in last.items() if shown(name, value)} | self.metrics
             seconds = time.monotonic() - self._began
-            self._runs.finish(self, status, seconds=seconds, outputs=self._outputs, error=error)
+            self._runs.finish(self, status, seconds=seconds, outputs=self._outputs, made=made, error=error)
         finally:
             self._closing()
 
@@ -209,6 +234,18 @@ def check_run_name(name: str) -> str:
             f"run {name[:80]!r}: expected letters, digits, '.', '_' and '-', at most 100; use note() for more"
         )
     return name
+
+
+def _is_plain(name: str) -> bool:
+    return is_word(name) and not find(name)
+
+
+def _check_word(name: str) -> None:
+    """The name of an output or input stands in the ledger."""
+    if not _is_plain(name):
+        raise UserError(
+            f"name {name[:80]!r}: expected one plain word, letters, digits and . _ - /; use note() for more"
+        )
 
 
 def _kind(name: str) -> type[Artifact]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ LOOK_SECONDS = 5.0
 DIFF_LIMIT = 1 << 20  # bytes of a diff that are kept
 _GIT_SECONDS = 10
 _THREADS = "OMP_NUM_THREADS"
+_OPTION = re.compile(r"[-+]{0,2}[A-Za-z_][\w.-]*\Z")
 
 _seen: dict[Path, _Look] = {}
 
@@ -145,13 +147,13 @@ def _surroundings(found: Source, salt: str) -> bytes:
 
 
 def command_line(arguments: list[str]) -> str:
-    """A command with its secrets concealed, also those that stand behind an option such as ``--token``."""
+    """A command with its secrets concealed, also those behind an option such as ``--token`` or in ``token=...``."""
     shown, before = [], ""
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if before.startswith("-") and is_secret(_bare(before), argument):
+        if before.startswith("-") and not argument.startswith("--") and is_secret(_bare(before), argument):
             shown.append("[secret]")
-        elif name.startswith("-") and equals and is_secret(_bare(name), value):
+        elif equals and _OPTION.match(name) and is_secret(_bare(name), value):
             shown.append(f"{name}=[secret]")
         else:
             shown.append(argument)
@@ -160,7 +162,7 @@ def command_line(arguments: list[str]) -> str:
 
 
 def _bare(option: str) -> str:
-    return option.lstrip("-").replace("-", "_")
+    return option.lstrip("-+").rpartition(".")[2]
 
 
 @functools.cache

@@ -121,11 +121,16 @@ class Runs:
         *,
         seconds: float,
         outputs: dict[str, Artifact] | None = None,
+        made: Iterable[Artifact] | None = None,
         error: str | None = None,
         facts: list[Fact] | None = None,
     ) -> None:
-        """Close a run, with its artifacts and any other fact, in one transaction."""
+        """Close a run, with its artifacts and any other fact, in one transaction.
+
+        ``made``: the outputs that have no row yet, by default all.
+        """
         outputs = outputs or {}
+        made = outputs.values() if made is None else made
         body = {
             "run": run.id,
             "status": status,
@@ -134,7 +139,7 @@ class Runs:
             "outputs": {name: artifact.digest for name, artifact in outputs.items()},
             "error": self.keep_text(error) if error else None,
         }
-        self.ledger.append(*_made(outputs.values(), run.id), *(facts or []), Fact("run.finished", body))
+        self.ledger.append(*_made(made, run.id), *(facts or []), Fact("run.finished", body))
         self._beating.discard(run.id)
         self.state.drop_lease(LEASE + run.id)
         shutil.rmtree(run.scratch, ignore_errors=True)

@@ -69,7 +69,7 @@ class Texts:
     def _text(self, name: str, text: str, word: bool) -> str:
         if len(text) > LIMIT:
             raise UserError(f"{name} has {len(text):,} characters, at most {LIMIT:,} are kept; store it as an artifact")
-        if is_secret(name.rpartition(".")[2], "a word"):
+        if is_secret(name.rpartition(".")[2], text):
             return "[secret]"
         kept = conceal(text)
         if word and is_word(kept):

@@ -33,6 +33,8 @@ _SAYING: tuple[Kind, ...] = ("thumbs", "score", "correction", "preference")
 _UP = frozenset({"up", "1", "1.0", "true", "yes", "good", "positive", "like", "thumbs_up", "+1", "👍"})
 _DOWN = frozenset({"down", "0", "0.0", "-1", "false", "no", "bad", "negative", "dislike", "thumbs_down", "👎"})
 _ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+_PASSWORD = re.compile(r"^[A-Za-z0-9_+]+://[^:/@]*:[^@]+@")  # as SQLAlchemy reads a URL
+_PASSWORD_SETTING = re.compile(r"(?i)[?&]\w*pass(?:word|wd|phrase)?=(?!\$\{env:)[^&]")
 ERASED, BEFORE, EMPTY = "feedback.erased", "feedback.imported_before", "feedback.says_nothing"
 
 
@@ -147,9 +149,9 @@ def _from_csv(place: str, columns: Mapping[str, str], delimiter: str) -> Iterato
 def _from_database(place: str, query: str | None, columns: Mapping[str, str]) -> Iterator[Row]:
     if query is None:
         raise UserError("import feedback: a database needs --query, as in --query 'select id, rating from feedback'")
-    url = _ENV.sub(_environment, place)
-    if url == place and re.match(r"[a-z0-9+]+://[^/@]*:[^/@]+@", url):
+    if _PASSWORD.search(_ENV.sub("", place)) or _PASSWORD_SETTING.search(place):
         raise UserError("import feedback: the URL holds a password; put it into a variable and write ${env:NAME}")
+    url = _ENV.sub(_environment, place)
     try:
         from sqlalchemy import create_engine, exc, text
     except ModuleNotFoundError:

@@ -12,13 +12,16 @@ from typing import Literal
 from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.identifiers import id_at
 from treadle.core.ledger import Fact
+from treadle.core.secrets import is_secret
+from treadle.core.texts import is_word
 from treadle.importing.admission import iso
 from treadle.project import Project
 from treadle.record.note import keep_note
 from treadle.record.version import NOT_RECORDED
 
 STEP, KIND = "imported", "imported"
-_PLAIN = re.compile(r"[^\s@]{1,120}\Z")  # a number, a name, a setting; anything else may be about somebody
+_NUMBER = re.compile(r"[-+]?\d{1,40}(?:\.\d{0,40})?(?:[eE][-+]?\d{1,4})?\Z|[-+]?\.\d{1,40}(?:[eE][-+]?\d{1,4})?\Z")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}\+?\Z")
 _AT_ONCE = 200  # runs in one transaction
 
 
@@ -44,9 +47,11 @@ class PastRun:
 
 
 def plain(parameters: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Parameters that are names and numbers, and those that are texts: the ledger holds no text."""
-    kept = {name: value for name, value in parameters.items() if _PLAIN.match(name) and _PLAIN.match(value)}
-    return kept, {name: value for name, value in parameters.items() if name not in kept}
+    """Parameters that are plain words and numbers, and those that are texts: the ledger holds no text. What is a
+    secret is in neither: ``[secret]`` stands in its place."""
+    shown = {name: "[secret]" if is_secret(name, value) else value for name, value in parameters.items()}
+    kept = {name: value for name, value in shown.items() if is_word(name) and (is_word(value) or _NUMBER.match(value))}
+    return kept, {name: value for name, value in shown.items() if name not in kept}
 
 
 def record_past(project: Project, runs: Iterable[PastRun]) -> tuple[int, int]:
@@ -87,7 +92,7 @@ def _rows(project: Project, run: PastRun, environment: str, last: dict[str, floa
         "parameters": run.parameters,
         "inputs": {},
         "seed": None,
-        "commit": run.commit,
+        "commit": run.commit if run.commit and _COMMIT.match(run.commit) else None,
         "environment": environment,
         "actor": workspace.keys.keyed("actor", run.user) if run.user else NOT_RECORDED,
         "machine": {},

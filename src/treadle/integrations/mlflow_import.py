@@ -60,16 +60,20 @@ def import_mlflow(project: Project, place: str) -> Brought:
 
 def _runs(project: Project, store: MlflowStore, accounting: Accounting) -> None:
     found: list[PastRun] = []
+    damaged = 0
     for stored in store.runs():
         accounting.read += 1
         if stored.status not in _STATUS and time.time() - (stored.started or 0) / 1000 < _GIVEN_UP:
             accounting.dropped[RUNNING] = accounting.dropped.get(RUNNING, 0) + 1
         else:
             found.append(_past(stored))
+            damaged += stored.damaged
     new, left_out = record_past(project, found)
     accounting.kept += new
     if len(found) > new:
         accounting.dropped[BEFORE] = len(found) - new
+    if damaged:
+        accounting.notes["mlflow.damaged_point"] = damaged
     if left_out:
         accounting.notes["mlflow.not_a_finite_number"] = left_out
 

@@ -20,6 +20,9 @@ from treadle.core.errors import UserError
 
 _STATES = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 _LARGEST = 1.7976931348623157e308  # how MLflow's tables write infinity, which is no figure either
+_LATEST = 253_402_300_800_000  # the end of the year 9999 in milliseconds
+
+Point = tuple[int, int, str, float]  # time, step, name, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class StoredRun:
     artifacts: str
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    points: tuple[tuple[int, int, str, float], ...] = ()  # time, step, name, value, in the order they were logged
+    points: tuple[Point, ...] = ()  # in the order they were logged
+    damaged: int = 0  # points that cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,7 @@ class _Sqlite:
             "WHERE r.lifecycle_stage = 'active' ORDER BY r.start_time, r.run_uuid"
         )
         for row in self._ask(sql):
+            points, damaged = self._points(row[0])
             yield StoredRun(
                 id=str(row[0]),
                 experiment=str(row[1] or ""),
@@ -127,13 +132,16 @@ class _Sqlite:
                 artifacts=str(row[7] or ""),
                 params=dict(self._ask("SELECT key, value FROM params WHERE run_uuid = ?", row[0])),
                 tags={k: v or "" for k, v in self._ask("SELECT key, value FROM tags WHERE run_uuid = ?", row[0])},
-                points=tuple(self._points(row[0])),
+                points=points,
+                damaged=damaged,
             )
 
-    def _points(self, run: str) -> Iterator[tuple[int, int, str, float]]:
+    def _points(self, run: str) -> tuple[tuple[Point, ...], int]:
         sql = "SELECT timestamp, step, key, value, is_nan FROM metrics WHERE run_uuid = ? ORDER BY timestamp, step, key"
-        for moment, step, key, value, is_nan in self._ask(sql, run):
-            yield moment, step, key, math.nan if is_nan or abs(value) >= _LARGEST else value
+        rows = self._ask(sql, run)
+        found = [_point(row[0], row[1], row[2], math.nan if row[4] else row[3]) for row in rows]
+        points = tuple(point for point in found if point is not None)
+        return points, len(found) - len(points)
 
     def versions(self) -> Iterator[StoredVersion]:
         """Versions of registered models, by name and number."""
@@ -183,6 +191,7 @@ class _Files:
 
     def _run(self, folder: Path, meta: dict[str, Any], experiment: str) -> StoredRun:
         tags = _texts(folder / "tags")
+        points, damaged = _points(folder / "metrics")
         return StoredRun(
             str(meta["run_id"]),
             experiment,
@@ -194,7 +203,8 @@ class _Files:
             str(meta.get("artifact_uri") or ""),
             _texts(folder / "params"),
             tags,
-            tuple(_points(folder / "metrics")),
+            points,
+            damaged,
         )
 
     def versions(self) -> Iterator[StoredVersion]:
@@ -244,19 +254,35 @@ def _meta(path: Path) -> dict[str, Any]:
 
 
 def _texts(folder: Path) -> dict[str, str]:
-    """Names with slashes are folders."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file()) if folder.is_dir() else ()
+    """Names with slashes are folders. Symbolic links are not followed: they lead to what is no part of the store."""
+    if folder.is_symlink() or not folder.is_dir():
+        return {}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
     return {path.relative_to(folder).as_posix(): path.read_text("utf-8", "replace") for path in files}
 
 
-def _points(folder: Path) -> Iterator[tuple[int, int, str, float]]:
-    found = []
-    for name, text in _texts(folder).items():
-        for line in text.splitlines():
-            parts = line.split()
-            if len(parts) >= 2:
-                found.append((int(parts[0]), int(parts[2]) if len(parts) > 2 else 0, name, float(parts[1])))
-    yield from sorted(found, key=lambda point: point[:3])
+def _points(folder: Path) -> tuple[tuple[Point, ...], int]:
+    """The points of a run's metrics, and how many lines are none."""
+    lines = [
+        (name, line.split()) for name, text in _texts(folder).items() for line in text.splitlines() if line.strip()
+    ]
+    found = [
+        _point(parts[0], parts[2] if len(parts) > 2 else 0, name, parts[1]) if len(parts) > 1 else None
+        for name, parts in lines
+    ]
+    points = sorted((point for point in found if point is not None), key=lambda point: point[:3])
+    return tuple(points), len(found) - len(points)
+
+
+def _point(moment: Any, step: Any, name: Any, value: Any) -> Point | None:
+    """A point from what a store has for it; None where that is damaged."""
+    try:
+        time, figure = int(moment), float(value)
+        if not 0 <= time < _LATEST:
+            return None
+        return time, int(step), str(name), figure if abs(figure) < _LARGEST else math.nan
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _number(value: Any) -> int | None:
