@@ -281,7 +281,7 @@ def test_source_and_surroundings(tmp_path: Path) -> None:
     assert shown["seed"] == 7
     assert shown["threads"]["available"] >= 1
     assert shown["memory_bytes"] > 1 << 20
-    assert "pytest" in shown["command"]
+    assert "python" in shown["command"]
     assert "rate" not in ledger_text(tmp_path)
 
 

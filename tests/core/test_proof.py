@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from treadle.core.ledger import Fact
 from treadle.core.merkle import Frontier, fold, leaf_hash
 from treadle.core.workspace import Workspace
 
+from .conftest import Place
 from .test_merkle import LEAVES, naive_root
 
 LEAF = [leaf_hash(str(number).encode()) for number in range(70)]
@@ -183,16 +183,15 @@ def test_a_row_that_cannot_be_read_does_not_keep_a_ledger_without_nodes_from_bei
         assert ("ledger", "50") in {(problem.kind, problem.ref) for problem in workspace.ledger.verify()}
 
 
-def test_nothing_is_proven_from_changed_rows_or_nodes(workspace: Workspace) -> None:
+def test_nothing_is_proven_from_changed_rows_or_nodes(workspace: Workspace, place: Place) -> None:
     grow(workspace, 200, random.Random(3))
     head = workspace.ledger.head()
-    raw = sqlite3.connect(workspace.root / "treadle.db", isolation_level=None)
-    raw.execute("UPDATE ledger_nodes SET hash = ? WHERE level = 1 AND position = 1", ("ab" * 32,))
-    with pytest.raises(Corrupt, match="does not lead to the signed head"):
-        workspace.ledger.inclusion(5, head)
-    assert [problem.ref for problem in workspace.ledger.verify()] == ["ledger_nodes:1.1"]
-    raw.execute("UPDATE ledger SET body = '{}' WHERE seq = 170")
-    raw.close()
+    with place.raw() as raw:
+        raw.execute("UPDATE ledger_nodes SET hash = ? WHERE level = 1 AND position = 1", ("ab" * 32,))
+        with pytest.raises(Corrupt, match="does not lead to the signed head"):
+            workspace.ledger.inclusion(5, head)
+        assert [problem.ref for problem in workspace.ledger.verify()] == ["ledger_nodes:1.1"]
+        raw.execute("UPDATE ledger SET body = '{}' WHERE seq = 170")
     with pytest.raises(Corrupt, match="does not lead to the signed head"):
         workspace.ledger.inclusion(170, head)
 
