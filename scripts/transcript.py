@@ -1,6 +1,7 @@
 """Put what ``make demo`` printed into the README: ``make demo | tee build/demo.log; python scripts/transcript.py``.
 
-The lines stay as they are, except for escape codes, bars that were drawn over, and the path of this checkout.
+The lines stay as a terminal leaves them: without escape codes, without what only tells how far a step is (a bar that is
+drawn over there, a line in a log), and without the path of this checkout.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- transcript:begin -->", "<!-- transcript:end -->"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_WIDEST = 160  # columns; a longer line is cut with an ellipsis
-_MOST = 120  # lines
+_WIDEST = 360  # columns; a longer line is cut with an ellipsis
+_MOST = 160  # lines
+_PROGRESS = re.compile(r"[a-z]+ +[a-z_]+\.[a-z_]+ [\d,]+/[\d,]+ ")
 
 
 def clean(log: str, root: Path = ROOT) -> list[str]:
@@ -21,6 +23,8 @@ def clean(log: str, root: Path = ROOT) -> list[str]:
     lines = []
     for line in _ESCAPES.sub("", log).split("\n"):
         shown = line.rstrip("\r").rpartition("\r")[2].rstrip().replace(f"{root}/", "").replace("```", "'''")
+        if _PROGRESS.match(shown):
+            continue
         lines.append(shown if len(shown) <= _WIDEST else shown[: _WIDEST - 1] + "…")
     while lines and not lines[-1]:
         lines.pop()

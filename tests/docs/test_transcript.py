@@ -11,12 +11,12 @@ from docs.test_reference import script
 def test_lines_are_cleaned() -> None:
     transcript = script("transcript")
     log = (
-        "setup 1\rsetup 2\r\n\x1b[1mcollect\x1b[0m   82 in\n"
-        f"report {transcript.ROOT}/build/x.html  \n" + "x" * 200 + "\n\n"
+        "setup 1\rsetup 2\r\ndevelop   develop.train 5/31 steps loss 3.15\n\x1b[1mcollect\x1b[0m   82 in\n"
+        f"report {transcript.ROOT}/build/x.html  \n" + "x" * 400 + "\n\n"
     )
     lines = transcript.clean(log)
     assert lines[:3] == ["setup 2", "collect   82 in", "report build/x.html"]
-    assert len(lines[3]) == 160
+    assert len(lines[3]) == 360
     assert len(lines) == 4
 
 
