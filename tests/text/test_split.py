@@ -111,3 +111,12 @@ def test_an_empty_side_is_said() -> None:
     with pytest.raises(UserError, match="limit"):
         split_examples(examples_of({"only": 30}), fractions={"train": 1.0}, seed=1, limits={"dev": 3})
     assert SIDES == ("train", "validation", "test")
+
+
+def test_the_order_of_limits_changes_nothing() -> None:
+    examples = examples_of({f"group {n}": 9 for n in range(30)})
+    limits = {"train": 40, "validation": 6, "test": 5}
+    one = split_examples(examples, fractions=FRACTIONS, seed=3, limits=limits)
+    other = split_examples(examples, fractions=FRACTIONS, seed=3, limits=dict(sorted(limits.items())))
+    assert (one.splits, one.dropped) == (other.splits, other.dropped)
+    assert one.dropped

@@ -67,7 +67,8 @@ def split_examples(
         splits[side] = _shuffled(seed, side, chosen)
     splits["holdout"], splits["train"] = splits["train"][:holdout], splits["train"][holdout:]
     dropped: list[DroppedExample] = []
-    for side, limit in (limits or {}).items():
+    order = [*splits, *(limits or {})]  # not that of the file: settings come back from the ledger sorted by name
+    for side, limit in sorted((limits or {}).items(), key=lambda each: order.index(each[0])):
         if side not in splits or limit < 0:
             raise UserError(f"split: limit {limit} for {side!r}; expected a count for one of {', '.join(splits)}")
         chosen = splits[side] if side in ("train", "holdout") else _in_turns(splits[side])
