@@ -126,8 +126,8 @@ def evaluation_engine(model: Path, engine: str, scratch: Path, *, exact: bool = 
     """An engine on a model folder. Answers come as they will be served; ``exact`` asks for 32-bit arithmetic, so that
     a score does not depend on an engine's shortcuts (torch scores in 16 bits where the machine has them, .1 % off).
 
-    Engines that read GGUF are given one in 16 bits, written to ``scratch``; a folder that already has one is used as
-    it is.
+    Torch runs in this process, where training has loaded it. Engines that read GGUF are given one in 16 bits, written
+    to ``scratch``; a folder that already has one is used as it is.
     """
     from treadle.lm.engines import BlockingEngine, find_engine
 
@@ -144,7 +144,7 @@ def evaluation_engine(model: Path, engine: str, scratch: Path, *, exact: bool = 
         if find_engine("auto", folder).name == "transformers":
             folder = model
     settings = {"precision": "f32"} if exact and find_engine(engine, folder).name != "transformers" else {}
-    with BlockingEngine(engine, folder, settings=settings) as opened:
+    with BlockingEngine(engine, folder, settings=settings, here=True) as opened:
         yield opened
 
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -58,31 +59,41 @@ def serves_gguf(name: str) -> bool:
 
 
 async def open_engine(
-    name: str, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None
+    name: str, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None, here: bool = False
 ) -> Engine:
-    """Open ``folder`` (a model's or a release's) with the engine called ``name`` or ``auto``."""
-    return await find_engine(name, folder).open(folder, threads=threads, settings=settings)
+    """Open ``folder`` (a model's or a release's) with the engine called ``name`` or ``auto``.
+
+    ``here``: in this process, by engines that have a way (``open_here``).
+    """
+    kind = find_engine(name, folder)
+    opening = getattr(kind, "open_here", kind.open) if here else kind.open
+    return cast("Engine", await opening(folder, threads=threads, settings=settings))
 
 
 class BlockingEngine:
     """An engine for synchronous code: a context manager around one, with its event loop in a thread."""
 
     def __init__(
-        self, name: str, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None
+        self,
+        name: str,
+        folder: Path,
+        *,
+        threads: int | None = None,
+        settings: dict[str, Any] | None = None,
+        here: bool = False,
     ) -> None:
         """As ``open_engine``; nothing is opened before ``with``."""
-        self._arguments = (name, folder, threads, settings)
+        self._opening = partial(open_engine, name, folder, threads=threads, settings=settings, here=here)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running = threading.Event()
         self._thread = threading.Thread(target=self._run, name="treadle-engine", daemon=True)
         self._engine: Engine | None = None
 
     def __enter__(self) -> Self:
-        name, folder, threads, settings = self._arguments
         self._thread.start()
         self._running.wait()
         try:
-            self._engine = self._wait(open_engine(name, folder, threads=threads, settings=settings))
+            self._engine = self._wait(self._opening())
         except BaseException:
             self._end()
             raise

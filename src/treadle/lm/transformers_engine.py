@@ -48,6 +48,13 @@ class TransformersEngine(WorkerEngine):
     settings_type: ClassVar[type[WorkerSettings]] = TransformersSettings
 
     @classmethod
+    async def open_here(
+        cls, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None
+    ) -> TransformersEngine:
+        """As ``open``, in a thread of this process: for a step, which nobody waits for, and where torch is loaded."""
+        return await cls._open(folder, threads, settings, here=True)
+
+    @classmethod
     def suits(cls, folder: Path) -> bool:
         """As ``WorkerEngine.suits``."""
         found = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))

@@ -57,6 +57,10 @@ class WorkerEngine:
     @classmethod
     async def open(cls, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None) -> Self:
         """As ``Engine.open``; ``folder`` is a model's, or a release's with ``model/`` in it."""
+        return await cls._open(folder, threads, settings, here=False)
+
+    @classmethod
+    async def _open(cls, folder: Path, threads: int | None, settings: dict[str, Any] | None, *, here: bool) -> Self:
         given = cls.read_settings(settings or {})
         model = model_folder(folder)
         count = _checked_threads(threads)
@@ -73,6 +77,7 @@ class WorkerEngine:
             settings=msgspec.to_builtins(given),
             environment=environment,
             hang_seconds=given.hang_seconds,
+            here=here,
         )
         # The files are checked while the worker loads them: a damaged one can crash it, and this says why.
         opening = asyncio.create_task(process.start())

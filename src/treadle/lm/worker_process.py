@@ -1,4 +1,8 @@
-"""One life of an engine's worker: started, spoken to, ended. ``engine_process`` starts the next one."""
+"""One life of an engine's worker: started, spoken to, ended. ``engine_process`` starts the next one.
+
+A worker is a process of its own, so that what kills it kills nothing else. What computes for a step, and for nobody who
+waits for an answer, may be a thread of this process: torch takes seconds to load, and here it is loaded once.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from treadle.core.errors import TreadleError
 from treadle.lm.engine_wire import Close, FrameBuffer, Reply, Request, decode_reply, encode
@@ -19,10 +25,28 @@ _LAST_WORDS = 4096  # bytes of the worker's stderr that are kept
 _CLOSING_SECONDS = 5.0
 
 
-class WorkerProcess(asyncio.Protocol):
-    """A spawned worker and the socket to it. Belongs to the event loop that started it."""
+class Life(Protocol):
+    """What there is to a running worker, besides the socket: ``subprocess.Popen`` has it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], on_reply: Callable[[Reply], None]) -> None:
+    pid: int
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code; ``subprocess.TimeoutExpired`` when it has none in time."""
+        ...
+
+    def kill(self) -> None:
+        """End it."""
+        ...
+
+
+class WorkerProcess(asyncio.Protocol):
+    """A worker and the socket to it. Belongs to the event loop that started it."""
+
+    def __init__(self, process: Life, on_reply: Callable[[Reply], None]) -> None:
         loop = asyncio.get_running_loop()
         self.heard_at = loop.time()
         self.gone: asyncio.Future[str] = loop.create_future()
@@ -36,24 +60,16 @@ class WorkerProcess(asyncio.Protocol):
         self._ending: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, on_reply: Callable[[Reply], None], environment: dict[str, str]) -> WorkerProcess:
-        """Spawn a worker; it waits for ``Open``.
+    async def start(
+        cls, on_reply: Callable[[Reply], None], environment: dict[str, str], *, here: bool = False
+    ) -> WorkerProcess:
+        """Spawn a worker, or start one ``here``, in a thread; it waits for ``Open``.
 
         Called in the loop's own thread: Linux ends the worker with the thread that started it.
         """
         ours, theirs = socket.socketpair()
         our_errors, their_errors = socket.socketpair()
-        with theirs, their_errors:
-            process = subprocess.Popen(
-                # -P: a file of the user's in this folder must not stand in for a library's module
-                [sys.executable, "-P", "-m", "treadle.lm.engine_worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=their_errors.fileno(),
-                stderr=their_errors.fileno(),
-                env={**os.environ, **environment},
-                process_group=0,  # so that Ctrl-C does not reach it before it can ignore it
-            )
+        process: Life = _Thread(theirs, their_errors) if here else _spawned(theirs, their_errors, environment)
         loop = asyncio.get_running_loop()
         worker = cls(process, on_reply)
         try:
@@ -137,6 +153,57 @@ class WorkerProcess(asyncio.Protocol):
         self.gone.set_result(self._why or f"the engine's worker {_ended_by(code)}{self._words.quoted()}")
 
 
+def _spawned(connection: socket.socket, errors: socket.socket, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    with connection, errors:
+        return subprocess.Popen(
+            # -P: a file of the user's in this folder must not stand in for a library's module
+            [sys.executable, "-P", "-m", "treadle.lm.engine_worker", str(connection.fileno())],
+            pass_fds=[connection.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=errors.fileno(),
+            stderr=errors.fileno(),
+            env={**os.environ, **environment},
+            process_group=0,  # so that Ctrl-C does not reach it before it can ignore it
+        )
+
+
+class _Thread:
+    """A worker in this process. It cannot be killed: with its connection gone, it ends after what it is doing."""
+
+    def __init__(self, connection: socket.socket, errors: socket.socket) -> None:
+        self.pid = os.getpid()
+        self._code = 0
+        self._thread = threading.Thread(
+            target=self._run, args=(connection, errors), name="treadle-engine-worker", daemon=True
+        )
+        self._thread.start()
+
+    def _run(self, connection: socket.socket, errors: socket.socket) -> None:
+        from treadle.lm.engine_worker import Worker, first_line
+
+        with connection, errors:
+            try:
+                Worker(connection).run()
+            except (BrokenPipeError, ConnectionResetError):  # nobody listens any more
+                return
+            except Exception as error:  # a process would end with this on its stderr
+                self._code = 1
+                with suppress(OSError):
+                    errors.sendall(first_line(error).encode())
+
+    def poll(self) -> int | None:
+        return None if self._thread.is_alive() else self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise subprocess.TimeoutExpired("treadle-engine-worker", timeout or 0)
+        return self._code
+
+    def kill(self) -> None:
+        return
+
+
 class _LastWords(asyncio.Protocol):
     """The end of what a worker writes to its stderr."""
 
@@ -156,7 +223,7 @@ class _LastWords(asyncio.Protocol):
         return f": {lines[-1][:300]}" if lines else ""
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+def _wait(process: Life, seconds: float) -> None:
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
