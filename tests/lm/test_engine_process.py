@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -276,3 +277,32 @@ def test_generate_all_says_how_far_it_is_and_raises_when_the_process_is_lost(tin
         with pytest.raises(EngineGone, match="lost"):
             engine.generate_all([asked(i, max_tokens=480) for i in range(60)])
         killer.wait()
+
+
+def test_a_worker_in_this_process_scores_alike(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    import transformers
+
+    from treadle.lm.transformers_engine import TransformersBackend
+
+    def ours() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "treadle-engine-worker"]
+
+    with BlockingEngine("transformers", tiny_llama, threads=1, settings={"precision": "f32"}, here=True) as engine:
+        scored = engine.score([([5, 6], [7, 8, 9])])[0]
+        assert len(ours()) == 1
+    assert ours() == []
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama)
+    with torch.no_grad():
+        chances = model(torch.tensor([[5, 6, 7, 8, 9]])).logits.log_softmax(-1)[0]
+    assert scored.logprobs == pytest.approx([float(chances[1 + i, 7 + i]) for i in range(3)], abs=1e-5)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(TransformersBackend, "score", fail)
+    with (
+        BlockingEngine("transformers", tiny_llama, threads=1, here=True) as engine,
+        pytest.raises(EngineGone, match="ended with code 1: RuntimeError: no such luck"),
+    ):
+        engine.score([([5], [6])])
