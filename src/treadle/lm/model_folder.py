@@ -25,8 +25,13 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         raise UserError(f"{folder}: no {name}; expected a model folder as treadle or transformers writes it")
-    if path.stat().st_size > _MAX_CONFIG:
-        raise UserError(f"{path}: {path.stat().st_size} bytes, expected at most {_MAX_CONFIG}; not a model's config")
+    return read_object(path, _MAX_CONFIG)
+
+
+def read_object(path: Path, limit: int) -> dict[str, Any]:
+    """A JSON object from a file of at most ``limit`` bytes; ``UserError`` for anything else."""
+    if (size := path.stat().st_size) > limit:
+        raise UserError(f"{path}: {size} bytes, expected at most {limit}; not a model's {path.name}")
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

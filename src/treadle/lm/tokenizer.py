@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import MissingExtra, UserError
+from treadle.lm.model_folder import read_object
 
 try:
     from tokenizers import Tokenizer
@@ -262,18 +263,8 @@ def _id_list(value: Any) -> list[int]:
 
 
 def _read_json(path: Path, limit: int) -> dict[str, Any]:
-    """A JSON object from a file of at most ``limit`` bytes; an empty one where there is no file."""
-    if not path.is_file():
-        return {}
-    if path.stat().st_size > limit:
-        raise UserError(f"{path}: {path.stat().st_size} bytes, expected at most {limit}; not a tokenizer's file")
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); copy it again from the model") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}; copy it again from the model")
-    return value
+    """A JSON object of at most ``limit`` bytes; an empty one where there is no file."""
+    return read_object(path, limit) if path.is_file() else {}
 
 
 def _strings(value: Any) -> Iterator[str]:
