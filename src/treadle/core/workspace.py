@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from treadle.core.bucket_store import BucketStore
 from treadle.core.database import Database
 from treadle.core.errors import Corrupt, MissingExtra, UserError
 from treadle.core.journal import SEAL_SECONDS, Journal
@@ -26,11 +27,18 @@ FORMAT = 1
 class Workspace:
     """Everything under the store's folder. Opening it makes what is missing; many processes may have it open.
 
-    ``database`` is a file, or the URL of a server (``ledger_url``). Not for use across a fork: open it again in the
-    child.
+    ``database`` is a file, or the URL of a server (``ledger_url``). ``bucket`` is the URL of where objects lie instead;
+    the folder has copies of them then. Not for use across a fork: open it again in the child.
     """
 
-    def __init__(self, root: Path, database: Path | str | None = None, projections: Sequence[Projection] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        database: Path | str | None = None,
+        projections: Sequence[Projection] = (),
+        *,
+        bucket: str | None = None,
+    ) -> None:
         self.root = root
         self._held = 0
         self.closing = ExitStack()  # what others have opened over it; closed first
@@ -40,7 +48,7 @@ class Workspace:
                 root.mkdir(parents=True, exist_ok=True)
                 _check_format(root / "format")
                 self.keys = Keys(root / "keys", make=not (root / "head.json").exists())
-                self.store = Store(root)
+                self.store = self._store(root, bucket)
                 self.database: Database = _open(database or root / "treadle.db")
                 opened.callback(self.database.close)
                 self.state = State(self.database)
@@ -55,6 +63,12 @@ class Workspace:
             self._refuse_other_keys()
             self._introduce()
             opened.pop_all()
+
+    def _store(self, root: Path, bucket: str | None) -> Store:
+        local = Store(root)
+        if bucket is None:
+            return local
+        return BucketStore(local, bucket, self.keys.public, None, lambda alone: self.database.guarded(alone=alone))
 
     def _refuse_other_keys(self) -> None:
         if self.ledger.owner() is not None:
@@ -92,6 +106,7 @@ class Workspace:
         with self._locked(waiting), self.database.held(waiting):
             self._held += 1
             try:
+                self._catch_up()
                 self.store.clear_temporary()
                 self.runs.sweep()
                 self.journal.seal(older_than=2 * SEAL_SECONDS)  # a living writer would have sealed it
@@ -101,6 +116,11 @@ class Workspace:
                 self.ledger.publish()
                 for call in self.released:
                     call()
+
+    def _catch_up(self) -> None:
+        """What was erased on another machine goes here as well."""
+        if isinstance(self.store, BucketStore):
+            self.store.catch_up({name for row in self.ledger.rows("erasure") for name in row.body["objects"]})
 
     @contextmanager
     def _locked(self, waiting: Callable[[str], object] | None) -> Iterator[None]:

@@ -1,0 +1,307 @@
+"""A store in a bucket. What is there counts; the folder here is a copy of some of it, which may be thrown away.
+
+    store                whose it is: the public key of the project, so that no other one deletes in it
+    objects/, lists/, chunks/    as at a remote: what is longer than 4 MiB lies in chunks
+
+Why chunks: what is sent goes on where it was cut off, is sent and fetched side by side in bounded memory, and is
+made young again by one small request. So a bucket is a remote to `treadle pull` from, too.
+
+What is put is acknowledged when the bucket has it. What is read comes from the copy here, checked as in any store, or
+from the bucket. What is there, is listed, verified and deleted is a matter of the bucket alone.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from treadle.core.artifacts import Entry
+from treadle.core.cipher import Cipher
+from treadle.core.digest import canonical_json, is_digest
+from treadle.core.errors import Corrupt, UserError
+from treadle.core.holdings import Holdings
+from treadle.core.remote import STORE, Item, Remote, digest_in, is_there, open_remote, place
+from treadle.core.sealed_remote import SealedRemote
+from treadle.core.store import Store
+from treadle.core.transfer import CachedLists, Known, Transfer
+
+T = TypeVar("T")
+Guard = Callable[[bool], AbstractContextManager[None]]
+
+FORMAT = 1
+
+
+class BucketStore(Store):
+    """Objects in a bucket, with copies in a local store.
+
+    ``owner`` is the project's public key. ``guard`` keeps others on any machine from deleting what is being put; with
+    True, from putting while something is deleted. Every method may raise ``Unreachable``; nothing was acknowledged
+    then, and the same call goes on.
+    """
+
+    def __init__(
+        self, local: Store, url: str, owner: str = "", cipher: Cipher | None = None, guard: Guard | None = None
+    ) -> None:
+        self.local, self.url, self.owner, self.cipher = local, url, owner, cipher
+        self.root = local.root
+        self._guard = guard or (lambda alone: nullcontext())
+        self._opening = threading.Lock()
+        self._opened: tuple[Remote, Holdings] | None = None
+
+    def __reduce__(self) -> tuple[type[Store], tuple[Store, str, str, Cipher | None]]:  # type: ignore[override]
+        return BucketStore, (self.local, self.url, self.owner, self.cipher)
+
+    # -- the bucket
+
+    @property
+    def remote(self) -> Remote:
+        """The bucket as it is, with what is encrypted in it; opened when it is first needed."""
+        return self._open()[0]
+
+    @property
+    def _holdings(self) -> Holdings:
+        return self._open()[1]
+
+    def _open(self) -> tuple[Remote, Holdings]:
+        with self._opening:
+            if self._opened is None:
+                remote = open_remote(self.url, self.root)
+                _introduce(remote, self.owner)
+                self._opened = remote, Holdings(remote)
+            return self._opened
+
+    @contextmanager
+    def _transfer(self, known: Known) -> Iterator[Transfer]:
+        """Work with the bucket; the first problem is raised at the end."""
+        sealed = SealedRemote(self.remote, self.cipher)
+        with Transfer(self.local, sealed, known) as transfer:
+            try:
+                yield transfer
+            except OSError as error:
+                raise UserError(f"cannot write {self.root}: {error.strerror or error}; free some space") from None
+        for problem in transfer.moved.problems.values():
+            raise Corrupt(problem)
+
+    # -- writing
+
+    def new_folder(self, prefix: str = "build-") -> Path:
+        """As ``Store``."""
+        return self.local.new_folder(prefix)
+
+    def put(self, folder: Path) -> str:
+        """As ``Store``; once this returns, the bucket has it."""
+        digest = self.local.put(folder)
+        self._send_artifact(digest)
+        return digest
+
+    def add(self, folder: Path) -> str:
+        """As ``Store``; once this returns, the bucket has it."""
+        digest = self.local.add(folder)
+        self._send_artifact(digest)
+        return digest
+
+    def put_bytes(self, data: bytes) -> str:
+        """As ``Store``; once this returns, the bucket has it."""
+        digest = self.local.put_bytes(data)
+        self._send([digest])
+        return digest
+
+    def adopt(self, files: Iterable[tuple[Path, str]]) -> None:
+        """As ``Store``, over what the bucket has as well."""
+        files = list(files)
+        self.local.adopt(files)
+        digests = [digest for _, digest in files]
+        with self._guard(False), self._transfer(Known(chunks=set())) as transfer:
+            transfer.send(digests)
+        self._holdings.learn(digests)
+
+    def _send_artifact(self, digest: str) -> None:
+        """An artifact's files, then its manifest."""
+        files = dict.fromkeys(entry.digest for entry in self.local.entries(digest))
+        self._send(list(files), [digest])
+
+    def _send(self, *parts: list[str]) -> None:
+        chunks = _Chunks(self.remote, CachedLists(self.local))
+        with self._guard(False):
+            for digests in parts:
+                with self._transfer(Known(chunks=chunks)) as transfer:
+                    transfer.send(transfer.renew(digests))
+        for digests in parts:
+            self._holdings.learn(digests)
+
+    # -- reading
+
+    def has(self, digest: str) -> bool:
+        """Whether the bucket has the artifact's manifest and every file it names."""
+        try:
+            return self.has_object(digest) and all(self.has_object(entry.digest) for entry in self.entries(digest))
+        except Corrupt:
+            return False
+
+    def has_object(self, digest: str) -> bool:
+        """Whether the bucket has one object."""
+        return is_digest(digest) and self._holdings.hold(digest)
+
+    def read(self, digest: str) -> bytes:
+        """As ``Store``."""
+        return self._here(digest, self.local.read)
+
+    def open(self, digest: str) -> BinaryIO:
+        """As ``Store``."""
+        return self._here(digest, self.local.open)
+
+    def open_unverified(self, digest: str) -> BinaryIO:
+        """As ``Store``."""
+        return self._here(digest, self.local.open_unverified)
+
+    def size(self, digest: str) -> int:
+        """As ``Store``."""
+        return self._here(digest, self.local.size)
+
+    def entries(self, digest: str) -> tuple[Entry, ...]:
+        """As ``Store``."""
+        return self._here(digest, self.local.entries)
+
+    def view(self, digest: str) -> Path:
+        """As ``Store``."""
+        if not self.local.has(digest):
+            entries = self.entries(digest)
+            self._fetch([entry.digest for entry in entries if not self.local.has_object(entry.digest)])
+        try:
+            return self.local.view(digest)
+        except Corrupt:
+            self._fetch([entry.digest for entry in self.entries(digest) if not self._sound(entry.digest)])
+            return self.local.view(digest)
+
+    def _here(self, digest: str, ask: Callable[[str], T]) -> T:
+        """Ask the copy here, fetched first where it is missing or damaged."""
+        fetched = is_digest(digest) and not self.local.has_object(digest)
+        if fetched:
+            self._fetch([digest])
+        try:
+            return ask(digest)
+        except Corrupt:
+            if fetched or not is_digest(digest) or self._sound(digest):
+                raise
+            self._fetch([digest])
+            return ask(digest)
+
+    def _sound(self, digest: str) -> bool:
+        try:
+            self.local.check(digest)
+        except Corrupt:
+            return False
+        return True
+
+    def _fetch(self, digests: Iterable[str]) -> None:
+        with self._transfer(Known()) as transfer:
+            transfer.fetch(dict.fromkeys(digests))
+
+    # -- what there is
+
+    def check(self, digest: str) -> None:
+        """``Corrupt`` unless the bucket has the object and its bytes are those that were stored; reads all of it."""
+        for _, problem in self.examine([digest]):
+            if problem:
+                raise Corrupt(f"object {digest} in {self.url}: {problem}; run treadle verify")
+
+    def examine(self, digests: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Read objects in the bucket, keeping nothing; each with what is wrong with it, or an empty text."""
+        with self._transfer(Known()) as transfer:
+            yield from transfer.examine(digests)
+
+    def changed_views(self) -> Iterator[tuple[str, str]]:
+        """As ``Store``."""
+        return self.local.changed_views()
+
+    # -- removing
+
+    def delete(self, digests: set[str], *, older_than: float | None = None) -> int:
+        """As ``Store``, in the bucket and here. With ``older_than`` chunks go as well that a put which was cut off
+        has left."""
+        before = float("inf") if older_than is None else older_than
+        with self._guard(True):
+            objects, lists = self._items("objects"), self._items("lists")
+            items = {**objects, **lists}
+            doomed = {digest for digest in digests & items.keys() if items[digest].changed < before}
+            chunks = self._items("chunks") if older_than is not None or doomed & lists.keys() else {}
+            with self._transfer(Known(set(objects), set(lists))) as transfer:
+                gone = transfer.withdraw(doomed)
+                gone |= transfer.sweep({digest for digest, item in chunks.items() if item.changed < before} - gone)
+            self._holdings.lose(doomed)
+        self.local.delete(digests - (items.keys() - doomed))
+        return sum(items[digest].size for digest in doomed) + sum(chunks[each].size for each in gone & chunks.keys())
+
+    def _items(self, kind: str) -> dict[str, Item]:
+        return {digest_in(item.name): item for item in self.remote.items(f"{kind}/")}
+
+    def catch_up(self, erased: set[str]) -> None:
+        """Believe nothing of the bucket that was learned before, and keep no copy here of what was erased elsewhere."""
+        if self._opened is not None:
+            self._holdings.forget()
+        self.local.delete({digest for digest in erased if self.local.has_object(digest)})
+
+    def clear_copies(self, older_than: float) -> int:
+        """Delete the copies here that were made before (seconds since the epoch); returns their bytes. What is needed
+        again is fetched."""
+        return self.local.delete({digest for digest, _ in self.local.objects()}, older_than=older_than)
+
+    def clear_temporary(self) -> None:
+        """As ``Store``."""
+        self.local.clear_temporary()
+
+    def close(self) -> None:
+        """As ``Store``."""
+        self.local.close()
+
+
+class _Chunks:
+    """Chunks that the bucket has, asked for where an object that has travelled has them."""
+
+    def __init__(self, remote: Remote, cached: CachedLists) -> None:
+        self._remote, self._cached, self._there = remote, cached, set[str]()
+
+    def __contains__(self, digest: object) -> bool:
+        if digest in self._there:
+            return True
+        if not isinstance(digest, str) or not self._cached.knows(digest):
+            return False
+        return is_there(self._remote, place("chunks", digest))
+
+    def add(self, digest: str) -> None:
+        """It has one more."""
+        self._there.add(digest)
+
+
+def _introduce(remote: Remote, owner: str) -> None:
+    """Say whose the bucket is where nobody has; ``UserError`` when it is another project's, or a remote."""
+    mine = canonical_json({"format": FORMAT, "public_key": owner})
+    found = _find(remote, STORE)
+    if found is None:
+        if _find(remote, "remote") is not None:
+            raise UserError(
+                f"{remote.url} is a remote of treadle push; name another place for the store, such as "
+                f"{remote.url}-store"
+            )
+        remote.write(STORE, mine)
+    elif found != mine:
+        try:
+            number = json.loads(found)["format"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            number = None
+        if number != FORMAT:
+            raise UserError(f"{remote.url} is a store of format {number}; this Treadle reads format {FORMAT}")
+        raise UserError(
+            f"{remote.url} is the store of a project with other keys; name another place, or copy that project's keys"
+        )
+
+
+def _find(remote: Remote, name: str) -> bytes | None:
+    try:
+        return remote.read(name, 0, 1000)
+    except FileNotFoundError:
+        return None
