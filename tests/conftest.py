@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from blake3 import blake3
 
 from postgresql_server import Server, programs
 
@@ -37,3 +39,28 @@ def postgresql() -> Iterator[Server]:
     server = Server(folder)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[int]:
+    """A server that speaks S3; the number of its port."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield int(server.get_host_and_port()[1])
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place in an empty bucket; where it is and the keys to it are in the environment."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3}",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    name = "b" + blake3(os.fsencode(tmp_path)).hexdigest()[:20]
+    httpx.put(f"http://127.0.0.1:{s3}/{name}").raise_for_status()
+    return f"s3://{name}/team"
