@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from treadle.core.cipher import Cipher
 from treadle.core.database import Database
 from treadle.core.errors import Corrupt, MissingExtra, UserError
 from treadle.core.journal import SEAL_SECONDS, Journal
@@ -18,6 +19,7 @@ from treadle.core.ledger import Fact, Ledger, Projection
 from treadle.core.runs import ARTIFACTS, RUNS, Runs
 from treadle.core.sqlite import SqliteDatabase
 from treadle.core.state import State
+from treadle.core.store import FORMAT as STORE_FORMAT
 from treadle.core.store import Store
 
 FORMAT = 1
@@ -26,11 +28,17 @@ FORMAT = 1
 class Workspace:
     """Everything under the store's folder. Opening it makes what is missing; many processes may have it open.
 
-    ``database`` is a file, or the URL of a server (``ledger_url``). Not for use across a fork: open it again in the
-    child.
+    ``database`` is a file, or the URL of a server (``ledger_url``); with a ``cipher``, what is put into the store is
+    encrypted. Not for use across a fork: open it again in the child.
     """
 
-    def __init__(self, root: Path, database: Path | str | None = None, projections: Sequence[Projection] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        database: Path | str | None = None,
+        projections: Sequence[Projection] = (),
+        cipher: Cipher | None = None,
+    ) -> None:
         self.root = root
         self._held = 0
         self.closing = ExitStack()  # what others have opened over it; closed first
@@ -40,7 +48,10 @@ class Workspace:
                 root.mkdir(parents=True, exist_ok=True)
                 _check_format(root / "format")
                 self.keys = Keys(root / "keys", make=not (root / "head.json").exists())
-                self.store = Store(root)
+                self.store = Store(root, cipher)
+                self.store.check_keys()
+                if cipher is not None:  # the plain copies that a killed process had
+                    self.store.clear_temporary()
                 self.database: Database = _open(database or root / "treadle.db")
                 opened.callback(self.database.close)
                 self.state = State(self.database)
@@ -150,8 +161,8 @@ def _check_format(path: Path) -> None:
         temporary.write_text(f"{FORMAT}\n")
         temporary.replace(path)
         return
-    if found != str(FORMAT):
+    if found not in (str(FORMAT), str(STORE_FORMAT)):
         raise UserError(
-            f"{path.parent} is a store of format {found[:20]!r}, this Treadle reads format {FORMAT}; "
+            f"{path.parent} is a store of format {found[:20]!r}, this Treadle reads up to format {STORE_FORMAT}; "
             "use the Treadle that wrote it, or a newer one"
         )

@@ -18,6 +18,7 @@ from treadle.core.ledger import Fact
 from treadle.core.reach import collected_artifacts
 from treadle.core.remote import introduce, open_remote
 from treadle.core.store import Store
+from treadle.core.store_remote import readable
 from treadle.core.transfer import Moved, Transfer
 from treadle.core.verify import erased_objects, named_objects
 from treadle.record.record import Record
@@ -49,6 +50,8 @@ def pull(record: Record, url: str, folder: Path, refs: tuple[str, ...] = ()) -> 
     tops = _without(erased, asked)
     remote = open_remote(url, folder)
     introduce(remote, writing=False)
+    remote = readable(remote, record.store.cipher)
+    record.store.mend()
     with _local_errors(record.store), Transfer(record.store, remote) as transfer:
         seen = _mend(record.store, transfer, sorted(tops), set())
         collected = {} if refs else collected_artifacts(record.ledger)
