@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from treadle.core import ledger_url
+from treadle.core.cipher import open_cipher, read_key
 from treadle.core.config import Settings, load
 from treadle.core.errors import UserError
 from treadle.core.head_target import FORMS, head_target
@@ -41,6 +42,9 @@ class File(Settings):
     store: str = Field(
         ".treadle",
         description="the folder that holds artifacts, keys and journal; or a bucket for the artifacts, s3://...",
+    )
+    encryption: str | None = Field(
+        None, description="the key under which artifacts lie encrypted: ${env:NAME}, or a file that holds it"
     )
     ledger: str | None = Field(
         None, description="the database: a file (treadle.db in the store by default), or postgresql://host/db"
@@ -82,6 +86,13 @@ class File(Settings):
                 raise ValueError(str(error)) from None
         return value
 
+    @field_validator("encryption")
+    @classmethod
+    def _no_key(cls, value: str | None) -> str | None:
+        if value is not None and read_key(value) is not None:
+            raise ValueError("holds a key itself; write ${env:NAME}, or the name of a file with the key")
+        return value
+
     @field_validator("ledger")
     @classmethod
     def _ledger(cls, value: str | None) -> str | None:
@@ -112,8 +123,10 @@ def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Proje
     folder = find_folder(start.resolve())
     file = load(folder / FILE, File, overrides)
     ledger = _ledger(folder, resolve(file.ledger)) if file.ledger else None
+    cipher = open_cipher(file.encryption, folder) if file.encryption is not None else None
     bucket = file.store if is_bucket(file.store) else None
-    with Workspace(folder / (STORE if bucket else file.store), ledger, PROJECTIONS, bucket=bucket) as workspace:
+    root = folder / (STORE if bucket else file.store)
+    with Workspace(root, ledger, PROJECTIONS, cipher, bucket=bucket) as workspace:
         targets = [head_target(name, folder) for name in file.publish_heads]
         publisher = Publisher(workspace.ledger, workspace.keys, targets)
         workspace.released.append(publisher.run)

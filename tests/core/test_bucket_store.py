@@ -22,13 +22,12 @@ from treadle.core.chunks import read_list
 from treadle.core.cipher import Cipher
 from treadle.core.database import Database, Lost
 from treadle.core.digest import blake3_bytes
-from treadle.core.errors import Corrupt, TreadleError, UserError
+from treadle.core.errors import Corrupt, UserError
 from treadle.core.postgresql import PostgresqlDatabase
 from treadle.core.remote import Unreachable, open_remote, place
-from treadle.core.sealed_remote import SealedRemote, seal_again
+from treadle.core.sealed_remote import seal_again
 from treadle.core.sqlite import SqliteDatabase
 from treadle.core.store import Store
-from treadle.core.transfer import Transfer
 
 LARGE = random.Random(1).randbytes(6 << 20)  # several chunks
 FILES = {"weights": LARGE, "ünï/日本 🧵.txt": b"small", "new\nline": b"x" * 100_000, "empty": b"", "config": b"{}"}
@@ -42,7 +41,7 @@ class Machines:
 
     def store(self, machine: str = "a") -> BucketStore:
         """The store as a new process on a machine opens it."""
-        return BucketStore(Store(self.folder / machine), self.url, "owner", self.cipher)
+        return BucketStore(Store(self.folder / machine, self.cipher), self.url, "owner")
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from treadle.core.artifacts import Entry
-from treadle.core.cipher import Cipher
 from treadle.core.digest import canonical_json, is_digest
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.holdings import Holdings
+from treadle.core.loose import Stored
 from treadle.core.remote import STORE, Item, Remote, digest_in, is_there, open_remote, place
 from treadle.core.sealed_remote import SealedRemote
 from treadle.core.store import Store
@@ -43,17 +43,15 @@ class BucketStore(Store):
     then, and the same call goes on.
     """
 
-    def __init__(
-        self, local: Store, url: str, owner: str = "", cipher: Cipher | None = None, guard: Guard | None = None
-    ) -> None:
-        self.local, self.url, self.owner, self.cipher = local, url, owner, cipher
+    def __init__(self, local: Store, url: str, owner: str = "", guard: Guard | None = None) -> None:
+        self.local, self.url, self.owner, self.cipher = local, url, owner, local.cipher
         self.root = local.root
         self._guard = guard or (lambda alone: nullcontext())
         self._opening = threading.Lock()
         self._opened: tuple[Remote, Holdings] | None = None
 
-    def __reduce__(self) -> tuple[type[Store], tuple[Store, str, str, Cipher | None]]:  # type: ignore[override]
-        return BucketStore, (self.local, self.url, self.owner, self.cipher)
+    def __reduce__(self) -> tuple[type[Store], tuple[Store, str, str]]:  # type: ignore[override]
+        return BucketStore, (self.local, self.url, self.owner)
 
     # -- the bucket
 
@@ -98,9 +96,9 @@ class BucketStore(Store):
         self._send_artifact(digest)
         return digest
 
-    def add(self, folder: Path) -> str:
+    def add(self, path: Path) -> str:
         """As ``Store``; once this returns, the bucket has it."""
-        digest = self.local.add(folder)
+        digest = self.local.add(path)
         self._send_artifact(digest)
         return digest
 
@@ -114,10 +112,31 @@ class BucketStore(Store):
         """As ``Store``, over what the bucket has as well."""
         files = list(files)
         self.local.adopt(files)
-        digests = [digest for _, digest in files]
+        self._send_anew([digest for _, digest in files])
+
+    def adopt_pieces(self, pieces: Iterable[bytes], digest: str) -> None:
+        """As ``Store``, over what the bucket has as well."""
+        self.local.adopt_pieces(pieces, digest)
+        self._send_anew([digest])
+
+    def _send_anew(self, digests: list[str]) -> None:
         with self._guard(False), self._transfer(Known(chunks=set())) as transfer:
             transfer.send(digests)
         self._holdings.learn(digests)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """As ``Store``, among all machines."""
+        with self._guard(True):
+            yield
+
+    def mark(self, *, encrypted: bool) -> None:
+        """As ``Store``."""
+        self.local.mark(encrypted=encrypted)
+
+    def check_keys(self) -> None:
+        """As ``Store``, of the copies here. What a key is missing for in the bucket, reading it says."""
+        self.local.check_keys()
 
     def _send_artifact(self, digest: str) -> None:
         """An artifact's files, then its manifest."""
@@ -201,7 +220,31 @@ class BucketStore(Store):
         with self._transfer(Known()) as transfer:
             transfer.fetch(dict.fromkeys(digests))
 
+    def locate(self, digest: str) -> Iterator[Stored]:
+        """Where the copy of an object lies."""
+        return self.local.locate(digest)
+
     # -- what there is
+
+    def objects(self) -> Iterator[tuple[str, Stored]]:
+        """As ``Store``, of the bucket; ``length`` is what an object takes there, all its chunks together."""
+        objects, lists = self._items("objects"), self._items("lists")
+        with self._transfer(Known()) as transfer:
+            sizes = transfer.sizes(each for each in lists if is_digest(each) and each not in objects)
+        for digest, item in sorted({**lists, **objects}.items()):
+            if is_digest(digest):
+                length = sizes.get(digest, item.size)
+                yield digest, Stored(f"{self.url}/{item.name}", length, self.cipher is not None, None, item.changed)
+
+    def audit(self) -> Iterator[tuple[str, str]]:
+        """As ``Store``, of the bucket; the copies here are checked when they are read."""
+        names = {**self._items("lists"), **self._items("objects")}
+        for digest, item in sorted(names.items()):
+            if not is_digest(digest) or item.name not in (place("objects", digest), place("lists", digest)):
+                yield digest, f"{self.url}/{item.name} is no object; take it away"
+        for digest, problem in self.examine(sorted(filter(is_digest, names))):
+            if problem and self.has_object(digest):  # or it was deleted while we looked
+                yield digest, problem
 
     def check(self, digest: str) -> None:
         """``Corrupt`` unless the bucket has the object and its bytes are those that were stored; reads all of it."""
@@ -249,6 +292,14 @@ class BucketStore(Store):
         """Delete the copies here that were made before (seconds since the epoch); returns their bytes. What is needed
         again is fetched."""
         return self.local.delete({digest for digest, _ in self.local.objects()}, older_than=older_than)
+
+    def tidy(self) -> None:
+        """As ``Store``, of the copies here; what lies in a bucket lies by itself."""
+        self.local.tidy()
+
+    def mend(self) -> None:
+        """As ``Store``, of the copies here."""
+        self.local.mend()
 
     def clear_temporary(self) -> None:
         """As ``Store``."""

@@ -19,7 +19,7 @@ import os
 import re
 import struct
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -54,6 +54,10 @@ class Cipher:
         self._keys = {_key_id(key): blake3(key, derive_key_context="treadle 1 files").digest() for key in keys}
         self._origin = origin
 
+    def has(self, key_id: str) -> bool:
+        """Whether a key of that id (hexadecimal) is here."""
+        return key_id in {each.hex() for each in self._keys}
+
     def __reduce__(self) -> tuple[Callable[[str, Path], Cipher], tuple[str, Path]]:
         if self._origin is None:
             raise TypeError("keys are not sent to other processes; make the cipher by open_cipher")
@@ -63,7 +67,7 @@ class Cipher:
 
     def encrypt(self, data: bytes) -> bytes:
         """Header and segments of a few bytes."""
-        stream = self._begin()
+        stream = self.begin()
         if len(data) < SEGMENT:
             return stream.header + stream.seal(0, data, last=True)
         target = io.BytesIO()
@@ -88,20 +92,25 @@ class Cipher:
 
         ``watch`` is shown each piece of plaintext, valid during the call only: to hash what is read once.
         """
-        stream, number, size = self._begin(), 0, 0
+        return self.encrypt_pieces(_shown(source, watch), target)
+
+    def encrypt_pieces(self, pieces: Iterable[bytes | memoryview], target: BinaryIO) -> int:
+        """Encrypt what comes in pieces of any size onto ``target``; returns the bytes of plaintext."""
+        stream, held, number, size = self.begin(), bytearray(), 0, 0
         target.write(stream.header)
-        piece, after = bytearray(SEGMENT), bytearray(SEGMENT)
-        count = _fill(source, piece)
-        while True:
-            following = _fill(source, after) if count == SEGMENT else 0
-            shown = memoryview(piece)[:count]
-            if watch is not None:
-                watch(shown)
-            target.write(stream.seal(number, shown, last=not following))
-            size += count
-            if not following:
-                return size
-            piece, after, count, number = after, piece, following, number + 1
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                if len(held) == SEGMENT:  # more is to come, so it is not the last
+                    target.write(stream.seal(number, held, last=False))
+                    number += 1
+                    held.clear()
+                taken = rest[: SEGMENT - len(held)]
+                held += taken
+                rest = rest[len(taken) :]
+            size += len(piece)
+        target.write(stream.seal(number, held, last=True))
+        return size
 
     def decrypt_file(self, source: BinaryIO, target: BinaryIO, what: str = "the file") -> int:
         """Decrypt all of a seekable file onto ``target``; returns the bytes of plaintext. Errors as ``decrypt``."""
@@ -129,11 +138,12 @@ class Cipher:
 
     # -- streams
 
-    def _begin(self) -> _Stream:
+    def begin(self) -> Stream:
+        """What encrypts the segments of one file, for a caller that reads and writes by itself."""
         salt = os.urandom(16)
-        return _Stream(_HEADER.pack(_MAGIC, FORMAT, self.key_id, salt), self._keys[self.key_id], salt, "")
+        return Stream(_HEADER.pack(_MAGIC, FORMAT, self.key_id, salt), self._keys[self.key_id], salt, "")
 
-    def _resume(self, header: bytes, what: str) -> _Stream:
+    def _resume(self, header: bytes, what: str) -> Stream:
         if len(header) < HEADER or not is_encrypted(header):
             raise Corrupt(f"{what} is not encrypted as Treadle does it, or its first bytes changed")
         _, number, name, salt = _HEADER.unpack(header)
@@ -145,21 +155,23 @@ class Cipher:
                 f"{what} is encrypted under the key {name.hex()}, which is none of those given "
                 f"({', '.join(each.hex() for each in self._keys)}); add the key that it was encrypted under"
             )
-        return _Stream(header, key, salt, what)
+        return Stream(header, key, salt, what)
 
 
-class _Stream:
-    """The segments of one file."""
+class Stream:
+    """The segments of one file: the header, then each by its number, of ``SEGMENT`` bytes but for the last."""
 
     def __init__(self, header: bytes, key: bytes, salt: bytes, what: str) -> None:
         self.header = header
         self._aead = AESGCM(blake3(salt, key=key).digest())
         self._what = what
 
-    def seal(self, number: int, piece: bytes | memoryview, *, last: bool) -> bytes:
+    def seal(self, number: int, piece: bytes | bytearray | memoryview, *, last: bool) -> bytes:
+        """A segment as it is written, in the order of the numbers."""
         return self._aead.encrypt(_nonce(number, last), piece, self.header)
 
-    def open(self, number: int, piece: bytes | memoryview, *, last: bool) -> bytes:
+    def open(self, number: int, piece: bytes | bytearray | memoryview, *, last: bool) -> bytes:
+        """The plaintext of a segment; ``Corrupt`` when it is not what was written as this one."""
         try:
             return self._aead.decrypt(_nonce(number, last), piece, self.header)
         except InvalidTag:
@@ -247,15 +259,14 @@ def _nonce(number: int, last: bool) -> bytes:
     return number.to_bytes(11, "big") + bytes([last])
 
 
-def _fill(source: BinaryIO, buffer: bytearray) -> int:
-    """Read until the buffer is full or there is no more; returns the bytes read."""
-    view, count = memoryview(buffer), 0
-    while count < len(buffer):
-        got = source.readinto(view[count:])  # type: ignore[attr-defined]
-        if not got:
-            break
-        count += got
-    return count
+def _shown(source: BinaryIO, watch: Callable[[memoryview], object] | None) -> Iterator[memoryview]:
+    """What is left of a file, each piece shown first."""
+    buffer = bytearray(SEGMENT)
+    while count := source.readinto(buffer):  # type: ignore[attr-defined]
+        piece = memoryview(buffer)[:count]
+        if watch is not None:
+            watch(piece)
+        yield piece
 
 
 def _key_id(key: bytes) -> bytes:

@@ -6,7 +6,6 @@ only when its digest is right; until then it grows in `cache/pull/`, where the n
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import threading
@@ -17,13 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from blake3 import blake3
 
 from treadle.core.chunks import LARGEST, WHOLE, Chunk, cut, list_bytes, read_list
 from treadle.core.digest import PREFIX, blake3_bytes
 from treadle.core.errors import Corrupt
+from treadle.core.partial import Partial
 from treadle.core.remote import Remote, listed, place
 from treadle.core.store import Store
 
@@ -32,7 +32,8 @@ T = TypeVar("T")
 _AT_ONCE = 4  # chunks under way; bounds memory together with the size of a chunk
 _WHOLE_AT_ONCE = 16  # objects that travel as they are: mostly small, and then each is a wait for an answer
 _SMALL = 64 << 10  # bytes; to send so little costs no more than to ask whether it is there
-_NAMED_AT_ONCE = 256  # small objects that are put on the disk together
+_NAMED_AT_ONCE = 8192  # objects that are put on the disk together, or fewer of so many bytes
+_NAMED_BYTES = 256 << 20
 _TRIES = 3  # of a chunk whose bytes are wrong: the way may be to blame, and not the remote
 
 
@@ -209,6 +210,16 @@ class Transfer:
                 if digest in there:
                     yield kind, digest
 
+    def sizes(self, digests: Iterable[str]) -> dict[str, int]:
+        """Bytes of objects that lie in chunks, by their lists; without those whose list cannot be read."""
+        return {digest: size for digest, size in self._side_by_side(self._length, digests, _WHOLE_AT_ONCE) if size >= 0}
+
+    def _length(self, digest: str) -> tuple[str, int]:
+        try:
+            return digest, sum(chunk.size for chunk in self._list(digest))
+        except (Corrupt, FileNotFoundError):
+            return digest, -1
+
     def _delete(self, names: Iterable[str]) -> None:
         for _ in self._side_by_side(self.remote.delete, names, _WHOLE_AT_ONCE):
             pass
@@ -241,7 +252,7 @@ class Transfer:
         that the remote does not have so."""
         folder = self.store.new_folder("pull-")
         batch: list[tuple[Path, str]] = []
-        others = []
+        others, waiting = [], 0  # waiting: bytes
         try:
             for digest, size in self._side_by_side(partial(self._fetch_whole, folder), digests, _WHOLE_AT_ONCE):
                 if size is None:
@@ -252,9 +263,10 @@ class Transfer:
                 self.moved.bytes += size
                 if (path := folder / digest.removeprefix(PREFIX)).exists():
                     batch.append((path, digest))
-                if len(batch) == _NAMED_AT_ONCE:
+                    waiting += size
+                if len(batch) == _NAMED_AT_ONCE or waiting > _NAMED_BYTES:
                     self.store.adopt(batch)
-                    batch = []
+                    batch, waiting = [], 0
             self.store.adopt(batch)
             return others
         finally:
@@ -396,68 +408,6 @@ class _Noted(suppress):
         if isinstance(error, Corrupt):
             self._moved.problems[self._digest] = str(error)
         return bool(super().__exit__(kind, error, trace))
-
-
-class Partial:
-    """An object that is being fetched: a file that only grows, held by one process."""
-
-    def __init__(self, store: Store, digest: str) -> None:
-        self._store, self._digest = store, digest
-        self.path = store.root / "cache" / "pull" / digest.removeprefix(PREFIX)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._hasher = blake3()
-        self.size = 0
-
-    def __enter__(self) -> Partial:
-        while True:
-            self._file: BinaryIO = self.path.open("a+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if self.path.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
-                    return self
-            self._file.close()  # finished by whoever had it before
-
-    def __exit__(self, *_: object) -> None:
-        if self.size == 0:  # nothing to go on with
-            self.path.unlink(missing_ok=True)
-        self._file.close()
-
-    def restart(self) -> None:
-        """Begin with nothing."""
-        self._file.truncate(0)
-
-    def resume(self, chunks: list[Chunk]) -> int:
-        """Keep the chunks at the start that are there and right; returns how many."""
-        self._file.seek(0)
-        count = 0
-        for chunk in chunks:
-            data = self._file.read(chunk.size)
-            if len(data) < chunk.size or blake3_bytes(data) != chunk.digest:
-                break
-            self._hasher.update(data)
-            self.size += len(data)
-            count += 1
-        self._file.truncate(self.size)
-        return count
-
-    def append(self, data: bytes) -> None:
-        """More bytes at the end."""
-        self._hasher.update(data)
-        self._file.write(data)
-        self._file.flush()
-        self.size += len(data)
-
-    def digest(self) -> str:
-        """Of what is there."""
-        return PREFIX + self._hasher.hexdigest()
-
-    def finish(self) -> None:
-        """Give it its name in the store."""
-        self._store.adopt([(self.path, self._digest)])
-
-    def discard(self) -> None:
-        """Throw it away."""
-        self.path.unlink(missing_ok=True)
 
 
 class CachedLists:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from treadle.core.bucket_store import BucketStore
+from treadle.core.cipher import Cipher
 from treadle.core.database import Database
 from treadle.core.errors import Corrupt, MissingExtra, UserError
 from treadle.core.journal import SEAL_SECONDS, Journal
@@ -19,6 +20,7 @@ from treadle.core.ledger import Fact, Ledger, Projection
 from treadle.core.runs import ARTIFACTS, RUNS, Runs
 from treadle.core.sqlite import SqliteDatabase
 from treadle.core.state import State
+from treadle.core.store import FORMAT as STORE_FORMAT
 from treadle.core.store import Store
 
 FORMAT = 1
@@ -27,8 +29,9 @@ FORMAT = 1
 class Workspace:
     """Everything under the store's folder. Opening it makes what is missing; many processes may have it open.
 
-    ``database`` is a file, or the URL of a server (``ledger_url``). ``bucket`` is the URL of where objects lie instead;
-    the folder has copies of them then. Not for use across a fork: open it again in the child.
+    ``database`` is a file, or the URL of a server (``ledger_url``); with a ``cipher``, what is put into the store is
+    encrypted. ``bucket`` is the URL of where objects lie instead; the folder has copies of them then. Not for use
+    across a fork: open it again in the child.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Workspace:
         root: Path,
         database: Path | str | None = None,
         projections: Sequence[Projection] = (),
+        cipher: Cipher | None = None,
         *,
         bucket: str | None = None,
     ) -> None:
@@ -48,7 +52,10 @@ class Workspace:
                 root.mkdir(parents=True, exist_ok=True)
                 _check_format(root / "format")
                 self.keys = Keys(root / "keys", make=not (root / "head.json").exists())
-                self.store = self._store(root, bucket)
+                self.store = self._store(root, cipher, bucket)
+                self.store.check_keys()
+                if cipher is not None:  # the plain copies that a killed process had
+                    self.store.clear_temporary()
                 self.database: Database = _open(database or root / "treadle.db")
                 opened.callback(self.database.close)
                 self.state = State(self.database)
@@ -64,11 +71,11 @@ class Workspace:
             self._introduce()
             opened.pop_all()
 
-    def _store(self, root: Path, bucket: str | None) -> Store:
-        local = Store(root)
+    def _store(self, root: Path, cipher: Cipher | None, bucket: str | None) -> Store:
+        local = Store(root, cipher)
         if bucket is None:
             return local
-        return BucketStore(local, bucket, self.keys.public, None, lambda alone: self.database.guarded(alone=alone))
+        return BucketStore(local, bucket, self.keys.public, lambda alone: self.database.guarded(alone=alone))
 
     def _refuse_other_keys(self) -> None:
         if self.ledger.owner() is not None:
@@ -170,8 +177,8 @@ def _check_format(path: Path) -> None:
         temporary.write_text(f"{FORMAT}\n")
         temporary.replace(path)
         return
-    if found != str(FORMAT):
+    if found not in (str(FORMAT), str(STORE_FORMAT)):
         raise UserError(
-            f"{path.parent} is a store of format {found[:20]!r}, this Treadle reads format {FORMAT}; "
+            f"{path.parent} is a store of format {found[:20]!r}, this Treadle reads up to format {STORE_FORMAT}; "
             "use the Treadle that wrote it, or a newer one"
         )
