@@ -74,7 +74,7 @@ def digests(artifact: Artifact) -> dict[str, str]:
 
 
 def names(store: BucketStore) -> set[str]:
-    return {name for kind in ("objects", "lists", "chunks") for name in store.remote.names(f"{kind}/")}
+    return {name for kind in ("objects", "lists", "chunks") for name in store.bucket.remote.names(f"{kind}/")}
 
 
 def test_nothing_that_a_store_does_is_left_to_the_folder() -> None:
@@ -127,10 +127,10 @@ def test_what_is_damaged_there_is_named(machines: Machines) -> None:
     artifact = put(store, FILES)
     named = digests(artifact)
     assert {problem for _, problem in store.examine([artifact.digest, *named.values()])} == {""}
-    (chunk, *_) = read_list(store.remote.read(place("lists", named["weights"])))
-    store.remote.write(place("objects", named["config"]), b"[]")
-    store.remote.write(place("chunks", chunk.digest), b"?" * chunk.size)
-    store.remote.delete(place("objects", named["empty"]))
+    (chunk, *_) = read_list(store.bucket.remote.read(place("lists", named["weights"])))
+    store.bucket.remote.write(place("objects", named["config"]), b"[]")
+    store.bucket.remote.write(place("chunks", chunk.digest), b"?" * chunk.size)
+    store.bucket.remote.delete(place("objects", named["empty"]))
     found = {digest: problem for digest, problem in machines.store().examine(named.values()) if problem}
     assert found.keys() == {named["config"], named["weights"], named["empty"]}
     assert chunk.digest in found[named["weights"]]
@@ -193,7 +193,7 @@ def test_what_is_young_stays_and_putting_makes_young(machines: Machines) -> None
     moment = time.time()
     put(store, {"a": b"x" * 100_000, "b": LARGE[::-1]})
     chunk = blake3_bytes(b"left by a put that was cut off")
-    store.remote.write(place("chunks", chunk), b"left by a put that was cut off")
+    store.bucket.remote.write(place("chunks", chunk), b"left by a put that was cut off")
     everything = {each for artifact in (old, again) for each in (artifact.digest, *digests(artifact).values())}
     assert store.delete(everything, older_than=moment) > len(LARGE)
     assert not store.has(old.digest)
@@ -334,7 +334,7 @@ def test_killed_in_the_middle_nothing_is_half_there(tmp_path: Path, count: int) 
     done = subprocess.run([*arguments, str(count)], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (-9, "")
     there = machines.store("b")
-    names = [name.split("/")[-2:] for kind in ("objects", "lists") for name in there.remote.names(f"{kind}/")]
+    names = [name.split("/")[-2:] for kind in ("objects", "lists") for name in there.bucket.remote.names(f"{kind}/")]
     assert [problem for _, problem in there.examine("b3:" + "".join(parts) for parts in names) if problem] == []
     done = subprocess.run([*arguments, "1000"], capture_output=True, text=True, timeout=60)
     assert len(shown(Artifact(done.stdout.strip(), there))) == 31
@@ -369,7 +369,7 @@ def test_the_bucket_of_another_project_or_a_remote_is_refused(machines: Machines
     open_remote(f"{machines.url}/remote", tmp_path).write("remote", b"1\n")
     with pytest.raises(UserError, match="is a remote of treadle push"):
         BucketStore(Store(tmp_path / "other"), f"{machines.url}/remote", "owner").put_bytes(b"x")
-    machines.store().remote.write("store", b'{"format":7}')
+    machines.store().bucket.remote.write("store", b'{"format":7}')
     with pytest.raises(UserError, match="store of format 7"):
         machines.store().put_bytes(b"x")
 
@@ -384,7 +384,7 @@ def test_what_is_in_the_bucket_is_encrypted(machines: Machines, bucket: str) -> 
     store = machines.store()
     artifact = put(store, FILES)
     for name in names(store):
-        data = store.remote.read(name)
+        data = store.bucket.remote.read(name)
         assert not any(text[:5] in data for text in FILES.values() if len(text) > 4)
         assert not data.startswith(b"{")
     assert shown(Artifact(artifact.digest, machines.store("b"))) == FILES
@@ -401,12 +401,12 @@ def test_a_changed_byte_of_what_is_encrypted_is_named(machines: Machines) -> Non
     artifact = put(machines.store(), {"a": b"text" * 100, "b": LARGE})
     store = machines.store("b")
     for name in sorted(names(store)):
-        data = store.remote.read(name)
+        data = store.bucket.remote.read(name)
         at = random.Random(name).randrange(len(data))
-        store.remote.write(name, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        store.bucket.remote.write(name, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         found = [d for d, problem in store.examine([artifact.digest, *digests(artifact).values()]) if problem]
         assert len(found) == 1
-        store.remote.write(name, data)
+        store.bucket.remote.write(name, data)
     assert shown(Artifact(artifact.digest, store)) == {"a": b"text" * 100, "b": LARGE}
 
 
@@ -417,8 +417,8 @@ def test_keys_of_a_bucket_are_changed(machines: Machines) -> None:
         machines.cipher = Cipher(keys)
         store = machines.store(f"machine {number}")
         assert shown(Artifact(artifact.digest, store)) == FILES
-        assert seal_again(store.remote, machines.cipher) == len(names(store))
-        assert seal_again(store.remote, machines.cipher) == 0
+        assert seal_again(store.bucket.remote, machines.cipher) == len(names(store))
+        assert seal_again(store.bucket.remote, machines.cipher) == 0
     machines.cipher = Cipher([NEW])
     assert shown(Artifact(artifact.digest, machines.store("last"))) == FILES
 

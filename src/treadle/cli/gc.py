@@ -73,7 +73,7 @@ def _copies(dry_run: bool, limited: bool, grace: float, as_json: bool) -> None:
     if as_json:
         emit({"freed": freed})
     else:
-        say(f"gone: {freed / 1e6:,.1f} MB of copies of what lies in {store.url}")
+        say(f"gone: {freed / 1e6:,.1f} MB of copies of what lies in {store.bucket.url}")
 
 
 def _wait(who: str) -> None:

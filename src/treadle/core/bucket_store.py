@@ -1,9 +1,6 @@
 """A store in a bucket. What is there counts; the folder here is a copy of some of it, which may be thrown away.
 
-    store                whose it is: the public key of the project, so that no other one deletes in it
-    objects/, lists/, chunks/    as at a remote: what is longer than 4 MiB lies in chunks
-
-Why chunks: what is sent goes on where it was cut off, is sent and fetched side by side in bounded memory, and is
+It lies there as at a remote, what is longer than 4 MiB in chunks. Why chunks: what is sent goes on where it was cut off, is sent and fetched side by side in bounded memory, and is
 made young again by one small request. So a bucket is a remote to `treadle pull` from, too.
 
 What is put is acknowledged when the bucket has it. What is read comes from the copy here, checked as in any store, or
@@ -12,27 +9,23 @@ from the bucket. What is there, is listed, verified and deleted is a matter of t
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from treadle.core.artifacts import Entry
-from treadle.core.digest import canonical_json, is_digest
+from treadle.core.bucket import Bucket, SentChunks
+from treadle.core.digest import is_digest
 from treadle.core.errors import Corrupt, UserError
-from treadle.core.holdings import Holdings
 from treadle.core.loose import Stored
-from treadle.core.remote import STORE, Item, Remote, digest_in, is_there, open_remote, place
+from treadle.core.remote import place
 from treadle.core.sealed_remote import SealedRemote
 from treadle.core.store import Store
 from treadle.core.transfer import CachedLists, Known, Transfer
 
 T = TypeVar("T")
 Guard = Callable[[bool], AbstractContextManager[None]]
-
-FORMAT = 1
 
 
 class BucketStore(Store):
@@ -44,38 +37,17 @@ class BucketStore(Store):
     """
 
     def __init__(self, local: Store, url: str, owner: str = "", guard: Guard | None = None) -> None:
-        self.local, self.url, self.owner, self.cipher = local, url, owner, local.cipher
-        self.root = local.root
+        self.local, self.root, self.cipher = local, local.root, local.cipher
+        self.bucket = Bucket(url, local.root, owner)
         self._guard = guard or (lambda alone: nullcontext())
-        self._opening = threading.Lock()
-        self._opened: tuple[Remote, Holdings] | None = None
 
     def __reduce__(self) -> tuple[type[Store], tuple[Store, str, str]]:  # type: ignore[override]
-        return BucketStore, (self.local, self.url, self.owner)
-
-    # -- the bucket
-
-    @property
-    def remote(self) -> Remote:
-        """The bucket as it is, with what is encrypted in it; opened when it is first needed."""
-        return self._open()[0]
-
-    @property
-    def _holdings(self) -> Holdings:
-        return self._open()[1]
-
-    def _open(self) -> tuple[Remote, Holdings]:
-        with self._opening:
-            if self._opened is None:
-                remote = open_remote(self.url, self.root)
-                _introduce(remote, self.owner)
-                self._opened = remote, Holdings(remote)
-            return self._opened
+        return BucketStore, (self.local, self.bucket.url, self.bucket.owner)
 
     @contextmanager
     def _transfer(self, known: Known) -> Iterator[Transfer]:
         """Work with the bucket; the first problem is raised at the end."""
-        sealed = SealedRemote(self.remote, self.cipher)
+        sealed = SealedRemote(self.bucket.remote, self.cipher)
         with Transfer(self.local, sealed, known) as transfer:
             try:
                 yield transfer
@@ -122,7 +94,7 @@ class BucketStore(Store):
     def _send_anew(self, digests: list[str]) -> None:
         with self._guard(False), self._transfer(Known(chunks=set())) as transfer:
             transfer.send(digests)
-        self._holdings.learn(digests)
+        self.bucket.holdings.learn(digests)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -144,13 +116,13 @@ class BucketStore(Store):
         self._send(list(files), [digest])
 
     def _send(self, *parts: list[str]) -> None:
-        chunks = _Chunks(self.remote, CachedLists(self.local))
+        chunks = SentChunks(self.bucket.remote, CachedLists(self.local))
         with self._guard(False):
             for digests in parts:
                 with self._transfer(Known(chunks=chunks)) as transfer:
                     transfer.send(transfer.renew(digests))
         for digests in parts:
-            self._holdings.learn(digests)
+            self.bucket.holdings.learn(digests)
 
     # -- reading
 
@@ -163,7 +135,7 @@ class BucketStore(Store):
 
     def has_object(self, digest: str) -> bool:
         """Whether the bucket has one object."""
-        return is_digest(digest) and self._holdings.hold(digest)
+        return is_digest(digest) and self.bucket.holdings.hold(digest)
 
     def read(self, digest: str) -> bytes:
         """As ``Store``."""
@@ -228,20 +200,23 @@ class BucketStore(Store):
 
     def objects(self) -> Iterator[tuple[str, Stored]]:
         """As ``Store``, of the bucket; ``length`` is what an object takes there, all its chunks together."""
-        objects, lists = self._items("objects"), self._items("lists")
+        objects, lists = self.bucket.items("objects"), self.bucket.items("lists")
         with self._transfer(Known()) as transfer:
             sizes = transfer.sizes(each for each in lists if is_digest(each) and each not in objects)
         for digest, item in sorted({**lists, **objects}.items()):
             if is_digest(digest):
                 length = sizes.get(digest, item.size)
-                yield digest, Stored(f"{self.url}/{item.name}", length, self.cipher is not None, None, item.changed)
+                yield (
+                    digest,
+                    Stored(f"{self.bucket.url}/{item.name}", length, self.cipher is not None, None, item.changed),
+                )
 
     def audit(self) -> Iterator[tuple[str, str]]:
         """As ``Store``, of the bucket; the copies here are checked when they are read."""
-        names = {**self._items("lists"), **self._items("objects")}
+        names = {**self.bucket.items("lists"), **self.bucket.items("objects")}
         for digest, item in sorted(names.items()):
             if not is_digest(digest) or item.name not in (place("objects", digest), place("lists", digest)):
-                yield digest, f"{self.url}/{item.name} is no object; take it away"
+                yield digest, f"{self.bucket.url}/{item.name} is no object; take it away"
         for digest, problem in self.examine(sorted(filter(is_digest, names))):
             if problem and self.has_object(digest):  # or it was deleted while we looked
                 yield digest, problem
@@ -250,7 +225,7 @@ class BucketStore(Store):
         """``Corrupt`` unless the bucket has the object and its bytes are those that were stored; reads all of it."""
         for _, problem in self.examine([digest]):
             if problem:
-                raise Corrupt(f"object {digest} in {self.url}: {problem}; run treadle verify")
+                raise Corrupt(f"object {digest} in {self.bucket.url}: {problem}; run treadle verify")
 
     def examine(self, digests: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Read objects in the bucket, keeping nothing; each with what is wrong with it, or an empty text."""
@@ -268,24 +243,20 @@ class BucketStore(Store):
         has left."""
         before = float("inf") if older_than is None else older_than
         with self._guard(True):
-            objects, lists = self._items("objects"), self._items("lists")
+            objects, lists = self.bucket.items("objects"), self.bucket.items("lists")
             items = {**objects, **lists}
             doomed = {digest for digest in digests & items.keys() if items[digest].changed < before}
-            chunks = self._items("chunks") if older_than is not None or doomed & lists.keys() else {}
+            chunks = self.bucket.items("chunks") if older_than is not None or doomed & lists.keys() else {}
             with self._transfer(Known(set(objects), set(lists))) as transfer:
                 gone = transfer.withdraw(doomed)
                 gone |= transfer.sweep({digest for digest, item in chunks.items() if item.changed < before} - gone)
-            self._holdings.lose(doomed)
+            self.bucket.holdings.lose(doomed)
         self.local.delete(digests - (items.keys() - doomed))
         return sum(items[digest].size for digest in doomed) + sum(chunks[each].size for each in gone & chunks.keys())
 
-    def _items(self, kind: str) -> dict[str, Item]:
-        return {digest_in(item.name): item for item in self.remote.items(f"{kind}/")}
-
     def catch_up(self, erased: set[str]) -> None:
         """Believe nothing of the bucket that was learned before, and keep no copy here of what was erased elsewhere."""
-        if self._opened is not None:
-            self._holdings.forget()
+        self.bucket.forget()
         self.local.delete({digest for digest in erased if self.local.has_object(digest)})
 
     def clear_copies(self, older_than: float) -> int:
@@ -308,51 +279,3 @@ class BucketStore(Store):
     def close(self) -> None:
         """As ``Store``."""
         self.local.close()
-
-
-class _Chunks:
-    """Chunks that the bucket has, asked for where an object that has travelled has them."""
-
-    def __init__(self, remote: Remote, cached: CachedLists) -> None:
-        self._remote, self._cached, self._there = remote, cached, set[str]()
-
-    def __contains__(self, digest: object) -> bool:
-        if digest in self._there:
-            return True
-        if not isinstance(digest, str) or not self._cached.knows(digest):
-            return False
-        return is_there(self._remote, place("chunks", digest))
-
-    def add(self, digest: str) -> None:
-        """It has one more."""
-        self._there.add(digest)
-
-
-def _introduce(remote: Remote, owner: str) -> None:
-    """Say whose the bucket is where nobody has; ``UserError`` when it is another project's, or a remote."""
-    mine = canonical_json({"format": FORMAT, "public_key": owner})
-    found = _find(remote, STORE)
-    if found is None:
-        if _find(remote, "remote") is not None:
-            raise UserError(
-                f"{remote.url} is a remote of treadle push; name another place for the store, such as "
-                f"{remote.url}-store"
-            )
-        remote.write(STORE, mine)
-    elif found != mine:
-        try:
-            number = json.loads(found)["format"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            number = None
-        if number != FORMAT:
-            raise UserError(f"{remote.url} is a store of format {number}; this Treadle reads format {FORMAT}")
-        raise UserError(
-            f"{remote.url} is the store of a project with other keys; name another place, or copy that project's keys"
-        )
-
-
-def _find(remote: Remote, name: str) -> bytes | None:
-    try:
-        return remote.read(name, 0, 1000)
-    except FileNotFoundError:
-        return None
