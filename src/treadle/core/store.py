@@ -80,10 +80,13 @@ class Store:
         """
         files = found_files(path)
         known = KnownFiles(self.root / "cache" / "files", path)
+        same = known.tree(files)
         with self._writing():
+            if same is not None and Taking(self).all_present({bytes.fromhex(same[0].removeprefix(PREFIX)), *same[1]}):
+                return same[0]
             entries = Taking(self).take(files, known)
             digest = self.put_bytes(manifest_bytes(entries))
-        known.save()
+        known.save(files, digest)
         return digest
 
     def put_bytes(self, data: bytes) -> str:
@@ -124,6 +127,12 @@ class Store:
             yield
 
     @contextmanager
+    def putting(self) -> Iterator[None]:
+        """Keep everyone from deleting."""
+        with self._writing():
+            yield
+
+    @contextmanager
     def _writing(self, how: int = fcntl.LOCK_SH) -> Iterator[None]:
         """Keep others from deleting what is being named; ``LOCK_EX`` to be the one who deletes."""
         folder = self.root / "objects"
@@ -150,6 +159,14 @@ class Store:
             sync_path(temporary)
             temporary.replace(path)
             sync_path(path.parent)
+
+    def unmark(self, keep: str | None) -> None:
+        """Say that nothing lies encrypted any more, but under one key."""
+        marks = self.root / "encrypted"
+        with self.alone():
+            for path in list(marks.iterdir()) if marks.is_dir() else ():
+                if path.name != keep:
+                    path.unlink()
 
     def check_keys(self) -> None:
         """``UserError`` where something lies encrypted under a key that was not given."""
