@@ -50,7 +50,7 @@ class Store:
         self._workplace = Workplace(root / "tmp")
         self.loose = Loose(root)
         self.packs = Packs(root / "objects" / "packs", self._workplace)
-        self.reader = Reader(cipher, self.packs)
+        self.reader = Reader(cipher, self.packs, root / "encrypted")
         self.views = Views(root / "views", self._workplace, self.loose.place)
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path, Cipher | None]]:

@@ -115,7 +115,7 @@ class Taking:
         if len(small) >= MANY:
             with _Filling(self._store) as filling:
                 for file in small:
-                    filling.add(_raw(file.digest), Path(file.path).read_bytes())
+                    filling.add(_raw(file.digest), Path(file.path).read_bytes(), encrypted=file.encrypted)
             for file in small:
                 os.unlink(file.path)  # noqa: PTH108 (hot)
                 for stored in self._store.loose.find(file.digest) if replace else ():
@@ -133,15 +133,17 @@ class Taking:
                 continue
             data = Path(file.path).read_bytes()
             with suppress(Corrupt):  # of another length: the index is damaged too
-                pack.overwrite(raw, self._sealed(data) if pack.encrypted else data)
+                pack.overwrite(raw, self._as_in(pack, file, data))
                 found = True
         if found:
             os.unlink(file.path)  # noqa: PTH108 (hot)
             self._store.loose.delete(file.digest)
         return found
 
-    def _sealed(self, data: bytes) -> bytes:
-        return data if self._cipher is None else self._cipher.encrypt(data)
+    def _as_in(self, pack: Pack, file: Incoming, data: bytes) -> bytes:
+        if self._cipher is None or file.encrypted is pack.encrypted:
+            return data
+        return self._cipher.encrypt(data) if pack.encrypted else self._cipher.decrypt(data, file.path)
 
     def _name(self, files: list[Incoming], *, replace: bool) -> None:
         """Files to places of their own."""
@@ -244,7 +246,7 @@ class _Filling:
     def __enter__(self) -> _Filling:
         return self
 
-    def add(self, raw: bytes, data: bytes) -> None:
+    def add(self, raw: bytes, data: bytes, *, encrypted: bool = False) -> None:
         if self._writer is not None and raw in self._writer:
             return
         cipher = self._store.cipher
@@ -252,7 +254,7 @@ class _Filling:
             self._end()
         if self._writer is None:
             self._writer = self._store.packs.writer(encrypted=cipher is not None)
-        self._writer.add(raw, data if cipher is None else cipher.encrypt(data))
+        self._writer.add(raw, data if cipher is None or encrypted else cipher.encrypt(data))
 
     def _end(self) -> None:
         if self._writer is not None:
