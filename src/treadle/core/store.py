@@ -36,6 +36,7 @@ from treadle.core.workplace import Workplace
 
 FORMAT = 2  # of a store with packs or encrypted objects; one without is of format 1, as before there were any
 _MANIFEST_LIMIT = 64 << 20  # bytes; a manifest larger than this is not read
+_NOWHERE = Stored("", 0, encrypted=True)
 _TRIES = 3  # to find an object that is being put somewhere else
 
 T = TypeVar("T")
@@ -257,6 +258,20 @@ class Store:
             folder = self.views.copied(digest, entries, self._write)
         self._verified[digest] = folder
         return folder
+
+    def lasts(self, view: Path) -> bool:
+        """Whether a view is still there when this process is gone."""
+        return not view.is_relative_to(self.root / "tmp")
+
+    def check_files(self, digest: str) -> None:
+        """``Corrupt`` unless every file of an artifact is as it was stored; each is read once per process where that
+        costs no copy."""
+        entries = self.entries(digest)
+        if all(next(self.loose.find(entry.digest), _NOWHERE).encrypted is False for entry in entries):
+            self.view(digest)
+            return
+        for entry in entries:
+            self.check(entry.digest)
 
     def _links(self, digest: str) -> bool:
         """Whether a link to an object shows what it is."""
