@@ -11,6 +11,7 @@ import pytest
 from blake3 import blake3
 
 from postgresql_server import Server, programs
+from stores import KINDS, Kind
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,6 +26,14 @@ def shared_data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+@pytest.fixture(params=list(KINDS))
+def store_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """How the objects of a store lie: the tests that ask for it pass for each way."""
+    kind = KINDS[request.param]
+    kind.use(monkeypatch)
+    return kind
 
 
 @pytest.fixture(scope="session")

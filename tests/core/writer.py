@@ -8,7 +8,8 @@
     writer.py run ROOT                   start a run and wait
     writer.py hold ROOT                  hold the project and wait
 
-The database is the one that WRITER_DATABASE names, SQLite's file in ROOT by default.
+The database is the one that WRITER_DATABASE names, SQLite's file in ROOT by default; how objects lie is the kind of
+stores.py that WRITER_STORE names.
 An acknowledged thing is printed only once the call that wrote it has returned.
 """
 
@@ -20,7 +21,9 @@ import sys
 import time
 from pathlib import Path
 
+from treadle.core import taking
 from treadle.core.artifacts import Artifact, Builder
+from treadle.core.cipher import open_cipher
 from treadle.core.driver import Driver
 from treadle.core.identifiers import new_id
 from treadle.core.ledger import Fact, now
@@ -89,5 +92,8 @@ def hold(workspace: Workspace) -> None:
 
 
 if __name__ == "__main__":
-    with Workspace(Path(sys.argv[2]), os.environ.get("WRITER_DATABASE") or None) as opened:
+    how = os.environ.get("WRITER_STORE", "")
+    taking.MANY = 1 if "packed" in how else taking.MANY
+    cipher = open_cipher("${env:WRITER_KEY}", Path()) if "encrypted" in how else None
+    with Workspace(Path(sys.argv[2]), os.environ.get("WRITER_DATABASE") or None, cipher=cipher) as opened:
         globals()[sys.argv[1]](opened, *sys.argv[3:])

@@ -41,6 +41,14 @@ HEADER = _HEADER.size
 _LIMIT = 64 << 10  # bytes of a file of keys
 
 
+class UnknownKey(UserError):
+    """What is encrypted names a key, or a format, that is not known here."""
+
+    def __init__(self, message: str, key_id: str) -> None:
+        super().__init__(message)
+        self.key_id = key_id
+
+
 class Cipher:
     """Encrypts under the first key and decrypts under each of them, so that keys can be changed.
 
@@ -75,7 +83,7 @@ class Cipher:
         return target.getvalue()
 
     def decrypt(self, data: bytes, what: str = "the data") -> bytes:
-        """What was encrypted; ``Corrupt`` when it is not what it was, ``UserError`` when its key is not here."""
+        """What was encrypted; ``Corrupt`` when it is not what it was, ``UnknownKey`` when its key is not here."""
         stream = self._resume(data[:HEADER], what)
         view = memoryview(data)[HEADER:]
         count = _segments(len(view), what)
@@ -148,12 +156,15 @@ class Cipher:
             raise Corrupt(f"{what} is not encrypted as Treadle does it, or its first bytes changed")
         _, number, name, salt = _HEADER.unpack(header)
         if number != FORMAT:
-            raise UserError(f"{what} is encrypted in format {number}, this Treadle reads format {FORMAT}; use a newer")
+            raise UnknownKey(
+                f"{what} is encrypted in format {number}, this Treadle reads format {FORMAT}; use a newer", name.hex()
+            )
         key = self._keys.get(name)
         if key is None:
-            raise UserError(
+            raise UnknownKey(
                 f"{what} is encrypted under the key {name.hex()}, which is none of those given "
-                f"({', '.join(each.hex() for each in self._keys)}); add the key that it was encrypted under"
+                f"({', '.join(each.hex() for each in self._keys)}); add the key that it was encrypted under",
+                name.hex(),
             )
         return Stream(header, key, salt, what)
 

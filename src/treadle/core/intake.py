@@ -257,16 +257,20 @@ def _sync_file_system(folder: Path) -> bool:
 
 
 class KnownFiles:
-    """Digests of the files of one folder as they were when it was taken in last; no names, no evidence.
+    """Digests of the files of one folder, and of the whole, as they were when it was taken in last; no names, no
+    evidence.
 
-    The file: the magic, one record a file, and the BLAKE3 of both. Any damage only makes it useless.
+    The file: the magic, what all files looked like and the digest of the tree they made, one record a file, and the
+    BLAKE3 of all that. Any damage only makes it useless.
     """
 
-    _MAGIC = b"treadle known files 1\n\n\n"
+    _MAGIC = b"treadle known files 2\n\n\n"
+    _HEAD = struct.Struct("<24s32s32s")
     _RECORD = struct.Struct("<QQQqq32s")  # device, inode, size, time of change of bytes and of inode in ns, digest
 
     def __init__(self, cache: Path, folder: Path) -> None:
         self._path = cache / blake3_bytes(os.fsencode(os.path.realpath(folder))).removeprefix(PREFIX)[:32]
+        self._looks, self._tree = b"", b""
         self._known = self._read()
         self._seen: dict[bytes, bytes] = {}
         self._began = time.time_ns()
@@ -277,10 +281,18 @@ class KnownFiles:
         except OSError:
             return {}
         body, check = data[:-32], data[-32:]
-        size, start = self._RECORD.size, len(self._MAGIC)
+        size, start = self._RECORD.size, self._HEAD.size
         if not body.startswith(self._MAGIC) or (len(body) - start) % size or blake3(body).digest() != check:
             return {}
+        _, self._looks, self._tree = self._HEAD.unpack_from(body)
         return {body[at : at + size - 32]: body[at + size - 32 : at + size] for at in range(start, len(body), size)}
+
+    def tree(self, files: Sequence[Found]) -> tuple[str, set[bytes]] | None:
+        """The digest of the tree and of its files where nothing changed in any of them."""
+        keys = [self._key(file.status) for file in files]
+        if self._looks != _look(files, keys) or not all(map(self._known.__contains__, keys)):
+            return None
+        return PREFIX + self._tree.hex(), {self._known[key] for key in keys}
 
     def digest(self, status: os.stat_result) -> str | None:
         """The digest of a file that has not changed since, or None."""
@@ -291,17 +303,20 @@ class KnownFiles:
         self._seen[key] = digest
         return PREFIX + digest.hex()
 
-    def learn(self, status: os.stat_result, digest: str) -> None:
+    def learn(self, status: os.stat_result, raw: bytes) -> None:
         """Keep what was read; not of a file that changed so lately that its times may not tell of another change."""
-        if max(status.st_mtime_ns, status.st_ctime_ns) < self._began - _SETTLED:
-            self._seen[self._key(status)] = bytes.fromhex(digest.removeprefix(PREFIX))
+        settled = self._began - _SETTLED
+        if status.st_mtime_ns < settled and status.st_ctime_ns < settled:
+            self._seen[self._key(status)] = raw
 
-    def save(self) -> None:
+    def save(self, files: Sequence[Found], tree: str) -> None:
         """Write down what is known now, in place of what was."""
-        if self._seen == self._known:
+        looks = _look(files, [self._key(file.status) for file in files])
+        if self._seen == self._known and looks == self._looks:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        body = self._MAGIC + b"".join(key + digest for key, digest in self._seen.items())
+        body = self._HEAD.pack(self._MAGIC, looks, bytes.fromhex(tree.removeprefix(PREFIX)))
+        body += b"".join(key + digest for key, digest in self._seen.items())
         temporary = self._path.with_name(f".{secrets.token_hex(8)}")
         temporary.write_bytes(body + blake3(body).digest())
         temporary.replace(self._path)
@@ -309,3 +324,9 @@ class KnownFiles:
     def _key(self, status: os.stat_result) -> bytes:
         values = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, b"")
         return self._RECORD.pack(*values)[:-32]
+
+
+def _look(files: Sequence[Found], keys: Sequence[bytes]) -> bytes:
+    """What the files look like from outside, with their names."""
+    names = "\0".join([file.name for file in files]).encode()
+    return blake3(b"".join([names, *keys])).digest()

@@ -73,6 +73,11 @@ class Pack:
         _, start, length = _PLACE.unpack_from(index, at * size)
         return start, length
 
+    def names(self) -> set[bytes]:
+        """The digests of all of them."""
+        index = self._index
+        return {index[at : at + 32] for at in range(0, len(index), _PLACE.size)}
+
     def __iter__(self) -> Iterator[tuple[bytes, int, int]]:
         """Digest, start and length of each object, by digest."""
         return _PLACE.iter_unpack(self._index)
@@ -130,11 +135,13 @@ class PackWriter:
 
     def add(self, raw: bytes, data: bytes) -> None:
         """One more object."""
-        self._file.write(_RECORD.pack(raw, len(data)))
-        self._file.write(data)
-        self._places[raw] = (self.size + _RECORD.size, len(data))
-        self.size += _RECORD.size + len(data)
-        self._started = start_writing(self._file.fileno(), self._started, self.size)
+        length = len(data)
+        start = self.size + _RECORD.size
+        self._file.write(_RECORD.pack(raw, length) + data)
+        self._places[raw] = (start, length)
+        self.size = start + length
+        if self.size - self._started >= _BUFFER:
+            self._started = start_writing(self._file.fileno(), self._started, self.size)
 
     def finish(self) -> Path:
         """Put all of it on the disk, read-only, and say where; ``name`` is what it is to be called."""

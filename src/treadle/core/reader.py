@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from blake3 import blake3
 
-from treadle.core.cipher import Cipher
+from treadle.core.cipher import Cipher, UnknownKey
 from treadle.core.digest import PREFIX, blake3_bytes, blake3_file
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.intake import copied
@@ -21,15 +21,24 @@ _PIECE = 1 << 20  # bytes read at a time
 class Reader:
     """Opens what is stored. ``FileNotFoundError`` where it is gone, ``UserError`` where its key is not here."""
 
-    def __init__(self, cipher: Cipher | None, packs: Packs) -> None:
-        self._cipher, self._packs = cipher, packs
+    def __init__(self, cipher: Cipher | None, packs: Packs, keys: Path) -> None:
+        """``keys`` is the folder that says which keys were used here."""
+        self._cipher, self._packs, self._keys = cipher, packs, keys
 
     def open(self, stored: Stored) -> BinaryIO:
         """As a file, unchecked but for what encryption checks by itself."""
         if stored.start is not None:
             return io.BytesIO(self._plain(self._packs.read(stored), stored))
         file = open(stored.path, "rb")  # noqa: PTH123, SIM115 (hot; handed out)
-        return self._key(stored).open(file, stored.path) if stored.encrypted else file
+        if not stored.encrypted:
+            return file
+        try:
+            return self._key(stored).open(file, stored.path)
+        except UnknownKey as error:
+            raise self._damage(error) from None
+        except UserError:
+            file.close()
+            raise
 
     def read(self, digest: str, stored: Stored) -> bytes:
         """All of it; ``Corrupt`` when it changed."""
@@ -83,7 +92,16 @@ class Reader:
             raise changed(digest)
 
     def _plain(self, data: bytes, stored: Stored) -> bytes:
-        return self._key(stored).decrypt(data, stored.path) if stored.encrypted else data
+        if not stored.encrypted:
+            return data
+        try:
+            return self._key(stored).decrypt(data, stored.path)
+        except UnknownKey as error:
+            raise self._damage(error) from None
+
+    def _damage(self, error: UnknownKey) -> UserError | Corrupt:
+        """A key that was never used here stands where a byte changed."""
+        return error if (self._keys / error.key_id).exists() else Corrupt(str(error))
 
     def _key(self, stored: Stored) -> Cipher:
         if self._cipher is None:

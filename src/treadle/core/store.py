@@ -36,6 +36,7 @@ from treadle.core.workplace import Workplace
 
 FORMAT = 2  # of a store with packs or encrypted objects; one without is of format 1, as before there were any
 _MANIFEST_LIMIT = 64 << 20  # bytes; a manifest larger than this is not read
+_NOWHERE = Stored("", 0, encrypted=True)
 _TRIES = 3  # to find an object that is being put somewhere else
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ class Store:
         self._workplace = Workplace(root / "tmp")
         self.loose = Loose(root)
         self.packs = Packs(root / "objects" / "packs", self._workplace)
-        self.reader = Reader(cipher, self.packs)
+        self.reader = Reader(cipher, self.packs, root / "encrypted")
         self.views = Views(root / "views", self._workplace, self.loose.place)
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path, Cipher | None]]:
@@ -80,10 +81,13 @@ class Store:
         """
         files = found_files(path)
         known = KnownFiles(self.root / "cache" / "files", path)
+        same = known.tree(files)
         with self._writing():
+            if same is not None and Taking(self).all_present({bytes.fromhex(same[0].removeprefix(PREFIX)), *same[1]}):
+                return same[0]
             entries = Taking(self).take(files, known)
             digest = self.put_bytes(manifest_bytes(entries))
-        known.save()
+        known.save(files, digest)
         return digest
 
     def put_bytes(self, data: bytes) -> str:
@@ -124,6 +128,12 @@ class Store:
             yield
 
     @contextmanager
+    def putting(self) -> Iterator[None]:
+        """Keep everyone from deleting."""
+        with self._writing():
+            yield
+
+    @contextmanager
     def _writing(self, how: int = fcntl.LOCK_SH) -> Iterator[None]:
         """Keep others from deleting what is being named; ``LOCK_EX`` to be the one who deletes."""
         folder = self.root / "objects"
@@ -150,6 +160,14 @@ class Store:
             sync_path(temporary)
             temporary.replace(path)
             sync_path(path.parent)
+
+    def unmark(self, keep: str | None) -> None:
+        """Say that nothing lies encrypted any more, but under one key."""
+        marks = self.root / "encrypted"
+        with self.alone():
+            for path in list(marks.iterdir()) if marks.is_dir() else ():
+                if path.name != keep:
+                    path.unlink()
 
     def check_keys(self) -> None:
         """``UserError`` where something lies encrypted under a key that was not given."""
@@ -240,6 +258,20 @@ class Store:
             folder = self.views.copied(digest, entries, self._write)
         self._verified[digest] = folder
         return folder
+
+    def lasts(self, view: Path) -> bool:
+        """Whether a view is still there when this process is gone."""
+        return not view.is_relative_to(self.root / "tmp")
+
+    def check_files(self, digest: str) -> None:
+        """``Corrupt`` unless every file of an artifact is as it was stored; each is read once per process where that
+        costs no copy."""
+        entries = self.entries(digest)
+        if all(next(self.loose.find(entry.digest), _NOWHERE).encrypted is False for entry in entries):
+            self.view(digest)
+            return
+        for entry in entries:
+            self.check(entry.digest)
 
     def _links(self, digest: str) -> bool:
         """Whether a link to an object shows what it is."""

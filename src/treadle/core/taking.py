@@ -12,8 +12,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from blake3 import blake3
+
 from treadle.core.artifacts import Entry
-from treadle.core.digest import PREFIX, blake3_bytes
+from treadle.core.digest import PREFIX
 from treadle.core.errors import Corrupt
 from treadle.core.intake import Found, KnownFiles, copied, each_file, hashed, read_file
 from treadle.core.loose import Stored, sole
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from treadle.core.store import Store
 
 MANY = 128  # small objects that come together; fewer lie by themselves
+_LIST_FROM = 1_000  # files; to look for more of them, all that is there is listed
 
 
 class Incoming(NamedTuple):
@@ -41,12 +44,13 @@ class Taking:
         self._store, self._cipher = store, store.cipher
         self._touched: set[str] = set()
         self._packed: dict[bytes, tuple[str, int]] | None = None
+        self._alone: set[str] = set()
 
     def take(self, files: Sequence[Found], known: KnownFiles | None = None, *, move: bool = False) -> list[Entry]:
         """Take files in, or copies of them, and say what they are. With ``move`` they may be gone afterwards."""
         entries, new = [], []
-        if len(files) >= MANY:
-            self._packed = _index(self._store.packs.current())
+        if len(files) >= _LIST_FROM:
+            self._packed, self._alone = _index(self._store.packs.current()), self._store.loose.names()
         for file in files:
             digest = known.digest(file.status) if known is not None else None
             if digest is not None and self.present(digest, file.status.st_size):
@@ -68,12 +72,13 @@ class Taking:
         with _Filling(self._store) as filling:
             for file in files:
                 data = read_file(file.path)
-                digest = blake3_bytes(data)
+                raw = blake3(data).digest()
                 if known is not None and len(data) == file.status.st_size:
-                    known.learn(file.status, digest)
+                    known.learn(file.status, raw)
+                digest = PREFIX + raw.hex()
                 entries.append(Entry(file.name, len(data), digest))
-                if not self.present(digest, len(data)):
-                    filling.add(digest, data)
+                if not self.present(digest, len(data), raw):
+                    filling.add(raw, data)
         return entries
 
     def _move(self, files: list[Found]) -> list[Entry]:
@@ -92,7 +97,7 @@ class Taking:
             copy = f"{building}/{next(numbers)}"
             digest, size = copied(file.path, copy, self._cipher)
             if known is not None and size == file.status.st_size:
-                known.learn(file.status, digest)
+                known.learn(file.status, _raw(digest))
             return Entry(file.name, size, digest), Incoming(copy, digest, size, self._cipher is not None)
 
         try:
@@ -110,7 +115,7 @@ class Taking:
         if len(small) >= MANY:
             with _Filling(self._store) as filling:
                 for file in small:
-                    filling.add(file.digest, Path(file.path).read_bytes())
+                    filling.add(_raw(file.digest), Path(file.path).read_bytes(), encrypted=file.encrypted)
             for file in small:
                 os.unlink(file.path)  # noqa: PTH108 (hot)
                 for stored in self._store.loose.find(file.digest) if replace else ():
@@ -122,21 +127,23 @@ class Taking:
 
     def _mend(self, file: Incoming) -> bool:
         """Put right bytes in the place of damaged ones in a pack; False where it is in none."""
-        raw, found = bytes.fromhex(file.digest.removeprefix(PREFIX)), False
+        raw, found = _raw(file.digest), False
         for pack in self._store.packs.current():
             if pack.find(raw) is None:
                 continue
             data = Path(file.path).read_bytes()
             with suppress(Corrupt):  # of another length: the index is damaged too
-                pack.overwrite(raw, self._sealed(data) if pack.encrypted else data)
+                pack.overwrite(raw, self._as_in(pack, file, data))
                 found = True
         if found:
             os.unlink(file.path)  # noqa: PTH108 (hot)
             self._store.loose.delete(file.digest)
         return found
 
-    def _sealed(self, data: bytes) -> bytes:
-        return data if self._cipher is None else self._cipher.encrypt(data)
+    def _as_in(self, pack: Pack, file: Incoming, data: bytes) -> bytes:
+        if self._cipher is None or file.encrypted is pack.encrypted:
+            return data
+        return self._cipher.encrypt(data) if pack.encrypted else self._cipher.decrypt(data, file.path)
 
     def _name(self, files: list[Incoming], *, replace: bool) -> None:
         """Files to places of their own."""
@@ -169,13 +176,31 @@ class Taking:
 
     # -- what is there already
 
-    def present(self, digest: str, size: int) -> bool:
+    def all_present(self, names: set[bytes]) -> bool:
+        """Whether every one of many objects is there; from now on they count as put just now."""
+        left = set(names)
+        for pack in self._store.packs.current():
+            held = left & pack.names()
+            if held:
+                self._touched.add(str(pack.path))
+                left -= held
+        for raw in left:
+            stored = next(self._store.loose.find(PREFIX + raw.hex()), None)
+            if stored is None:
+                return False
+            os.utime(stored.path)
+        self.finish()
+        return True
+
+    def present(self, digest: str, size: int, raw: bytes = b"") -> bool:
         """Whether an object is there with all its bytes; from now on it counts as put just now."""
         if self._packed is not None:
-            found = self._packed.get(bytes.fromhex(digest[3:]))
+            found = self._packed.get(raw or _raw(digest))
             if found is not None and found[1] == size:
                 self._touched.add(found[0])
                 return True
+            if digest not in self._alone:
+                return False
         for stored in self._places(digest):
             if stored.is_of(size):
                 if stored.start is None:
@@ -195,6 +220,10 @@ class Taking:
         for path in self._touched:
             os.utime(path)
         self._touched.clear()
+
+
+def _raw(digest: str) -> bytes:
+    return bytes.fromhex(digest.removeprefix(PREFIX))
 
 
 def _index(packs: list[Pack]) -> dict[bytes, tuple[str, int]]:
@@ -217,8 +246,7 @@ class _Filling:
     def __enter__(self) -> _Filling:
         return self
 
-    def add(self, digest: str, data: bytes) -> None:
-        raw = bytes.fromhex(digest.removeprefix(PREFIX))
+    def add(self, raw: bytes, data: bytes, *, encrypted: bool = False) -> None:
         if self._writer is not None and raw in self._writer:
             return
         cipher = self._store.cipher
@@ -226,7 +254,7 @@ class _Filling:
             self._end()
         if self._writer is None:
             self._writer = self._store.packs.writer(encrypted=cipher is not None)
-        self._writer.add(raw, data if cipher is None else cipher.encrypt(data))
+        self._writer.add(raw, data if cipher is None or encrypted else cipher.encrypt(data))
 
     def _end(self) -> None:
         if self._writer is not None:

@@ -1,0 +1,96 @@
+"""Stores of each kind that there is, so that one suite runs over all; and what a vandal does to what lies in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from treadle.core import taking
+from treadle.core.cipher import Cipher, open_cipher
+from treadle.core.loose import Stored
+from treadle.core.store import Store
+
+KEY = bytes(range(32))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How objects lie: encrypted or as they are; small ones in packs, however few, or each by itself."""
+
+    name: str
+    encrypted: bool = False
+    packed: bool = False
+
+    @property
+    def cipher(self) -> Cipher | None:
+        """What encrypts."""
+        return open_cipher("${env:WRITER_KEY}", Path()) if self.encrypted else None
+
+    def open(self, root: Path) -> Store:
+        """The store in a folder, as a process of its own would open it."""
+        return Store(root, self.cipher)
+
+    def use(self, patch: pytest.MonkeyPatch) -> None:
+        """Have small objects packed from now on, in this process and in those that it starts."""
+        patch.setenv("WRITER_STORE", self.name)
+        patch.setenv("WRITER_KEY", KEY.hex())
+        if self.packed:
+            patch.setattr(taking, "MANY", 1)
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("plain"),
+        Kind("packed", packed=True),
+        Kind("encrypted", encrypted=True),
+        Kind("packed-encrypted", encrypted=True, packed=True),
+    )
+}
+
+
+def stored_at(store: Store, digest: str) -> Stored:
+    """Where an object lies."""
+    return next(store.locate(digest))
+
+
+def damage(store: Store, digest: str, at: int = 1) -> Callable[[], None]:
+    """Change a bit of what lies there; returns what puts it right again."""
+    stored = stored_at(store, digest)
+    place = (stored.start or 0) + at % stored.length
+    with _writable(Path(stored.path)).open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        _put(file.name, place, byte ^ 1)
+    return lambda: _put(stored.path, place, byte)
+
+
+def _put(path: str, place: int, byte: int) -> None:
+    with open(path, "r+b") as file:  # noqa: PTH123 (hot)
+        file.seek(place)
+        file.write(bytes([byte]))
+
+
+def _writable(path: Path) -> Path:
+    path.chmod(0o644)
+    return path
+
+
+def remove(store: Store, digest: str) -> None:
+    """Take one object away, whatever lies beside it."""
+    store.loose.delete(digest)
+    store.packs.delete([digest])
+
+
+def make_old(store: Store, digest: str, time: float = 0) -> None:
+    """Make an object look as if it had been put at that time."""
+    os.utime(stored_at(store, digest).path, (time, time))
+
+
+def everything(root: Path) -> bytes:
+    """All the bytes of all the files of a store."""
+    return b"".join(path.read_bytes() for path in root.rglob("*") if path.is_file())
