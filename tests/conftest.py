@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 from blake3 import blake3
 
 from postgresql_server import Server, programs
-from stores import KINDS, Kind
+from stores import IN_A_BUCKET, KINDS, Kind
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,9 +30,19 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(params=list(KINDS))
-def store_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
-    """How the objects of a store lie: the tests that ask for it pass for each way."""
+def folder_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """How the objects of a store in a folder lie: the tests that ask for it pass for each way."""
     kind = KINDS[request.param]
+    kind.use(monkeypatch)
+    return kind
+
+
+@pytest.fixture(params=[*KINDS, "bucket", pytest.param("bucket-encrypted", marks=pytest.mark.slow)])
+def store_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """How the objects of a store lie, in a folder or in a bucket (S3): the tests that ask for it pass for each way."""
+    kind = KINDS.get(request.param)
+    if kind is None:
+        kind = replace(IN_A_BUCKET[request.param], bucket=request.getfixturevalue("bucket"))
     kind.use(monkeypatch)
     return kind
 

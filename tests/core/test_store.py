@@ -60,7 +60,13 @@ def plain(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def workspace(store_kind: Kind, tmp_path: Path) -> Iterator[Workspace]:
-    with Workspace(tmp_path / "store", cipher=store_kind.cipher) as opened:
+    with store_kind.workspace(tmp_path / "store") as opened:
+        yield opened
+
+
+@pytest.fixture
+def folder_workspace(folder_kind: Kind, tmp_path: Path) -> Iterator[Workspace]:
+    with folder_kind.workspace(tmp_path / "store") as opened:
         yield opened
 
 
@@ -147,7 +153,7 @@ def test_delete_removes_objects_and_the_views_that_show_them(store: Store) -> No
     assert not store.has(doomed.digest)
     assert not (store.root / "views" / doomed.digest[3:]).exists()
     assert other.path("c").read_bytes() == b"shared"
-    assert b"gone" not in everything(store.root)
+    assert b"gone" not in everything(store)
     with pytest.raises(Corrupt, match="is missing from"):
         doomed.path()
 
@@ -283,7 +289,8 @@ def test_one_byte_in_any_object_is_named(workspace: Workspace, store_kind: Kind)
     assert verify(workspace).ok
 
 
-def test_objects_put_in_by_hand_are_named(workspace: Workspace) -> None:
+def test_objects_put_in_by_hand_are_named(folder_workspace: Workspace) -> None:
+    workspace = folder_workspace
     digest = workspace.store.put_bytes(b"left behind by a killed run")
     assert verify(workspace).ok  # an object may be there before its row
     folder = workspace.root / "objects"
@@ -327,7 +334,7 @@ def test_a_killed_writer_leaves_nothing_half_there(store_kind: Kind, tmp_path: P
         writer.first()
         time.sleep(chance.random() * 0.2)
         done = writer.kill()
-        with Workspace(root, cipher=store_kind.cipher) as workspace:
+        with store_kind.workspace(root) as workspace:
             for digest in done:
                 workspace.store.view(digest)
             assert list(workspace.store.audit()) == []
@@ -490,10 +497,11 @@ def test_links_are_not_followed_when_adding(store: Store, tmp_path: Path) -> Non
     assert left_behind(store.root) == []
 
 
-def test_deleting_waits_for_whoever_is_putting(store: Store, store_kind: Kind) -> None:
+def test_deleting_waits_for_whoever_is_putting(folder_kind: Kind, tmp_path: Path) -> None:
+    store = folder_kind.open(tmp_path / "store")
     digest = store.put_bytes(b"x")
     with store._writing():
-        deleting = threading.Thread(target=store_kind.open(store.root).delete, args=({digest},))
+        deleting = threading.Thread(target=folder_kind.open(store.root).delete, args=({digest},))
         deleting.start()
         deleting.join(0.1)
         assert deleting.is_alive()

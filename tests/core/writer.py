@@ -95,5 +95,6 @@ if __name__ == "__main__":
     how = os.environ.get("WRITER_STORE", "")
     taking.MANY = 1 if "packed" in how else taking.MANY
     cipher = open_cipher("${env:WRITER_KEY}", Path()) if "encrypted" in how else None
-    with Workspace(Path(sys.argv[2]), os.environ.get("WRITER_DATABASE") or None, cipher=cipher) as opened:
+    place, database = Path(sys.argv[2]), os.environ.get("WRITER_DATABASE") or None
+    with Workspace(place, database, cipher=cipher, bucket=os.environ.get("WRITER_BUCKET") or None) as opened:
         globals()[sys.argv[1]](opened, *sys.argv[3:])

@@ -7,12 +7,14 @@ import click
 from treadle.cli.output import emit, here, json_option, say
 from treadle.core.encrypting import encrypt as recode
 from treadle.project import open_project
+from treadle.record.exchange import encrypt as recode_at
 
 
 @click.command()
 @click.option("--off", is_flag=True, help="Decrypt instead; then take `encryption` out of treadle.yaml.")
+@click.option("--remote", metavar="REMOTE", help="Of what treadle push sent there, and not of the store.")
 @json_option
-def encrypt(off: bool, as_json: bool) -> int:
+def encrypt(off: bool, remote: str | None, as_json: bool) -> int:
     """Encrypt what the store holds in the plain, or under an older key than the first.
 
     The key is the one that `encryption` in treadle.yaml names: ${env:NAME}, or a file that only you can read. It
@@ -26,7 +28,10 @@ def encrypt(off: bool, as_json: bool) -> int:
       treadle encrypt --off
     """
     with open_project(here()) as project, project.record.workspace.exclusive(_wait):
-        done = recode(project.record.store, off=off)
+        if remote is None:
+            done = recode(project.record.store, off=off)
+        else:
+            done = recode_at(project.record, project.file.remotes.get(remote, remote), project.folder, off=off)
     if as_json:
         emit(done.public())
         return 1 if done.problems else 0

@@ -1,7 +1,8 @@
 """A store in a bucket. What is there counts; the folder here is a copy of some of it, which may be thrown away.
 
-It lies there as at a remote, what is longer than 4 MiB in chunks. Why chunks: what is sent goes on where it was cut off, is sent and fetched side by side in bounded memory, and is
-made young again by one small request. So a bucket is a remote to `treadle pull` from, too.
+It lies there as at a remote, what is longer than 4 MiB in chunks: so what is sent goes on where it was cut off, is sent
+and fetched side by side in bounded memory, and is made young again by one small request; and a bucket is a remote to
+`treadle pull` from, too.
 
 What is put is acknowledged when the bucket has it. What is read comes from the copy here, checked as in any store, or
 from the bucket. What is there, is listed, verified and deleted is a matter of the bucket alone.
@@ -18,7 +19,7 @@ from treadle.core.artifacts import Entry
 from treadle.core.bucket import Bucket, SentChunks
 from treadle.core.digest import is_digest
 from treadle.core.errors import Corrupt, UserError
-from treadle.core.loose import Stored
+from treadle.core.loose import Stored, check_name
 from treadle.core.remote import place
 from treadle.core.sealed_remote import SealedRemote
 from treadle.core.store import Store
@@ -102,9 +103,19 @@ class BucketStore(Store):
         with self._guard(True):
             yield
 
+    @contextmanager
+    def putting(self) -> Iterator[None]:
+        """As ``Store``, on all machines."""
+        with self._guard(False):
+            yield
+
     def mark(self, *, encrypted: bool) -> None:
-        """As ``Store``."""
+        """As ``Store``, of the copies here."""
         self.local.mark(encrypted=encrypted)
+
+    def unmark(self, keep: str | None) -> None:
+        """As ``Store``, of the copies here."""
+        self.local.unmark(keep)
 
     def check_keys(self) -> None:
         """As ``Store``, of the copies here. What a key is missing for in the bucket, reading it says."""
@@ -168,6 +179,20 @@ class BucketStore(Store):
             self._fetch([entry.digest for entry in self.entries(digest) if not self._sound(entry.digest)])
             return self.local.view(digest)
 
+    def lasts(self, view: Path) -> bool:
+        """As ``Store``."""
+        return self.local.lasts(view)
+
+    def check_files(self, digest: str) -> None:
+        """As ``Store``, of the copies here, which are fetched where they are missing or damaged."""
+        entries = self.entries(digest)
+        self._fetch([entry.digest for entry in entries if not self.local.has_object(entry.digest)])
+        try:
+            self.local.check_files(digest)
+        except Corrupt:
+            self._fetch([entry.digest for entry in entries if not self._sound(entry.digest)])
+            self.local.check_files(digest)
+
     def _here(self, digest: str, ask: Callable[[str], T]) -> T:
         """Ask the copy here, fetched first where it is missing or damaged."""
         fetched = is_digest(digest) and not self.local.has_object(digest)
@@ -188,7 +213,11 @@ class BucketStore(Store):
             return False
         return True
 
-    def _fetch(self, digests: Iterable[str]) -> None:
+    def _fetch(self, digests: list[str]) -> None:
+        if not digests:
+            return
+        for digest in digests:
+            check_name(digest)
         with self._transfer(Known()) as transfer:
             transfer.fetch(dict.fromkeys(digests))
 
@@ -223,6 +252,7 @@ class BucketStore(Store):
 
     def check(self, digest: str) -> None:
         """``Corrupt`` unless the bucket has the object and its bytes are those that were stored; reads all of it."""
+        check_name(digest)
         for _, problem in self.examine([digest]):
             if problem:
                 raise Corrupt(f"object {digest} in {self.bucket.url}: {problem}; run treadle verify")

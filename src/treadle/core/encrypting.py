@@ -17,12 +17,15 @@ from typing import Any
 
 from blake3 import blake3
 
+from treadle.core.bucket_store import BucketStore
 from treadle.core.cipher import HEADER, MAKE_KEY, Cipher
 from treadle.core.digest import PREFIX, is_digest
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.loose import Stored
 from treadle.core.pack import Pack
 from treadle.core.reader import changed
+from treadle.core.remote import Remote, digest_in
+from treadle.core.sealed_remote import seal_again
 from treadle.core.store import Store
 
 _AT_ONCE = 256  # objects that are put on the disk together
@@ -49,11 +52,11 @@ def encrypt(store: Store, *, off: bool = False, said: Callable[[int], object] = 
 
     ``said`` is told how many objects are done. ``UserError`` where a key is missing.
     """
+    if isinstance(store, BucketStore):
+        done = encrypt(store.local, off=off, said=said)
+        return encrypt_remote(store.bucket.remote, store.cipher, off=off, done=done)
     if store.cipher is None:
-        raise UserError(
-            "treadle.yaml names no key; give one, as in: encryption: ${env:NAME}, where NAME holds what this prints: "
-            + MAKE_KEY
-        )
+        raise _no_key()
     done = Recoded(key=None if off else store.cipher.key_id.hex())
     work = _Recoding(store, store.cipher, off, done)
     if not off:
@@ -72,6 +75,26 @@ def encrypt(store: Store, *, off: bool = False, said: Callable[[int], object] = 
     if not done.problems:
         store.unmark(keep=done.key)
     return done
+
+
+def encrypt_remote(remote: Remote, cipher: Cipher | None, *, off: bool = False, done: Recoded | None = None) -> Recoded:
+    """The same of what lies at a remote, or in a bucket; added to what is ``done``."""
+    if cipher is None:
+        raise _no_key()
+    done = done or Recoded(key=None if off else cipher.key_id.hex())
+    for again in seal_again(remote, cipher, off=off):
+        done.objects += again.bytes > 0
+        done.bytes += again.bytes
+        if again.problem:
+            done.problems[digest_in(again.name)] = again.problem
+    return done
+
+
+def _no_key() -> UserError:
+    return UserError(
+        "treadle.yaml names no key; give one, as in: encryption: ${env:NAME}, where NAME holds what this prints: "
+        + MAKE_KEY
+    )
 
 
 class _Recoding:

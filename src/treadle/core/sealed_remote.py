@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from treadle.core.chunks import LARGEST
 from treadle.core.cipher import HEADER, Cipher, encrypted_size, is_encrypted
@@ -62,8 +63,8 @@ class SealedRemote:
 
     def write(self, name: str, data: bytes) -> None:
         """As ``Remote``."""
-        sealed = self._cipher is not None and _is_sealed(name)
-        self._remote.write(name, self._cipher.encrypt(data) if self._cipher is not None and sealed else data)
+        encrypts = self._cipher is not None and _is_sealed(name)
+        self._remote.write(name, self._cipher.encrypt(data) if self._cipher is not None and encrypts else data)
 
     def renew(self, name: str) -> None:
         """As ``Remote``."""
@@ -74,25 +75,40 @@ class SealedRemote:
         self._remote.delete(name)
 
 
-def seal_again(remote: Remote, cipher: Cipher) -> int:
-    """Encrypt under the first key what lies at a remote under another one, or under none; returns how many.
+class SealedAgain(NamedTuple):
+    """What became of one name: bytes that were written anew, and what is wrong with it."""
 
-    Each is replaced whole, so it can be interrupted, goes on, and nobody who has all keys notices. ``Corrupt`` for the
-    first that cannot be decrypted.
+    name: str
+    bytes: int = 0
+    problem: str = ""
+
+
+def seal_again(remote: Remote, cipher: Cipher, *, off: bool = False) -> Iterator[SealedAgain]:
+    """Encrypt under the first key what lies at a remote under another one, or under none; with ``off``, decrypt what
+    is encrypted. What is right already is passed over.
+
+    Each is replaced whole, so it can be interrupted, goes on, and nobody who has all keys notices.
     """
     sealed = SealedRemote(remote, cipher)
 
-    def again(name: str) -> int:
+    def again(name: str) -> SealedAgain:
         try:
-            if cipher.is_current(remote.read(name, 0, HEADER)):
-                return 0
-            sealed.write(name, sealed.read(name))
+            head = remote.read(name, 0, HEADER)
+            if cipher.is_current(head) if not off else not is_encrypted(head):
+                return SealedAgain(name)
+            data = sealed.read(name)
+            if not name.startswith("lists/") and blake3_bytes(data) != digest_in(name):
+                return SealedAgain(name, 0, "its bytes are not those that were stored")
+            (remote if off else sealed).write(name, data)
         except FileNotFoundError:  # deleted just now
-            return 0
-        return 1
+            return SealedAgain(name)
+        except Corrupt as error:
+            return SealedAgain(name, 0, str(error))
+        return SealedAgain(name, len(data))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return sum(sum(pool.map(again, remote.names(f"{kind}/"))) for kind in KINDS)
+        for kind in KINDS:
+            yield from pool.map(again, remote.names(f"{kind}/"))
 
 
 def _is_sealed(name: str) -> bool:

@@ -314,7 +314,7 @@ class Transfer:
         try:
             chunks = self._list(digest)
         except FileNotFoundError:
-            raise Corrupt(f"{self.remote.url} does not have object {digest}") from None
+            raise Corrupt(f"object {digest} is missing from {self.remote.url}") from None
         with Partial(self.store, digest) as growing:
             rest = chunks[growing.resume(chunks) :]
             for data, travelled in self._side_by_side(self._fetch_chunk, rest, _AT_ONCE):
@@ -366,7 +366,7 @@ class Transfer:
             return digest, None
         except Corrupt as error:  # encrypted, and not what was
             return digest, str(error)
-        return digest, "" if PREFIX + hasher.hexdigest() == digest else "its bytes are not those that were stored"
+        return digest, "" if PREFIX + hasher.hexdigest() == digest else "its bytes changed since it was stored"
 
     def _examine_chunks(self, digest: str) -> str:
         hasher = blake3()

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from treadle.core.artifacts import Entry
 from treadle.core.digest import is_digest
+from treadle.core.encrypting import Recoded, encrypt_remote
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.ledger import Fact
 from treadle.core.reach import collected_artifacts
-from treadle.core.remote import introduce, open_remote
+from treadle.core.remote import introduce, is_there, open_remote
 from treadle.core.sealed_remote import SealedRemote
 from treadle.core.store import Store
 from treadle.core.store_remote import readable
@@ -66,6 +67,15 @@ def pull(record: Record, url: str, folder: Path, refs: tuple[str, ...] = ()) -> 
             _name_again(record, tops)
         _say_erased(transfer, asked, tops)
         return transfer.moved
+
+
+def encrypt(record: Record, url: str, folder: Path, *, off: bool = False) -> Recoded:
+    """Encrypt what a remote has under the first key, or with ``off`` decrypt it."""
+    remote = open_remote(url, folder)
+    introduce(remote, writing=False)
+    if not is_there(remote, "remote"):
+        raise UserError(f"{remote.url} is a project's own store; call treadle encrypt in that project")
+    return encrypt_remote(remote, record.store.cipher, off=off)
 
 
 @contextmanager
