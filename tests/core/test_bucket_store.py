@@ -22,10 +22,10 @@ from treadle.core.chunks import read_list
 from treadle.core.cipher import Cipher
 from treadle.core.database import Database, Lost
 from treadle.core.digest import blake3_bytes
+from treadle.core.encrypting import encrypt
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.postgresql import PostgresqlDatabase
 from treadle.core.remote import Unreachable, open_remote, place
-from treadle.core.sealed_remote import seal_again
 from treadle.core.sqlite import SqliteDatabase
 from treadle.core.store import Store
 
@@ -417,10 +417,15 @@ def test_keys_of_a_bucket_are_changed(machines: Machines) -> None:
         machines.cipher = Cipher(keys)
         store = machines.store(f"machine {number}")
         assert shown(Artifact(artifact.digest, store)) == FILES
-        assert seal_again(store.bucket.remote, machines.cipher) == len(names(store))
-        assert seal_again(store.bucket.remote, machines.cipher) == 0
+        done = encrypt(store)
+        assert (done.objects, done.problems) == (len(names(store)), {})
+        assert encrypt(store).objects == 0
     machines.cipher = Cipher([NEW])
-    assert shown(Artifact(artifact.digest, machines.store("last"))) == FILES
+    last = machines.store("last")
+    assert shown(Artifact(artifact.digest, last)) == FILES
+    assert encrypt(last, off=True).objects > len(names(last))
+    machines.cipher = None
+    assert shown(Artifact(artifact.digest, machines.store("plain"))) == FILES
 
 
 def test_a_file_that_is_encrypted_itself_is_no_riddle(machines: Machines) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,10 +13,11 @@ import pytest
 
 from faulty_proxy import FaultyProxy
 from postgresql_server import Server
+from treadle.cli.main import main
 from treadle.core.artifacts import Artifact
 from treadle.core.bucket_store import BucketStore
 from treadle.core.driver import Driver
-from treadle.core.remote import Unreachable, place
+from treadle.core.remote import Unreachable, open_remote, place
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.core.verify import verify
@@ -111,7 +113,7 @@ def test_what_one_did_the_other_sees(machines: Machines) -> None:
             driver = Driver(record.runs, record.workspace.root, seed=1)
             driver.run(words, text="hello")
             driver.run(words, text="bye")
-            assert [result.status for _, results in driver.stages for result in results] == ["cached", "ran"]
+            assert [result.status for _, results in driver.stages for result in results] == ["cached", "done"]
     with machines.on(machines.a) as record:
         assert verify(record.workspace).ok
         assert len(record.runs.find()) == 3
@@ -182,8 +184,6 @@ def test_an_erasure_reaches_the_bucket_or_stays_open(
 
 
 def test_copies_go_by_a_command(machines: Machines, capsys: pytest.CaptureFixture[str]) -> None:
-    from treadle.cli.main import main
-
     with machines.on(machines.a) as record:
         made = cycle(record, "hello")
     time.sleep(0.01)
@@ -194,3 +194,29 @@ def test_copies_go_by_a_command(machines: Machines, capsys: pytest.CaptureFixtur
         assert isinstance(record.store, BucketStore)
         assert list(record.store.local.objects()) == []
         assert Artifact(made.digest, record.store).path("text.txt").read_text() == "HELLO"
+
+
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_what_is_pushed_is_encrypted_as_the_store_is(
+    machines: Machines, bucket: str, tmp_path: Path, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = str(tmp_path / "remote") if where == "folder" else f"{bucket}-remote"
+    with machines.on(machines.a) as record:
+        made = cycle(record, "hello" * 100)
+        assert push(record, url, tmp_path).problems == {}
+        encrypted = record.store.cipher is not None
+        remote = open_remote(url, tmp_path)
+        there = {name: remote.read(name) for name in remote.names("")}
+        assert any(b"HELLO" in data for data in there.values()) is not encrypted
+        doomed = {made.digest, *(entry.digest for entry in made.entries())}
+        record.store.delete(doomed)
+        assert pull(record, url, tmp_path).objects == len(doomed)
+        assert Artifact(made.digest, record.store).path("text.txt").read_text() == "HELLO" * 100
+    if not encrypted:
+        return
+    assert main(["-C", str(machines.a), "encrypt", "--remote", url, "--off", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["objects"] == len(there) - 1
+    assert any(b"HELLO" in remote.read(name) for name in there)
+    assert main(["-C", str(machines.a), "encrypt", "--remote", url]) == 0
+    assert not any(b"HELLO" in remote.read(name) for name in there)
+    assert main(["-C", str(machines.a), "encrypt", "--remote", str(machines.a / ".treadle")]) == 2

@@ -83,8 +83,9 @@ def encrypt_remote(remote: Remote, cipher: Cipher | None, *, off: bool = False, 
         raise _no_key()
     done = done or Recoded(key=None if off else cipher.key_id.hex())
     for again in seal_again(remote, cipher, off=off):
-        done.objects += again.bytes > 0
-        done.bytes += again.bytes
+        if again.bytes is not None:
+            done.objects += 1
+            done.bytes += again.bytes
         if again.problem:
             done.problems[digest_in(again.name)] = again.problem
     return done

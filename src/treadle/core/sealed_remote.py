@@ -76,10 +76,10 @@ class SealedRemote:
 
 
 class SealedAgain(NamedTuple):
-    """What became of one name: bytes that were written anew, and what is wrong with it."""
+    """What became of one name: bytes that were written anew (None when it was right already), or what is wrong."""
 
     name: str
-    bytes: int = 0
+    bytes: int | None = None
     problem: str = ""
 
 
@@ -98,12 +98,12 @@ def seal_again(remote: Remote, cipher: Cipher, *, off: bool = False) -> Iterator
                 return SealedAgain(name)
             data = sealed.read(name)
             if not name.startswith("lists/") and blake3_bytes(data) != digest_in(name):
-                return SealedAgain(name, 0, "its bytes are not those that were stored")
+                return SealedAgain(name, None, "its bytes are not those that were stored")
             (remote if off else sealed).write(name, data)
         except FileNotFoundError:  # deleted just now
             return SealedAgain(name)
         except Corrupt as error:
-            return SealedAgain(name, 0, str(error))
+            return SealedAgain(name, None, str(error))
         return SealedAgain(name, len(data))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
