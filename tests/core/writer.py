@@ -5,6 +5,8 @@
     writer.py seal ROOT SECONDS          seal everybody's segments again and again
     writer.py put ROOT COUNT SIZE        put COUNT trees with files of SIZE bytes
     writer.py tree ROOT                  put one tree that is the same in every process
+    writer.py many ROOT COUNT            put COUNT trees of 40 small files; delete those of every second one
+    writer.py encrypt ROOT off|on        write anew what lies in another way, again and again
     writer.py run ROOT                   start a run and wait
     writer.py hold ROOT                  hold the project and wait
 
@@ -25,6 +27,7 @@ from treadle.core import taking
 from treadle.core.artifacts import Artifact, Builder
 from treadle.core.cipher import open_cipher
 from treadle.core.driver import Driver
+from treadle.core.encrypting import encrypt as recode
 from treadle.core.identifiers import new_id
 from treadle.core.ledger import Fact, now
 from treadle.core.runs import Run
@@ -72,6 +75,26 @@ def tree(workspace: Workspace) -> None:
         for index in range(200):
             (builder.path / f"{index}.txt").write_text(str(index) * 100)
         print(builder.commit().digest, flush=True)
+
+
+def many(workspace: Workspace, count: str) -> None:
+    for number in range(int(count)):
+        with Builder(Artifact, workspace.store) as builder:
+            for index in range(40):
+                (builder.path / f"{index}.txt").write_text(f"{number} {index} " * 50)
+            made = builder.commit()
+        print("put", made.digest, flush=True)
+        if number % 2:
+            doomed = {made.digest, *(entry.digest for entry in made.entries())}
+            print("deleting", made.digest, flush=True)
+            workspace.store.delete(doomed)
+            print("deleted", made.digest, flush=True)
+
+
+def encrypt(workspace: Workspace, off: str) -> None:
+    print("begun", flush=True)
+    recode(workspace.store, off=off == "off")
+    print("ended", flush=True)
 
 
 @step(version=1, name="writer.wait")
