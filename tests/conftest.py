@@ -40,6 +40,16 @@ def folder_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(params=[*KINDS, "bucket", pytest.param("bucket-encrypted", marks=pytest.mark.slow)])
 def store_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
     """How the objects of a store lie, in a folder or in a bucket (S3): the tests that ask for it pass for each way."""
+    return _kind(request, monkeypatch)
+
+
+@pytest.fixture(params=[*KINDS, *(pytest.param(name, marks=pytest.mark.slow) for name in IN_A_BUCKET)])
+def heavy_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """The same, for tests that put so much that a bucket takes long."""
+    return _kind(request, monkeypatch)
+
+
+def _kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
     kind = KINDS.get(request.param)
     if kind is None:
         kind = replace(IN_A_BUCKET[request.param], bucket=request.getfixturevalue("bucket"))

@@ -118,8 +118,13 @@ def make_old(store: Store, digest: str, time: float = 0) -> None:
     os.utime(stored_at(store, digest).path, (time, time))
 
 
-def everything(store: Store) -> bytes:
-    """All the bytes of all the files of a store, and of its bucket."""
-    here = b"".join(path.read_bytes() for path in store.root.rglob("*") if path.is_file())
+def everything(root: Path) -> bytes:
+    """All the bytes of all the files of a store."""
+    return b"".join(path.read_bytes() for path in root.rglob("*") if path.is_file())
+
+
+def everywhere(store: Store) -> bytes:
+    """The same, with all the bytes in its bucket."""
     remote = store.bucket.remote if isinstance(store, BucketStore) else None
-    return here + b"".join(remote.read(name) for name in remote.names("")) if remote is not None else here
+    there = b"".join(remote.read(name) for name in remote.names("")) if remote is not None else b""
+    return everything(store.root) + there

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores import Kind, damage, everything, remove, stored_at
+from stores import Kind, damage, everywhere, remove, stored_at
 from treadle.core import taking
 from treadle.core.artifacts import Artifact, Builder, Entry, check_path, digest_of, manifest_bytes, read_manifest
 from treadle.core.digest import blake3_bytes, blake3_file, canonical_json
@@ -153,7 +153,7 @@ def test_delete_removes_objects_and_the_views_that_show_them(store: Store) -> No
     assert not store.has(doomed.digest)
     assert not (store.root / "views" / doomed.digest[3:]).exists()
     assert other.path("c").read_bytes() == b"shared"
-    assert b"gone" not in everything(store)
+    assert b"gone" not in everywhere(store)
     with pytest.raises(Corrupt, match="is missing from"):
         doomed.path()
 
@@ -161,18 +161,15 @@ def test_delete_removes_objects_and_the_views_that_show_them(store: Store) -> No
 # -- what does not get in, or out
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["", ".", "..", "../x", "a/../b", "/etc/passwd", "a/..", "a\\b", "a\0b", "./a", "a/", "a//b", "a/./b"],
-)
-def test_paths_that_leave_the_tree_are_refused(store: Store, path: str) -> None:
-    with pytest.raises(Corrupt, match="not a path inside the artifact"):
-        check_path(path)
-    data = canonical_json({"files": [[path, 1, DIGEST]], "format": 1})
-    digest = store.put_bytes(data)
-    with pytest.raises(Corrupt):
-        store.view(digest)
-    assert not store.has(digest)
+def test_paths_that_leave_the_tree_are_refused(store: Store) -> None:
+    for path in ("", ".", "..", "../x", "a/../b", "/etc/passwd", "a/..", "a\\b", "a\0b", "./a", "a/", "a//b", "a/./b"):
+        with pytest.raises(Corrupt, match="not a path inside the artifact"):
+            check_path(path)
+        data = canonical_json({"files": [[path, 1, DIGEST]], "format": 1})
+        digest = store.put_bytes(data)
+        with pytest.raises(Corrupt):
+            store.view(digest)
+        assert not store.has(digest)
 
 
 @pytest.mark.parametrize(
@@ -207,13 +204,13 @@ def test_random_bytes_are_no_manifest(data: bytes) -> None:
         read_manifest(data)
 
 
-@pytest.mark.parametrize("digest", ["", "b3:", "b3:../../../etc/passwd", "b3:" + "g" * 64, "b3:" + "A" * 64, "x" * 67])
-def test_a_name_that_is_no_digest_leads_nowhere(store: Store, digest: str) -> None:
-    for ask in (store.read, store.check, store.entries, store.view, store.open):
-        with pytest.raises(Corrupt, match="does not name an object"):
-            ask(digest)
-    assert not store.has(digest)
-    assert not store.has_object(digest)
+def test_a_name_that_is_no_digest_leads_nowhere(store: Store) -> None:
+    for digest in ("", "b3:", "b3:../../../etc/passwd", "b3:" + "g" * 64, "b3:" + "A" * 64, "x" * 67):
+        for ask in (store.read, store.check, store.entries, store.view, store.open):
+            with pytest.raises(Corrupt, match="does not name an object"):
+                ask(digest)
+        assert not store.has(digest)
+        assert not store.has_object(digest)
 
 
 @pytest.mark.parametrize("kind", ["file link", "folder link", "dangling link", "pipe", "backslash", "bytes"])
@@ -271,7 +268,7 @@ def test_one_byte_in_any_object_is_named(workspace: Workspace, store_kind: Kind)
     objects = [name for name, _ in workspace.store.objects()]
     assert len(objects) > 10
     assert verify(workspace).ok
-    for name in objects:
+    for name in objects[:: 4 if store_kind.bucket else 1]:
         mend = damage(workspace.store, name, random.Random(name).randrange(1 << 20))
         found = verify(workspace)
         assert [problem.ref for problem in found.problems if problem.kind == "object"] == [name]
@@ -317,24 +314,24 @@ def test_an_object_cut_short_is_mended_by_putting_it_again(store: Store, store_k
 # -- others at the same time
 
 
-def test_many_processes_put_the_same_tree(store_kind: Kind, tmp_path: Path) -> None:
+def test_many_processes_put_the_same_tree(heavy_kind: Kind, tmp_path: Path) -> None:
     writers = [Writer("tree", tmp_path / "store") for _ in range(4)]
     digests = {line for writer in writers for line in writer.finish()}
     assert len(digests) == 1
-    store = store_kind.open(tmp_path / "store")
+    store = heavy_kind.open(tmp_path / "store")
     assert len(list(Artifact(digests.pop(), store).path().iterdir())) == 200
     assert left_behind(store.root) == []
     assert list(store.audit()) == []
 
 
-def test_a_killed_writer_leaves_nothing_half_there(store_kind: Kind, tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_nothing_half_there(heavy_kind: Kind, tmp_path: Path) -> None:
     root, chance = tmp_path / "store", random.Random(3)
     for _ in range(3):
-        writer = Writer("put", root, 10_000, 40_000 if store_kind.packed else 400_000)
+        writer = Writer("put", root, 10_000, 40_000 if heavy_kind.packed else 400_000)
         writer.first()
         time.sleep(chance.random() * 0.2)
         done = writer.kill()
-        with store_kind.workspace(root) as workspace:
+        with heavy_kind.workspace(root) as workspace:
             for digest in done:
                 workspace.store.view(digest)
             assert list(workspace.store.audit()) == []

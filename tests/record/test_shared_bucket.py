@@ -196,6 +196,22 @@ def test_copies_go_by_a_command(machines: Machines, capsys: pytest.CaptureFixtur
         assert Artifact(made.digest, record.store).path("text.txt").read_text() == "HELLO"
 
 
+def test_a_project_moves_to_a_bucket_and_loses_nothing(bucket: str, tmp_path: Path) -> None:
+    file = tmp_path / "treadle.yaml"
+    text = FILE.format(store=".treadle", ledger=".treadle/treadle.db", more="")
+    file.write_text(text)
+    with open_project(tmp_path) as project:
+        made = cycle(project.record, "hello")
+    file.write_text(text.replace("store: .treadle", f"store: {bucket}"))
+    assert main(["-C", str(tmp_path), "gc", "--copies", "--grace", "0s"]) == 0
+    assert main(["-C", str(tmp_path), "verify"]) == 1
+    assert main(["-C", str(tmp_path), "pull", str(tmp_path / ".treadle")]) == 0
+    assert main(["-C", str(tmp_path), "verify"]) == 0
+    shutil.rmtree(tmp_path / ".treadle" / "objects")
+    with open_project(tmp_path) as project:
+        assert Artifact(made.digest, project.record.store).path("text.txt").read_text() == "HELLO"
+
+
 @pytest.mark.parametrize("where", ["folder", "bucket"])
 def test_what_is_pushed_is_encrypted_as_the_store_is(
     machines: Machines, bucket: str, tmp_path: Path, where: str, capsys: pytest.CaptureFixture[str]

@@ -291,8 +291,9 @@ class BucketStore(Store):
 
     def clear_copies(self, older_than: float) -> int:
         """Delete the copies here that were made before (seconds since the epoch); returns their bytes. What is needed
-        again is fetched."""
-        return self.local.delete({digest for digest, _ in self.local.objects()}, older_than=older_than)
+        again is fetched; what the bucket does not have stays."""
+        there = self.bucket.items("objects").keys() | self.bucket.items("lists").keys()
+        return self.local.delete({digest for digest, _ in self.local.objects()} & there, older_than=older_than)
 
     def tidy(self) -> None:
         """As ``Store``, of the copies here; what lies in a bucket lies by itself."""
