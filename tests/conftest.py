@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
+from blake3 import blake3
 
 from postgresql_server import Server, programs
+from stores import IN_A_BUCKET, KINDS, Kind
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,6 +29,34 @@ def shared_data() -> Path:
     return path
 
 
+@pytest.fixture(params=list(KINDS))
+def folder_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """How the objects of a store in a folder lie: the tests that ask for it pass for each way."""
+    kind = KINDS[request.param]
+    kind.use(monkeypatch)
+    return kind
+
+
+@pytest.fixture(params=[*KINDS, "bucket", pytest.param("bucket-encrypted", marks=pytest.mark.slow)])
+def store_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """How the objects of a store lie, in a folder or in a bucket (S3): the tests that ask for it pass for each way."""
+    return _kind(request, monkeypatch)
+
+
+@pytest.fixture(params=[*KINDS, *(pytest.param(name, marks=pytest.mark.slow) for name in IN_A_BUCKET)])
+def heavy_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """The same, for tests that put so much that a bucket takes long."""
+    return _kind(request, monkeypatch)
+
+
+def _kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    kind = KINDS.get(request.param)
+    if kind is None:
+        kind = replace(IN_A_BUCKET[request.param], bucket=request.getfixturevalue("bucket"))
+    kind.use(monkeypatch)
+    return kind
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Server]:
     """A PostgreSQL server; that there is none is a skip, and a failure where CI=true."""
@@ -37,3 +69,28 @@ def postgresql() -> Iterator[Server]:
     server = Server(folder)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[int]:
+    """A server that speaks S3; the number of its port."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield int(server.get_host_and_port()[1])
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place in an empty bucket; where it is and the keys to it are in the environment."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3}",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    name = "b" + blake3(os.fsencode(tmp_path)).hexdigest()[:20]
+    httpx.put(f"http://127.0.0.1:{s3}/{name}").raise_for_status()
+    return f"s3://{name}/team"

@@ -25,6 +25,8 @@ EXTRAS = {
 NOT_EXERCISED = {
     "GPU": "training and engines take a CUDA device where torch sees one; not run here",
     "hub download": "hub ids go through huggingface_hub; needs a network, not run here",
+    "Google Cloud Storage": "gs:// for a store or a remote goes through gcsfs; not run here, S3 is",
+    "Azure Blob Storage": "abfs:// for a store or a remote goes through adlfs; not run here, S3 is",
 }
 
 

@@ -12,10 +12,12 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from treadle.core import ledger_url
+from treadle.core.cipher import open_cipher, read_key
 from treadle.core.config import Settings, load
 from treadle.core.errors import UserError
 from treadle.core.head_target import FORMS, head_target
 from treadle.core.publisher import Publisher
+from treadle.core.remote import check_address, is_bucket
 from treadle.core.secrets import resolve
 from treadle.core.workspace import Workspace
 from treadle.record.record import PROJECTIONS, Record
@@ -28,6 +30,7 @@ from treadle.stages.monitor import MonitorSettings
 from treadle.stages.prepare import PrepareSettings
 
 FILE = "treadle.yaml"
+STORE = ".treadle"  # where the store lies, or what is kept here of one in a bucket
 
 
 class File(Settings):
@@ -36,7 +39,13 @@ class File(Settings):
     name: str = Field(description="names the model and its dataset: model/NAME@v1")
     task: Literal["chat", "classify"] = Field(description="what the model is for")
     seed: int = Field(17, ge=0, lt=2**63, description="everything random starts from it")
-    store: str = Field(".treadle", description="the folder that holds artifacts, keys and journal")
+    store: str = Field(
+        ".treadle",
+        description="the folder that holds artifacts, keys and journal; or a bucket for the artifacts, s3://...",
+    )
+    encryption: str | None = Field(
+        None, description="the key under which artifacts lie encrypted: ${env:NAME}, or a file that holds it"
+    )
     ledger: str | None = Field(
         None, description="the database: a file (treadle.db in the store by default), or postgresql://host/db"
     )
@@ -69,9 +78,19 @@ class File(Settings):
 
     @field_validator("store")
     @classmethod
-    def _local(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError("this version keeps the store in a local folder; write a path such as .treadle")
+    def _store(cls, value: str) -> str:
+        if is_bucket(value):
+            try:
+                check_address(value)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("encryption")
+    @classmethod
+    def _no_key(cls, value: str | None) -> str | None:
+        if value is not None and read_key(value) is not None:
+            raise ValueError("holds a key itself; write ${env:NAME}, or the name of a file with the key")
         return value
 
     @field_validator("ledger")
@@ -104,7 +123,10 @@ def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Proje
     folder = find_folder(start.resolve())
     file = load(folder / FILE, File, overrides)
     ledger = _ledger(folder, resolve(file.ledger)) if file.ledger else None
-    with Workspace(folder / file.store, ledger, PROJECTIONS) as workspace:
+    cipher = open_cipher(file.encryption, folder) if file.encryption is not None else None
+    bucket = file.store if is_bucket(file.store) else None
+    root = folder / (STORE if bucket else file.store)
+    with Workspace(root, ledger, PROJECTIONS, cipher, bucket=bucket) as workspace:
         targets = [head_target(name, folder) for name in file.publish_heads]
         publisher = Publisher(workspace.ledger, workspace.keys, targets)
         workspace.released.append(publisher.run)

@@ -85,7 +85,10 @@ def rebuild(project: Project, ref: str, listener: Listener | None = None) -> Reb
     if not history:
         raise UserError(f"{ref} was made by no run of this project, so there is nothing to rebuild it from")
     known = built_in_steps()
-    with tempfile.TemporaryDirectory(prefix="treadle-rebuild-") as folder, Workspace(Path(folder) / "store") as fresh:
+    with (
+        tempfile.TemporaryDirectory(prefix="treadle-rebuild-") as folder,
+        Workspace(Path(folder) / "store", cipher=record.store.cipher) as fresh,
+    ):
         fresh.runs.keys = record.workspace.keys  # people have the same keyed digests as in the recorded steps
         done = [_again(project, run, known, fresh, listener) for run in history]
     return Rebuild(found.id, tuple(done))

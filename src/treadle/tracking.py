@@ -17,12 +17,10 @@ from treadle.core.errors import UserError
 from treadle.core.experiment import Experiment
 from treadle.core.system_metrics import SECONDS
 from treadle.core.workspace import Workspace
-from treadle.project import FILE, open_project
+from treadle.project import FILE, STORE, open_project
 from treadle.record.record import PROJECTIONS, Record
 from treadle.record.reference import resolve
 from treadle.stages.track.names import DocumentNames
-
-STORE = ".treadle"
 
 
 def start_run(

@@ -11,13 +11,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import treadle.core.store as module
+from stores import Kind, damage, everywhere, remove, stored_at
+from treadle.core import taking
 from treadle.core.artifacts import Artifact, Builder, Entry, check_path, digest_of, manifest_bytes, read_manifest
 from treadle.core.digest import blake3_bytes, blake3_file, canonical_json
 from treadle.core.driver import Driver
@@ -46,8 +48,31 @@ DIGEST = "b3:" + "0" * 64
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(store_kind: Kind, tmp_path: Path) -> Store:
+    return store_kind.open(tmp_path / "store")
+
+
+@pytest.fixture
+def folder_store(folder_kind: Kind, tmp_path: Path) -> Store:
+    return folder_kind.open(tmp_path / "store")
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Store:
+    """A store whose objects lie by themselves, as they are."""
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def workspace(store_kind: Kind, tmp_path: Path) -> Iterator[Workspace]:
+    with store_kind.workspace(tmp_path / "store") as opened:
+        yield opened
+
+
+@pytest.fixture
+def folder_workspace(folder_kind: Kind, tmp_path: Path) -> Iterator[Workspace]:
+    with folder_kind.workspace(tmp_path / "store") as opened:
+        yield opened
 
 
 def put(store: Store, files: dict[str, bytes]) -> Artifact:
@@ -60,7 +85,9 @@ def put(store: Store, files: dict[str, bytes]) -> Artifact:
 
 
 def left_behind(root: Path) -> list[Path]:
-    return [path for path in (root / "tmp").rglob("*") if path.is_file()] if (root / "tmp").exists() else []
+    """Files in temporary folders, but for the copies that a living process shows."""
+    found = (root / "tmp").rglob("*") if (root / "tmp").exists() else ()
+    return [path for path in found if path.is_file() and "views" not in path.relative_to(root / "tmp").parts[1:2]]
 
 
 def test_a_tree_comes_back_as_it_was(store: Store) -> None:
@@ -86,16 +113,16 @@ def test_the_digest_is_that_of_the_manifest_whatever_the_order(store: Store) -> 
     assert artifact.digest == digest_of(entries) == blake3_bytes(manifest_bytes(entries))
 
 
-def test_a_view_is_read_only_and_links_the_objects(store: Store) -> None:
-    artifact = put(store, {"a/b": b"text"})
+def test_a_view_is_read_only_and_links_the_objects(plain: Store) -> None:
+    artifact = put(plain, {"a/b": b"text"})
     file = artifact.path("a/b")
     assert file.stat().st_mode & 0o222 == 0
-    assert file.samefile(store._object(blake3_bytes(b"text")))
+    assert file.samefile(stored_at(plain, blake3_bytes(b"text")).path)
 
 
 @pytest.mark.parametrize("change", ["edit", "add", "remove", "replace", "link"])
-def test_a_changed_view_is_made_anew_and_named(store: Store, change: str) -> None:
-    artifact = put(store, {"a": b"aaa", "b": b"bbb"})
+def test_a_changed_view_is_made_anew_and_named(plain: Store, change: str) -> None:
+    artifact = put(plain, {"a": b"aaa", "b": b"bbb"})
     folder = artifact.path()
     if change == "add":
         (folder / "c").write_bytes(b"not ours")
@@ -105,23 +132,23 @@ def test_a_changed_view_is_made_anew_and_named(store: Store, change: str) -> Non
         (folder / "a").write_bytes(b"aab")
     if change == "link":
         (folder / "a").symlink_to("b")
-    assert [name for name, _ in store.changed_views()] == [artifact.digest]
-    again = Artifact(artifact.digest, Store(store.root)).path()
+    assert [name for name, _ in plain.changed_views()] == [artifact.digest]
+    again = Artifact(artifact.digest, Store(plain.root)).path()
     assert {path.name: path.read_bytes() for path in again.iterdir()} == {"a": b"aaa", "b": b"bbb"}
-    assert list(store.changed_views()) == []
+    assert list(plain.changed_views()) == []
 
 
-def test_without_hard_links_views_are_copies(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_views_are_copies(plain: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(18, "not on this file system")
 
     monkeypatch.setattr(os, "link", refuse)
-    artifact = put(store, {"a": b"aaa"})
+    artifact = put(plain, {"a": b"aaa"})
     file = artifact.path("a")
     assert file.read_bytes() == b"aaa"
     assert file.stat().st_mode & 0o222 == 0
-    assert not file.samefile(store._object(blake3_bytes(b"aaa")))
-    assert list(store.changed_views()) == []
+    assert not file.samefile(stored_at(plain, blake3_bytes(b"aaa")).path)
+    assert list(plain.changed_views()) == []
 
 
 def test_delete_removes_objects_and_the_views_that_show_them(store: Store) -> None:
@@ -131,7 +158,7 @@ def test_delete_removes_objects_and_the_views_that_show_them(store: Store) -> No
     assert not store.has(doomed.digest)
     assert not (store.root / "views" / doomed.digest[3:]).exists()
     assert other.path("c").read_bytes() == b"shared"
-    assert b"gone" not in b"".join(path.read_bytes() for path in store.root.rglob("*") if path.is_file())
+    assert b"gone" not in everywhere(store)
     with pytest.raises(Corrupt, match="is missing from"):
         doomed.path()
 
@@ -139,18 +166,15 @@ def test_delete_removes_objects_and_the_views_that_show_them(store: Store) -> No
 # -- what does not get in, or out
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["", ".", "..", "../x", "a/../b", "/etc/passwd", "a/..", "a\\b", "a\0b", "./a", "a/", "a//b", "a/./b"],
-)
-def test_paths_that_leave_the_tree_are_refused(store: Store, path: str) -> None:
-    with pytest.raises(Corrupt, match="not a path inside the artifact"):
-        check_path(path)
-    data = canonical_json({"files": [[path, 1, DIGEST]], "format": 1})
-    digest = store.put_bytes(data)
-    with pytest.raises(Corrupt):
-        store.view(digest)
-    assert not store.has(digest)
+def test_paths_that_leave_the_tree_are_refused(store: Store) -> None:
+    for path in ("", ".", "..", "../x", "a/../b", "/etc/passwd", "a/..", "a\\b", "a\0b", "./a", "a/", "a//b", "a/./b"):
+        with pytest.raises(Corrupt, match="not a path inside the artifact"):
+            check_path(path)
+        data = canonical_json({"files": [[path, 1, DIGEST]], "format": 1})
+        digest = store.put_bytes(data)
+        with pytest.raises(Corrupt):
+            store.view(digest)
+        assert not store.has(digest)
 
 
 @pytest.mark.parametrize(
@@ -185,18 +209,18 @@ def test_random_bytes_are_no_manifest(data: bytes) -> None:
         read_manifest(data)
 
 
-@pytest.mark.parametrize("digest", ["", "b3:", "b3:../../../etc/passwd", "b3:" + "g" * 64, "b3:" + "A" * 64, "x" * 67])
-def test_a_name_that_is_no_digest_leads_nowhere(store: Store, digest: str) -> None:
-    for ask in (store.read, store.check, store.entries, store.view, store.open):
-        with pytest.raises(Corrupt, match="does not name an object"):
-            ask(digest)
-    assert not store.has(digest)
-    assert not store.has_object(digest)
+def test_a_name_that_is_no_digest_leads_nowhere(store: Store) -> None:
+    for digest in ("", "b3:", "b3:../../../etc/passwd", "b3:" + "g" * 64, "b3:" + "A" * 64, "x" * 67):
+        for ask in (store.read, store.check, store.entries, store.view, store.open):
+            with pytest.raises(Corrupt, match="does not name an object"):
+                ask(digest)
+        assert not store.has(digest)
+        assert not store.has_object(digest)
 
 
 @pytest.mark.parametrize("kind", ["file link", "folder link", "dangling link", "pipe", "backslash", "bytes"])
-def test_only_plain_files_with_plain_names_get_in(store: Store, tmp_path: Path, kind: str) -> None:
-    folder = store.new_folder()
+def test_only_plain_files_with_plain_names_get_in(folder_store: Store, tmp_path: Path, kind: str) -> None:
+    folder = folder_store.new_folder()
     (folder / "first").write_bytes(b"plain")
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_bytes(b"secret")
@@ -213,8 +237,8 @@ def test_only_plain_files_with_plain_names_get_in(store: Store, tmp_path: Path, 
     else:
         Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe")).write_bytes(b"x")
     with pytest.raises(TreadleError):
-        store.put(folder)
-    assert list(store.objects()) == []
+        folder_store.put(folder)
+    assert list(folder_store.objects()) == []
     assert (folder / "first").exists()
 
 
@@ -239,50 +263,55 @@ def two_files(*, number: int, run: Run) -> Artifact:
         return made.commit()
 
 
-def test_one_byte_in_any_object_is_named(workspace: Workspace) -> None:
+def test_one_byte_in_any_object_is_named(workspace: Workspace, store_kind: Kind) -> None:
     driver = Driver(workspace.runs, workspace.root, seed=1)
     made = [driver.run(two_files, number=number) for number in range(3)]
     for artifact in made:
         artifact.path()
     workspace.journal.append("metrics", {"id": "x"})
     workspace.journal.seal()
-    objects = list(workspace.store.objects())
+    objects = [name for name, _ in workspace.store.objects()]
     assert len(objects) > 10
     assert verify(workspace).ok
-    for name, path in objects:
-        data = path.read_bytes()
-        at = random.Random(name).randrange(len(data))
-        path.chmod(0o644)
-        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    for name in objects[:: 4 if store_kind.bucket else 1]:
+        mend = damage(workspace.store, name, random.Random(name).randrange(1 << 20))
         found = verify(workspace)
         assert [problem.ref for problem in found.problems if problem.kind == "object"] == [name]
         with pytest.raises(Corrupt, match="its bytes changed"):
-            Store(workspace.root).check(name)
-        path.unlink()
+            store_kind.open(workspace.root).check(name)
+        mend()
+        data = workspace.store.read(name)
+        remove(workspace.store, name)
         found = verify(workspace)
         assert name in [problem.ref for problem in found.problems]
         assert found.public()["ok"] is False
-        path.write_bytes(data)
+        workspace.store.put_bytes(data)
     for artifact in made:  # the folders that showed the damaged files are made anew
-        Store(workspace.root).view(artifact.digest)
+        store_kind.open(workspace.root).view(artifact.digest)
     assert verify(workspace).ok
 
 
-def test_objects_put_in_by_hand_are_named(workspace: Workspace) -> None:
+def test_objects_put_in_by_hand_are_named(folder_workspace: Workspace) -> None:
+    workspace = folder_workspace
     digest = workspace.store.put_bytes(b"left behind by a killed run")
     assert verify(workspace).ok  # an object may be there before its row
     folder = workspace.root / "objects"
     (folder / "zz").mkdir()
     (folder / "zz" / "stray").write_bytes(b"x")
-    (folder / "zz" / "link").symlink_to(workspace.store._object(digest))
-    assert {problem.ref for problem in verify(workspace).problems} == {"b3:zzstray", "b3:zzlink"}
+    (folder / "zz" / "link").symlink_to(stored_at(workspace.store, digest).path)
+    (folder / "packs").mkdir(exist_ok=True)
+    (folder / "packs" / "stray").write_bytes(b"x")
+    (folder / "packs" / "other.pack").write_bytes(b"x")
+    named = {problem.ref for problem in verify(workspace).problems}
+    assert named == {"b3:zzstray", "b3:zzlink", "packs/stray", "packs/other.pack"}
 
 
-def test_an_object_cut_short_is_mended_by_putting_it_again(store: Store) -> None:
+def test_an_object_cut_short_is_mended_by_putting_it_again(store: Store, store_kind: Kind) -> None:
     artifact = put(store, {"a": b"whole"})
-    path = store._object(blake3_bytes(b"whole"))
+    path = Path(stored_at(store, blake3_bytes(b"whole")).path)
+    data = path.read_bytes()
     path.unlink()
-    path.write_bytes(b"who")
+    path.write_bytes(data[:-3] if not store_kind.packed else data[:60])
     assert put(store, {"a": b"whole"}) == artifact
     store.check(blake3_bytes(b"whole"))
 
@@ -290,28 +319,27 @@ def test_an_object_cut_short_is_mended_by_putting_it_again(store: Store) -> None
 # -- others at the same time
 
 
-def test_many_processes_put_the_same_tree(tmp_path: Path) -> None:
+def test_many_processes_put_the_same_tree(heavy_kind: Kind, tmp_path: Path) -> None:
     writers = [Writer("tree", tmp_path / "store") for _ in range(4)]
     digests = {line for writer in writers for line in writer.finish()}
     assert len(digests) == 1
-    store = Store(tmp_path / "store")
+    store = heavy_kind.open(tmp_path / "store")
     assert len(list(Artifact(digests.pop(), store).path().iterdir())) == 200
     assert left_behind(store.root) == []
-    assert all(blake3_file(path) == name for name, path in store.objects())
+    assert list(store.audit()) == []
 
 
-def test_a_killed_writer_leaves_nothing_half_there(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_nothing_half_there(heavy_kind: Kind, tmp_path: Path) -> None:
     root, chance = tmp_path / "store", random.Random(3)
-    for _ in range(4):
-        writer = Writer("put", root, 10_000, 400_000)
+    for _ in range(3):
+        writer = Writer("put", root, 10_000, 40_000 if heavy_kind.packed else 400_000)
         writer.first()
         time.sleep(chance.random() * 0.2)
         done = writer.kill()
-        with Workspace(root) as workspace:
+        with heavy_kind.workspace(root) as workspace:
             for digest in done:
                 workspace.store.view(digest)
-            for name, path in workspace.store.objects():
-                assert blake3_file(path) == name
+            assert list(workspace.store.audit()) == []
             with workspace.exclusive():
                 assert left_behind(root) == []
             assert verify(workspace).ok
@@ -389,9 +417,7 @@ def test_a_builder_that_is_left_without_commit_leaves_nothing(store: Store) -> N
 def test_json_comes_from_verified_bytes(store: Store) -> None:
     artifact = put(store, {"a.json": json.dumps({"x": 1}).encode()})
     assert artifact.read_json("a.json") == {"x": 1}
-    path = store._object(artifact.entries()[0].digest)
-    path.chmod(0o644)
-    path.write_bytes(b'{"x":2}')
+    damage(store, artifact.entries()[0].digest, 5)
     with pytest.raises(Corrupt):
         artifact.read_json("a.json")
 
@@ -426,7 +452,7 @@ def test_an_added_folder_stays_and_is_what_putting_it_gives(store: Store, tmp_pa
     (folder / "large").write_bytes(b"edited in place")
     for entry in store.entries(digest):
         store.check(entry.digest)
-        assert store._object(entry.digest).stat().st_mode & 0o777 == 0o444
+        assert Path(stored_at(store, entry.digest).path).stat().st_mode & 0o777 == 0o444
     (folder / "large").write_bytes(before[folder / "large"])
     assert store.put(folder) == digest
     assert left_behind(store.root) == []
@@ -437,11 +463,12 @@ def test_what_did_not_change_is_not_read_again(store: Store, tmp_path: Path, mon
     settle(folder)
     digest = store.add(folder)
     read: list[str] = []
-    copied = module.copied
-    monkeypatch.setattr(module, "copied", lambda source, target: (read.append(source), copied(source, target))[1])
+    copied, read_file = taking.copied, taking.read_file
+    monkeypatch.setattr(taking, "copied", lambda source, *rest: (read.append(source), copied(source, *rest))[1])
+    monkeypatch.setattr(taking, "read_file", lambda source: (read.append(source), read_file(source))[1])
     assert store.add(folder) == digest
     assert read == []
-    store._object(blake3_bytes(b"")).unlink()  # known, and not there
+    remove(store, blake3_bytes(b""))  # known, and not there
     assert store.add(folder) == digest
     assert [Path(path).name for path in read] == ["empty"]
     for cache in (store.root / "cache" / "files").iterdir():  # a shortcut that is damaged is none
@@ -451,15 +478,15 @@ def test_what_did_not_change_is_not_read_again(store: Store, tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_change_that_keeps_size_and_time_is_seen(store: Store, tmp_path: Path, moment: str) -> None:
+def test_a_change_that_keeps_size_and_time_is_seen(folder_store: Store, tmp_path: Path, moment: str) -> None:
     folder = user_folder(tmp_path)
     if moment == "after":
         settle(folder)
-    store.add(folder)
+    folder_store.add(folder)
     status = (folder / "large").stat()
     (folder / "large").write_bytes(random.Random(3).randbytes(3 << 20))
     os.utime(folder / "large", ns=(status.st_atime_ns, status.st_mtime_ns))
-    entries = {entry.path: entry.digest for entry in store.entries(store.add(folder))}
+    entries = {entry.path: entry.digest for entry in folder_store.entries(folder_store.add(folder))}
     assert entries["large"] == blake3_file(folder / "large")
 
 
@@ -472,10 +499,11 @@ def test_links_are_not_followed_when_adding(store: Store, tmp_path: Path) -> Non
     assert left_behind(store.root) == []
 
 
-def test_deleting_waits_for_whoever_is_putting(store: Store) -> None:
+def test_deleting_waits_for_whoever_is_putting(folder_kind: Kind, tmp_path: Path) -> None:
+    store = folder_kind.open(tmp_path / "store")
     digest = store.put_bytes(b"x")
     with store._writing():
-        deleting = threading.Thread(target=Store(store.root).delete, args=({digest},))
+        deleting = threading.Thread(target=folder_kind.open(store.root).delete, args=({digest},))
         deleting.start()
         deleting.join(0.1)
         assert deleting.is_alive()

@@ -68,9 +68,9 @@ def test_many_processes_open_a_new_store_at_once(place: Place) -> None:
 def test_a_store_of_another_format_is_refused_in_one_line(tmp_path: Path) -> None:
     with Workspace(tmp_path / "store"):
         pass
-    for text in ("2\n", "", "\0\xff"):
+    for text in ("3\n", "", "\0\xff"):
         (tmp_path / "store" / "format").write_text(text)
-        with pytest.raises(UserError, match=r"is a store of format .*, this Treadle reads format 1; use") as caught:
+        with pytest.raises(UserError, match=r"is a store of format .* reads up to format 2; use") as caught:
             Workspace(tmp_path / "store")
         assert "\n" not in str(caught.value)
 

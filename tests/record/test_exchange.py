@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from record.faulty_proxy import FaultyProxy
+from faulty_proxy import FaultyProxy
 from treadle.core.artifacts import Artifact
 from treadle.core.chunks import read_list
 from treadle.core.digest import blake3_bytes, canonical_json
@@ -32,32 +30,6 @@ LARGE = 12 << 20  # bytes; several chunks
 
 class Model(Artifact):
     kind = "model"
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[int]:
-    """A server that speaks S3; the number of its port."""
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield int(server.get_host_and_port()[1])
-    server.stop()
-
-
-@pytest.fixture
-def bucket(s3: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty bucket; where it is and the keys to it are in the environment."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3}",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    name = "b" + blake3_bytes(os.fsencode(tmp_path))[3:23]
-    request = ["-X", "PUT", f"http://127.0.0.1:{s3}/{name}"]
-    subprocess.run(["curl", "-sf", *request], check=True)
-    return f"s3://{name}/team"
 
 
 @pytest.fixture(params=["folder", "s3"])

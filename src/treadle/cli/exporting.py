@@ -17,14 +17,15 @@ from treadle.project import open_project
 @click.option("--remote", help="dvc: the remote (a folder) that the files go to.")
 @json_option
 def export(tool: str, ref: str, out: Path, remote: str | None, as_json: bool) -> None:
-    """Give the version or artifact REF to another TOOL, such as dvc.
+    """Give the version or artifact REF to another TOOL, such as dvc, or write it out as a folder.
 
-    dvc: a .dvc pointer and the objects behind it, which dvc pull (or dvc checkout) then fetches. Other tools come in by
-    the entry-point group treadle.exports.
+    dvc: a .dvc pointer and the objects behind it, which dvc pull (or dvc checkout) then fetches. folder: its files as
+    they are, in a new folder. Other tools come in by the entry-point group treadle.exports.
 
     \b
     Example:
       treadle export dvc dataset@v1 --out ../data-repo
+      treadle export folder @champion --out ../champion
     """
     from treadle.exporting import export as write
 

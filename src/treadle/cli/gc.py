@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
 
 from treadle.cli.output import emit, here, json_option, say
+from treadle.core.bucket_store import BucketStore
 from treadle.core.duration import parse_seconds
+from treadle.core.errors import UserError
 from treadle.locking import pinned
 from treadle.project import open_project
 from treadle.record.garbage import Limits, collect, find_garbage
@@ -25,8 +28,11 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--keep-versions", type=click.IntRange(1), metavar="N", help="Older versions may go as well.")
 @click.option("--older-than", callback=_seconds, metavar="AGE", help="Outputs may go that are older, such as 30d.")
 @click.option("--grace", callback=_seconds, default="1h", metavar="AGE", help="What was put since then stays [1h].")
+@click.option("--copies", is_flag=True, help="Only free the copies here of what lies in a bucket.")
 @json_option
-def gc(dry_run: bool, keep_versions: int | None, older_than: float | None, grace: float, as_json: bool) -> None:
+def gc(
+    dry_run: bool, keep_versions: int | None, older_than: float | None, grace: float, copies: bool, as_json: bool
+) -> None:
     """Free what no row of the ledger names: what killed runs left behind.
 
     With --keep-versions or --older-than also outputs of steps that no version, alias, release, deployment, canary,
@@ -34,11 +40,17 @@ def gc(dry_run: bool, keep_versions: int | None, older_than: float | None, grace
     step runs again when its result is needed. Nothing that a running run holds is touched. Killed anywhere, the same
     command goes on.
 
+    With --copies nothing is lost: where the store is a bucket, the copies on this machine go that were made before
+    --grace, and what is needed again is fetched.
+
     \b
     Example:
       treadle gc --dry-run
       treadle gc --keep-versions 3 --older-than 30d
     """
+    if copies:
+        _copies(dry_run, keep_versions is not None or older_than is not None, grace, as_json)
+        return
     with open_project(here()) as project, project.record.workspace.exclusive(_wait):
         limits = Limits(keep_versions, older_than, grace, pinned(project.folder))
         garbage = find_garbage(project.record, limits)
@@ -48,6 +60,20 @@ def gc(dry_run: bool, keep_versions: int | None, older_than: float | None, grace
         emit(shown)
     else:
         _tell(shown)
+
+
+def _copies(dry_run: bool, limited: bool, grace: float, as_json: bool) -> None:
+    if dry_run or limited:
+        raise UserError("--copies frees copies only, which cost nothing but a fetch; give it with --grace alone")
+    with open_project(here()) as project:
+        store = project.record.store
+        if not isinstance(store, BucketStore):
+            raise UserError(f"the store {store.root} is a folder and no copy; --copies is for a store in a bucket")
+        freed = store.clear_copies(time.time() - grace)
+    if as_json:
+        emit({"freed": freed})
+    else:
+        say(f"gone: {freed / 1e6:,.1f} MB of copies of what lies in {store.bucket.url}")
 
 
 def _wait(who: str) -> None:

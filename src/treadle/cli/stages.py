@@ -30,7 +30,7 @@ def _collect(this: Turn) -> Shown:
 
 def _prepare(this: Turn) -> Shown:
     public, lines = _accounting(this.prepared.dataset.read_json("accounting.json"))
-    report = str(this.prepared.report.path("explore.html"))
+    report = this.prepared.report.shown("explore.html")
     return {**public, "splits": this.prepared.dataset.counts(), "report": report}, lines
 
 

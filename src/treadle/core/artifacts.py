@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, BinaryIO, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, BinaryIO, ClassVar, Generic, Protocol, Self, TypeVar
 
 from treadle.core.digest import blake3_bytes, canonical_json, is_digest
 from treadle.core.errors import Corrupt, TreadleError
@@ -96,6 +96,14 @@ class Objects(Protocol):
         """A verified folder that shows an artifact."""
         ...
 
+    def lasts(self, view: Path) -> bool:
+        """Whether a view is still there when this process is gone."""
+        ...
+
+    def check_files(self, digest: str) -> None:
+        """Read every file of an artifact, or know that this process did."""
+        ...
+
     def new_folder(self) -> Path:
         """A folder to fill."""
         ...
@@ -147,6 +155,16 @@ class Artifact:
         if name is None:
             return folder
         return folder / self._entry(name).path
+
+    def shown(self, name: str) -> str:
+        """Where a person finds one file: its path, or the command that writes it out where no path lasts."""
+        path = self.path(name)
+        return str(path) if self.store.lasts(path) else f"treadle export folder {self.digest} --out DIR, then {name}"
+
+    def check(self) -> Self:
+        """Itself; ``Corrupt`` unless every file is there as it was stored."""
+        self.store.check_files(self.digest)
+        return self
 
     def _entry(self, name: str) -> Entry:
         for entry in self.entries():

@@ -119,6 +119,11 @@ class Database(ABC):
         held by the lock in the store's folder already."""
         yield
 
+    @abstractmethod
+    def guarded(self, *, alone: bool) -> AbstractContextManager[None]:
+        """Put objects where others who write this database put theirs; ``alone`` to be the one who deletes there,
+        which waits for those who put, and they for it."""
+
     def _check_format(self) -> None:
         """Make the table that says the format, and refuse another one."""
         self.script("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);")

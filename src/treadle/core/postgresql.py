@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -26,6 +26,7 @@ from treadle.core.database import BUSY_SECONDS, Cursor, Database, Lost, Reader
 from treadle.core.errors import UserError
 from treadle.core.ledger_url import shown
 from treadle.core.postgresql_cursor import PostgresqlCursor, SnapshotReader
+from treadle.core.postgresql_lock import SharedLock
 from treadle.core.postgresql_server import (
     APPLICATION,
     Connection,
@@ -43,7 +44,7 @@ T = TypeVar("T")
 
 _BUSY_SECONDS = BUSY_SECONDS
 _PATIENCE = 10.0  # seconds during which a server that restarts is waited for
-_WRITING, _HOLDING = 0x7472_0001, 0x7472_0002  # two advisory locks of each schema
+_WRITING, _HOLDING, _OBJECTS = 0x7472_0001, 0x7472_0002, 0x7472_0003  # advisory locks of each schema
 _MADE = re.compile(r"CREATE (?:UNIQUE )?(?:TABLE|INDEX) IF NOT EXISTS (\w+)")
 
 # Names: triggers and rules that change what is written, policies that hide rows, views in the place of tables.
@@ -71,6 +72,7 @@ class PostgresqlDatabase(Database):
         self.place = self.name = shown(url)
         self._lock = threading.RLock()
         self._within = False  # a transaction is open
+        self._guard = SharedLock(self._patient, self._explained, f"({_OBJECTS}, hashtext(current_schema()))")
         try:
             self._connection = connect(url)
         except psycopg.Error as error:
@@ -229,13 +231,9 @@ class PostgresqlDatabase(Database):
     @contextmanager
     def held(self, waiting: Callable[[str], object] | None = None) -> Iterator[None]:
         """Hold the project among all machines. The server lets go when the holder, or its connection, dies."""
-        connection = self._another()
+        connection = self._patient()
         try:
             with self._explained(connection):
-                connection.execute(
-                    "SELECT set_config(name, '0', false) FROM pg_settings "
-                    "WHERE name IN ('lock_timeout', 'statement_timeout', 'idle_session_timeout')"
-                )
                 lock = f"({_HOLDING}, hashtext(current_schema()))"
                 row = connection.execute(statement(f"SELECT pg_try_advisory_lock{lock}")).fetchone()
                 if not (row and row[0]):
@@ -250,6 +248,10 @@ class PostgresqlDatabase(Database):
                     _log.warning("%s: the connection that held the project broke meanwhile", self.place)
         finally:
             connection.close()
+
+    def guarded(self, *, alone: bool) -> AbstractContextManager[None]:
+        """As ``Database``, among all machines. ``Lost`` at the end when the connection broke meanwhile."""
+        return self._guard.held(alone=alone)
 
     def _who_holds(self, connection: Connection) -> str:
         row = connection.execute(
@@ -267,6 +269,16 @@ class PostgresqlDatabase(Database):
             self._connection.close()
 
     # -- the connection
+
+    def _patient(self) -> Connection:
+        """A connection that waits for a lock as long as it takes."""
+        connection = self._another()
+        with self._explained(connection):
+            connection.execute(
+                "SELECT set_config(name, '0', false) FROM pg_settings "
+                "WHERE name IN ('lock_timeout', 'statement_timeout', 'idle_session_timeout')"
+            )
+        return connection
 
     def _another(self) -> Connection:
         try:

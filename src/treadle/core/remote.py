@@ -5,7 +5,7 @@
     lists/ab/cdef...     the chunks that make up a large object: their digests and sizes
     chunks/ab/cdef...    a chunk, named by its BLAKE3
 
-A remote is asked four things only, each by name. Nothing that it says is believed: whoever reads checks digests.
+A remote is asked six things only, each by name. Nothing that it says is believed: whoever reads checks digests.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from treadle.core.digest import PREFIX
+from treadle.core.digest import PREFIX, is_digest
 from treadle.core.errors import UserError
 from treadle.core.intake import sync_path
 from treadle.core.plugins import load
@@ -28,8 +29,17 @@ from treadle.core.secrets import find
 T = TypeVar("T")
 
 FORMAT = 1
+STORE = "store"  # the name under which a bucket that is a project's store says whose
 ATTEMPTS = 5
 _FIRST_PAUSE = 0.25  # seconds; doubles with each attempt
+
+
+class Item(NamedTuple):
+    """What lies under a name: bytes, and when they were put there (seconds since the epoch, by the remote's clock)."""
+
+    name: str
+    size: int
+    changed: float
 
 
 class Remote(Protocol):
@@ -42,12 +52,20 @@ class Remote(Protocol):
         """Names that begin with ``prefix``, which ends with a slash; none when there are none."""
         ...
 
+    def items(self, prefix: str) -> Iterator[Item]:
+        """The same, with sizes and times."""
+        ...
+
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """The bytes under a name, from ``start``; fewer than ``length`` at the end."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
         """Put bytes under a name: whole or not at all, over what was there."""
+        ...
+
+    def renew(self, name: str) -> None:
+        """Make what lies under a name as young as if it had been written now."""
         ...
 
     def delete(self, name: str) -> None:
@@ -74,6 +92,13 @@ class FolderRemote:
             inside = Path(place).relative_to(self._folder).as_posix()
             yield from (f"{inside}/{name}" for name in sorted(files) if not name.startswith("."))
 
+    def items(self, prefix: str) -> Iterator[Item]:
+        """As ``Remote``."""
+        for name in self.names(prefix):
+            with suppress(FileNotFoundError):
+                status = (self._folder / name).stat()
+                yield Item(name, status.st_size, status.st_mtime)
+
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """As ``Remote``."""
         with (self._folder / name).open("rb") as file:
@@ -95,6 +120,10 @@ class FolderRemote:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def renew(self, name: str) -> None:
+        """As ``Remote``."""
+        os.utime(self._folder / name)
+
     def delete(self, name: str) -> None:
         """As ``Remote``."""
         (self._folder / name).unlink(missing_ok=True)
@@ -111,6 +140,10 @@ class Patient:
         """As ``Remote``."""
         yield from self._ask(f"list {prefix}", lambda: list(self._remote.names(prefix)))
 
+    def items(self, prefix: str) -> Iterator[Item]:
+        """As ``Remote``."""
+        yield from self._ask(f"list {prefix}", lambda: list(self._remote.items(prefix)))
+
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """As ``Remote``."""
         return self._ask(f"read {name}", lambda: self._remote.read(name, start, length))
@@ -118,6 +151,10 @@ class Patient:
     def write(self, name: str, data: bytes) -> None:
         """As ``Remote``."""
         self._ask(f"write {name}", lambda: self._remote.write(name, data))
+
+    def renew(self, name: str) -> None:
+        """As ``Remote``."""
+        self._ask(f"renew {name}", lambda: self._remote.renew(name))
 
     def delete(self, name: str) -> None:
         """As ``Remote``."""
@@ -129,7 +166,7 @@ class Patient:
             try:
                 return call()
             except FileNotFoundError as error:
-                if what.startswith("read "):
+                if what.startswith(("read ", "renew ")):
                     raise
                 raise Unreachable(f"{self.url}: cannot {what}: {_reason(error)}; make the bucket first") from None
             except PermissionError as error:
@@ -148,13 +185,25 @@ def _reason(error: OSError) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def open_remote(url: str, folder: Path) -> Remote:
-    """The remote at a URL or in a folder, relative to ``folder``; ``UserError`` for an address that holds a secret,
-    and for a kind that nobody has."""
+def is_bucket(place: str) -> bool:
+    """Whether a place is named by a URL, and not as a folder."""
+    return "://" in place
+
+
+def check_address(url: str) -> None:
+    """``UserError`` for an address that holds a secret, and for a kind that nobody has."""
     parts = urlsplit(url)
     if parts.username or parts.password or find(url):
-        raise UserError("the remote's address holds a secret; keys come from the environment, never from an address")
-    if "://" not in url:
+        raise UserError("the address holds a secret; keys come from the environment, never from an address")
+    if is_bucket(url) and parts.scheme != "file":
+        load("treadle.remotes", parts.scheme)
+
+
+def open_remote(url: str, folder: Path) -> Remote:
+    """The remote at a URL or in a folder, relative to ``folder``. Errors as ``check_address``."""
+    check_address(url)
+    parts = urlsplit(url)
+    if not is_bucket(url):
         return Patient(FolderRemote((folder / url).absolute()))
     if parts.scheme == "file":
         return Patient(FolderRemote(Path(parts.path)))
@@ -184,10 +233,20 @@ def introduce(remote: Remote, *, writing: bool) -> None:
 
 
 def _is_store(remote: Remote) -> bool:
+    for name in ("format", STORE):
+        with suppress(FileNotFoundError):
+            remote.read(name)
+            return True
+    return False
+
+
+def is_there(remote: Remote, name: str) -> bool:
+    """Whether something lies under a name; costs one byte. Of a remote as it is, below any encryption."""
     try:
-        return bool(remote.read("format"))
+        remote.read(name, 0, 1)
     except FileNotFoundError:
         return False
+    return True
 
 
 def place(kind: str, digest: str) -> str:
@@ -198,5 +257,9 @@ def place(kind: str, digest: str) -> str:
 
 def listed(remote: Remote, kind: str) -> set[str]:
     """Digests of what there is of a kind."""
-    names = (name.split("/")[-2:] for name in remote.names(f"{kind}/"))
-    return {PREFIX + "".join(parts) for parts in names if len("".join(parts)) == 64}
+    return {digest for digest in map(digest_in, remote.names(f"{kind}/")) if is_digest(digest)}
+
+
+def digest_in(name: str) -> str:
+    """The digest that a name is made of; for a name put there by hand something that is none."""
+    return PREFIX + "".join(name.split("/")[-2:])

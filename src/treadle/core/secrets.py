@@ -129,9 +129,14 @@ def conceal(text: str) -> str:
     return text
 
 
+def is_reference(value: str) -> bool:
+    """Whether a setting's value names a variable of the environment, as ``${env:NAME}``."""
+    return _REFERENCE.match(value) is not None
+
+
 def resolve(value: str) -> str:
     """A setting's value, read from the environment where it is ``${env:NAME}``; ``UserError`` when it is not set."""
-    if not _REFERENCE.match(value):
+    if not is_reference(value):
         return value
     name = value[len("${env:") : -1]
     found = os.environ.get(name)
@@ -142,7 +147,7 @@ def resolve(value: str) -> str:
 
 def is_secret(key: str, value: str) -> bool:
     """Whether a setting holds a secret itself, where it should name a variable of the environment."""
-    if _REFERENCE.match(value) or not value:
+    if is_reference(value) or not value:
         return False
     kind = _kind(key)
     if kind == "key":  # of a service, or a column: the first are longer, and one word

@@ -5,6 +5,7 @@ Nobody may open the database's file by other means within this process: closing 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -40,6 +41,13 @@ class SqliteDatabase(Database):
         except BaseException:
             self._connection.close()
             raise
+
+    @contextmanager
+    def guarded(self, *, alone: bool) -> Iterator[None]:
+        """As ``Database``, by a lock on a file beside the database's."""
+        with self.path.with_name(self.path.name + "-objects.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)

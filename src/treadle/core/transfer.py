@@ -6,7 +6,6 @@ only when its digest is right; until then it grows in `cache/pull/`, where the n
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import threading
@@ -17,20 +16,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from blake3 import blake3
 
 from treadle.core.chunks import LARGEST, WHOLE, Chunk, cut, list_bytes, read_list
 from treadle.core.digest import PREFIX, blake3_bytes
 from treadle.core.errors import Corrupt
+from treadle.core.partial import Partial
 from treadle.core.remote import Remote, listed, place
 from treadle.core.store import Store
 
 T = TypeVar("T")
 
-_AT_ONCE = 4  # transfers under way; bounds memory together with the size of a chunk
-_NAMED_AT_ONCE = 256  # small objects that are put on the disk together
+_AT_ONCE = 4  # chunks under way; bounds memory together with the size of a chunk
+_WHOLE_AT_ONCE = 16  # objects that travel as they are: mostly small, and then each is a wait for an answer
+_SMALL = 64 << 10  # bytes; to send so little costs no more than to ask whether it is there
+_NAMED_AT_ONCE = 8192  # objects that are put on the disk together, or fewer of so many bytes
+_NAMED_BYTES = 256 << 20
 _TRIES = 3  # of a chunk whose bytes are wrong: the way may be to blame, and not the remote
 
 
@@ -52,14 +55,42 @@ class Moved:
         return {"ok": not self.problems, **figures, "problems": problems}
 
 
-class Transfer:
-    """Between one store and one remote. Close it, or use it in a ``with`` block."""
+class Chunks(Protocol):
+    """Chunks that a remote has and that need not be sent."""
 
-    def __init__(self, store: Store, remote: Remote) -> None:
+    def __contains__(self, digest: object, /) -> bool: ...
+
+    def add(self, digest: str, /) -> None:
+        """It has one more."""
+        ...
+
+
+@dataclass
+class Known:
+    """What a remote is believed to have: objects as they are, lists of chunks, chunks (None: listed when needed).
+
+    What is not believed to be there is sent, and fetched if it is there after all.
+    """
+
+    objects: set[str] = field(default_factory=set)
+    lists: set[str] = field(default_factory=set)
+    chunks: Chunks | None = None
+
+    @classmethod
+    def all_of(cls, remote: Remote) -> Known:
+        """Everything that the remote lists."""
+        return cls(listed(remote, "objects"), listed(remote, "lists"))
+
+
+class Transfer:
+    """Between one store and one remote. Close it, or use it in a ``with`` block. Without ``known`` the remote is
+    asked for everything that it has."""
+
+    def __init__(self, store: Store, remote: Remote, known: Known | None = None) -> None:
         self.store, self.remote, self.moved = store, remote, Moved()
-        self._objects, self._lists = listed(remote, "objects"), listed(remote, "lists")
-        self._chunks: set[str] | None = None
-        self._pool = ThreadPoolExecutor(_AT_ONCE)
+        known = known or Known.all_of(remote)
+        self._objects, self._lists, self._chunks = known.objects, known.lists, known.chunks
+        self._pool = ThreadPoolExecutor(_WHOLE_AT_ONCE)
         self._cached = CachedLists(store)
 
     def __enter__(self) -> Transfer:
@@ -89,11 +120,26 @@ class Transfer:
                     self._send_chunks(digest)
             else:
                 missing.append(digest)
-        for digest, size in self._side_by_side(self._send_whole, missing):
+        for digest, size in self._side_by_side(self._send_whole, missing, _WHOLE_AT_ONCE):
             self.moved.objects += size >= 0
             self.moved.bytes += max(size, 0)
             if size >= 0:
                 self._objects.add(digest)
+
+    def renew(self, digests: Iterable[str]) -> list[str]:
+        """Make young again what the remote has, whatever is believed of it; returns what is still to be sent."""
+        asked = self._side_by_side(self._renewed, digests, _WHOLE_AT_ONCE)
+        return [digest for digest, there in asked if not there]
+
+    def _renewed(self, digest: str) -> tuple[str, bool]:
+        size = self._size(digest)
+        if size <= _SMALL:
+            return digest, False
+        try:
+            self.remote.renew(place("objects" if size <= WHOLE else "lists", digest))
+        except FileNotFoundError:
+            return digest, False
+        return digest, True
 
     def _size(self, digest: str) -> int:
         try:
@@ -122,7 +168,7 @@ class Transfer:
                         known.add(chunk.digest)
                         yield chunk, data
 
-            for size in self._side_by_side(self._send_chunk, fresh()):
+            for size in self._side_by_side(self._send_chunk, fresh(), _AT_ONCE):
                 self.moved.bytes += size
                 self.moved.chunks += 1
         if PREFIX + whole.hexdigest() != digest:
@@ -137,20 +183,51 @@ class Transfer:
         self.remote.write(place("chunks", chunk.digest), data)
         return len(data)
 
-    def withdraw(self, digests: set[str]) -> None:
-        """Delete objects at the remote, and the chunks that no other object there is made of."""
+    def withdraw(self, digests: set[str]) -> set[str]:
+        """Delete objects at the remote, and the chunks that no other object there is made of; returns those chunks."""
         gone = [digest for digest in sorted(digests) if self.holds(digest)]
         lists = [digest for digest in gone if digest in self._lists]
-        doomed = {chunk.digest for digest in lists for chunk in self._list(digest)}
-        for digest in self._lists - set(lists) if doomed else ():
-            doomed -= {chunk.digest for chunk in self._list(digest)}
-        for chunk in sorted(doomed):
-            self.remote.delete(place("chunks", chunk))
-        for digest in gone:
-            self.remote.delete(place("lists" if digest in self._lists else "objects", digest))
+        doomed = self._chunks_of(lists)
+        if doomed:
+            doomed -= self._chunks_of(sorted(self._lists - set(lists)))
+        self._delete(place("chunks", chunk) for chunk in sorted(doomed))
+        self._delete(place(kind, digest) for kind, digest in self._places(gone))
         self._objects -= digests
         self._lists -= digests
         self.moved.deleted += len(gone)
+        return doomed
+
+    def sweep(self, chunks: set[str]) -> set[str]:
+        """Delete those of these chunks that no list at the remote names, left by what was cut off; returns them."""
+        doomed = chunks - self._chunks_of(sorted(self._lists)) if chunks else set()
+        self._delete(place("chunks", chunk) for chunk in sorted(doomed))
+        return doomed
+
+    def _places(self, digests: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Where objects lie; one that was sent by two versions of Treadle may lie in either way."""
+        for digest in digests:
+            for kind, there in (("lists", self._lists), ("objects", self._objects)):
+                if digest in there:
+                    yield kind, digest
+
+    def sizes(self, digests: Iterable[str]) -> dict[str, int]:
+        """Bytes of objects that lie in chunks, by their lists; without those whose list cannot be read."""
+        return {digest: size for digest, size in self._side_by_side(self._length, digests, _WHOLE_AT_ONCE) if size >= 0}
+
+    def _length(self, digest: str) -> tuple[str, int]:
+        try:
+            return digest, sum(chunk.size for chunk in self._list(digest))
+        except (Corrupt, FileNotFoundError):
+            return digest, -1
+
+    def _delete(self, names: Iterable[str]) -> None:
+        for _ in self._side_by_side(self.remote.delete, names, _WHOLE_AT_ONCE):
+            pass
+
+    def _chunks_of(self, digests: Iterable[str]) -> set[str]:
+        """The chunks that the lists of these objects name."""
+        lists = self._side_by_side(self._list, digests, _WHOLE_AT_ONCE)
+        return {chunk.digest for chunks in lists for chunk in chunks}
 
     def _list(self, digest: str) -> list[Chunk]:
         return read_list(self.remote.read(place("lists", digest)))
@@ -160,39 +237,50 @@ class Transfer:
     def fetch(self, digests: Iterable[str]) -> None:
         """Fetch objects and give them their names; over what is there, for it is damaged. What the remote lacks, or
         has damaged, is a problem, and the others go on."""
-        whole = []
+        whole: list[str] = []
+        in_chunks: list[str] = []
         for digest in digests:
-            if digest in self._lists and digest not in self._objects:
-                with self._problems(digest):
-                    self._fetch_chunks(digest)
-            else:
-                whole.append(digest)
-        self._fetch_all_whole(whole)
+            (in_chunks if digest in self._lists and digest not in self._objects else whole).append(digest)
+        if whole:
+            in_chunks += self._fetch_all_whole(whole)
+        for digest in in_chunks:
+            with self._problems(digest):
+                self._fetch_chunks(digest)
 
-    def _fetch_all_whole(self, digests: list[str]) -> None:
-        """Objects that travel as they are; named many at a time, for each time is a wait for the disk."""
+    def _fetch_all_whole(self, digests: list[str]) -> list[str]:
+        """Objects that travel as they are; named many at a time, for each time is a wait for the disk. Returns those
+        that the remote does not have so."""
         folder = self.store.new_folder("pull-")
         batch: list[tuple[Path, str]] = []
+        others, waiting = [], 0  # waiting: bytes
         try:
-            for digest, size in self._side_by_side(partial(self._fetch_whole, folder), digests):
+            for digest, size in self._side_by_side(partial(self._fetch_whole, folder), digests, _WHOLE_AT_ONCE):
                 if size is None:
+                    if digest not in self.moved.problems:
+                        others.append(digest)
                     continue
                 self.moved.objects += 1
                 self.moved.bytes += size
                 if (path := folder / digest.removeprefix(PREFIX)).exists():
                     batch.append((path, digest))
-                if len(batch) == _NAMED_AT_ONCE:
+                    waiting += size
+                if len(batch) == _NAMED_AT_ONCE or waiting > _NAMED_BYTES:
                     self.store.adopt(batch)
-                    batch = []
+                    batch, waiting = [], 0
             self.store.adopt(batch)
+            return others
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _fetch_whole(self, folder: Path, digest: str) -> tuple[str, int | None]:
-        """One object into a file of ``folder``, or into its place when it is long; the size, or None for a problem."""
+        """One object into a file of ``folder``, or into its place when it is long; the size, or None for a problem and
+        for what is not there."""
         with self._problems(digest):
             for _ in range(_TRIES):
-                data = self._read(place("objects", digest), 0)
+                try:
+                    data = self.remote.read(place("objects", digest), 0, LARGEST)
+                except FileNotFoundError:
+                    return digest, None
                 if len(data) == LARGEST:
                     size = self._fetch_long(digest, data)
                     if size is not None:
@@ -226,10 +314,10 @@ class Transfer:
         try:
             chunks = self._list(digest)
         except FileNotFoundError:
-            raise Corrupt(f"{self.remote.url} does not have the chunk list of {digest}") from None
+            raise Corrupt(f"object {digest} is missing from {self.remote.url}") from None
         with Partial(self.store, digest) as growing:
             rest = chunks[growing.resume(chunks) :]
-            for data, travelled in self._side_by_side(self._fetch_chunk, rest):
+            for data, travelled in self._side_by_side(self._fetch_chunk, rest, _AT_ONCE):
                 growing.append(data)
                 if travelled:
                     self.moved.bytes += len(data)
@@ -243,23 +331,61 @@ class Transfer:
 
     def _fetch_chunk(self, chunk: Chunk) -> tuple[bytes, bool]:
         here = self._cached.find(chunk)
-        if here is not None:
-            return here, False
+        return (self._chunk(chunk), True) if here is None else (here, False)
+
+    def _chunk(self, chunk: Chunk) -> bytes:
         for _ in range(_TRIES):
             data = self._read(place("chunks", chunk.digest), 0)
             if blake3_bytes(data) == chunk.digest:
-                return data, True
+                return data
         raise Corrupt(f"{self.remote.url} has chunk {chunk.digest} damaged; it was not taken")
 
     # -- both
 
-    def _side_by_side(self, work: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
-        """Results in order, a few under way; the items are asked for one at a time."""
+    def examine(self, digests: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Read objects at the remote, keeping nothing; each with what is wrong with it, or an empty text."""
+        in_chunks = []
+        for digest, problem in self._side_by_side(self._examine_whole, digests, _WHOLE_AT_ONCE):
+            if problem is None:
+                in_chunks.append(digest)
+            else:
+                yield digest, problem
+        for digest in in_chunks:
+            yield digest, self._examine_chunks(digest)
+
+    def _examine_whole(self, digest: str) -> tuple[str, str | None]:
+        """An object that lies as it is; None for one that does not."""
+        hasher, size = blake3(), 0
+        try:
+            while data := self.remote.read(place("objects", digest), size, LARGEST):
+                hasher.update(data)
+                size += len(data)
+                if len(data) < LARGEST:
+                    break
+        except FileNotFoundError:
+            return digest, None
+        except Corrupt as error:  # encrypted, and not what was
+            return digest, str(error)
+        return digest, "" if PREFIX + hasher.hexdigest() == digest else "its bytes changed since it was stored"
+
+    def _examine_chunks(self, digest: str) -> str:
+        hasher = blake3()
+        try:
+            for data in self._side_by_side(self._chunk, self._list(digest), _AT_ONCE):
+                hasher.update(data)
+        except FileNotFoundError:
+            return "is missing"
+        except Corrupt as error:
+            return str(error)
+        return "" if PREFIX + hasher.hexdigest() == digest else "its list of chunks is not the one that was stored"
+
+    def _side_by_side(self, work: Callable[[Any], T], items: Iterable[Any], at_once: int) -> Iterator[T]:
+        """Results in order, so many under way; the items are asked for one at a time."""
         under_way: deque[Future[T]] = deque()
         try:
             for item in items:
                 under_way.append(self._pool.submit(work, item))
-                if len(under_way) >= _AT_ONCE:
+                if len(under_way) >= at_once:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()
@@ -284,68 +410,6 @@ class _Noted(suppress):
         return bool(super().__exit__(kind, error, trace))
 
 
-class Partial:
-    """An object that is being fetched: a file that only grows, held by one process."""
-
-    def __init__(self, store: Store, digest: str) -> None:
-        self._store, self._digest = store, digest
-        self.path = store.root / "cache" / "pull" / digest.removeprefix(PREFIX)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._hasher = blake3()
-        self.size = 0
-
-    def __enter__(self) -> Partial:
-        while True:
-            self._file: BinaryIO = self.path.open("a+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if self.path.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
-                    return self
-            self._file.close()  # finished by whoever had it before
-
-    def __exit__(self, *_: object) -> None:
-        if self.size == 0:  # nothing to go on with
-            self.path.unlink(missing_ok=True)
-        self._file.close()
-
-    def restart(self) -> None:
-        """Begin with nothing."""
-        self._file.truncate(0)
-
-    def resume(self, chunks: list[Chunk]) -> int:
-        """Keep the chunks at the start that are there and right; returns how many."""
-        self._file.seek(0)
-        count = 0
-        for chunk in chunks:
-            data = self._file.read(chunk.size)
-            if len(data) < chunk.size or blake3_bytes(data) != chunk.digest:
-                break
-            self._hasher.update(data)
-            self.size += len(data)
-            count += 1
-        self._file.truncate(self.size)
-        return count
-
-    def append(self, data: bytes) -> None:
-        """More bytes at the end."""
-        self._hasher.update(data)
-        self._file.write(data)
-        self._file.flush()
-        self.size += len(data)
-
-    def digest(self) -> str:
-        """Of what is there."""
-        return PREFIX + self._hasher.hexdigest()
-
-    def finish(self) -> None:
-        """Give it its name in the store."""
-        self._store.adopt([(self.path, self._digest)])
-
-    def discard(self) -> None:
-        """Throw it away."""
-        self.path.unlink(missing_ok=True)
-
-
 class CachedLists:
     """The chunks of large objects in the store, as far as they travelled: what need not be fetched again."""
 
@@ -365,12 +429,13 @@ class CachedLists:
         if self._where is not None:
             _learn(self._where, digest, chunks)
 
+    def knows(self, digest: str) -> bool:
+        """Whether a chunk is in an object that has travelled."""
+        return digest in self._index()
+
     def find(self, chunk: Chunk) -> bytes | None:
         """The bytes of a chunk out of an object that is here; None where there is none, or it is damaged."""
-        with self._lock:
-            if self._where is None:
-                self._where = self._load()
-        where = self._where.get(chunk.digest)
+        where = self._index().get(chunk.digest)
         if where is None:
             return None
         try:
@@ -380,6 +445,12 @@ class CachedLists:
         except Corrupt:
             return None
         return data if blake3_bytes(data) == chunk.digest else None
+
+    def _index(self) -> dict[str, tuple[str, int]]:
+        with self._lock:
+            if self._where is None:
+                self._where = self._load()
+            return self._where
 
     def _load(self) -> dict[str, tuple[str, int]]:
         """For each chunk an object that has it, and where in it."""

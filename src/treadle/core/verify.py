@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from treadle.core.digest import blake3_file, is_digest
+from treadle.core.digest import is_digest
 from treadle.core.errors import Corrupt
 from treadle.core.ledger import Problem
 from treadle.core.publisher import Outside
@@ -61,36 +60,29 @@ def verify(workspace: Workspace, outside: Outside | None = None) -> Verification
     heads = len(outside.heads)
     try:
         named = dict(named_objects(workspace))
-        present = dict(workspace.store.objects())
+        present = {name for name, _ in workspace.store.objects()}
         erased, under_way = erased_objects(workspace)  # last: what was removed just now is accounted for
         collected = collected_objects(workspace.ledger, workspace.store)
     except (Corrupt, KeyError, TypeError, ValueError, AttributeError) as error:
         problems.append(Problem("ledger", "rows", f"cannot be read any more: {type(error).__name__} {error}"))
         return Verification(0, audit.rows, 0, heads, tuple(problems))
     damaged: set[str] = set()
-    for name, path in present.items():
-        if path.is_symlink() or _digest(path) not in (name, None):
-            damaged.add(name)
-            problems.append(Problem("object", name, f"its bytes are not those that were stored ({_what(name, named)})"))
-        elif name in erased - under_way and path.exists():
-            problems.append(Problem("object", name, "was erased, and is back"))
+    for name, detail in workspace.store.audit():
+        damaged.add(name)
+        problems.append(Problem("object", name, f"{detail} ({_what(name, named)})"))
+    problems.extend(
+        Problem("object", name, "was erased, and is back")
+        for name in sorted((erased - under_way) & present)
+        if name not in damaged and workspace.store.has_object(name)
+    )
     for name, what in sorted(named.items()):
         if name not in present and name not in erased:
             problems.append(Problem("object", name, f"is missing ({what}), and no erasure accounts for it"))
         elif name in present and name not in damaged and what.startswith("artifact"):
             problems.extend(_check_files(workspace, name, what, present, erased | collected))
     problems.extend(Problem("view", name, detail) for name, detail in workspace.store.changed_views())
-    gone = len(collected - present.keys())
+    gone = len(collected - present)
     return Verification(len(present), audit.rows, len(erased), heads, tuple(problems), gone)
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        return blake3_file(path)
-    except FileNotFoundError:  # erased while we looked
-        return None
-    except OSError:
-        return ""
 
 
 def erased_objects(workspace: Workspace) -> tuple[set[str], set[str]]:

@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from treadle.core.bucket_store import BucketStore
+from treadle.core.cipher import Cipher
 from treadle.core.database import Database
 from treadle.core.errors import Corrupt, MissingExtra, UserError
 from treadle.core.journal import SEAL_SECONDS, Journal
@@ -18,6 +20,7 @@ from treadle.core.ledger import Fact, Ledger, Projection
 from treadle.core.runs import ARTIFACTS, RUNS, Runs
 from treadle.core.sqlite import SqliteDatabase
 from treadle.core.state import State
+from treadle.core.store import FORMAT as STORE_FORMAT
 from treadle.core.store import Store
 
 FORMAT = 1
@@ -26,11 +29,20 @@ FORMAT = 1
 class Workspace:
     """Everything under the store's folder. Opening it makes what is missing; many processes may have it open.
 
-    ``database`` is a file, or the URL of a server (``ledger_url``). Not for use across a fork: open it again in the
-    child.
+    ``database`` is a file, or the URL of a server (``ledger_url``); with a ``cipher``, what is put into the store is
+    encrypted. ``bucket`` is the URL of where objects lie instead; the folder has copies of them then. Not for use
+    across a fork: open it again in the child.
     """
 
-    def __init__(self, root: Path, database: Path | str | None = None, projections: Sequence[Projection] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        database: Path | str | None = None,
+        projections: Sequence[Projection] = (),
+        cipher: Cipher | None = None,
+        *,
+        bucket: str | None = None,
+    ) -> None:
         self.root = root
         self._held = 0
         self.closing = ExitStack()  # what others have opened over it; closed first
@@ -40,7 +52,10 @@ class Workspace:
                 root.mkdir(parents=True, exist_ok=True)
                 _check_format(root / "format")
                 self.keys = Keys(root / "keys", make=not (root / "head.json").exists())
-                self.store = Store(root)
+                self.store = self._store(root, cipher, bucket)
+                self.store.check_keys()
+                if cipher is not None:  # the plain copies that a killed process had
+                    self.store.clear_temporary()
                 self.database: Database = _open(database or root / "treadle.db")
                 opened.callback(self.database.close)
                 self.state = State(self.database)
@@ -55,6 +70,12 @@ class Workspace:
             self._refuse_other_keys()
             self._introduce()
             opened.pop_all()
+
+    def _store(self, root: Path, cipher: Cipher | None, bucket: str | None) -> Store:
+        local = Store(root, cipher)
+        if bucket is None:
+            return local
+        return BucketStore(local, bucket, self.keys.public, lambda alone: self.database.guarded(alone=alone))
 
     def _refuse_other_keys(self) -> None:
         if self.ledger.owner() is not None:
@@ -92,6 +113,7 @@ class Workspace:
         with self._locked(waiting), self.database.held(waiting):
             self._held += 1
             try:
+                self._catch_up()
                 self.store.clear_temporary()
                 self.runs.sweep()
                 self.journal.seal(older_than=2 * SEAL_SECONDS)  # a living writer would have sealed it
@@ -101,6 +123,11 @@ class Workspace:
                 self.ledger.publish()
                 for call in self.released:
                     call()
+
+    def _catch_up(self) -> None:
+        """What was erased on another machine goes here as well."""
+        if isinstance(self.store, BucketStore):
+            self.store.catch_up({name for row in self.ledger.rows("erasure") for name in row.body["objects"]})
 
     @contextmanager
     def _locked(self, waiting: Callable[[str], object] | None) -> Iterator[None]:
@@ -150,8 +177,8 @@ def _check_format(path: Path) -> None:
         temporary.write_text(f"{FORMAT}\n")
         temporary.replace(path)
         return
-    if found != str(FORMAT):
+    if found not in (str(FORMAT), str(STORE_FORMAT)):
         raise UserError(
-            f"{path.parent} is a store of format {found[:20]!r}, this Treadle reads format {FORMAT}; "
+            f"{path.parent} is a store of format {found[:20]!r}, this Treadle reads up to format {STORE_FORMAT}; "
             "use the Treadle that wrote it, or a newer one"
         )

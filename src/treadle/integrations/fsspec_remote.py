@@ -9,16 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from treadle.core.errors import MissingExtra, UserError
+from treadle.core.remote import Item
 
 
 def _options(scheme: str) -> dict[str, Any]:
     """Arguments for one kind of file system: whoever asks a remote asks again, and the libraries' own attempts would
     multiply with those."""
     if scheme == "s3":
-        return {"config_kwargs": {"retries": {"max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}}
+        waits = {"retries": {"max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
+        return {"config_kwargs": {**waits, "max_pool_connections": 32}}
     connection = os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
     return {"connection_string": connection} if scheme in ("abfs", "az") and connection else {}
 
@@ -39,6 +42,7 @@ class FsspecRemote:
             raise MissingExtra(error.name or f"what opens {scheme}://", extra="remote") from None
         if hasattr(self._files, "retries"):
             self._files.retries = 1
+        self._scheme = scheme
         self.url = url.rstrip("/")
         self._root = rest.rstrip("/")
         if not self._root:
@@ -52,6 +56,16 @@ class FsspecRemote:
             except FileNotFoundError:
                 found = []
         yield from (path.removeprefix(self._root + "/") for path in found)
+
+    def items(self, prefix: str) -> Iterator[Item]:
+        """As ``Remote``."""
+        with _plain_errors():
+            try:
+                found = self._files.find(f"{self._root}/{prefix}", detail=True)
+            except FileNotFoundError:
+                found = {}
+        for path, info in found.items():
+            yield Item(path.removeprefix(self._root + "/"), int(info["size"] or 0), _changed(info))
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """As ``Remote``."""
@@ -69,6 +83,15 @@ class FsspecRemote:
         with _plain_errors():
             self._files.pipe_file(f"{self._root}/{name}", data)
 
+    def renew(self, name: str) -> None:
+        """As ``Remote``."""
+        path = f"{self._root}/{name}"
+        with _plain_errors():
+            if self._scheme == "s3":  # a copy in its own place, so no byte travels
+                self._files.cp_file(path, path, MetadataDirective="REPLACE")
+            else:
+                self._files.pipe_file(path, self._files.cat_file(path))
+
     def delete(self, name: str) -> None:
         """As ``Remote``."""
         with _plain_errors():
@@ -76,6 +99,16 @@ class FsspecRemote:
                 self._files.rm_file(f"{self._root}/{name}")
             except FileNotFoundError:
                 return
+
+
+def _changed(info: dict[str, Any]) -> float:
+    """When an object was last written, by its service; times are whole seconds, so at the end of that one. What says
+    no time is young."""
+    names = ("LastModified", "last_modified", "mtime", "updated")
+    moment = next((info[name] for name in names if info.get(name)), datetime.now().astimezone())
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    return float(moment.timestamp()) + 1
 
 
 @contextmanager

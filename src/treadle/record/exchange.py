@@ -13,11 +13,14 @@ from pathlib import Path
 
 from treadle.core.artifacts import Entry
 from treadle.core.digest import is_digest
+from treadle.core.encrypting import Recoded, encrypt_remote
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.ledger import Fact
 from treadle.core.reach import collected_artifacts
-from treadle.core.remote import introduce, open_remote
+from treadle.core.remote import introduce, is_there, open_remote
+from treadle.core.sealed_remote import SealedRemote
 from treadle.core.store import Store
+from treadle.core.store_remote import readable
 from treadle.core.transfer import Moved, Transfer
 from treadle.core.verify import erased_objects, named_objects
 from treadle.record.record import Record
@@ -29,7 +32,7 @@ def push(record: Record, url: str, folder: Path, refs: tuple[str, ...] = ()) -> 
     erased, _ = erased_objects(record.workspace)
     asked = _artifacts(record, refs) if refs else dict.fromkeys(_named(record, erased), True)
     tops = _without(erased, asked)
-    remote = open_remote(url, folder)
+    remote = SealedRemote(open_remote(url, folder), record.store.cipher)
     introduce(remote, writing=True)
     with _local_errors(record.store), Transfer(record.store, remote) as transfer:
         files, absent = _files_of(record, tops, erased, transfer)
@@ -47,8 +50,10 @@ def pull(record: Record, url: str, folder: Path, refs: tuple[str, ...] = ()) -> 
     erased, _ = erased_objects(record.workspace)
     asked = _artifacts(record, refs) if refs else _named(record, erased)
     tops = _without(erased, asked)
-    remote = open_remote(url, folder)
-    introduce(remote, writing=False)
+    sealed = SealedRemote(open_remote(url, folder), record.store.cipher)
+    introduce(sealed, writing=False)
+    remote = readable(sealed, record.store.cipher)
+    record.store.mend()
     with _local_errors(record.store), Transfer(record.store, remote) as transfer:
         seen = _mend(record.store, transfer, sorted(tops), set())
         collected = {} if refs else collected_artifacts(record.ledger)
@@ -62,6 +67,15 @@ def pull(record: Record, url: str, folder: Path, refs: tuple[str, ...] = ()) -> 
             _name_again(record, tops)
         _say_erased(transfer, asked, tops)
         return transfer.moved
+
+
+def encrypt(record: Record, url: str, folder: Path, *, off: bool = False) -> Recoded:
+    """Encrypt what a remote has under the first key, or with ``off`` decrypt it."""
+    remote = open_remote(url, folder)
+    introduce(remote, writing=False)
+    if not is_there(remote, "remote"):
+        raise UserError(f"{remote.url} is a project's own store; call treadle encrypt in that project")
+    return encrypt_remote(remote, record.store.cipher, off=off)
 
 
 @contextmanager

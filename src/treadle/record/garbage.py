@@ -90,19 +90,15 @@ def find_garbage(record: Record, limits: Limits) -> Garbage:
     still = reached(record.store, named, collected)
     left = collected | dict.fromkeys(found.artifacts, frozenset(KEEPS))
     live = reached(record.store, named, left) if found.artifacts else still
-    for digest, path in record.store.objects():
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue
+    for digest, stored in record.store.objects():
         if digest in live:
-            found.kept[digest] = status.st_size
+            found.kept[digest] = stored.length
         elif digest in still:
-            found.unneeded[digest] = status.st_size
-        elif status.st_mtime >= found.youngest:
-            found.waiting[digest] = status.st_size
+            found.unneeded[digest] = stored.length
+        elif stored.modified >= found.youngest:
+            found.waiting[digest] = stored.length
         else:
-            found.unnamed[digest] = status.st_size
+            found.unnamed[digest] = stored.length
     return found
 
 
@@ -122,7 +118,9 @@ def collect(record: Record, garbage: Garbage, limits: Limits) -> int:
         }
         record.ledger.append(Fact("gc", body), sync=True)
     freed = record.store.delete(set(garbage.unneeded), older_than=garbage.youngest) if garbage.unneeded else 0
-    return freed + record.store.delete(set(garbage.unnamed), older_than=garbage.youngest)
+    freed += record.store.delete(set(garbage.unnamed), older_than=garbage.youngest)
+    record.store.tidy()
+    return freed
 
 
 def _refuse_damage(record: Record) -> None:

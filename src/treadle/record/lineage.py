@@ -154,7 +154,7 @@ class Lineage:
                 graph.link(above, digest)
             return
         release = Release(digest, self._workspace.store)
-        spec = self._read(graph, digest, lambda: (release.path(), release.read())[1], remains=release.read)
+        spec = self._read(graph, digest, lambda: release.check().read(), remains=release.read)
         graph.add(digest, "release", "release " + digest[3:11] if spec else "release (erased)")
         if above:
             graph.link(above, digest)
@@ -198,9 +198,7 @@ class Lineage:
         if above:
             graph.link(above, digest)
         artifact = Artifact(digest, self._workspace.store)
-        ids = self._read(
-            graph, digest, lambda: (artifact.path(), artifact.document_ids())[1], remains=artifact.document_ids
-        )
+        ids = self._read(graph, digest, lambda: artifact.check().document_ids(), remains=artifact.document_ids)
         if documents and ids:
             shown = self._cut(graph, "document", ids)
             names = self._label(list(shown))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -33,17 +32,17 @@ class RowReader:
             return read_file(Path(self._folder, stream, f"{file}.jsonl"), start, length)
         with self._lock:
             held = self._held.pop(segment, None)
-            if held is not None and not os.fstat(held.fileno()).st_nlink:  # erased meanwhile
-                held.close()
-                held = None
+            if not self._store.has_object(segment):  # erased, perhaps a moment ago
+                if held is not None:
+                    held.close()
+                return b""
             if held is None:
-                if not self._store.has_object(segment):
-                    return b""
                 held = Segment(segment, self._store).open("rows.jsonl")
             self._held[segment] = held
             while len(self._held) > _HELD:
                 self._held.popitem(last=False)[1].close()
-            return os.pread(held.fileno(), length, start)
+            held.seek(start)
+            return held.read(length)
 
     def close(self) -> None:
         """Let go of everything."""

@@ -147,7 +147,7 @@ def prepare(
         driver.listener.say(f"{counts}; no group on two sides")
         if corrected is not None:
             driver.listener.say(_of_corrections(corrected, dataset))
-        driver.listener.say(f"report with pictures: {report.path('explore.html')}")
+        driver.listener.say(f"report with pictures: {report.shown('explore.html')}")
     return Prepared(cleaned, dataset, tests, cases, tokens, index, profile, report)
 
 
