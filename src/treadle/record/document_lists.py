@@ -96,7 +96,7 @@ class Recent:
         best = max(self._likeness(ids), default=(0.0, 0, ""))
         if len(ids) >= _FEW * ID and best[0] >= _ALIKE:
             try:
-                gained, lost = _differing(ids, self._base(best[2]))
+                gained, lost = differing(ids, self._base(best[2]))
             except Corrupt:  # verify tells
                 return Change(0, ids, b"")
             if 2 * (len(gained) + len(lost)) <= len(ids):
@@ -125,8 +125,9 @@ class Recent:
         return alike
 
 
-def _differing(now: bytes, before: bytes) -> tuple[bytes, bytes]:
-    """What the one list has and the other has not, and the other way; a part at a time, for ids are spread evenly."""
+def differing(now: bytes, before: bytes) -> tuple[bytes, bytes]:
+    """The ids that the one sorted list has and the other has not, and the other way; a part at a time, for ids are
+    spread evenly."""
     gained, lost = [], []
     parts = max(len(now), len(before)) // (_PART * ID) + 1
     here = there = 0
