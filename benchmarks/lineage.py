@@ -165,7 +165,7 @@ def sizes(folder: Path, edges: int) -> dict[str, float]:
     """Bytes on the disk for each edge: in the store, and in what is kept beside the record."""
     objects = sum(path.stat().st_size for path in (folder / "objects").rglob("*") if path.is_file())
     cache = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file())
-    return {"store_bytes_per_edge": round(objects / edges, 2), "index_bytes_per_edge": round(cache / edges, 2)}
+    return {"store_bytes_per_edge": round(objects / edges, 2), "index_bytes_per_edge": round(cache / edges, 3)}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 
 from treadle.core.database import Cursor, Database, Reader
 from treadle.core.errors import Corrupt, TreadleError
-from treadle.core.fact import Projection, Row, canonical_row
+from treadle.core.fact import Projection, Row, canonical_row, canonical_rows
 from treadle.core.head import Head, HeadFile
 from treadle.core.keys import Keys
 from treadle.core.merkle import Frontier
@@ -206,7 +206,7 @@ def _check_rows(
 def _as_written(rows: list[Any], expected: int, keys: Keys) -> Sequence[bytes | None] | None:
     """The bytes of each row where all follow on each other and have their codes; None when one does not."""
     try:
-        data = [canonical_row(seq, kind, version, time, body) for seq, kind, version, time, body, _ in rows]
+        data = canonical_rows(rows)
     except TypeError:
         return None
     followed = all(map(eq, map(itemgetter(0), rows), count(expected)))

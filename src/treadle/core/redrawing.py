@@ -22,7 +22,7 @@ from blake3 import blake3
 
 from treadle.core.database import Reader
 from treadle.core.errors import TreadleError
-from treadle.core.fact import Projection, Row, canonical_row
+from treadle.core.fact import Projection, Row, canonical_rows
 
 _NAMED = 1_000  # rows of a table that are named one by one
 _BATCH = 1_000
@@ -208,7 +208,7 @@ def serve() -> None:
     )
     failed: list[object] = []
     while rows := cursor.fetchmany(_BATCH):
-        data = [canonical_row(*row[:5]) for row in rows]
+        data = canonical_rows(rows)
         hasher.update(b"".join([part for each in data for part in (b"%d:" % len(each), each)]))
         failed += redrawn.add_all(rows)
     failed += redrawn.compare(connection)

@@ -189,6 +189,8 @@ class DocumentFeed:
             if batch.count:
                 add_segment(cursor, batch.segment(), self._keys)
             cursor.execute("UPDATE progress SET seen = ?, digest = ?", (batch.seen, batch.digest))
+        if batch.count > _MANY:  # the log has grown by all that was merged
+            self._file.writing.query("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # -- checking
 

@@ -50,7 +50,7 @@ _INSERT_SEGMENT = "INSERT INTO segments (records, first, last, code) VALUES (?, 
 _INSERT_BLOCK = "INSERT INTO blocks (segment, first, data) VALUES (?, ?, ?)"
 _BLOCKS = "SELECT data FROM blocks WHERE segment = ? ORDER BY first, id"
 _NEAR = (  # one statement, so that it sees one moment, whoever merges segments meanwhile
-    "SELECT b.data FROM segments s JOIN blocks b ON b.segment = s.id WHERE b.first <= ?2 AND b.first >= "
+    "SELECT b.data FROM segments s CROSS JOIN blocks b ON b.segment = s.id WHERE b.first <= ?2 AND b.first >= "
     "coalesce((SELECT max(first) FROM blocks WHERE segment = s.id AND first <= ?1), x'')"
 )
 

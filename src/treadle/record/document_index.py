@@ -152,11 +152,13 @@ class _Question:
         result.counts.update(kind for _, kind in new)
         if not few:
             result.counts = self._counted(among) + Counter(kind for _, kind in new.keys() - known.keys())
+        shown: Counter[str] = Counter()
         for each in sorted(new.values(), key=lambda each: -each.seq):
-            if self._limit and sum(other.kind == each.kind for other in result.found) >= self._limit:
+            if self._limit and shown[each.kind] >= self._limit:
                 continue
             if self._sure or self._confirmed(each):
                 result.found.append(each)
+                shown[each.kind] += 1
             else:
                 result.counts[each.kind] -= 1
         return result

@@ -218,8 +218,9 @@ class Lineage:
         graph.add(document, "document", self._label([document]).get(document, document))
         held = self._documents.holders(document, HOLDING_DOCUMENTS, self._limit, whole="release")
         graph.verified &= held.verified
+        names = self._versions.names([each.digest for each in held.found])
         for each in sorted(held.found, key=lambda each: HOLDING_DOCUMENTS.index(each.kind)):
-            graph.add(each.digest, each.kind, self._name(each.digest, each.kind))
+            graph.add(each.digest, each.kind, names.get(each.digest) or f"{each.kind} {each.digest[3:11]}")
             graph.link(each.digest, document)
         shown = Counter(each.kind for each in held.found)
         graph.truncated |= dict(sorted((held.counts - shown).items()))
@@ -309,8 +310,7 @@ class Lineage:
         return {digest: kind for _, digest, kind in sorted(found)}
 
     def _name(self, digest: str, kind: str) -> str:
-        versions = self._versions.with_digest(digest)
-        return versions[0].ref if versions else f"{kind} {digest[3:11]}"
+        return self._versions.names([digest]).get(digest) or f"{kind} {digest[3:11]}"
 
     def _cut(self, graph: Graph, kind: str, found: Any) -> Any:
         if self._limit and len(found) > self._limit:
