@@ -17,7 +17,6 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from treadle.core.artifacts import Artifact
 from treadle.core.digest import keyed_digest
 from treadle.core.driver import Driver, Listener
 from treadle.core.errors import Corrupt, TreadleError, UserError
@@ -156,6 +155,7 @@ def forget(
     record.erasures.record(request, pseudonym, "deleting", suppression, objects=sorted(doomed))
     record.store.delete(doomed)
     record.interactions.scrub()
+    record.documents.scrub()
     record.workspace.state.scrub()
     # The key goes last: until then an interrupted erasure is found again by the person's name.
     record.erasures.record(request, pseudonym, "done", suppression)
@@ -200,10 +200,7 @@ def _affected(record: Record, documents: set[str]) -> set[str]:
     """Artifacts that were made from any of the documents, and whatever runs made of those."""
     if not documents:
         return set()
-    affected = set()
-    for digest, _ in _artifacts(record):
-        if _holds_any(record, digest, documents):
-            affected.add(digest)
+    affected = record.documents.holding(documents)
     runs = record.runs.find()  # one that failed may have made something before
     grew = True
     while grew:
@@ -214,15 +211,6 @@ def _affected(record: Record, documents: set[str]) -> set[str]:
                 affected |= new
                 grew = grew or bool(new)
     return {digest for digest in affected if record.store.has_object(digest)}
-
-
-def _holds_any(record: Record, digest: str, documents: set[str]) -> bool:
-    """Whether an artifact lists any of the documents; one that was collected still has its list."""
-    artifact = Artifact(digest, record.store)
-    try:
-        return record.store.has_object(digest) and any(artifact.has_document(document) for document in documents)
-    except Corrupt:  # half gone: an interrupted erasure goes on
-        return False
 
 
 def _rebuild(project: Project, listener: Listener | None, found: Forgotten) -> set[str]:

@@ -146,7 +146,7 @@ def test_what_a_failed_run_made_needs_what_it_was_made_of(record: Record, driver
     free(record, Limits(older_than=0, grace=0))
     assert has(record, model.digest)
     assert has(record, corpus.digest)
-    lineage = Lineage(record.workspace, record.versions, lambda ids: {}, 0)
+    lineage = Lineage(record.workspace, record.versions, record.documents, lambda ids: {}, 0)
     assert lineage._made_of(corpus.digest) == {model.digest: [corpus.digest]}
 
 
@@ -218,7 +218,7 @@ def test_an_answer_still_leads_to_its_documents(record: Record, driver: Driver) 
     turn(record, driver, 0.2)
     free(record, Limits(keep_versions=1, grace=0))
     assert not has(record, old.digest)
-    lineage = Lineage(record.workspace, record.versions, lambda ids: dict(zip(ids, ids, strict=True)), 0)
+    lineage = Lineage(record.workspace, record.versions, record.documents, lambda ids: {each: each for each in ids}, 0)
     graph = lineage.of_artifact(old.digest, "model")
     assert sum(node.kind == "document" for node in graph.nodes.values()) == 3
     assert graph.verified

@@ -76,7 +76,8 @@ def answer(record: Record, release: Release, given: list[dict[str, Any]] | None 
 
 
 def lineage(record: Record, limit: int = 0) -> Lineage:
-    return Lineage(record.workspace, record.versions, lambda ids: {each: f"name {each[-1]}" for each in ids}, limit)
+    names = {"label": lambda ids: {each: f"name {each[-1]}" for each in ids}, "limit": limit}
+    return Lineage(record.workspace, record.versions, record.documents, **names)
 
 
 def of_kind(graph: Graph, kind: str) -> set[str]:
@@ -155,7 +156,7 @@ def test_the_index_gives_the_same_way_down(record: Record, releases: list[Releas
         for _ in range(3):
             record.recorder.interaction(interaction(release=release.digest))
     record.interactions.catch_up()
-    walk = Lineage(record.workspace, record.versions, lambda ids: {}, 100, record.interactions)
+    walk = Lineage(record.workspace, record.versions, record.documents, lambda ids: {}, 100, record.interactions)
     indexed, plain = walk.of_document(document(number)), lineage(record).of_document(document(number))
     assert indexed.nodes.keys() == plain.nodes.keys()
     assert indexed.edges.keys() == plain.edges.keys()
@@ -171,24 +172,11 @@ def test_on_the_way_down_a_limit_counts_what_it_cuts(record: Record, releases: l
             record.recorder.interaction(interaction(release=release.digest))
     record.interactions.catch_up()
     for index in (record.interactions, None):
-        walk = Lineage(record.workspace, record.versions, lambda ids: {}, 1, index)
+        walk = Lineage(record.workspace, record.versions, record.documents, lambda ids: {}, 1, index)
         graph = walk.of_document(document(4))
         assert of_kind(graph, "release") == {releases[1].digest}  # the latest
         assert graph.truncated == {"dataset": 1, "model": 1, "release": 1, "interaction": 5}
         assert {edge.source for edge in graph.edges} | {edge.target for edge in graph.edges} <= graph.nodes.keys()
-
-
-def test_what_was_erased_holds_nothing(record: Record, releases: list[Release]) -> None:
-    record.interactions.catch_up()
-    kinds = ("dataset", "model", "release")
-    held = record.interactions.holders(document(0), kinds)
-    assert [kind for _, kind in held] == ["release", "model", "dataset"]
-    record.store.delete({releases[0].digest})
-    assert [kind for _, kind in record.interactions.holders(document(0), kinds)] == ["model", "dataset"]
-    assert record.interactions.holders(document(0), ("release",)) == []
-    record.interactions._file.discard()
-    record.interactions.catch_up()
-    assert [kind for _, kind in record.interactions.holders(document(0), kinds)] == ["model", "dataset"]
 
 
 def test_thousands_of_edges_are_quickly_put_in_once() -> None:

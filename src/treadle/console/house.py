@@ -81,6 +81,7 @@ class House:
     def _catch_up(self) -> bool:
         while not self._closing and not self.project.record.interactions.catch_up(_CATCH_UP_SECONDS):
             continue
+        self.project.record.documents.catch_up(_CATCH_UP_SECONDS)
         return True
 
 

@@ -6,26 +6,29 @@ head outside is read first, so what the database holds afterwards can only be mo
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import count, zip_longest
+from itertools import count
 from operator import eq, itemgetter
+from pathlib import Path
 from typing import Any
 
 from treadle.core.database import Cursor, Database, Reader
 from treadle.core.errors import Corrupt, TreadleError
-from treadle.core.fact import Projection, Row, canonical_row
+from treadle.core.fact import Projection, Row, canonical_row, canonical_rows
 from treadle.core.head import Head, HeadFile
 from treadle.core.keys import Keys
 from treadle.core.merkle import Frontier
 from treadle.core.nodes import WIDTH, Node, Tree
+from treadle.core.redrawing import Beside, Doubtful, Drawing, Redrawn, several_processors
+from treadle.core.sqlite import SqliteDatabase
 
 _NAMED = 1_000  # changed rows and gaps that are named one by one; the rest is counted
-_INDEXES = "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+MANY = 100_000  # rows; of fewer the projections are drawn again in this process
 _BATCH = 32 * WIDTH  # rows read and checked at a time
 _ROWS = "SELECT seq, kind, version, time, body, mac FROM ledger ORDER BY seq"
 
@@ -80,6 +83,28 @@ def audit(
     published: Sequence[Published] = (),
 ) -> Audit:
     """Check everything; damage of any kind is a problem, never an exception."""
+    if isinstance(database, SqliteDatabase) and several_processors():
+        try:
+            result = _audited(database, keys, head_file, projections, published, beside=database.path)
+            if result is not None and not result.problems:
+                return result
+        except Doubtful:
+            pass
+    result = _audited(database, keys, head_file, projections, published)
+    assert result is not None
+    return result
+
+
+def _audited(
+    database: Database,
+    keys: Keys,
+    head_file: HeadFile,
+    projections: Sequence[Projection],
+    published: Sequence[Published],
+    beside: Path | None = None,
+) -> Audit | None:
+    """Everything that is found, with the help of another process where ``beside`` names the database; None where the
+    ledger is too small for that."""
     result = Audit()
     outside: Head | None = None
     try:
@@ -88,11 +113,16 @@ def audit(
     except Corrupt as error:
         result.found("head", head_file.path.name, str(error))
         missing = False
-    with ThreadPoolExecutor(1, "integrity") as beside:  # SQLite's own check needs no Python while it runs
-        damage = beside.submit(_damage, database)
+    if beside is not None and (outside is None or outside.size < MANY):
+        return None
+    with ThreadPoolExecutor(1, "integrity") as aside:  # SQLite's own check needs no Python while it runs
+        damage = aside.submit(_damage, database)
+        drawing = (
+            Redrawn(projections) if beside is None else Beside(beside, projections)
+        )  # first: its moment is earlier
         try:
-            with database.snapshot() as reader:
-                _check(database, reader, keys, outside, projections, published, damage, result)
+            with closing(drawing), database.snapshot() as reader:
+                _check(database, reader, keys, outside, drawing, published, damage, result)
         except (Corrupt, sqlite3.Error) as error:
             result.found("database", database.name, f"cannot be read: {error}")
     if missing:
@@ -106,7 +136,7 @@ def _check(
     connection: Reader,
     keys: Keys,
     outside: Head | None,
-    projections: Sequence[Projection],
+    drawing: Drawing,
     published: Sequence[Published],
     damage: Future[list[tuple[str, str]]],
     result: Audit,
@@ -115,21 +145,21 @@ def _check(
     elsewhere = [(each.where, each.head) for each in published]
     signed = [(name, head) for name, head in (("database", inside), ("head.json", outside), *elsewhere) if head]
     sizes = {head.size for _, head in signed if type(head.size) is int}
-    with _Rebuilt(projections) as rebuilt:
-        try:
-            tree, roots, nodes = _check_rows(database.batches(connection, _ROWS, _BATCH), keys, sizes, rebuilt, result)
-        finally:
-            for name, detail in damage.result():
-                result.found("database", name, detail)
-        for name, head in signed:
-            _check_head(name, head, keys, roots, tree.size, result, exact=head is inside)
-        if inside is None and result.rows:
-            result.found("head", "database", "the signed head is missing from the database")
-        elif inside is not None and not result.problems and frontier != tree.encode():
-            result.found("head", "database", "its frontier is not that of the rows")
-        if not result.problems:
-            rebuilt.compare(connection, result)
-            _check_nodes(connection, nodes, result)
+    try:
+        tree, roots, nodes = _check_rows(database.batches(connection, _ROWS, _BATCH), keys, sizes, drawing, result)
+    finally:
+        for name, detail in damage.result():
+            result.found("database", name, detail)
+    for name, head in signed:
+        _check_head(name, head, keys, roots, tree.size, result, exact=head is inside)
+    if inside is None and result.rows:
+        result.found("head", "database", "the signed head is missing from the database")
+    elif inside is not None and not result.problems and frontier != tree.encode():
+        result.found("head", "database", "its frontier is not that of the rows")
+    if not result.problems:
+        for name, detail in drawing.compare(connection):
+            result.found("projection", name, detail)
+        _check_nodes(connection, nodes, result)
 
 
 def _damage(database: Database) -> list[tuple[str, str]]:
@@ -150,13 +180,13 @@ def _inside(connection: Reader) -> tuple[Head | None, object]:
 
 
 def _check_rows(
-    batches: Iterable[list[Any]], keys: Keys, sizes: set[int], rebuilt: _Rebuilt, result: Audit
+    batches: Iterable[list[Any]], keys: Keys, sizes: set[int], drawing: Drawing, result: Audit
 ) -> tuple[Frontier, dict[int, str], list[Node]]:
     """Check each row; returns the tree, its roots at the sizes asked for, and its nodes."""
     tree, expected, strangers = Tree(sizes), 1, 0
     for rows in batches:
         data = _as_written(rows, expected, keys)
-        genuine = rows
+        genuine, whole = rows, data
         if data is None:
             data = [_canonical(*row[:5]) for row in rows]
             codes = [None if each is None else keys.mac(each) for each in data]
@@ -164,7 +194,8 @@ def _check_rows(
             _name(rows, codes, expected, result)
             strangers += len(rows) - len(genuine)
         expected = rows[-1][0] + 1
-        rebuilt.add_all(genuine, result)
+        for seq, detail in drawing.add_all(genuine, whole):
+            result.row(seq, detail)
         tree.extend([sha256(b"\x00" + (each or b"")).digest() for each in data])
     result.rows = tree.size
     if strangers and strangers == result.rows:
@@ -175,7 +206,7 @@ def _check_rows(
 def _as_written(rows: list[Any], expected: int, keys: Keys) -> Sequence[bytes | None] | None:
     """The bytes of each row where all follow on each other and have their codes; None when one does not."""
     try:
-        data = [canonical_row(seq, kind, version, time, body) for seq, kind, version, time, body, _ in rows]
+        data = canonical_rows(rows)
     except TypeError:
         return None
     followed = all(map(eq, map(itemgetter(0), rows), count(expected)))
@@ -231,64 +262,6 @@ def _check_head(
 
 def _rows(first: int, last: int) -> str:
     return f"row {first} is" if first == last else f"rows {first} to {last} are"
-
-
-class _Rebuilt:
-    """The projections, drawn again from the rows in memory."""
-
-    def __init__(self, projections: Sequence[Projection]) -> None:
-        self._projections = projections
-        self._wanted = {
-            kind: [each.apply for each in projections if kind in each.kinds]
-            for kind in frozenset[str]().union(*(projection.kinds for projection in projections))
-        }
-        self._memory = sqlite3.connect(":memory:", isolation_level=None)
-        self._memory.executescript("".join(projection.ddl for projection in projections))
-        for (index,) in self._memory.execute(_INDEXES).fetchall():  # nobody looks anything up by them here
-            self._memory.execute(f'DROP INDEX "{index}"')
-        self._cursor = self._memory.cursor()
-        self._cursor.execute("BEGIN")
-
-    def __enter__(self) -> _Rebuilt:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._memory.close()
-
-    def add_all(self, rows: Iterable[tuple[Any, ...]], result: Audit) -> None:
-        """Apply genuine rows."""
-        wanted, loads, cursor = self._wanted, json.loads, self._cursor
-        for seq, kind, version, time, body, _ in rows:
-            if kind in wanted:
-                row = Row(seq, kind, version, time, loads(body))
-                try:
-                    for apply in wanted[kind]:
-                        apply(cursor, row)
-                except (sqlite3.Error, KeyError, TypeError) as error:
-                    result.row(seq, f"row {seq} ({kind}) cannot be projected: {type(error).__name__} {error}")
-
-    def compare(self, connection: Reader, result: Audit) -> None:
-        """Every table as stored against the same drawn again."""
-        for projection in self._projections:
-            sql = f"SELECT * FROM {projection.table}"
-            drawn, stored = _differing(self._cursor.execute(sql), connection.execute(sql))
-            for row in sorted(drawn ^ stored, key=repr)[:_NAMED]:
-                state = "is missing or was changed" if row in drawn else "does not follow from the ledger"
-                result.found("projection", f"{projection.table}:{row[0][1]}", f"row {state}")
-
-
-def _differing(drawn: Iterable[tuple[Any, ...]], stored: Iterable[tuple[Any, ...]]) -> tuple[set[Any], set[Any]]:
-    """The rows that only one of two tables may have. Values carry their types, so that 1, 1.0 and ``'1'`` differ."""
-    here, there = set(), set()
-    for one, other in zip_longest(drawn, stored):  # both were filled in the same order, so nearly all pairs are equal
-        if one != other or [*map(type, one)] != [*map(type, other)]:
-            here.add(_typed(one))
-            there.add(_typed(other))
-    return here - {()}, there - {()}
-
-
-def _typed(row: tuple[Any, ...] | None) -> tuple[Any, ...]:
-    return tuple((type(value).__name__, value) for value in row or ())
 
 
 def project(projections: Sequence[Projection], cursor: Cursor, row: Row) -> None:

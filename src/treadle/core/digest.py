@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ PREFIX = "b3:"
 _DIGEST = re.compile(r"b3:[0-9a-f]{64}\Z")
 _PIECE = 2 << 20  # bytes read at a time; fits the processor's cache
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+# What the encoder makes anew for each value, made once: that is most of what a small value costs.
+_make_encoder = getattr(json.encoder, "c_make_encoder", None)
+_encoded: Callable[[Any, int], Iterable[str]] = (
+    _make_encoder(None, _ENCODER.default, json.encoder.encode_basestring, None, ":", ",", True, False, False)
+    if _make_encoder
+    else lambda value, _: _ENCODER.iterencode(value)
+)
 
 
 def blake3_bytes(data: bytes) -> str:
@@ -51,11 +59,12 @@ def keyed_digest(key: bytes, *parts: str) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys, no spaces, UTF-8; not-a-number is refused (``ValueError``).
+    """JSON with sorted keys, no spaces, UTF-8; not-a-number is refused (``ValueError``), what holds itself as well
+    (``RecursionError``).
 
     Half a surrogate pair, which UTF-8 cannot carry, is written as its JSON escape, so it comes back as it was.
     """
-    return _ENCODER.encode(value).encode("utf-8", "backslashreplace")
+    return "".join(_encoded(value, 0)).encode("utf-8", "backslashreplace")
 
 
 def is_digest(text: str) -> bool:

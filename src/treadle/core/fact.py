@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from json.encoder import encode_basestring  # what json itself writes a text with, when it may write all of Unicode
@@ -53,6 +53,20 @@ def canonical_row(seq: int, kind: str, version: int, time: str, body: str) -> by
         f'"time":{encode_basestring(time)},"version":{version}}}'
     )
     return text.encode("utf-8", "surrogateescape")  # the bytes that a damaged row really has
+
+
+def canonical_rows(rows: Sequence[tuple[Any, ...]]) -> list[bytes]:
+    """The same of many rows of the table; ``TypeError`` where a kind or a time is no text."""
+    quoted = {kind: encode_basestring(kind) for kind in {row[1] for row in rows}}
+    times = "".join([row[3] for row in rows])
+    if encode_basestring(times) != f'"{times}"':
+        return [canonical_row(*row[:5]) for row in rows]
+    return [
+        f'{{"body":{body},"kind":{quoted[kind]},"seq":{seq},"time":"{time}","version":{version}}}'.encode(
+            "utf-8", "surrogateescape"
+        )
+        for seq, kind, version, time, body, *_ in rows
+    ]
 
 
 def now() -> str:

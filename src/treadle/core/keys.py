@@ -66,8 +66,9 @@ class Keys:
 
     def macs(self, messages: Sequence[bytes]) -> list[str]:
         """``mac`` of each of many."""
-        fresh = blake3(key=self._row_key).copy
-        return [fresh().update(message).hexdigest() for message in messages]
+        hasher = blake3(key=self._row_key)
+        update, code, again = hasher.update, hasher.hexdigest, hasher.reset
+        return [(update(message), code(), again())[1] for message in messages]
 
     def keyed(self, kind: str, value: str) -> str:
         """A name for a person, a document or an interaction that nobody without the key can link to it."""

@@ -23,10 +23,15 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def fold(hashes: Sequence[bytes]) -> bytes:
     """The root over 2^k hashes of subtrees of one height."""
-    while len(hashes) > 1:
+    return folded(hashes, len(hashes).bit_length() - 1)[0]
+
+
+def folded(hashes: Sequence[bytes], levels: int) -> Sequence[bytes]:
+    """The roots over each 2^levels of the hashes, of which there are so many or a multiple of that."""
+    for _ in range(levels):
         pairs = iter(hashes)
         hashes = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
-    return hashes[0]
+    return hashes
 
 
 class Frontier:
@@ -47,18 +52,16 @@ class Frontier:
         self.size += 1
         return completed
 
-    def append_subtree(self, leaves: list[bytes]) -> list[bytes]:
-        """Add 2^k leaf hashes at once where the size is a multiple of 2^k; the roots that end with them, by height,
-        from k on."""
-        height = len(leaves).bit_length() - 1
-        node, count = fold(leaves), self.size >> height
-        completed = [node]
+    def append_root(self, node: bytes, height: int) -> list[bytes]:
+        """Add the root over 2^height leaves where the size is a multiple of that; the roots that end with them, by
+        height, from there on."""
+        count, completed = self.size >> height, [node]
         while count & 1:
             node = node_hash(self.roots.pop(), node)
             completed.append(node)
             count >>= 1
         self.roots.append(node)
-        self.size += len(leaves)
+        self.size += 1 << height
         return completed
 
     def root(self) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from treadle.core.database import Cursor, Database
 from treadle.core.errors import Corrupt
 from treadle.core.fact import canonical_row
-from treadle.core.merkle import EMPTY_ROOT, Frontier, fold, leaf_hash
+from treadle.core.merkle import EMPTY_ROOT, Frontier, fold, folded, leaf_hash
 from treadle.core.proof import Subtree
 
 BITS = 5  # a node stands over 2**BITS rows, or nodes of the level below
@@ -65,19 +65,28 @@ class Tree:
 
     def extend(self, leaves: list[bytes]) -> None:
         """Add leaf hashes."""
-        for start in range(0, len(leaves), WIDTH):
-            block, size = leaves[start : start + WIDTH], self.frontier.size
-            while self._stops and self._stops[-1] <= size:
-                self._stops.pop()
-            if len(block) == WIDTH and not size % WIDTH and (not self._stops or self._stops[-1] >= size + WIDTH):
-                roots = self.frontier.append_subtree(block)
-                self.nodes += completed(self.frontier.size, roots, BITS)
-                self._note()
-            else:
-                for leaf in block:
-                    roots = self.frontier.append(leaf)
-                    self.nodes += completed(self.frontier.size, roots)
+        start = 0
+        while start < len(leaves):
+            count = self._whole(len(leaves) - start)
+            if count:
+                for root in folded(leaves[start : start + count], BITS):
+                    roots = self.frontier.append_root(root, BITS)
+                    self.nodes += completed(self.frontier.size, roots, BITS)
                     self._note()
+            else:
+                roots = self.frontier.append(leaves[start])
+                self.nodes += completed(self.frontier.size, roots)
+                self._note()
+            start += count or 1
+
+    def _whole(self, count: int) -> int:
+        """How many of so many leaves fill whole blocks, as far as the next size at which the root is wanted."""
+        size = self.frontier.size
+        while self._stops and self._stops[-1] <= size:
+            self._stops.pop()
+        if self._stops:
+            count = min(count, self._stops[-1] - size)
+        return 0 if size % WIDTH else count - count % WIDTH
 
     def _note(self) -> None:
         size = self.frontier.size

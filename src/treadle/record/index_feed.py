@@ -8,7 +8,6 @@ The newest segments come first.
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import math
@@ -18,16 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from treadle.core.artifacts import DOCUMENT_IDS
 from treadle.core.errors import Corrupt
 from treadle.core.segment import Segment, files_of, read_file, rows_at
 from treadle.core.workspace import Workspace
-from treadle.record.index_file import IndexFile
+from treadle.record.cache_file import CacheFile
 from treadle.record.index_rows import STREAMS, IndexRows, Placed
 from treadle.record.recorder import INTERACTIONS
 
 _PIECE = 5_000  # rows held in memory
-_ARTIFACTS = 500  # looked at in one transaction
 _SOURCE = "SELECT id, stream, file, segment, expected, read, start FROM sources WHERE"
 
 _log = logging.getLogger(__name__)
@@ -48,7 +45,7 @@ class Source(NamedTuple):
 class Feed:
     """Brings an index up to the journal."""
 
-    def __init__(self, workspace: Workspace, file: IndexFile) -> None:
+    def __init__(self, workspace: Workspace, file: CacheFile) -> None:
         self._folder = workspace.root / "journal"
         self._store, self._ledger = workspace.store, workspace.ledger
         self._file = file
@@ -85,8 +82,8 @@ class Feed:
     def _state(self) -> object:
         """Changes with the journal."""
         sizes = [(path.name, _size(path)) for _, path in self.files()]
-        last = [row.seq if row else 0 for row in map(self._ledger.last, ("seal", "artifact"))]
-        return self._file.inode, last, sizes
+        last = self._ledger.last("seal")
+        return self._file.inode, last.seq if last else 0, sizes
 
     def _check(self) -> None:
         """``Corrupt`` when the index was made from another history: an older copy of the project was put back."""
@@ -104,21 +101,6 @@ class Feed:
     def seals(self, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Rows of the ledger about seals, of every stream."""
         return ((row.seq, row.body) for row in self._ledger.rows("seal", after=after))
-
-    def holdings(self, after: int) -> list[tuple[int, str, str, str]]:
-        """Some of the artifacts that were recorded after a row of the ledger: its number, and their digest and kind
-        with the file that lists their documents, empty where there is none."""
-        rows = itertools.islice(self._ledger.rows("artifact", after=after), _ARTIFACTS)
-        return [(row.seq, row.body["digest"], row.body["kind"], self._documents(row.body)) for row in rows]
-
-    def _documents(self, body: dict[str, Any]) -> str:
-        if not body["documents"]:
-            return ""
-        try:
-            entries = self._store.entries(body["digest"])
-        except Corrupt:  # erased, or damaged: verify tells
-            return ""
-        return next((entry.digest for entry in entries if entry.path == DOCUMENT_IDS), "")
 
     def sealed(self, segment: str) -> bytes | None:
         """The verified bytes of a segment; empty when it was erased, None when it is damaged."""
@@ -162,15 +144,7 @@ class _Piece:
         pending = self._rows(sql, feed.broken())
         if pending:
             self._finish(feed, Source(*pending[0]))
-        return self._hold(feed) or bool(pending)
-
-    def _hold(self, feed: Feed) -> bool:
-        """Note which documents artifacts were made from."""
-        held = feed.holdings(after=self._rows("SELECT held FROM progress")[0][0])
-        rows = [(digest, kind, documents, seq) for seq, digest, kind, documents in held if documents]
-        self._cursor.executemany("INSERT OR IGNORE INTO holdings VALUES (?, ?, ?, ?)", rows)
-        self._cursor.executemany("UPDATE progress SET held = ?", [each[:1] for each in held[-1:]])
-        return bool(held)
+        return bool(pending)
 
     # -- sources
 

@@ -13,17 +13,16 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from treadle.core.artifacts import holds
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.workspace import Workspace
 from treadle.record.feedback import Feedback
 from treadle.record.index_feed import Feed
 from treadle.record.index_figures import Figures as Figures
 from treadle.record.index_figures import figures
-from treadle.record.index_file import BUCKET_SECONDS, SPREAD, IndexFile
+from treadle.record.index_file import BUCKET_SECONDS, SPREAD, index_file
 from treadle.record.interaction import Interaction
 from treadle.record.interaction_filter import COLUMNS, END
 from treadle.record.interaction_filter import InteractionFilter as InteractionFilter
@@ -60,11 +59,11 @@ class InteractionIndex:
     """Lists, counts and finds interactions. Usable from any thread; nothing is opened before the first use."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self._file = IndexFile(workspace.root / "cache" / "interactions.db")
+        self._file = index_file(workspace.root / "cache" / "interactions.db")
         self._feed = Feed(workspace, self._file)
         self._reader = RowReader(workspace)
         self._catching_up = threading.Lock()
-        self._journal, self._store = workspace.journal, workspace.store
+        self._journal = workspace.journal
 
     def catch_up(self, seconds: float | None = None) -> bool:
         """Take in what the journal has gained, the newest first; stops after about ``seconds`` where they are given.
@@ -210,22 +209,6 @@ class InteractionIndex:
         Spans of a multiple of 300 seconds are quick however much there is. ``UserError`` for more than 5,000 of them.
         """
         return self._mended(lambda: figures(self._file.reading, since, bucket_seconds))
-
-    # -- documents
-
-    def holders(self, document: str, kinds: Sequence[str]) -> list[tuple[str, str]]:
-        """Artifacts of these kinds that are made from a document and not erased, digest and kind, the latest first.
-        ``Corrupt`` when a list of documents is damaged."""
-        among = "kind IN (SELECT value FROM json_each(?))"
-        sql = f"SELECT DISTINCT documents FROM holdings WHERE {among}"
-        found = self._mended(lambda: self._file.reading.query(sql, (json.dumps(kinds),)))
-        lists = [name for (name,) in found if self._store.has_object(name) and holds(self._store.read(name), document)]
-        of_them = (
-            f"SELECT digest, kind FROM holdings WHERE {among} AND documents IN (SELECT value FROM json_each(?)) "
-            "ORDER BY seq DESC"
-        )
-        rows = self._mended(lambda: self._file.reading.query(of_them, (json.dumps(kinds), json.dumps(lists))))
-        return [(digest, kind) for digest, kind in rows if self._store.has_object(digest)]
 
     # -- one of them
 

@@ -6,16 +6,16 @@ that was sent with the request) and ``similar`` (likeness, not cause; added by w
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 from treadle.core.artifacts import Artifact
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.reach import collected_artifacts
 from treadle.core.workspace import Workspace
+from treadle.record.document_index import DocumentIndex
 from treadle.record.interaction_index import MAX_PAGE, InteractionFilter, InteractionIndex
 from treadle.record.release import Release
 from treadle.record.version import NOT_RECORDED, Versions
@@ -88,6 +88,7 @@ class Lineage:
         self,
         workspace: Workspace,
         versions: Versions,
+        documents: DocumentIndex,
         label: Label,
         limit: int,
         index: InteractionIndex | None = None,
@@ -95,6 +96,7 @@ class Lineage:
         self._workspace = workspace
         self._index = index if limit else None
         self._versions = versions
+        self._documents = documents
         self._label = label
         self._limit = limit
 
@@ -212,27 +214,16 @@ class Lineage:
         """From a document: every artifact that holds it, and every answer those models gave."""
         graph = Graph(document)
         graph.add(document, "document", self._label([document]).get(document, document))
-        held = self._held(graph, document)
-        for kind in HOLDING_DOCUMENTS:
-            for digest in self._cut(graph, kind, [each for each, of in held if of == kind]):
-                graph.add(digest, kind, self._name(digest, kind))
-                graph.link(digest, document)
-        self._interactions(graph, document, {digest for digest, kind in held if kind == "release"})
+        held = self._documents.holders(document, HOLDING_DOCUMENTS, self._limit, whole="release")
+        graph.verified &= held.verified
+        names = self._versions.names([each.digest for each in held.found])
+        for each in sorted(held.found, key=lambda each: HOLDING_DOCUMENTS.index(each.kind)):
+            graph.add(each.digest, each.kind, names.get(each.digest) or f"{each.kind} {each.digest[3:11]}")
+            graph.link(each.digest, document)
+        shown = Counter(each.kind for each in held.found)
+        graph.truncated |= dict(sorted((held.counts - shown).items()))
+        self._interactions(graph, document, held.whole)
         return graph
-
-    def _held(self, graph: Graph, document: str) -> list[tuple[str, str]]:
-        """Artifacts that hold a document, the latest first, with their kinds."""
-        if self._index is not None:
-            try:
-                return self._index.holders(document, HOLDING_DOCUMENTS)
-            except Corrupt:
-                graph.verified = False
-        store, found = self._workspace.store, []
-        for digest, kind in self._holders():
-            artifact = Artifact(digest, store)
-            if store.has(digest) and self._read(graph, digest, partial(artifact.has_document, document)):
-                found.append((digest, kind))
-        return found[::-1]
 
     def below_artifact(self, digest: str, kind: str) -> Graph:
         """From an artifact: what runs made of it, and every answer that came of that."""
@@ -306,10 +297,6 @@ class Lineage:
 
     # -- the record
 
-    def _artifacts(self) -> list[tuple[str, str]]:
-        sql = "SELECT digest, kind, min(seq) FROM artifacts GROUP BY digest, kind ORDER BY min(seq)"
-        return [(row[0], row[1]) for row in self._workspace.database.query(sql)]
-
     def _kinds(self, digests: Iterable[str]) -> dict[str, str]:
         """What artifacts are, in the order they were made."""
         wanted, found = list(digests), []
@@ -320,12 +307,8 @@ class Lineage:
             found += self._workspace.database.query(sql, some)
         return {digest: kind for _, digest, kind in sorted(found)}
 
-    def _holders(self) -> Iterable[tuple[str, str]]:
-        return [(digest, kind) for digest, kind in self._artifacts() if kind in HOLDING_DOCUMENTS]
-
     def _name(self, digest: str, kind: str) -> str:
-        versions = self._versions.with_digest(digest)
-        return versions[0].ref if versions else f"{kind} {digest[3:11]}"
+        return self._versions.names([digest]).get(digest) or f"{kind} {digest[3:11]}"
 
     def _cut(self, graph: Graph, kind: str, found: Any) -> Any:
         if self._limit and len(found) > self._limit:

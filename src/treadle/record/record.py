@@ -6,6 +6,7 @@ from treadle.core.workspace import Workspace
 from treadle.record.alert import Alerts
 from treadle.record.canary import Canaries
 from treadle.record.deployment import Deployments
+from treadle.record.document_index import DocumentIndex
 from treadle.record.erasure import Erasures
 from treadle.record.gate import Approvals
 from treadle.record.interaction_index import InteractionIndex
@@ -35,3 +36,5 @@ class Record:
         self.recorder = JournalRecorder(workspace.journal, workspace.keys, workspace.ledger)
         self.interactions = InteractionIndex(workspace)
         workspace.closing.callback(self.interactions.close)
+        self.documents = DocumentIndex(workspace)
+        workspace.closing.callback(self.documents.close)

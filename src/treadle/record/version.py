@@ -14,6 +14,7 @@ from treadle.core.store import Store
 
 ALIASES = ("champion", "challenger", "previous")
 NOT_RECORDED = "not recorded"  # what is not known of a thing that came from outside
+_AT_ONCE = 500  # artifacts that are looked up together
 IMPORTED = "imported"  # the reason of an alias that another tool's model brought along
 
 _REF = re.compile(
@@ -129,6 +130,19 @@ class Versions:
         """Every version that is this artifact."""
         sql = "SELECT kind, name, number, digest, run, time FROM versions WHERE digest = ? ORDER BY seq"
         return [Version(*row) for row in self._ledger.database.query(sql, (digest,))]
+
+    def names(self, digests: Sequence[str]) -> dict[str, str]:
+        """The full name of the first version that each of these artifacts is, where there is one."""
+        found: dict[str, str] = {}
+        for start in range(0, len(digests), _AT_ONCE):
+            some = digests[start : start + _AT_ONCE]
+            sql = (
+                "SELECT kind, name, number, digest, run, time FROM versions "
+                f"WHERE digest IN ({', '.join('?' * len(some))}) ORDER BY seq"
+            )
+            for version in (Version(*row) for row in self._ledger.database.query(sql, some)):
+                found.setdefault(version.digest, version.ref)
+        return found
 
     def point(
         self, alias: str, version: Version | None, *, reason: str, together: Sequence[Fact] = (), **facts: Any

@@ -183,12 +183,12 @@ def _pyarrow() -> tuple[Any, Any]:
     return pa, pq
 
 
-def read_names(folder: Path) -> Iterator[tuple[str, str]]:
-    """Id and locator of every document, without reading the texts."""
+def read_names(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Id, source and locator of every document, without reading the texts."""
     _, pq = _pyarrow()
     for path in sorted(folder.glob(_PATTERN)):
         with pq.ParquetFile(path) as file:
             check_format(file.schema_arrow.metadata or {}, path)
-            for batch in file.iter_batches(columns=["id", "locator"]):
+            for batch in file.iter_batches(columns=["id", "source", "locator"]):
                 columns = batch.to_pydict()
-                yield from zip(columns["id"], columns["locator"], strict=True)
+                yield from zip(columns["id"], columns["source"], columns["locator"], strict=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treadle.console.charts import Curves, curves
-from treadle.console.flips import Flips, flips
 from treadle.console.pages.run import Points, points_of
 from treadle.console.problem import Problem
 from treadle.console.visit import Page, Visit
 from treadle.record.record import Record
 from treadle.record.reference import resolve
 from treadle.stages.track.difference import Difference, difference
+from treadle.stages.track.flips import Flips
 from treadle.stages.track.names import DocumentNames
 
 _RECENT = 30  # versions offered
+_MOST_BYTES = 24 << 20  # of the items of an evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +48,17 @@ def compare(visit: Visit) -> Page:
     known = tuple(each.short for kind in kinds for each in record.versions.all(kind)[: -_RECENT - 1 : -1])
     if not a or not b:
         return Page("compare.html", "Compare", "runs", ComparePage(a, b, known))
-    kinds_of = {_kind(record, a), _kind(record, b)}
-    found = difference(record, a, b)
-    turned = flips(record, a, b, query.text("metric", most=100)) if kinds_of == {"model"} else None
-    view = ComparePage(a, b, known, found, _overlays(record, a, b), turned)
+    for ref in (a, b):
+        _refuse_erased(record, ref)
+    found = difference(record, a, b, metric=query.text("metric", most=100), most_bytes=_MOST_BYTES)
+    view = ComparePage(a, b, known, found, _overlays(record, a, b), found.items)
     return Page("compare.html", f"{a} and {b}", "runs", view)
 
 
-def _kind(record: Record, ref: str) -> str:
+def _refuse_erased(record: Record, ref: str) -> None:
     reference = resolve(record, ref, DocumentNames(record).locate)
     if reference.kind == "artifact" and not record.store.has(reference.id):
         raise Problem(410, "Erased", f"{ref} was erased, so there is nothing to compare.", back="/compare")
-    return reference.of or reference.kind
 
 
 def _overlays(record: Record, a: str, b: str) -> tuple[Overlay, ...]:

@@ -17,10 +17,14 @@ class DocumentNames:
 
     def label(self, ids: list[str]) -> dict[str, str]:
         """The name of each document that has one."""
+        return {document: locator for document, (_, locator) in self.places(ids).items()}
+
+    def places(self, ids: list[str]) -> dict[str, tuple[str, str]]:
+        """Source and locator of each document that has them: where it came from, whatever it said."""
         wanted, found = set(ids), {}
-        for document, locator in self._names():
+        for document, source, locator in self._names() if wanted else ():
             if document in wanted:
-                found[document] = locator
+                found[document] = (source, locator)
                 wanted.discard(document)
                 if not wanted:
                     break
@@ -29,12 +33,12 @@ class DocumentNames:
     def locate(self, name: str) -> list[str]:
         """Ids of the documents with that locator, in the latest corpus that has one."""
         for corpus in self._corpora():
-            found = sorted({document for document, locator in _read(corpus) if locator == name})
+            found = sorted({document for document, _, locator in _read(corpus) if locator == name})
             if found:
                 return found
         return []
 
-    def _names(self) -> Iterator[tuple[str, str]]:
+    def _names(self) -> Iterator[tuple[str, str, str]]:
         for corpus in self._corpora():
             yield from _read(corpus)
 
@@ -46,7 +50,7 @@ class DocumentNames:
                 yield corpus
 
 
-def _read(corpus: Corpus) -> Iterator[tuple[str, str]]:
+def _read(corpus: Corpus) -> Iterator[tuple[str, str, str]]:
     try:
         yield from read_names(corpus.path())
     except MissingExtra:

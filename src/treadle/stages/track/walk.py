@@ -23,7 +23,8 @@ def lineage(record: Record, ref: str, *, down: bool = False, limit: int = LIMIT,
     """
     names = DocumentNames(record)
     reference = resolve(record, ref, names.locate)
-    walk = Lineage(record.workspace, record.versions, names.label, limit, record.interactions if indexed else None)
+    interactions = record.interactions if indexed else None
+    walk = Lineage(record.workspace, record.versions, record.documents, names.label, limit, interactions)
     if reference.kind == "interaction":
         return _of_interaction(record, walk, reference.id)
     if reference.kind == "document":
