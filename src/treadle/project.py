@@ -103,8 +103,7 @@ def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Proje
     """The project around ``start``, open until the block ends."""
     folder = find_folder(start.resolve())
     file = load(folder / FILE, File, overrides)
-    ledger = _ledger(folder, resolve(file.ledger)) if file.ledger else None
-    with Workspace(folder / file.store, ledger, PROJECTIONS) as workspace:
+    with Workspace(folder / file.store, ledger_of(folder, file), PROJECTIONS) as workspace:
         targets = [head_target(name, folder) for name in file.publish_heads]
         publisher = Publisher(workspace.ledger, workspace.keys, targets)
         workspace.released.append(publisher.run)
@@ -112,5 +111,7 @@ def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Proje
         yield Project(folder, file, Record(workspace, file.name), publisher)
 
 
-def _ledger(folder: Path, named: str) -> Path | str:
-    return named if ledger_url.is_url(named) else folder / named
+def ledger_of(folder: Path, file: File) -> Path | str | None:
+    """The file or URL that the settings name for the ledger; None for the file in the store."""
+    named = resolve(file.ledger) if file.ledger else None
+    return named if named is None or ledger_url.is_url(named) else folder / named

@@ -84,6 +84,19 @@ def verify(workspace: Workspace, outside: Outside | None = None) -> Verification
     return Verification(len(present), audit.rows, len(erased), heads, tuple(problems), gone)
 
 
+def expected_objects(workspace: Workspace) -> set[str]:
+    """Objects that rows name, files of artifacts with them, and that neither an erasure nor a collection accounts for;
+    files of a manifest that is not here are not known."""
+    named = dict(named_objects(workspace))
+    erased, _ = erased_objects(workspace)
+    absent = erased | collected_objects(workspace.ledger, workspace.store)
+    wanted = set(named)
+    for name, what in named.items():
+        if what.startswith("artifact") and name not in erased:
+            wanted |= _tree(workspace, name)
+    return wanted - absent
+
+
 def _digest(path: Path) -> str | None:
     try:
         return blake3_file(path)
