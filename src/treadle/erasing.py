@@ -183,8 +183,8 @@ def _erase(
     listener: Listener | None,
     again: Iterable[str] | None = None,
 ) -> Forgotten:
-    """All phases. ``again`` names what was deleted already, where an erasure is repeated: what no row names was searched
-    then, and is what a restore left of later rows."""
+    """All phases. ``again`` names what was deleted already, where an erasure is repeated: what no row names was
+    searched then, and is what a restore left of later rows."""
     record = project.record
     unnamed = _unnamed(record) if again is None else set()
     found, affected = _find(record, person, request)

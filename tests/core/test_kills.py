@@ -1,4 +1,4 @@
-"""Killed at random moments while it logs, puts and moves aliases from several processes: nothing acknowledged is lost."""
+"""Killed at random moments while several processes log, put and move aliases: nothing acknowledged is lost."""
 
 from __future__ import annotations
 

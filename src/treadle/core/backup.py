@@ -135,13 +135,14 @@ def write(source: Source, path: Path, *, keys: bool = True, objects: Callable[[]
         raise UserError(f"{path} is there already; name a new file or a folder")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # a file in the place of the folder is told below
+            path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w+b") as file:
             contents = _fill(source, file, keys, objects)
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, path)  # fails where another process was first
+        _name(temporary, path)
         sync_path(path.parent)
     except FileExistsError:
         raise UserError(f"{path} is there already; name a new file or a folder") from None
@@ -151,6 +152,18 @@ def write(source: Source, path: Path, *, keys: bool = True, objects: Callable[[]
         with suppress(OSError):
             temporary.unlink()
     return contents
+
+
+def _name(temporary: Path, path: Path) -> None:
+    """Give a file its name; ``FileExistsError`` where another process was first."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk that knows no hard links
+        if path.exists():
+            raise FileExistsError(path) from None
+        temporary.rename(path)
 
 
 def _fill(source: Source, file: IO[bytes], keys: bool, objects: Callable[[], list[str]] | None) -> Contents:
@@ -208,7 +221,7 @@ def _write_ledger(source: Source, reader: Reader, archive: _Archive) -> tuple[He
 
 
 def checked(rows: list[Any], before: int, keys: Keys) -> list[bytes]:
-    """Hashes of the leaves that rows after the first ``before`` are; ``Corrupt`` unless all are as they were written."""
+    """Hashes of the leaves that rows after the first ``before`` are; ``Corrupt`` unless they are what was written."""
     try:
         data = [canonical_row(seq, kind, version, time, body) for seq, kind, version, time, body, _ in rows]
     except (TypeError, AttributeError):

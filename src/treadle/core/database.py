@@ -138,5 +138,5 @@ class Database(ABC):
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else has it open; ``UserError`` where somebody has. For a file the lock in the store's folder tells."""
+        """Nobody else has it open; ``UserError`` where somebody has. For a file the store's folder has a lock."""
         yield

@@ -24,11 +24,9 @@ def migrate(source: Source) -> None:
     """Bring a database up to date; the caller keeps others from doing the same. ``UserError`` when no backup can be
     written, nothing is changed then."""
     database = source.database
-    found = _format(database)
-    if found == FORMAT:  # somebody else did it meanwhile
-        return
+    found = database.format = _format(database)  # somebody else may have done it meanwhile
     try:
-        if database.query("SELECT 1 FROM ledger LIMIT 1"):
+        if found < FORMAT and database.query("SELECT 1 FROM ledger LIMIT 1"):
             backup.write(source, source.root / "backups" / f"before-format-{FORMAT}-{backup.stamp()}.zip")
         for number in range(found, FORMAT):
             ddl, step = STEPS[number]

@@ -78,7 +78,7 @@ class PostgresqlDatabase(Database):
             raise explain_connecting(url, error) from None
         try:
             with self._explained():
-                self._connection.execute(_USE.encode())
+                self._connection.execute(statement(_USE))
                 self._schema = schema_of(self._connection, url)
             self._check_format()
         except BaseException:
@@ -272,13 +272,13 @@ class PostgresqlDatabase(Database):
             row = self._connection.execute(statement(f"SELECT pg_try_advisory_lock{lock}")).fetchone()
             if not (row and row[0]):
                 who = self._who_holds(self._connection, _USING)
-                self._connection.execute(_USE.encode())
+                self._connection.execute(statement(_USE))
                 raise UserError(f"{self.place} is open in {who}; end what uses it and try again")
             try:
                 yield
             finally:
                 self._connection.execute(statement(f"SELECT pg_advisory_unlock{lock}"))
-                self._connection.execute(_USE.encode())
+                self._connection.execute(statement(_USE))
 
     def close(self) -> None:
         """Close the connection."""
@@ -312,7 +312,7 @@ class PostgresqlDatabase(Database):
         while True:
             try:
                 self._connection = connect(self._url)
-                self._connection.execute(_USE.encode())
+                self._connection.execute(statement(_USE))
             except psycopg.Error as error:
                 if time.monotonic() > deadline or not is_unreachable(error):
                     raise explain_connecting(self._url, error) from None

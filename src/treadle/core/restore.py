@@ -24,7 +24,7 @@ from treadle.core.audit import Published, audit, project
 from treadle.core.backup import Archive, Source, checked
 from treadle.core.database import Database
 from treadle.core.digest import PREFIX
-from treadle.core.errors import Corrupt, Refused, TreadleError, UserError
+from treadle.core.errors import Corrupt, Refused, UserError
 from treadle.core.fact import Fact, Projection, Row
 from treadle.core.head import Head, HeadFile
 from treadle.core.keys import Keys
@@ -293,10 +293,8 @@ def _compare(archive: Archive, tree: Tree, later: list[Head], present: _Present,
     common = min(tree.size, found.replaced.size) if found.replaced else tree.size
     if present.sound:
         codes = [row[0] for row in database.query("SELECT mac FROM ledger ORDER BY seq")]
-        pairs = zip(codes, present.codes, strict=False)
-        common = next(
-            (number for number, pair in enumerate(pairs) if pair[0] != pair[1]), min(tree.size, len(present.codes))
-        )
+        shorter = min(len(codes), len(present.codes))
+        common = next((place for place in range(shorter) if codes[place] != present.codes[place]), shorter)
     found.rows = common
     found.lost = max([head.size for head in found.abandoned], default=common) - common
     return found
@@ -320,6 +318,7 @@ def _go_on(database: Database, keys: Keys, prepared: Path, target: Target, found
         "made": found.made,
         "backup": _said(found.backup),
         "replaced": _said(found.replaced),
+        "after": found.rows,
         "lost": found.lost,
         "abandoned": [[each.size, each.root] for each in found.abandoned],
     }

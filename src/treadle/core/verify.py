@@ -29,6 +29,7 @@ class Verification:
     heads: int
     problems: tuple[Problem, ...]
     collected: int = 0
+    restores: tuple[dict[str, object], ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -46,6 +47,7 @@ class Verification:
                 "collected": self.collected,
                 "heads": self.heads,
             },
+            "restores": list(self.restores),
             "problems": [{"kind": p.kind, "ref": p.ref, "detail": p.detail} for p in self.problems],
         }
 
@@ -64,6 +66,7 @@ def verify(workspace: Workspace, outside: Outside | None = None) -> Verification
         present = dict(workspace.store.objects())
         erased, under_way = erased_objects(workspace)  # last: what was removed just now is accounted for
         collected = collected_objects(workspace.ledger, workspace.store)
+        restores = tuple(_restores(workspace))
     except (Corrupt, KeyError, TypeError, ValueError, AttributeError) as error:
         problems.append(Problem("ledger", "rows", f"cannot be read any more: {type(error).__name__} {error}"))
         return Verification(0, audit.rows, 0, heads, tuple(problems))
@@ -81,7 +84,14 @@ def verify(workspace: Workspace, outside: Outside | None = None) -> Verification
             problems.extend(_check_files(workspace, name, what, present, erased | collected))
     problems.extend(Problem("view", name, detail) for name, detail in workspace.store.changed_views())
     gone = len(collected - present.keys())
-    return Verification(len(present), audit.rows, len(erased), heads, tuple(problems), gone)
+    return Verification(len(present), audit.rows, len(erased), heads, tuple(problems), gone, restores)
+
+
+def _restores(workspace: Workspace) -> Iterator[dict[str, object]]:
+    """What of history is lost: after which row of the ledger how many that were there before."""
+    for row in workspace.ledger.rows("restored"):
+        if row.body["lost"]:
+            yield {"row": row.seq, "time": row.time, "after": row.body["after"], "lost": row.body["lost"]}
 
 
 def expected_objects(workspace: Workspace) -> set[str]:

@@ -1,5 +1,5 @@
-"""What was erased so far, kept outside the ledger as well: ``erasures.jsonl`` in the store, and at every remote that was
-pushed to. So a backup that is older than an erasure does not bring the person back.
+"""What was erased so far, kept outside the ledger as well: ``erasures.jsonl`` in the store, and at every remote that
+was pushed to. So a backup that is older than an erasure does not bring the person back.
 
 A line for each request, signed: how far it is, the keyed digests that are suppressed since, the objects that were
 deleted, and the segments of the journal that took the place of others. No names, no texts.
