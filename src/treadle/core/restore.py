@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from treadle.core import backup, nodes, swap
+from treadle.core import backup, fact, nodes, swap
 from treadle.core.audit import Published, audit, project
 from treadle.core.backup import Archive, Source, checked
 from treadle.core.database import Database
@@ -333,7 +333,7 @@ def _still_true(found: Restored, present: _Present) -> list[Fact]:
     """What later rows say of the store, which is not taken back: segments that were sealed, objects that went. An
     erasure is done again, for the backup may hold more of the person; so it is open until then."""
     later = [row for row in present.accounts if row.seq > found.rows] if present.sound else []
-    return [Fact(row.kind, row.body) for row in later if row.body.get("phase") != "done"]
+    return [fact.Fact(row.kind, row.body) for row in later if row.body.get("phase") != "done"]
 
 
 def _said(head: Head | None) -> dict[str, Any] | None:
