@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -99,6 +100,9 @@ SUMMARIES = {
 }
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
 class LazyGroup(click.Group):
     """Imports a command's module when it is asked for."""
 
@@ -168,13 +172,20 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno not in _NO_ROOM or os.environ.get("TREADLE_DEBUG"):
+            return _defect(error, arguments)
+        place = f" {error.filename}" if error.filename else ""
+        return _fail(f"cannot write{place}: {error.strerror}; make room or make it writable, then again", 2, arguments)
     except Exception as error:  # the last resort: one line, and where to find the rest
-        if os.environ.get("TREADLE_DEBUG"):
-            raise
-        return _fail(
-            f"{type(error).__name__}: {error} (a defect of Treadle; TREADLE_DEBUG=1 shows where)", 3, arguments
-        )
+        return _defect(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _defect(error: Exception, arguments: list[str]) -> int:
+    if os.environ.get("TREADLE_DEBUG"):
+        raise error
+    return _fail(f"{type(error).__name__}: {error} (a defect of Treadle; TREADLE_DEBUG=1 shows where)", 3, arguments)
 
 
 def _absent(error: ModuleNotFoundError) -> str:

@@ -22,11 +22,11 @@ from typing import BinaryIO
 
 from treadle.core.artifacts import Entry, manifest_bytes, read_manifest
 from treadle.core.digest import PREFIX, blake3_bytes, blake3_file, is_digest
-from treadle.core.errors import Corrupt, TreadleError
+from treadle.core.errors import Corrupt, TreadleError, UserError
 from treadle.core.intake import Found, KnownFiles, copied, each_file, hashed, plain_files, sync_files, sync_folders
 
 _MANY = 1_000  # objects; to look for more of them, all are listed
-_MANIFEST_LIMIT = 64 << 20  # bytes; a manifest larger than this is not read
+_MANIFEST_LIMIT = 512 << 20  # bytes, some five million files; a manifest larger than this is not read
 
 
 class Store:
@@ -58,7 +58,7 @@ class Store:
         with self._writing():
             self._adopt([(file.path, digest) for file, digest in zip(files, digests, strict=True)])
         entries = [Entry(file.name, file.status.st_size, digest) for file, digest in zip(files, digests, strict=True)]
-        return self.put_bytes(manifest_bytes(entries))
+        return self._put_manifest(entries)
 
     def add(self, folder: Path) -> str:
         """Copy the files under ``folder`` into the store and return the digest of the tree; the folder stays.
@@ -77,7 +77,7 @@ class Store:
                 entries.append(Entry(file.name, file.status.st_size, digest))
         if new:
             entries += self._copy(new, known)
-        digest = self.put_bytes(manifest_bytes(entries))
+        digest = self._put_manifest(entries)
         known.save()
         return digest
 
@@ -105,6 +105,12 @@ class Store:
         root = self.root / "objects"
         folders = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
         return {PREFIX + folder + name for folder in folders for name in os.listdir(root / folder)}  # noqa: PTH208 (hot)
+
+    def _put_manifest(self, entries: list[Entry]) -> str:
+        data = manifest_bytes(entries)
+        if len(data) > _MANIFEST_LIMIT:
+            raise UserError(f"{len(entries):,} files are too many for one artifact; make archives of them, or several")
+        return self.put_bytes(data)
 
     def put_bytes(self, data: bytes) -> str:
         """Store one object and return its digest."""
