@@ -76,7 +76,8 @@ def test_a_full_disk_while_putting(disk: Path, tmp_path: Path) -> None:
         made = run.artifact(tmp_path / "small")
         run.finish()
         assert verify(workspace).problems == ()
-        assert made.open("small").read() == b"fits"
+        with made.open("small") as file:
+            assert file.read() == b"fits"
         with pytest.raises(OSError, match="No space"):
             workspace.store.add(tmp_path / "mine")
         assert verify(workspace).problems == ()
