@@ -80,11 +80,13 @@ def back_up(
 
 @dataclass
 class PutBack:
-    """What a restore came to: ``erased`` names requests that were done again, ``missing`` counts objects to pull."""
+    """What a restore came to: ``erased`` names requests that were done again, ``missing`` counts objects to pull,
+    ``unread`` says which published heads could not be asked."""
 
     restored: Restored | None
     erased: list[str]
     missing: int
+    unread: list[str] = field(default_factory=list)
 
     def public(self) -> dict[str, Any]:
         """The shape that ``treadle restore --json`` promises."""
@@ -92,6 +94,7 @@ class PutBack:
             **(self.restored.public() if self.restored else {}),
             "erased_again": self.erased,
             "missing": self.missing,
+            "unread": self.unread,
         }
 
 
@@ -99,6 +102,7 @@ def put_back(
     start: Path, file: Path, *, older: bool = False, keep_ledger: bool = False, waiting: Callable[[str], object]
 ) -> PutBack:
     """Restore a backup into the project around ``start``, or make one there where there is none."""
+    unread: list[str] = []
     with Archive(file) as archive:
         folder = _folder(start, archive)
         settings = load(folder / FILE, File)
@@ -112,12 +116,12 @@ def put_back(
             for name in settings.publish_heads:
                 try:
                     read(head_target(name, folder), outside)
-                except UserError:  # nothing was published there, or it is gone
-                    continue
+                except UserError as error:  # nothing was published there yet, or it is out of reach
+                    unread.append(f"{name}: {error}")
             target = Target(root, place, (*TABLES, *PROJECTIONS), outside.heads, FORMAT)
             restored = restore(archive, target, older=older)
     erased, missing = finish(folder, waiting)
-    return PutBack(restored, erased, missing)
+    return PutBack(restored, erased, missing, unread)
 
 
 def finish(start: Path, waiting: Callable[[str], object]) -> tuple[list[str], int]:

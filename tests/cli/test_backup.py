@@ -156,7 +156,7 @@ def test_who_was_erased_since_is_erased_again(
         assert lookup in suppression.suppressed()
         assert project.record.erasures.open() == []
     assert call(capsys, folder, "verify")[0] == 0
-    assert call(capsys, folder, "restore")[1] == {"erased_again": [], "missing": 0}
+    assert call(capsys, folder, "restore")[1] == {"erased_again": [], "missing": 0, "unread": []}
 
 
 def test_an_interrupted_one_is_finished(

@@ -94,6 +94,8 @@ def _tell_restore(done: PutBack) -> None:
             say(f"lost: {found.lost:,} rows after row {found.rows:,}; treadle verify goes on saying so")
         if found.kept is not None:
             say(f"what was here: {found.kept}")
+    for line in done.unread:
+        say(f"not compared with the heads in {line}")
     for request in done.erased:
         say(f"{request} was erased since the backup was made: done again")
     if done.missing:
