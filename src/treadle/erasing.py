@@ -14,6 +14,8 @@ that runs stops answering with a model whose objects are gone. "Rebuilt without"
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +23,13 @@ from treadle.core.digest import keyed_digest
 from treadle.core.driver import Driver, Listener
 from treadle.core.errors import Corrupt, TreadleError, UserError
 from treadle.core.identifiers import new_id
+from treadle.core.ledger import Fact
 from treadle.core.reach import collected_artifacts
 from treadle.core.verify import named_objects
 from treadle.cycle import begin
 from treadle.project import Project
+from treadle.record import erasure_list
+from treadle.record.erasure_list import Known
 from treadle.record.record import Record
 from treadle.record.recorder import CASES, FEEDBACK, INTERACTIONS
 from treadle.record.turn import TurnInputs
@@ -86,21 +91,27 @@ class Forgotten:
 
 
 class Person:
-    """One subject, known by name only while the command runs."""
+    """One subject, by the keyed digests that stand for them, each with its number of words."""
 
-    def __init__(self, record: Record, subject: str) -> None:
+    def __init__(self, record: Record, entries: dict[str, int], lookups: Iterable[str]) -> None:
+        self.entries = entries
+        self.lookups = tuple(lookups)
+        windows = tuple(sorted({count for count in entries.values() if count}))
+        self._matcher = Matcher(Suppression(frozenset(entries), windows), record.recorder.keyed)
+        self._corpora: dict[str, set[str]] = {}
+
+    @classmethod
+    def named(cls, record: Record, subject: str) -> Person:
+        """Known by name only while the command runs; ``UserError`` for what is no name."""
         if not subject.strip() or len(subject) > 500:
             raise UserError("forget: expected the name, address or id of one person, at most 500 characters")
         keyed = record.recorder.keyed
         subject = subject.strip()
         words = identifier_words(subject)
-        self.entries = {keyed(subject): 0}
+        entries = {keyed(subject): 0}
         if words:
-            self.entries[keyed(" ".join(words))] = len(words)
-        self.lookup = keyed(subject)
-        windows = tuple(sorted({count for count in self.entries.values() if count}))
-        self._matcher = Matcher(Suppression(frozenset(self.entries), windows), keyed)
-        self._corpora: dict[str, set[str]] = {}
+            entries[keyed(" ".join(words))] = len(words)
+        return cls(record, entries, [keyed(subject)])
 
     def in_row(self, row: dict[str, Any]) -> bool:
         """Whether a row of the journal is theirs or names them."""
@@ -121,19 +132,61 @@ def forget(
 ) -> Forgotten:
     """Erase a person. The caller holds the project's lock."""
     record = project.record
-    person = Person(record, subject)
+    person = Person.named(record, subject)
     request, pseudonym = ("", "") if dry_run else _request(record, person)
+    if dry_run:
+        return _find(record, person, request)[0]
+    return _erase(project, person, request, pseudonym, rebuild=rebuild, listener=listener)
+
+
+def repeat(project: Project, known: Iterable[Known], *, listener: Listener | None = None) -> list[str]:
+    """Do again what was erased after the backup that was restored was made; returns the requests.
+
+    People are known by their keyed digests only. Nothing is rebuilt. The caller holds the project's lock. Killed
+    anywhere, the next `treadle restore` or `pull` goes on.
+    """
+    record, again = project.record, []
+    for each in erasure_list.missed(record.ledger, known):
+        sealed = record.workspace.journal.sealed
+        for body in each.seals:
+            if body["replaces"] in sealed(body["stream"]):
+                record.ledger.append(Fact("seal", body))
+        listed = record.erasures.listed_before(each.request)
+        entries = {name: count for name, count in each.entries.items() if name not in listed}
+        person = Person(record, entries, entries)
+        _erase(project, person, each.request, each.subject, rebuild=False, listener=listener, again=each.objects)
+        again.append(each.request)
+    return again
+
+
+def _find(record: Record, person: Person, request: str) -> tuple[Forgotten, set[str]]:
+    """What there is of them, and the artifacts that were made from it."""
     found = Forgotten(request)
-    unnamed = _unnamed(record)
     documents = _documents(record, person)
     found.documents = len(documents)
     found.interactions = _count(record, INTERACTIONS, person)
     found.feedback = _count(record, FEEDBACK, person)
     found.collected = _collected_corpora(record)
     affected = _affected(record, documents)
-    if dry_run:
-        found.artifacts = sorted(affected)
-        return found
+    found.artifacts = sorted(affected)
+    return found, affected
+
+
+def _erase(
+    project: Project,
+    person: Person,
+    request: str,
+    pseudonym: str,
+    *,
+    rebuild: bool,
+    listener: Listener | None,
+    again: Iterable[str] | None = None,
+) -> Forgotten:
+    """All phases. ``again`` names what was deleted already, where an erasure is repeated: what no row names was
+    searched then, and is what a restore left of later rows."""
+    record = project.record
+    unnamed = _unnamed(record) if again is None else set()
+    found, affected = _find(record, person, request)
     suppression = record.erasures.extend(person.entries).digest
     facts = {"documents": found.documents, "interactions": found.interactions, "feedback": found.feedback}
     record.erasures.record(request, pseudonym, "requested", suppression, **facts)
@@ -150,16 +203,19 @@ def forget(
     gone = {*found.artifacts, *interrupted, *(name for name in replaced if record.store.has_object(name))}
     in_use = _objects_in_use(record, gone)
     doomed = (_objects_of(record, gone) | (unnamed & _unnamed(record))) - in_use
-    doomed |= _texts_about(record, person)
+    doomed |= _texts_about(record, person) | set(again or ())
     found.objects = len(doomed)
     record.erasures.record(request, pseudonym, "deleting", suppression, objects=sorted(doomed))
     record.store.delete(doomed)
+    if again is None:
+        _let_go_of_backups(record)
     record.interactions.scrub()
     record.documents.scrub()
     record.workspace.state.scrub()
     # The key goes last: until then an interrupted erasure is found again by the person's name.
     record.erasures.record(request, pseudonym, "done", suppression)
-    record.workspace.state.destroy_person(person.lookup)
+    for lookup in person.lookups:
+        record.workspace.state.destroy_person(lookup)
     record.workspace.state.scrub()
     found.done = True
     return found
@@ -168,9 +224,10 @@ def forget(
 def _request(record: Record, person: Person) -> tuple[str, str]:
     """An open request for the same person, or a new one; with the digest that stands for them while their key
     exists."""
-    key = record.workspace.state.person_key(person.lookup)
+    (lookup,) = person.lookups
+    key = record.workspace.state.person_key(lookup)
     assert key is not None
-    pseudonym = keyed_digest(key, "erasure", person.lookup)
+    pseudonym = keyed_digest(key, "erasure", lookup)
     for erasure in record.erasures.open():
         if erasure.subject == pseudonym:
             return erasure.request, pseudonym
@@ -313,6 +370,11 @@ def _take_out(project: Project, gone: set[str], listener: Listener | None) -> No
     start = None if turn.inputs.start in gone else turn.inputs.start
     ready = None if turn.inputs.model in gone else turn.inputs.model
     record.turns.change(turn.number, TurnInputs(feedback, start, None if split in gone else split, ready))
+
+
+def _let_go_of_backups(record: Record) -> None:
+    """What Treadle put aside by itself, before a restore or a migration: the person is in it."""
+    shutil.rmtree(record.store.root / "backups", ignore_errors=True)
 
 
 def _count(record: Record, stream: str, person: Person) -> int:

@@ -122,11 +122,9 @@ def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Proje
     """The project around ``start``, open until the block ends."""
     folder = find_folder(start.resolve())
     file = load(folder / FILE, File, overrides)
-    ledger = _ledger(folder, resolve(file.ledger)) if file.ledger else None
-    cipher = open_cipher(file.encryption, folder) if file.encryption is not None else None
     bucket = file.store if is_bucket(file.store) else None
-    root = folder / (STORE if bucket else file.store)
-    with Workspace(root, ledger, PROJECTIONS, cipher, bucket=bucket) as workspace:
+    root, cipher = store_folder(folder, file), cipher_of(folder, file)
+    with Workspace(root, ledger_of(folder, file), PROJECTIONS, cipher, bucket=bucket) as workspace:
         targets = [head_target(name, folder) for name in file.publish_heads]
         publisher = Publisher(workspace.ledger, workspace.keys, targets)
         workspace.released.append(publisher.run)
@@ -134,5 +132,17 @@ def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Proje
         yield Project(folder, file, Record(workspace, file.name), publisher)
 
 
-def _ledger(folder: Path, named: str) -> Path | str:
-    return named if ledger_url.is_url(named) else folder / named
+def store_folder(folder: Path, file: File) -> Path:
+    """Where the store lies, or what is kept here of one in a bucket."""
+    return folder / (STORE if is_bucket(file.store) else file.store)
+
+
+def cipher_of(folder: Path, file: File) -> Cipher | None:
+    """What the settings encrypt the store with."""
+    return open_cipher(file.encryption, folder) if file.encryption is not None else None
+
+
+def ledger_of(folder: Path, file: File) -> Path | str | None:
+    """The file or URL that the settings name for the ledger; None for the file in the store."""
+    named = resolve(file.ledger) if file.ledger else None
+    return named if named is None or ledger_url.is_url(named) else folder / named

@@ -227,7 +227,7 @@ def test_a_database_of_another_format_is_refused(place: Place) -> None:
         pass
     with place.raw() as raw:
         raw.execute("UPDATE meta SET value = '99' WHERE name = 'format'")
-    with pytest.raises(UserError, match="has format 99, this Treadle reads format 1"):
+    with pytest.raises(UserError, match="has format 99, this Treadle reads formats up to 2"):
         place.open()
 
 

@@ -141,7 +141,7 @@ def test_every_row_of_a_ledger_is_proven(workspace: Workspace) -> None:
     assert workspace.ledger.verify() == []
 
 
-def test_without_nodes_the_proofs_are_the_same_and_opening_makes_them_anew(tmp_path: Path) -> None:
+def test_without_nodes_the_proofs_are_the_same_and_an_earlier_format_gets_them(tmp_path: Path) -> None:
     root = tmp_path / "store"
     with Workspace(root) as workspace:
         grow(workspace, 1500, random.Random(3))
@@ -153,6 +153,7 @@ def test_without_nodes_the_proofs_are_the_same_and_opening_makes_them_anew(tmp_p
         assert {problem.ref.partition(":")[0] for problem in workspace.ledger.verify()} == {"ledger_nodes"}
         with workspace.database.transaction() as cursor:
             cursor.execute("DROP TABLE ledger_nodes")
+            cursor.execute("UPDATE meta SET value = '1' WHERE name = 'format'")
     with Workspace(root) as workspace:
         assert stored(workspace) == before
         assert workspace.ledger.verify() == []
@@ -164,6 +165,7 @@ def test_a_ledger_that_was_cut_gets_no_nodes_and_is_still_named(tmp_path: Path) 
         grow(workspace, 100, random.Random(3))
         with workspace.database.transaction() as cursor:
             cursor.execute("DELETE FROM ledger_nodes")
+            cursor.execute("UPDATE meta SET value = '1' WHERE name = 'format'")
             cursor.execute("DELETE FROM ledger WHERE seq = 50")
     with Workspace(root) as workspace:
         assert stored(workspace) == []
@@ -178,6 +180,7 @@ def test_a_row_that_cannot_be_read_does_not_keep_a_ledger_without_nodes_from_bei
         grow(workspace, 100, random.Random(3))
         with workspace.database.transaction() as cursor:
             cursor.execute("DELETE FROM ledger_nodes")
+            cursor.execute("UPDATE meta SET value = '1' WHERE name = 'format'")
             cursor.execute("UPDATE ledger SET body = x'ff', kind = CAST(x'ff' AS TEXT) WHERE seq = 50")
     with Workspace(root) as workspace:
         assert ("ledger", "50") in {(problem.kind, problem.ref) for problem in workspace.ledger.verify()}

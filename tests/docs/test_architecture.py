@@ -11,12 +11,16 @@ from pathlib import Path
 import pytest
 
 from docs.pages import ROOT, section
+from treadle.core import backup
 from treadle.core.artifacts import Entry, digest_of, manifest_bytes
+from treadle.core.backup import Archive, Source
 from treadle.core.digest import blake3_bytes
 from treadle.core.fact import Row
 from treadle.core.head import Head
 from treadle.core.keys import Keys, verify_signature
 from treadle.core.merkle import leaf_hash
+from treadle.core.restore import Target, restore
+from treadle.core.workspace import TABLES, Workspace
 from treadle.project import open_project
 from treadle.record.garbage import Limits, collect, find_garbage
 from treadle.record.turn import TurnInputs
@@ -77,11 +81,25 @@ def test_rows_have_the_documented_fields(copied: Path) -> None:
             assert always <= row.body.keys() <= always | sometimes, row.kind
             assert row.version == 1
             seen.add(row.kind)
-        assert seen == set(shown) - {"gate", "refusal"}
+        assert seen == set(shown) - {"gate", "refusal", "restored"}
         head = json.loads((copied / ".treadle" / "head.json").read_text())
         assert head.keys() == {"public_key", "root", "signature", "size"}
         message = f"treadle ledger 1\n{head['size']}\n{head['root']}\n".encode()
         assert verify_signature(head["public_key"], message, head["signature"])
+
+
+def test_a_row_of_a_restore(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with Workspace(tmp_path / "old") as workspace:
+        source = Source(workspace.root, workspace.database, workspace.keys, workspace.store, 1)
+        backup.write(source, tmp_path / "b.zip")
+    with Archive(tmp_path / "b.zip") as archive:
+        restore(archive, Target(tmp_path / "new", tmp_path / "new" / "treadle.db", TABLES))
+    with Workspace(tmp_path / "new") as workspace:
+        row = workspace.ledger.last("restored")
+        assert row is not None
+        assert row.version == 1
+        assert row.body.keys() == documented()["restored"][0]
 
 
 @pytest.mark.parametrize(("kind", "module"), [("gate", "__init__"), ("refusal", "promotion")])

@@ -112,6 +112,17 @@ def test_pull(tiny: tuple[Path, dict[str, Any]], treadle: Treadle, tmp_path: Pat
     assert not differences(promised("push"), found)
 
 
+def test_backup_and_restore(copied: Path, treadle: Treadle, tmp_path: Path) -> None:
+    made = json.loads(treadle(copied, "backup", str(tmp_path / "b.zip"), "--json").stdout)
+    assert not differences(promised("backup"), made)
+    assert treadle(copied, "restore", str(tmp_path / "b.zip")).returncode == 0
+    found = json.loads(treadle(copied, "restore", str(tmp_path / "b.zip"), "--older", "--json").stdout)
+    assert not differences(promised("restore"), found)
+    verified = json.loads(treadle(copied, "verify", "--json").stdout)
+    assert verified["restores"]
+    assert not differences(promised("verify"), verified)
+
+
 def test_prove(tiny: tuple[Path, dict[str, Any]], treadle: Treadle, tmp_path: Path) -> None:
     done = treadle(tiny[0], "prove", "1", "--out", str(tmp_path / "proof"), "--json")
     found = json.loads(done.stdout)

@@ -9,7 +9,9 @@ import click
 
 from treadle.cli.output import emit, here, json_option, say
 from treadle.core.transfer import Moved
-from treadle.project import open_project
+from treadle.erasing import repeat
+from treadle.project import Project, open_project
+from treadle.record.exchange import erasures_at
 from treadle.record.exchange import pull as fetch
 from treadle.record.exchange import push as send
 
@@ -57,10 +59,19 @@ def _wait(who: str) -> None:
     click.echo(f"waiting for {who}", err=True)
 
 
+def _catch_up(project: Project, remote: str) -> None:
+    """Erasures that the remote knows of and a restored ledger does not are done again before anything comes."""
+    known = erasures_at(project.record, project.file.remotes.get(remote, remote), project.folder)
+    for request in repeat(project, known):
+        click.echo(f"{request} was erased since the backup was made: done again", err=True)
+
+
 def _move(move: Callable[..., Moved], verb: str, remote: str, refs: tuple[str, ...], as_json: bool) -> int:
     with open_project(here()) as project:
         held = project.record.workspace.exclusive(_wait) if move is fetch else nullcontext()
         with held:
+            if move is fetch:
+                _catch_up(project, remote)
             moved = move(project.record, project.file.remotes.get(remote, remote), project.folder, refs)
     if as_json:
         emit(moved.public())

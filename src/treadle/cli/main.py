@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -50,6 +51,8 @@ COMMANDS = {
     "pull": "exchange",
     "gc": "gc",
     "encrypt": "encrypt",
+    "backup": "backup",
+    "restore": "backup",
     "rebuild": "rebuild",
     "doctor": "doctor",
     "schema": "schema",
@@ -91,10 +94,15 @@ SUMMARIES = {
     "pull": "Fetch what is missing or damaged here.",
     "gc": "Free what nothing in the record needs.",
     "encrypt": "Encrypt what the store holds, or change its key.",
+    "backup": "Everything but the objects in one file.",
+    "restore": "Put a backup back, and say what is lost by it.",
     "rebuild": "Run the steps behind an artifact again, and compare.",
     "doctor": "What works on this machine, and how to get the rest.",
     "schema": "The JSON Schema of treadle.yaml, for editors.",
 }
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class LazyGroup(click.Group):
@@ -166,13 +174,20 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno not in _NO_ROOM or os.environ.get("TREADLE_DEBUG"):
+            return _defect(error, arguments)
+        place = f" {error.filename}" if error.filename else ""
+        return _fail(f"cannot write{place}: {error.strerror}; make room or make it writable, then again", 2, arguments)
     except Exception as error:  # the last resort: one line, and where to find the rest
-        if os.environ.get("TREADLE_DEBUG"):
-            raise
-        return _fail(
-            f"{type(error).__name__}: {error} (a defect of Treadle; TREADLE_DEBUG=1 shows where)", 3, arguments
-        )
+        return _defect(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _defect(error: Exception, arguments: list[str]) -> int:
+    if os.environ.get("TREADLE_DEBUG"):
+        raise error
+    return _fail(f"{type(error).__name__}: {error} (a defect of Treadle; TREADLE_DEBUG=1 shows where)", 3, arguments)
 
 
 def _absent(error: ModuleNotFoundError) -> str:

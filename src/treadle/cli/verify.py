@@ -35,6 +35,8 @@ def verify(targets: tuple[str, ...], as_json: bool) -> int:
         say(f"PROBLEM  {problem.kind} {problem.ref}: {problem.detail}")
     if len(found.problems) > 50:
         say(f"... and {len(found.problems) - 50} more; --json lists all")
+    for each in found.restores:
+        say(f"restored  row {each['row']}, {each['time']}: {each['lost']:,} rows after row {each['after']} were lost")
     word = "ok" if found.ok else "NOT ok"
     counts = f"{found.objects:,} objects, {found.rows:,} rows, {found.erased:,} erased"
     if found.collected:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from treadle.core.errors import UserError
 
-FORMAT = 1
+FORMAT = 2  # 2: the ledger's tree has nodes; see `migrations`
 BUSY_SECONDS = 30.0  # how long a writer waits for another one
 
 
@@ -71,6 +71,7 @@ class Database(ABC):
 
     place: str  # as messages name it: a path, or a URL without user and password
     name: str  # the short form of it
+    format: int = FORMAT  # that of what is stored; an earlier one has to be brought up to date
 
     @abstractmethod
     def transaction(self, *, sync: bool = False) -> AbstractContextManager[Cursor]:
@@ -125,15 +126,22 @@ class Database(ABC):
         which waits for those who put, and they for it."""
 
     def _check_format(self) -> None:
-        """Make the table that says the format, and refuse another one."""
+        """Make the table that says the format, and refuse a newer one."""
         self.script("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);")
         rows = self.query("SELECT value FROM meta WHERE name = 'format'")
         if not rows:
             with self.transaction() as cursor:
                 cursor.execute("INSERT INTO meta VALUES ('format', ?) ON CONFLICT (name) DO NOTHING", (str(FORMAT),))
             rows = self.query("SELECT value FROM meta WHERE name = 'format'")
-        if rows[0][0] != str(FORMAT):
+        known = {str(number): number for number in range(1, FORMAT + 1)}
+        if rows[0][0] not in known:
             raise UserError(
-                f"{self.place} has format {rows[0][0]}, this Treadle reads format {FORMAT}; "
+                f"{self.place} has format {rows[0][0]}, this Treadle reads formats up to {FORMAT}; "
                 "use the Treadle that wrote it, or a newer one"
             )
+        self.format = known[rows[0][0]]
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else has it open; ``UserError`` where somebody has. For a file the store's folder has a lock."""
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -158,12 +159,12 @@ class Experiment(Run):
                     shutil.copyfile(path, builder.path / path.name)
                 check_format(kind, builder.path)
                 return builder.commit()
-        except shutil.Error as error:
-            raise UserError(f"{path} cannot be stored: {error.args[0][0][2]}") from None
+        except shutil.Error as error:  # of a folder, where only the text tells what it was
+            said = str(error.args[0][0][2])
+            number = re.match(r"\[Errno (\d+)\]", said)
+            raise _cannot_store(path, int(number[1]) if number else None, said) from None
         except OSError as error:
-            raise UserError(
-                f"{path} cannot be stored: {error.strerror}; name a file or a folder that is there"
-            ) from None
+            raise _cannot_store(path, error.errno, str(error.strerror)) from None
 
     # -- beside it
 
@@ -225,6 +226,12 @@ class Experiment(Run):
             raise UserError(f"run {self.id} is closed; start another one")
         if os.getpid() != self._process:
             raise UserError(f"run {self.id} belongs to process {self._process}; start a run in each process")
+
+
+def _cannot_store(path: Path, number: int | None, said: str) -> UserError:
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return UserError(f"{path} cannot be stored: {os.strerror(number)}; free some space or make the store writable")
+    return UserError(f"{path} cannot be stored: {said}; name a file or a folder that is there")
 
 
 def check_run_name(name: str) -> str:

@@ -163,6 +163,10 @@ class Journal:
                 taken.unlink()
         except FileNotFoundError:
             return
+        except OSError as error:  # the rows stay where they are
+            raise UserError(
+                f"cannot seal {taken.name} of {stream}: {error.strerror}; free some space or make the store writable"
+            ) from None
 
     def _record(
         self,

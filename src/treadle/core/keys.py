@@ -31,7 +31,10 @@ class Keys:
     def __init__(self, folder: Path, *, make: bool = True) -> None:
         for name in () if make else ("project.key", "ledger.key"):
             if not (folder / name).exists():
-                raise Corrupt(f"{folder / name} is missing, and nothing can be verified without it; put back a backup")
+                raise Corrupt(
+                    f"{folder / name} is missing, and nothing can be verified without it; put it back: "
+                    "treadle restore FILE --keep-ledger"
+                )
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._secret = _load_or_make(folder / "project.key", lambda: secrets.token_bytes(32))
         raw = _load_or_make(folder / "ledger.key", _new_signing_key)

@@ -18,7 +18,6 @@ import json
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from treadle.core import nodes, proof
@@ -86,18 +85,8 @@ class Ledger:
             if head.valid(self._keys):
                 self._latest = head
                 self.publish()
-                self._complete_nodes(head)
         elif not self.database.query("SELECT 1 FROM ledger LIMIT 1"):
             self._file.create(Head.signed(0, EMPTY_ROOT.hex(), self._keys))
-
-    def _complete_nodes(self, head: Head) -> None:
-        """Make the nodes of the tree for a ledger that was written before there were any."""
-        if not nodes.absent(self.database, head.size):
-            return
-        with suppress(Corrupt), self.database.transaction() as cursor:  # what is damaged is for verify to name
-            rows = cursor.execute("SELECT size, frontier FROM ledger_head WHERE id = 1").fetchall()
-            if rows:
-                nodes.make_anew(cursor, *rows[0])
 
     # -- writing
 

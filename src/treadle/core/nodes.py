@@ -44,11 +44,6 @@ def store(cursor: Cursor, nodes: Sequence[Node]) -> None:
         cursor.execute(_INSERT, node)
 
 
-def absent(database: Database, size: int) -> bool:
-    """Whether a ledger of ``size`` rows has no nodes at all, as one that was written before there were any."""
-    return size >= WIDTH and not database.query("SELECT 1 FROM ledger_nodes LIMIT 1")
-
-
 class Tree:
     """The tree over many leaves, grown a block at a time, with its roots at certain sizes."""
 

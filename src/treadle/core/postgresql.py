@@ -44,7 +44,8 @@ T = TypeVar("T")
 
 _BUSY_SECONDS = BUSY_SECONDS
 _PATIENCE = 10.0  # seconds during which a server that restarts is waited for
-_WRITING, _HOLDING, _OBJECTS = 0x7472_0001, 0x7472_0002, 0x7472_0003  # advisory locks of each schema
+_WRITING, _HOLDING, _OBJECTS, _USING = 0x7472_0001, 0x7472_0002, 0x7472_0003, 0x7472_0004  # locks of each schema
+_USE = f"SELECT pg_advisory_lock_shared({_USING}, hashtext(current_schema()))"  # who restores waits for nobody
 _MADE = re.compile(r"CREATE (?:UNIQUE )?(?:TABLE|INDEX) IF NOT EXISTS (\w+)")
 
 # Names: triggers and rules that change what is written, policies that hide rows, views in the place of tables.
@@ -79,6 +80,7 @@ class PostgresqlDatabase(Database):
             raise explain_connecting(url, error) from None
         try:
             with self._explained():
+                self._connection.execute(statement(_USE))
                 self._schema = schema_of(self._connection, url)
             self._check_format()
         except BaseException:
@@ -238,7 +240,7 @@ class PostgresqlDatabase(Database):
                 row = connection.execute(statement(f"SELECT pg_try_advisory_lock{lock}")).fetchone()
                 if not (row and row[0]):
                     if waiting is not None:
-                        waiting(self._who_holds(connection))
+                        waiting(self._who_holds(connection, _HOLDING))
                     connection.execute(statement(f"SELECT pg_advisory_lock{lock}"))
             yield
             with self._explained(connection):
@@ -253,15 +255,32 @@ class PostgresqlDatabase(Database):
         """As ``Database``, among all machines. ``Lost`` at the end when the connection broke meanwhile."""
         return self._guard.held(alone=alone)
 
-    def _who_holds(self, connection: Connection) -> str:
+    def _who_holds(self, connection: Connection, lock: int) -> str:
         row = connection.execute(
             statement(
                 "SELECT application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid WHERE granted "
-                f"AND locktype = 'advisory' AND classid = {_HOLDING} AND objid = hashtext(current_schema())::oid "
+                f"AND locktype = 'advisory' AND classid = {lock} AND objid = hashtext(current_schema())::oid "
                 "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             )
         ).fetchone()
         return (_holder(row[0]) if row else "") or "another command"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else has this schema open, on any machine; ``UserError`` where somebody has."""
+        lock = f"({_USING}, hashtext(current_schema()))"
+        with self._lock, self._explained():
+            self._connection.execute(statement(f"SELECT pg_advisory_unlock_shared{lock}"))
+            row = self._connection.execute(statement(f"SELECT pg_try_advisory_lock{lock}")).fetchone()
+            if not (row and row[0]):
+                who = self._who_holds(self._connection, _USING)
+                self._connection.execute(statement(_USE))
+                raise UserError(f"{self.place} is open in {who}; end what uses it and try again")
+            try:
+                yield
+            finally:
+                self._connection.execute(statement(f"SELECT pg_advisory_unlock{lock}"))
+                self._connection.execute(statement(_USE))
 
     def close(self) -> None:
         """Close the connection."""
@@ -305,6 +324,7 @@ class PostgresqlDatabase(Database):
         while True:
             try:
                 self._connection = connect(self._url)
+                self._connection.execute(statement(_USE))
             except psycopg.Error as error:
                 if time.monotonic() > deadline or not is_unreachable(error):
                     raise explain_connecting(self._url, error) from None

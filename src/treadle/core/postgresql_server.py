@@ -140,7 +140,7 @@ def explain(url: str, connection: Connection, error: psycopg.Error) -> TreadleEr
     if code[:2] == "22":
         return UserError(f"{place} cannot keep this: {said}")
     if code in ("42P01", "42703", "42809") or code[:2] == "XX":
-        return Corrupt(f"{place} is damaged: {said}; put back a backup of it")
+        return Corrupt(f"{place} is damaged: {said}; put back a backup: treadle restore FILE")
     return None
 
 

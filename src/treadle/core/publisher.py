@@ -21,13 +21,7 @@ from treadle.core.keys import Keys
 from treadle.core.ledger import Ledger
 from treadle.core.workspace import Workspace
 
-DECISIONS = ("turn.ended", "alias", "approval", "erasure")  # kinds of rows after which a head is published
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS head_deliveries (
-    target TEXT NOT NULL, size INTEGER NOT NULL, root TEXT NOT NULL, signature TEXT NOT NULL,
-    delivered INTEGER NOT NULL, PRIMARY KEY (target, size));
-"""
+DECISIONS = ("turn.ended", "alias", "approval", "erasure", "restored")  # kinds of rows after which a head is published
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +42,6 @@ class Publisher:
         self._keys = keys
         self._targets = tuple(targets)
         self._told: set[str] = set()  # warnings are given once by a process
-        if targets:
-            ledger.database.script(_SCHEMA)
 
     def run(self) -> list[str]:
         """Deliver what is due; what could not be is warned of and returned, a line a target."""
@@ -80,11 +72,17 @@ class Publisher:
         for target in self._targets:
             if last > max((size for size, _, _ in self._rows(target)), default=0):
                 head = self._ledger.head()
+                if head.size in self._abandoned():  # a target keeps one head of a size: the next one tells as well
+                    return
                 with self._ledger.database.transaction() as cursor:
                     cursor.execute(
                         "INSERT INTO head_deliveries VALUES (?, ?, ?, ?, 0) ON CONFLICT (target, size) DO NOTHING",
                         (target.name, head.size, head.root, head.signature),
                     )
+
+    def _abandoned(self) -> set[int]:
+        """Sizes of heads that were published before a restore, of rows that it lost."""
+        return {size for row in self._ledger.rows("restored") for size, _ in row.body["abandoned"]}
 
     def _deliver(self, target: HeadTarget) -> None:
         waiting = self._rows(target, delivered=0)

@@ -178,4 +178,4 @@ def _explain(path: Path, error: sqlite3.DatabaseError) -> TreadleError:
         return UserError(f"cannot write {path}: {error}; the folder must exist and be writable")
     if code.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
         return UserError(f"cannot write {path}: {error}; free some space on its disk and try again")
-    return Corrupt(f"{path} is damaged: {error}; put back a backup of it")
+    return Corrupt(f"{path} is damaged: {error}; put back a backup: treadle restore FILE")

@@ -1,4 +1,4 @@
-"""State: what changes and is never evidence. Leases of running things, cursors, small settings."""
+"""State: what changes and is never evidence. Leases of running things, people's keys, cursors, deliveries of heads."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ CREATE TABLE IF NOT EXISTS leases (
     name TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL, beat REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS people (lookup TEXT PRIMARY KEY, key BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS head_deliveries (
+    target TEXT NOT NULL, size INTEGER NOT NULL, root TEXT NOT NULL, signature TEXT NOT NULL,
+    delivered INTEGER NOT NULL, PRIMARY KEY (target, size));
 """
 
 _SET = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"

@@ -35,7 +35,7 @@ from treadle.core.views import Views
 from treadle.core.workplace import Workplace
 
 FORMAT = 2  # of a store with packs or encrypted objects; one without is of format 1, as before there were any
-_MANIFEST_LIMIT = 64 << 20  # bytes; a manifest larger than this is not read
+_MANIFEST_LIMIT = 512 << 20  # bytes, some five million files; a manifest larger than this is not read
 _NOWHERE = Stored("", 0, encrypted=True)
 _TRIES = 3  # to find an object that is being put somewhere else
 
@@ -72,7 +72,7 @@ class Store:
         files = found_files(folder)
         with self._writing():
             entries = Taking(self).take(files, move=True)
-            return self.put_bytes(manifest_bytes(entries))
+            return self._put_manifest(entries)
 
     def add(self, path: Path) -> str:
         """Copy a file, or the files under a folder, into the store and return the digest of the tree; they stay.
@@ -86,9 +86,15 @@ class Store:
             if same is not None and Taking(self).all_present({bytes.fromhex(same[0].removeprefix(PREFIX)), *same[1]}):
                 return same[0]
             entries = Taking(self).take(files, known)
-            digest = self.put_bytes(manifest_bytes(entries))
+            digest = self._put_manifest(entries)
         known.save(files, digest)
         return digest
+
+    def _put_manifest(self, entries: list[Entry]) -> str:
+        data = manifest_bytes(entries)
+        if len(data) > _MANIFEST_LIMIT:
+            raise UserError(f"{len(entries):,} files are too many for one artifact; make archives of them, or several")
+        return self.put_bytes(data)
 
     def put_bytes(self, data: bytes) -> str:
         """Store one object and return its digest."""

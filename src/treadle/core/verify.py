@@ -28,6 +28,7 @@ class Verification:
     heads: int
     problems: tuple[Problem, ...]
     collected: int = 0
+    restores: tuple[dict[str, object], ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -45,6 +46,7 @@ class Verification:
                 "collected": self.collected,
                 "heads": self.heads,
             },
+            "restores": list(self.restores),
             "problems": [{"kind": p.kind, "ref": p.ref, "detail": p.detail} for p in self.problems],
         }
 
@@ -63,6 +65,7 @@ def verify(workspace: Workspace, outside: Outside | None = None) -> Verification
         present = {name for name, _ in workspace.store.objects()}
         erased, under_way = erased_objects(workspace)  # last: what was removed just now is accounted for
         collected = collected_objects(workspace.ledger, workspace.store)
+        restores = tuple(_restores(workspace))
     except (Corrupt, KeyError, TypeError, ValueError, AttributeError) as error:
         problems.append(Problem("ledger", "rows", f"cannot be read any more: {type(error).__name__} {error}"))
         return Verification(0, audit.rows, 0, heads, tuple(problems))
@@ -82,7 +85,27 @@ def verify(workspace: Workspace, outside: Outside | None = None) -> Verification
             problems.extend(_check_files(workspace, name, what, present, erased | collected))
     problems.extend(Problem("view", name, detail) for name, detail in workspace.store.changed_views())
     gone = len(collected - present)
-    return Verification(len(present), audit.rows, len(erased), heads, tuple(problems), gone)
+    return Verification(len(present), audit.rows, len(erased), heads, tuple(problems), gone, restores)
+
+
+def _restores(workspace: Workspace) -> Iterator[dict[str, object]]:
+    """What of history is lost: after which row of the ledger how many that were there before."""
+    for row in workspace.ledger.rows("restored"):
+        if row.body["lost"]:
+            yield {"row": row.seq, "time": row.time, "after": row.body["after"], "lost": row.body["lost"]}
+
+
+def expected_objects(workspace: Workspace) -> set[str]:
+    """Objects that rows name, files of artifacts with them, and that neither an erasure nor a collection accounts for;
+    files of a manifest that is not here are not known."""
+    named = dict(named_objects(workspace))
+    erased, _ = erased_objects(workspace)
+    absent = erased | collected_objects(workspace.ledger, workspace.store)
+    wanted = set(named)
+    for name, what in named.items():
+        if what.startswith("artifact") and name not in erased:
+            wanted |= _tree(workspace, name)
+    return wanted - absent
 
 
 def erased_objects(workspace: Workspace) -> tuple[set[str], set[str]]:

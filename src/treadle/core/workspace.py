@@ -10,20 +10,25 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from treadle.core import database as databases
+from treadle.core import swap
+from treadle.core.backup import Source
 from treadle.core.bucket_store import BucketStore
 from treadle.core.cipher import Cipher
 from treadle.core.database import Database
-from treadle.core.errors import Corrupt, MissingExtra, UserError
+from treadle.core.errors import Corrupt, UserError
 from treadle.core.journal import SEAL_SECONDS, Journal
 from treadle.core.keys import Keys
 from treadle.core.ledger import Fact, Ledger, Projection
+from treadle.core.migrations import migrate
+from treadle.core.opening import open_database
 from treadle.core.runs import ARTIFACTS, RUNS, Runs
-from treadle.core.sqlite import SqliteDatabase
 from treadle.core.state import State
 from treadle.core.store import FORMAT as STORE_FORMAT
 from treadle.core.store import Store
 
 FORMAT = 1
+TABLES = (RUNS, ARTIFACTS)  # the projections of every record
 
 
 class Workspace:
@@ -50,16 +55,21 @@ class Workspace:
         with ExitStack() as opened:
             try:
                 root.mkdir(parents=True, exist_ok=True)
+                place = database or root / "treadle.db"
+                opened.callback(os.close, swap.enter(root, place))
                 _check_format(root / "format")
                 self.keys = Keys(root / "keys", make=not (root / "head.json").exists())
                 self.store = self._store(root, cipher, bucket)
                 self.store.check_keys()
                 if cipher is not None:  # the plain copies that a killed process had
                     self.store.clear_temporary()
-                self.database: Database = _open(database or root / "treadle.db")
+                self.database: Database = open_database(place)
                 opened.callback(self.database.close)
                 self.state = State(self.database)
-                self.ledger = Ledger(self.database, self.keys, root / "head.json", (RUNS, ARTIFACTS, *projections))
+                if self.database.format < databases.FORMAT:
+                    with self._locked(None):
+                        migrate(Source(root, self.database, self.keys, self.store, FORMAT))
+                self.ledger = Ledger(self.database, self.keys, root / "head.json", (*TABLES, *projections))
             except OSError as error:
                 raise UserError(
                     f"cannot write {root}: {error.strerror}; the project's store must be writable"
@@ -69,7 +79,7 @@ class Workspace:
             opened.callback(self.ledger.close)
             self._refuse_other_keys()
             self._introduce()
-            opened.pop_all()
+            self._opened = opened.pop_all()
 
     def _store(self, root: Path, cipher: Cipher | None, bucket: str | None) -> Store:
         local = Store(root, cipher)
@@ -151,22 +161,13 @@ class Workspace:
     def close(self) -> None:
         """Seal what is open, publish the ledger's head, close the database."""
         with ExitStack() as closing:
+            closing.callback(self._opened.close)  # last
             closing.callback(self.database.close)
             closing.callback(self.store.close)
             closing.callback(self.ledger.close)
             closing.callback(self.journal.close)
             closing.callback(self.runs.close)
             closing.callback(self.closing.close)
-
-
-def _open(place: Path | str) -> Database:
-    if isinstance(place, Path):
-        return SqliteDatabase(place)
-    try:
-        from treadle.core.postgresql import PostgresqlDatabase
-    except ImportError:
-        raise MissingExtra("psycopg", extra="postgres") from None
-    return PostgresqlDatabase(place)
 
 
 def _check_format(path: Path) -> None:

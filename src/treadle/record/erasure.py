@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from treadle.core.artifacts import Artifact, Builder
+from treadle.core.keys import Keys
 from treadle.core.ledger import Fact, Ledger
 from treadle.core.store import Store
+from treadle.record import erasure_list
 
 FORMAT = 1
 
@@ -41,14 +43,24 @@ class Erasure:
 class Erasures:
     """Records erasures and finds the list in force."""
 
-    def __init__(self, ledger: Ledger, store: Store) -> None:
+    def __init__(self, ledger: Ledger, store: Store, keys: Keys) -> None:
         self._ledger = ledger
         self._store = store
+        self._keys = keys
 
     def suppression(self) -> SuppressionList | None:
         """The list in force; None before the first erasure."""
         row = self._ledger.last("erasure")
         return SuppressionList(row.body["suppression"], self._store) if row else None
+
+    def listed_before(self, request: str) -> dict[str, int]:
+        """The entries of the list that was in force before a request, or is where there is no such request."""
+        before = None
+        for row in self._ledger.rows("erasure"):
+            if row.body["request"] == request:
+                break
+            before = row.body["suppression"]
+        return SuppressionList(before, self._store).suppressed() if before else {}
 
     def extend(self, entries: dict[str, int]) -> SuppressionList:
         """A list with these entries as well; not in force before a row names it."""
@@ -63,6 +75,7 @@ class Erasures:
         """Write a phase down; it survives a loss of power once this returns."""
         body = {"request": request, "subject": subject, "phase": phase, "suppression": suppression, "objects": []}
         self._ledger.append(Fact("erasure", body | facts), sync=True)
+        erasure_list.keep(self._ledger, self._store, self._keys)
 
     def open(self) -> list[Erasure]:
         """Requests that are not done yet."""

@@ -17,12 +17,14 @@ from treadle.core.encrypting import Recoded, encrypt_remote
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.ledger import Fact
 from treadle.core.reach import collected_artifacts
-from treadle.core.remote import introduce, is_there, open_remote
+from treadle.core.remote import Remote, introduce, is_there, open_remote
 from treadle.core.sealed_remote import SealedRemote
 from treadle.core.store import Store
 from treadle.core.store_remote import readable
 from treadle.core.transfer import Moved, Transfer
 from treadle.core.verify import erased_objects, named_objects
+from treadle.record import erasure_list
+from treadle.record.erasure_list import Known
 from treadle.record.record import Record
 from treadle.record.reference import resolve
 
@@ -38,6 +40,7 @@ def push(record: Record, url: str, folder: Path, refs: tuple[str, ...] = ()) -> 
         files, absent = _files_of(record, tops, erased, transfer)
         transfer.send(digest for digest in files if digest not in tops and digest not in absent)
         transfer.send(digest for digest in tops if digest not in absent)
+        _tell_erasures(record, remote)
         erased, _ = erased_objects(record.workspace)  # once more: somebody may have been forgotten meanwhile
         transfer.withdraw(erased)
         _say_erased(transfer, asked, tops)
@@ -76,6 +79,35 @@ def encrypt(record: Record, url: str, folder: Path, *, off: bool = False) -> Rec
     if not is_there(remote, "remote"):
         raise UserError(f"{remote.url} is a project's own store; call treadle encrypt in that project")
     return encrypt_remote(remote, record.store.cipher, off=off)
+
+
+def erasures_at(record: Record, url: str, folder: Path) -> list[Known]:
+    """What was erased in this project, as far as a remote was told."""
+    remote = open_remote(url, folder)
+    introduce(remote, writing=False)
+    return erasure_list.read(_told(record, remote), record.workspace.keys)
+
+
+def _told(record: Record, remote: Remote) -> bytes:
+    try:
+        return remote.read(_erasures(record), 0, erasure_list.LIMIT)
+    except FileNotFoundError:
+        return b""
+
+
+def _erasures(record: Record) -> str:
+    return f"erasures/{record.workspace.keys.public}.jsonl"
+
+
+def _tell_erasures(record: Record, remote: Remote) -> None:
+    """Keep the list of erasures at the remote, for whoever restores a backup that is older."""
+    known = erasure_list.recorded(record.ledger, record.store)
+    if not known:
+        return
+    before = _told(record, remote)
+    data = erasure_list.merged(before, known, record.workspace.keys)
+    if data != before:
+        remote.write(_erasures(record), data)
 
 
 @contextmanager

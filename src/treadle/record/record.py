@@ -32,7 +32,7 @@ class Record:
         self.canaries = Canaries(workspace.ledger)
         self.deployments = Deployments(workspace.ledger, self.versions, self.canaries)
         self.alerts = Alerts(workspace.ledger)
-        self.erasures = Erasures(workspace.ledger, workspace.store)
+        self.erasures = Erasures(workspace.ledger, workspace.store, workspace.keys)
         self.recorder = JournalRecorder(workspace.journal, workspace.keys, workspace.ledger)
         self.interactions = InteractionIndex(workspace)
         workspace.closing.callback(self.interactions.close)

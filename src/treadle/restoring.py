@@ -1,0 +1,156 @@
+"""Backups of a project, and what it takes to have everything back after the disk is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from treadle.core import backup
+from treadle.core.backup import Archive, Contents, Source
+from treadle.core.config import load
+from treadle.core.errors import UserError
+from treadle.core.head_target import head_target
+from treadle.core.publisher import Outside, read
+from treadle.core.remote import introduce, is_bucket, open_remote
+from treadle.core.restore import Restored, Target, put_beside, put_objects, restore
+from treadle.core.transfer import Transfer
+from treadle.core.verify import expected_objects
+from treadle.core.workspace import FORMAT, TABLES
+from treadle.erasing import repeat
+from treadle.project import FILE, File, Project, cipher_of, find_folder, ledger_of, open_project, store_folder
+from treadle.record import erasure_list
+from treadle.record.record import PROJECTIONS
+
+
+@dataclass
+class BackedUp:
+    """A backup that was written: how many objects the ledger needs, how many of them are in it, and which are neither
+    in the store nor, where one was asked, at the remote."""
+
+    path: Path
+    contents: Contents
+    expected: int = 0
+    included: int = 0
+    missing: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
+
+    def public(self) -> dict[str, Any]:
+        """The shape that ``treadle backup --json`` promises."""
+        names = self.contents.members
+        return {
+            "file": str(self.path),
+            "bytes": self.path.stat().st_size,
+            "made": self.contents.made,
+            "rows": self.contents.head.size,
+            "root": self.contents.head.root,
+            "segments": sum(name.startswith("journal/") for name in names),
+            "keys": any(name.startswith("keys/") for name in names),
+            "objects": {"expected": self.expected, "included": self.included},
+            "missing": self.missing,
+            "lacking": self.lacking,
+        }
+
+
+def back_up(
+    project: Project, to: Path, *, keys: bool = True, objects: bool = False, remote: str | None = None
+) -> BackedUp:
+    """Write a backup to a new file, or to one with a name of its own in the folder ``to``; others may go on working.
+
+    ``remote``: look whether it has all objects; their bytes are not read.
+    """
+    workspace = project.record.workspace
+    if objects and workspace.store.cipher is not None:
+        raise UserError("the store is encrypted and a backup is not: back up without --objects, and treadle push them")
+    path = to / f"{project.file.name}-{backup.stamp()}.zip" if to.is_dir() or str(to).endswith(os.sep) else to
+    expected = expected_objects(workspace)
+    source = Source(workspace.root, workspace.database, workspace.keys, workspace.store, FORMAT, project.folder / FILE)
+    here = [digest for digest in expected if workspace.store.has_object(digest)]
+    contents = backup.write(source, path, keys=keys, objects=(lambda: here) if objects else None)
+    included = sum(name.startswith("objects/") for name in contents.members)
+    done = BackedUp(path, contents, len(expected), included)
+    done.missing = sorted(expected - set(here))
+    if remote is not None:
+        place = open_remote(project.file.remotes.get(remote, remote), project.folder)
+        introduce(place, writing=False)
+        with Transfer(workspace.store, place) as transfer:
+            done.lacking = sorted(digest for digest in expected if not transfer.holds(digest))
+    return done
+
+
+@dataclass
+class PutBack:
+    """What a restore came to: ``erased`` names requests that were done again, ``missing`` counts objects to pull,
+    ``unread`` says which published heads could not be asked."""
+
+    restored: Restored | None
+    erased: list[str]
+    missing: int
+    unread: list[str] = field(default_factory=list)
+
+    def public(self) -> dict[str, Any]:
+        """The shape that ``treadle restore --json`` promises."""
+        return {
+            **(self.restored.public() if self.restored else {}),
+            "erased_again": self.erased,
+            "missing": self.missing,
+            "unread": self.unread,
+        }
+
+
+def put_back(
+    start: Path, file: Path, *, older: bool = False, keep_ledger: bool = False, waiting: Callable[[str], object]
+) -> PutBack:
+    """Restore a backup into the project around ``start``, or make one there where there is none."""
+    unread: list[str] = []
+    with Archive(file) as archive:
+        folder = _folder(start, archive)
+        settings = load(folder / FILE, File)
+        root, cipher = store_folder(folder, settings), cipher_of(folder, settings)
+        if keep_ledger:
+            put_beside(archive, root, cipher)
+            restored = None
+        else:
+            place = ledger_of(folder, settings) or root / "treadle.db"
+            outside = Outside()
+            for name in settings.publish_heads:
+                try:
+                    read(head_target(name, folder), outside)
+                except UserError as error:  # nothing was published there yet, or it is out of reach
+                    unread.append(f"{name}: {error}")
+            target = Target(root, place, (*TABLES, *PROJECTIONS), outside.heads, FORMAT, cipher)
+            restored = restore(archive, target, older=older)
+        if is_bucket(settings.store):
+            with open_project(folder) as project:
+                put_objects(archive, project.record.store)
+    erased, missing = finish(folder, waiting)
+    return PutBack(restored, erased, missing, unread)
+
+
+def finish(start: Path, waiting: Callable[[str], object]) -> tuple[list[str], int]:
+    """What comes after a restore: erasures made since are done again. Also goes on where one was interrupted."""
+    with open_project(start) as project, project.record.workspace.exclusive(waiting):
+        workspace = project.record.workspace
+        known = erasure_list.read(erasure_list.present(workspace.root), workspace.keys)
+        erased = repeat(project, known)
+        missing = sum(not workspace.store.has_object(digest) for digest in expected_objects(workspace))
+        return erased, missing
+
+
+def _folder(start: Path, archive: Archive) -> Path:
+    """The project's folder; where there is none, ``start`` with the settings of the backup."""
+    try:
+        return find_folder(start)
+    except UserError:
+        if not archive.names(backup.SETTINGS):
+            raise
+    data = archive.read(backup.SETTINGS)
+    temporary = start / f".{FILE}.{os.getpid()}"
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(start / FILE)
+    except OSError as error:
+        raise UserError(f"cannot write {start / FILE}: {error.strerror}; the folder must be writable") from None
+    return start
