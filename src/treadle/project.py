@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from treadle.core import ledger_url
-from treadle.core.cipher import open_cipher, read_key
+from treadle.core.cipher import Cipher, open_cipher, read_key
 from treadle.core.config import Settings, load
 from treadle.core.errors import UserError
 from treadle.core.head_target import FORMS, head_target
