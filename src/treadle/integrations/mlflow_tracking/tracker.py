@@ -1,0 +1,96 @@
+"""What all calls share: the record, the runs told of, the points, and where artifacts are said to lie."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from typing import Any
+
+from treadle.core.identifiers import id_of_hex
+from treadle.core.reported_runs import ReportedRuns
+from treadle.core.run_record import RunRecord
+from treadle.core.secrets import find
+from treadle.core.uploads import Uploads
+from treadle.integrations.mlflow_tracking.points import Points
+from treadle.integrations.mlflow_tracking.problem import absent, invalid
+from treadle.integrations.mlflow_tracking.run_view import EXPERIMENT, RunView
+from treadle.record.record import Record
+
+ROOT = "mlflow-artifacts:/"
+
+
+class Tracker:
+    """One for each server. ``lock`` is held while something is looked up and changed."""
+
+    def __init__(self, record: Record, silence: float) -> None:
+        self.record = record
+        self.keys = record.workspace.keys
+        self.reported = ReportedRuns(record.runs, silence)
+        self.points = Points(record.workspace.journal)
+        self.uploads = Uploads(record.store, record.workspace.state)
+        self.lock = threading.RLock()
+
+    def run(self, identifier: str, *, active: bool = False) -> RunView:
+        """A run by MLflow's id; ``active``: one that was not deleted, and of which something is heard now."""
+        found = None
+        name = id_of_hex("run", identifier)
+        if name is not None:
+            found = self.record.runs.get(name)
+        if found is None or EXPERIMENT not in found.facts.get("tags", {}):
+            raise absent(f"Run with id={identifier[:100]} not found")
+        view = RunView(self, found)
+        if active and view.deleted:
+            raise invalid(f"The run {identifier} must be in the 'active' state. Current state is deleted.")
+        if active:
+            heard = self.reported.heard(found)
+            view = view if heard is found else RunView(self, heard)
+        return view
+
+    def runs(self) -> list[RunRecord]:
+        """Every run that came in this way, the latest first."""
+        sql = "SELECT * FROM runs WHERE instr(facts, ?) > 0 ORDER BY seq DESC"
+        rows = self.record.ledger.database.query(sql, (f'"{EXPERIMENT}":',))
+        return [RunRecord.of(row) for row in rows]
+
+    def experiment(self, identifier: str, *, active: bool = False) -> dict[str, Any]:
+        """An experiment's card."""
+        found = self.record.cards.get("experiment", identifier) if identifier.isdecimal() else None
+        if found is None and identifier == "0":
+            present = now()
+            found = {"name": "Default", "created": present, "updated": present, "deleted": False, "tags": {}}
+            self.record.cards.put("experiment", "0", found)
+        if found is None:
+            raise absent(f"No Experiment with id={identifier[:100]} exists")
+        found = {"name": f"erased {identifier}", "created": 0, "updated": 0, "deleted": False, "tags": {}} | found
+        if active and found["deleted"]:
+            raise invalid(f"The experiment {identifier} must be in the 'active' state. Current state is deleted.")
+        return found
+
+    def place_of(self, experiment: str) -> str:
+        """Where an experiment's artifacts are said to lie."""
+        return str(self.experiment(experiment).get("location") or ROOT + experiment)
+
+    def place_of_run(self, experiment: str, run: str) -> str:
+        """Where a run's artifacts are said to lie."""
+        return f"{self.place_of(experiment)}/{run}/artifacts"
+
+    def place_of_model(self, experiment: str, model: str) -> str:
+        """Where a logged model's files are said to lie."""
+        return f"{self.place_of(experiment)}/models/{model}/artifacts"
+
+
+def now() -> int:
+    """The present in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def plain_name(text: str, default: str) -> str:
+    """A name that may stand in the ledger, as near to a text as it gets."""
+    found = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:64]
+    return found if found and not find(text) else default
+
+
+def listed(values: dict[str, str]) -> list[dict[str, str]]:
+    """Tags or settings as MLflow's JSON has them."""
+    return [{"key": name, "value": value} for name, value in values.items()]
