@@ -27,6 +27,7 @@ _MODELS_AT_ONCE, _VERSIONS_AT_ONCE = (100, 1_000), (10_000, 200_000)
 _ALIAS = re.compile(r"[\w-]{1,255}\Z", re.ASCII)
 _STAGES = ("None", "Staging", "Production", "Archived")
 _TIMES = ("creation_timestamp", "last_updated_timestamp")
+_OPTIONAL = {"run_id": "run", "run_link": "run_link", "model_id": "model_id", "description": "description"}
 _PROMPT = "mlflow.prompt.is_prompt"
 
 
@@ -189,6 +190,8 @@ def create_version(tracker: Tracker, fields: Fields) -> dict[str, Any]:
             "updated": present,
             "stage": "None",
         }
+        if card["model_id"]:
+            card["run"] = run or model_cards.read(tracker, card["model_id"])["source_run"]
         card["digest"] = _register(tracker, content, card, number)
         tracker.record.cards.put(_VERSION, f"{identifier}.{number}", card)
         tracker.record.cards.put(_MODEL, identifier, content | {"latest": number, "updated": present})
@@ -414,11 +417,10 @@ def _public_model(tracker: Tracker, identifier: str, content: dict[str, Any]) ->
         "name": content["name"],
         "creation_timestamp": content["created"],
         "last_updated_timestamp": content["updated"],
-        "description": content["description"],
         "latest_versions": _latest(tracker, identifier, content),
         "tags": listed(content["tags"]),
         "aliases": [{"alias": alias, "version": str(number)} for alias, number in content["aliases"].items()],
-    }
+    } | ({"description": content["description"]} if content["description"] else {})
 
 
 def _version(tracker: Tracker, identifier: str, content: dict[str, Any], number: int) -> dict[str, Any]:
@@ -432,12 +434,8 @@ def _public_version(tracker: Tracker, content: dict[str, Any], number: int, card
         "creation_timestamp": card["created"],
         "last_updated_timestamp": card["updated"],
         "current_stage": card["stage"],
-        "description": card["description"],
         "source": card["source"],
-        "run_id": card["run"],
-        "run_link": card["run_link"],
         "status": "READY",
-        "model_id": card["model_id"],
         "tags": listed(card["tags"]),
         "aliases": [alias for alias, of in content["aliases"].items() if of == number],
-    }
+    } | {name: card[field] for name, field in _OPTIONAL.items() if card[field]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from secrets import token_hex
 from typing import Any
 
 from treadle.core.texts import Texts
@@ -42,7 +43,7 @@ def create(tracker: Tracker, fields: Fields) -> dict[str, Any]:
     user, began = fields.text("user_id", most=256), fields.moment("start_time", now())
     with tracker.lock:
         experiment = tracker.experiment(identifier, active=True)
-        name = name or tags.get(RUN_NAME) or f"run-{began % 10**9:09d}"
+        name = name or tags.get(RUN_NAME) or "run-" + token_hex(4)
         tags[RUN_NAME] = name
         marks: dict[str, Any] = {EXPERIMENT: int(identifier), BEGAN: began}
         if user and tags.get(TAGGED_USER) != user:
@@ -252,11 +253,22 @@ def _link(tracker: Tracker, fields: Fields, new: dict[str, list[Any]], lines: li
         run = tracker.run(fields.needed("run_id", most=256), active=True)
         links = tracker.record.cards.get("run_links", run.id) or {}
         for name, found in new.items():
-            before = links.get(name, [])
-            links[name] = before + [each for each in found if each not in before]
+            links[name] = _merged(links.get(name, []), found)
         tracker.record.cards.put("run_links", run.id, links)
         if lines:
             tracker.reported.tell(run.run, note="\n".join(lines))
+
+
+def _merged(before: list[Any], found: list[Any]) -> list[Any]:
+    """Each thing once; a data set by its name and digest, with all its tags."""
+    by: dict[Any, Any] = {}
+    for each in [*before, *found]:
+        dataset = each.get("dataset", {})
+        key = (dataset["name"], dataset["digest"]) if dataset else json.dumps(each, sort_keys=True)
+        if dataset and key in by:
+            by[key]["tags"] += [tag for tag in each["tags"] if tag not in by[key]["tags"]]
+        by.setdefault(key, each)
+    return list(by.values())
 
 
 def _described(taken: dict[str, Any]) -> str:
