@@ -27,7 +27,7 @@ from treadle.core.errors import TreadleError, UserError
 from treadle.core.state import State
 from treadle.record.record import Record
 from treadle.serve.gateway import API_KEY_VARIABLE
-from treadle.serve.server import bind, is_loopback, url_of
+from treadle.serve.server import bind, is_loopback, loop_factory, url_of
 
 GROUP = "treadle.protocols"
 SILENCE = 6 * 3600.0  # seconds without a word after which a run counts as crashed; a later word makes it go on
@@ -121,7 +121,8 @@ def run(record: Record, name: str, app: Spoken, *, host: str, port: int, on_read
                 key = os.environ.get(API_KEY_VARIABLE)
                 guard = Guard(app, key=key, loopback=is_loopback(host))
                 ticks = _Ticks(record, app, lease)
-                asyncio.run(_serve(uvicorn.Server(_config(guard)), sock, ticks, lambda: on_ready(url)))
+                with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                    runner.run(_serve(uvicorn.Server(_config(guard)), sock, ticks, lambda: on_ready(url)))
             finally:
                 app.close()
 

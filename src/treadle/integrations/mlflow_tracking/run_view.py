@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from treadle.core.identifiers import hex_of
 from treadle.core.run_record import RunRecord
 from treadle.core.secrets import is_secret
-from treadle.core.texts import keyed_text, read_texts
+from treadle.core.texts import keyed_text
 from treadle.integrations.mlflow_tracking.fields import OURS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class RunView:
         facts = self.run.facts
         texts: dict[str, str] = {}
         for digest in (facts.get("texts"), *facts.get("more_texts", ())):
-            texts |= read_texts(self._tracker.record.store, digest)
+            texts |= self._tracker.texts(digest)
         return texts
 
     def _said(self, place: str, value: Any) -> Any:

@@ -11,12 +11,14 @@ from treadle.core.identifiers import id_of_hex
 from treadle.core.reported_runs import ReportedRuns
 from treadle.core.run_record import RunRecord
 from treadle.core.secrets import find
+from treadle.core.texts import read_texts
 from treadle.core.uploads import Uploads
 from treadle.integrations.mlflow_tracking.points import Points
 from treadle.integrations.mlflow_tracking.problem import absent, invalid
 from treadle.integrations.mlflow_tracking.run_view import EXPERIMENT, RunView
 from treadle.record.record import Record
 
+_TEXTS_KEPT = 20_000  # objects with texts that stay in memory
 ROOT = "mlflow-artifacts:/"
 
 
@@ -30,6 +32,7 @@ class Tracker:
         self.points = Points(record.workspace.journal)
         self.uploads = Uploads(record.store, record.workspace.state)
         self.lock = threading.RLock()
+        self._texts: dict[str, dict[str, str]] = {}
 
     def run(self, identifier: str, *, active: bool = False) -> RunView:
         """A run by MLflow's id; ``active``: one that was not deleted, and of which something is heard now."""
@@ -46,6 +49,16 @@ class Tracker:
             heard = self.reported.heard(found)
             view = view if heard is found else RunView(self, heard)
         return view
+
+    def texts(self, digest: str | None) -> dict[str, str]:
+        """Texts of a run by their places; nothing where they were erased."""
+        if digest is None or not self.record.store.has_object(digest):
+            return {}
+        if digest not in self._texts:
+            if len(self._texts) >= _TEXTS_KEPT:
+                self._texts.clear()
+            self._texts[digest] = read_texts(self.record.store, digest)
+        return self._texts[digest]
 
     def runs(self) -> list[RunRecord]:
         """Every run that came in this way, the latest first."""
