@@ -195,7 +195,7 @@ def test_searching(server: Listener, experiment: str) -> None:
     token = first["next_page_token"]
     assert names("", up, max_results=3, page_token=token) == ["r3", "r4"]
     for wrong in ("metrics.loss <", "metrics.loss ~ 2", "params.n = 1", "loss < 2", "metrics.loss < 2 OR 1",
-                  "x.y = 'a'", "tags.a LIKE", "metrics.loss < 'a'", "params.n IN ('a')", "dataset.x = 'a'"):  # fmt: skip
+                  "x.y = 'a'", "tags.a LIKE", "metrics.loss < 'a'", "params.n IN ('a')", "dataset.x = ''"):  # fmt: skip
         server.refused("runs/search", "INVALID_PARAMETER_VALUE", experiment_ids=[experiment], filter=wrong)
     server.refused("runs/search", "INVALID_PARAMETER_VALUE", experiment_ids=[experiment], max_results=50_001)
     server.refused("runs/search", "INVALID_PARAMETER_VALUE", experiment_ids=[experiment], page_token="x")

@@ -151,7 +151,7 @@ def _guarded(handler: Handler) -> Handler:
             return Response(status_code=400)
         except Corrupt as error:
             return JSONResponse(Problem(INTERNAL, str(error)).body(), 500)
-        except TreadleError as error:  # such as a full disk: worth another try
+        except (TreadleError, OSError) as error:  # such as a full disk: worth another try
             return JSONResponse(Problem("TEMPORARILY_UNAVAILABLE", str(error)).body(), 503)
         except Exception as error:
             trace = error.__traceback__
@@ -208,10 +208,7 @@ async def _received(request: Request, path: Path) -> str:
 
 def _write(file: BinaryIO, hasher: blake3, data: bytes) -> None:
     hasher.update(data)
-    try:
-        file.write(data)
-    except OSError as error:
-        raise TreadleError(f"the file cannot be kept: {error.strerror}") from None
+    file.write(data)
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:

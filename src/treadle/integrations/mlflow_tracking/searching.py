@@ -70,10 +70,10 @@ def search(tracker: Tracker, fields: Fields) -> dict[str, Any]:
     size = fields.whole("max_results", _PAGE, least=1)
     if size > _MOST:
         raise invalid(f"Invalid value for request parameter max_results. It must be at most {_MOST}, but got {size}")
-    experiments = frozenset(fields.texts("experiment_ids"))
+    experiments = frozenset(fields.texts("experiment_ids", most=400))
     view = fields.text("run_view_type", "ACTIVE_ONLY")
     found = []
-    for run in tracker.runs():
+    for run in tracker.runs(experiments):
         each = RunView(tracker, run)
         if each.experiment not in experiments or (view != "ALL" and each.deleted != (view == "DELETED_ONLY")):
             continue
