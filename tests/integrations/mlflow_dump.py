@@ -50,7 +50,8 @@ def run(of):
 
 
 def version(of):
-    return [of.name, str(of.version), of.description, of.current_stage, of.status, of.tags, of.aliases, bool(of.run_id)]
+    told = [of.name, str(of.version), of.description, of.current_stage, of.status, bool(of.run_id)]
+    return [*told, dict(of.tags), list(of.aliases)]
 
 
 experiments = {}
@@ -65,6 +66,8 @@ for experiment in client.search_experiments(view_type=ViewType.ALL):
             for each in client.search_logged_models([experiment.experiment_id])
         ),
     }
-models = [[each.name, each.description, each.tags, each.aliases] for each in client.search_registered_models()]
+models = [
+    [each.name, each.description, dict(each.tags), dict(each.aliases)] for each in client.search_registered_models()
+]
 versions = [version(each) for each in client.search_model_versions()]
 sys.stdout.write(json.dumps({"experiments": experiments, "models": models, "versions": sorted(versions)}))
