@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,34 @@ def test_models_and_their_aliases(server: Listener, experiment: str) -> None:
         assert verify(record.workspace).ok
     server.call("registered-models/delete", method="DELETE", name="our reviewer")
     server.refused("registered-models/get", "RESOURCE_DOES_NOT_EXIST", method="GET", expect=404, name="our reviewer")
+
+
+def test_many_at_once(server: Listener, experiment: str) -> None:
+    shared = server.begin(experiment)
+
+    def work(number: int) -> str:
+        own = server.begin(experiment)
+        for step in range(20):
+            for run in (shared, own):
+                server.metric(run, float(step), step, key=f"m{number}")
+                params = [{"key": f"p{number}-{step}", "value": f"some text {step}"}]
+                server.call("runs/log-batch", run_id=run, params=params)
+            server.get("runs/get", run_id=shared)
+        server.upload(shared, f"{number}.txt", str(number).encode(), experiment=experiment)
+        server.call("runs/update", run_id=own, status="FINISHED")
+        return own
+
+    with ThreadPoolExecutor(4) as pool:
+        others = list(pool.map(work, range(4)))
+    told = server.run(shared)["data"]
+    assert {each["key"]: each["value"] for each in told["metrics"]} == {f"m{number}": 19.0 for number in range(4)}
+    assert len(values(told["params"])) == 80
+    assert len(server.get("artifacts/list", run_id=shared)["files"]) == 4
+    with open_record(server.folder) as record:
+        for number, run in enumerate(others):
+            assert record_of(record, run).metrics == {f"m{number}": 19.0}
+            assert len(record_of(record, run).parameters) == 20
+        assert verify(record.workspace).ok
 
 
 def test_a_person_is_found_in_all_that_was_said(server: Listener, experiment: str) -> None:

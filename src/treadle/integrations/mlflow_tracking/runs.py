@@ -9,7 +9,7 @@ from typing import Any
 
 from treadle.core.texts import Texts
 from treadle.integrations.mlflow_tracking import files
-from treadle.integrations.mlflow_tracking.fields import PARAM_LENGTH, Fields, name_of, page, tag_of, tags_of
+from treadle.integrations.mlflow_tracking.fields import PARAM_LENGTH, Fields, name_of, tag_of, tags_of
 from treadle.integrations.mlflow_tracking.points import Point, point_of
 from treadle.integrations.mlflow_tracking.problem import absent, invalid
 from treadle.integrations.mlflow_tracking.run_view import (
@@ -31,7 +31,6 @@ _COMMIT_TAG, _HISTORY_TAG = "mlflow.source.git.commit", "mlflow.log-model.histor
 _COMMIT = re.compile(r"[0-9a-f]{7,64}\Z")
 _ENDS = {"FINISHED": "done", "FAILED": "failed", "KILLED": "failed"}
 _NUMBERED = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5": "KILLED"}
-_HISTORY_PAGE = 25_000
 
 
 def create(tracker: Tracker, fields: Fields) -> dict[str, Any]:
@@ -275,41 +274,3 @@ def _described(taken: dict[str, Any]) -> str:
     dataset, context = taken["dataset"], [tag["value"] for tag in taken["tags"] if tag["key"] == "mlflow.data.context"]
     told = f"takes the data set {dataset['name']}, digest {dataset['digest']}"
     return told + (f", for {context[0]}" if context else "") + f", from {dataset.get('source', 'not recorded')[:500]}"
-
-
-def history(tracker: Tracker, fields: Fields) -> dict[str, Any]:
-    """Every value of one metric of one run, by time."""
-    run, key = tracker.run(fields.needed("run_id", "run_uuid", most=256)), fields.needed("metric_key", most=250)
-    size = fields.whole("max_results", 0, least=0, most=_HISTORY_PAGE)
-    found = [point.public() for point in _series(tracker, run, key)]
-    chosen, more = page(found, fields, size or len(found) or 1)
-    return {"metrics": chosen, **more}
-
-
-def history_of_many(tracker: Tracker, fields: Fields) -> dict[str, Any]:
-    """Every value of one metric of several runs; between two steps where they are named."""
-    key = fields.needed("metric_key", most=250)
-    runs = [tracker.run(each) for each in fields.texts("run_id", most=100) or fields.texts("run_ids", most=100)]
-    if not runs:
-        raise invalid("Missing value for required parameter 'run_id'.")
-    first, last = fields.whole("start_step", -(1 << 62)), fields.whole("end_step", 1 << 62)
-    size = fields.whole("max_results", _HISTORY_PAGE, least=1, most=_HISTORY_PAGE)
-    found = []
-    for run in runs:
-        series = [point for point in _series(tracker, run, key) if first <= point.step <= last]
-        found += [point.public(run_id=run.id) for point in _thinned(series, max(1, size // len(runs)))]
-    return {"metrics": found}
-
-
-def _series(tracker: Tracker, run: RunView, key: str) -> list[Point]:
-    points = dict.fromkeys(point for point in tracker.points.of(run.run.id) if point.key == key)
-    return sorted(points, key=lambda point: (point.timestamp, point.step, point.rank))
-
-
-def _thinned(series: list[Point], most: int) -> list[Point]:
-    """At most so many of them, evenly, with the first and the last."""
-    if len(series) <= most:
-        return series
-    if most == 1:
-        return series[-1:]
-    return [series[number * (len(series) - 1) // (most - 1)] for number in range(most)]
