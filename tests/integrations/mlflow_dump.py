@@ -50,8 +50,13 @@ def run(of):
 
 
 def version(of):
-    told = [of.name, str(of.version), of.description, of.current_stage, of.status, bool(of.run_id)]
-    return [*told, dict(of.tags), list(of.aliases)]
+    told = [of.name, str(of.version), of.description or "", of.current_stage, of.status, bool(of.run_id)]
+    return [*told, dict(of.tags)]  # a search in a database gives no aliases
+
+
+def aliases(of):
+    """MLflow's client gives numbers from a database, and texts from a server."""
+    return {alias: str(number) for alias, number in of.aliases.items()}
 
 
 experiments = {}
@@ -67,7 +72,7 @@ for experiment in client.search_experiments(view_type=ViewType.ALL):
         ),
     }
 models = [
-    [each.name, each.description, dict(each.tags), dict(each.aliases)] for each in client.search_registered_models()
+    [each.name, each.description or "", dict(each.tags), aliases(each)] for each in client.search_registered_models()
 ]
 versions = [version(each) for each in client.search_model_versions()]
 sys.stdout.write(json.dumps({"experiments": experiments, "models": models, "versions": sorted(versions)}))

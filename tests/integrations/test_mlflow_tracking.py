@@ -209,6 +209,7 @@ def test_metrics_over_time(server: Listener, experiment: str) -> None:
         points = [{"key": "loss", "value": s / 2, "timestamp": 1_700_000_000_000 + s, "step": s} for s in range(50)]
         server.call("runs/log-batch", run_id=run, metrics=points)
         server.call("runs/log-batch", run_id=run, metrics=points[:1])  # sent again after an answer got lost
+        server.call("runs/log-batch", run_id=run, metrics=[points[0] | {"model_id": "m-1"}])
     found = server.get("metrics/get-history", run_id=runs[0], metric_key="loss")["metrics"]
     assert [(each["step"], each["value"]) for each in found] == [(step, step / 2) for step in range(50)]
     page = server.get("metrics/get-history", run_id=runs[0], metric_key="loss", max_results=30)

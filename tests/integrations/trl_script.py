@@ -20,4 +20,6 @@ settings = SFTConfig(
     bf16=False,
     disable_tqdm=True,
 )
-SFTTrainer(model=sys.argv[1], args=settings, train_dataset=Dataset.from_list(rows)).train()
+trainer = SFTTrainer(model=sys.argv[1], args=settings, train_dataset=Dataset.from_list(rows))
+trainer.train()
+trainer.save_state()

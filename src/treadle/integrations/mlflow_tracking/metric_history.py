@@ -38,8 +38,13 @@ def of_many(tracker: Tracker, fields: Fields) -> dict[str, Any]:
 
 
 def _series(tracker: Tracker, run: RunView, key: str) -> list[Point]:
-    points = dict.fromkeys(point for point in tracker.points.of(run.run.id) if point.key == key)
-    return sorted(points, key=lambda point: (point.timestamp, point.step, point.rank))
+    """By time. What was sent again, or again for a model (clients do so when they log one), is there once."""
+    points = {
+        (point.timestamp, point.step, str(point.value)): point
+        for point in reversed(tracker.points.of(run.run.id))
+        if point.key == key
+    }
+    return sorted(points.values(), key=lambda point: (point.timestamp, point.step, point.rank))
 
 
 def _thinned(series: list[Point], most: int) -> list[Point]:
