@@ -386,10 +386,12 @@ def test_a_person_is_found_in_all_that_was_said(server: Listener, experiment: st
     dataset = {"name": "the list of Wilhelmina Tock", "digest": "d", "source_type": "local", "source": "/x"}
     server.call("runs/log-inputs", run_id=run, datasets=[{"dataset": dataset}])
     other = server.call("experiments/create", name="for Wilhelmina Tock")["experiment_id"]
+    server.begin(other, run_name="asked by Wilhelmina Tock")
     with open_record(server.folder) as record:
         person = Person(record, "Wilhelmina Tock")
         doomed = _texts_about(record, person)
-        assert len(doomed) == 5  # tags, setting, note and card of the data set, card of the experiment
+        assert len(doomed) == 6  # tags, setting, note and card of the data set, card of the experiment, name of its run
+        assert not any("Wilhelmina" in json.dumps(row.body) for row in record.ledger.rows())
         suppression, request = record.erasures.extend(person.entries).digest, new_id("era")
         for phase in ("deleting", "done"):
             record.erasures.record(request, person.lookup, phase, suppression, objects=sorted(doomed))

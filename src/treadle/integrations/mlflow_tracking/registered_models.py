@@ -43,7 +43,7 @@ def create(tracker: Tracker, fields: Fields) -> dict[str, Any]:
         if find_model(tracker, name) is not None:
             raise Problem(TAKEN, f"Registered Model (name={name[:100]}) already exists.")
         identifier = token_hex(8)
-        called = plain_name(name, "model")
+        called = plain_name(re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:64], "model")
         taken = {other["called"] for _, other in tracker.record.cards.all(MODEL) if other}
         if called in (taken | {tracker.record.name}):  # the project's own champion is moved by its gates alone
             called = f"{called[:50]}-{identifier[:8]}"

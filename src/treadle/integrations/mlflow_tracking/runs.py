@@ -49,7 +49,7 @@ def create(tracker: Tracker, fields: Fields) -> dict[str, Any]:
             marks[USER] = user
         commit = tags.get(_COMMIT_TAG, "")
         run = tracker.reported.begin(
-            plain_name(experiment["name"], "run"),
+            plain_name(experiment["name"], identifier),
             plain_name(name, "run"),
             tags=tags | marks,
             user=tags.get(TAGGED_USER) or user,

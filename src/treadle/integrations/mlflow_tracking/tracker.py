@@ -21,6 +21,7 @@ from treadle.record.record import Record
 
 _TEXTS_KEPT = 20_000  # objects with texts that stay in memory
 _EXPERIMENTS_AT_ONCE = 400
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 ROOT = "mlflow-artifacts:/"
 
 
@@ -103,9 +104,8 @@ def now() -> int:
 
 
 def plain_name(text: str, default: str) -> str:
-    """A name that may stand in the ledger, as near to a text as it gets."""
-    found = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:64]
-    return found if found and not find(text) else default
+    """A name that may stand in the ledger: the text itself where it is one plain word."""
+    return text if _PLAIN.match(text) and not find(text) else default
 
 
 def listed(values: dict[str, str]) -> list[dict[str, str]]:
