@@ -198,8 +198,8 @@ def _help(name: str, command: click.Command) -> Iterator[str]:
 def parts(group: str) -> Iterator[str]:
     """A table of what is installed under an entry-point group, from pyproject.toml."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    # An engine is opened on a folder, a remote by its address; the file says nothing more about them.
-    configured = group not in ("engines", "remotes")
+    # An engine is opened on a folder, a remote by its address, a protocol by a command; the file says nothing of them.
+    configured = group not in ("engines", "remotes", "protocols")
     yield "| name | settings | what it does |" if configured else "| name | what it does |"
     yield "|---|---|---|" if configured else "|---|---|"
     for name, place in pyproject["project"]["entry-points"][f"treadle.{group}"].items():
@@ -207,6 +207,16 @@ def parts(group: str) -> Iterator[str]:
         value = getattr(importlib.import_module(module), attribute)
         columns = [f"`{name}`", *([_part_settings(value)] if configured else []), _cell(_summary(value))]
         yield f"| {' | '.join(columns)} |"
+
+
+def calls() -> Iterator[str]:
+    """The calls of MLflow's API that are served."""
+    from treadle.integrations.mlflow_tracking.calls import CALLS
+
+    yield "| call | what it does |"
+    yield "|---|---|"
+    for call in CALLS:
+        yield f"| `{call.method} {call.path}` | {_cell(_summary(call.answer))} |"
 
 
 def _part_settings(value: Any) -> str:
@@ -463,6 +473,7 @@ PARTS: dict[str, Callable[..., Iterator[str]]] = {
     "steps": steps,
     "commands": commands,
     "parts": parts,
+    "calls": calls,
     "python": python,
     "extending": extending,
     "http": http,

@@ -25,6 +25,7 @@ from treadle.core.errors import Corrupt, TreadleError, UserError
 from treadle.core.identifiers import new_id
 from treadle.core.ledger import Fact
 from treadle.core.reach import collected_artifacts
+from treadle.core.uploads import pending
 from treadle.core.verify import named_objects
 from treadle.cycle import begin
 from treadle.project import Project
@@ -285,7 +286,7 @@ def _rebuild(project: Project, listener: Listener | None, found: Forgotten) -> s
 def _unnamed(record: Record) -> set[str]:
     """Objects that no row names, left behind by something that was killed."""
     everything = {name for name, _ in record.store.objects()}
-    return everything - _objects_in_use(record, set())
+    return everything - _objects_in_use(record, set()) - pending(record.workspace.state)
 
 
 def _objects_of(record: Record, artifacts: set[str]) -> set[str]:

@@ -85,7 +85,7 @@ def _shared(folder: Path) -> Iterator[Record]:
     with _lock:
         if key not in _open:
             made = ExitStack()
-            opened = made.enter_context(_found_or_made(folder))
+            opened = made.enter_context(open_or_make_record(folder))
             opened.runs.sweep()
             _open[key] = (opened, made, [])
         record, made, users = _open[key]
@@ -101,7 +101,8 @@ def _shared(folder: Path) -> Iterator[Record]:
 
 
 @contextmanager
-def _found_or_made(folder: Path) -> Iterator[Record]:
+def open_or_make_record(folder: Path) -> Iterator[Record]:
+    """As `open_record`, with a new ``.treadle`` folder where there is no record yet."""
     places = (folder, *folder.parents)
     if any((each / FILE).is_file() or (each / STORE / "format").is_file() for each in places):
         with open_record(folder) as record:

@@ -19,6 +19,7 @@ from treadle.core.fact import Row
 from treadle.core.head import Head
 from treadle.core.keys import Keys, verify_signature
 from treadle.core.merkle import leaf_hash
+from treadle.core.reported_runs import ReportedRuns
 from treadle.core.restore import Target, restore
 from treadle.core.workspace import TABLES, Workspace
 from treadle.project import open_project
@@ -73,6 +74,11 @@ def test_rows_have_the_documented_fields(copied: Path) -> None:
         collect(record, find_garbage(record, limits), limits)
         with start_run("fit", folder=copied, tags={"team": "a b"}, system=None) as run:
             run.note("looks fine")
+        told = ReportedRuns(record.runs, 60.0)
+        other = told.begin("fit", "fit", tags={}, user=None, commit=None)
+        told.tell(other, parameters={"lr": 1})
+        told.finish(told.resume(told.finish(other, "done", 1.0, {})), "done", 2.0, {})
+        record.cards.put("experiment", "1", {"name": "reviews"})
         record.workspace.journal.append("metrics", {"id": "run-1", "time": "", "step": 1, "values": {}})
         record.workspace.journal.seal()
         seen = set()

@@ -14,8 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def peer(name: str, *packages: str) -> Path:
-    """The ``bin`` folder of an environment with these packages; skips where pip gets nothing."""
+def peer(name: str, *packages: str, ours: bool = False, alone: tuple[str, ...] = ()) -> Path:
+    """The ``bin`` folder of an environment with these packages; skips where pip gets nothing.
+
+    ``ours``: it sees the packages of this environment as well, so that none of them (torch) is fetched again.
+    ``alone``: packages that are installed without what they ask for.
+    """
     folder = ROOT / ".venv-peers" / name
     folder.parent.mkdir(exist_ok=True)
     with (folder.parent / f".{name}.lock").open("a") as lock:
@@ -23,13 +27,24 @@ def peer(name: str, *packages: str) -> Path:
         done = folder / ".complete"
         if not done.exists():
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-            made = subprocess.run([folder / "bin" / "pip", "install", "-q", *packages], capture_output=True, text=True)
+            if ours:
+                _see_ours(folder)
+            install = [folder / "bin" / "pip", "install", "-q"]
+            made = subprocess.run([*install, *packages], capture_output=True, text=True)
+            if alone and not made.returncode:
+                made = subprocess.run([*install, "--no-deps", *alone], capture_output=True, text=True)
             if made.returncode:
                 if os.environ.get("CI") == "true" and _pip_works(folder):
                     pytest.fail(f"{packages} cannot be installed: {made.stderr[-500:]}")
                 pytest.skip(f"{packages} cannot be installed here")
             done.touch()
     return folder / "bin"
+
+
+def _see_ours(folder: Path) -> None:
+    (site,) = folder.glob("lib/python*/site-packages")
+    places = [place for place in sys.path if place.endswith("-packages")]
+    (site / "ours.pth").write_text("".join(f"{place}\n" for place in places))
 
 
 def _pip_works(folder: Path) -> bool:

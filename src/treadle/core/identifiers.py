@@ -38,6 +38,22 @@ def time_of(identifier: str) -> int | None:
     return number
 
 
+def hex_of(identifier: str) -> str:
+    """The 128 bits of an identifier as 32 hexadecimal digits, for programs that name things so."""
+    number = 0
+    for character in identifier.rpartition("-")[2]:
+        number = number << 5 | _VALUES[character]
+    return f"{number:032x}"
+
+
+def id_of_hex(prefix: str, digits: str) -> str | None:
+    """The identifier with those 128 bits; None for anything but 32 hexadecimal digits in lower case."""
+    if len(digits) != 32 or any(digit not in "0123456789abcdef" for digit in digits):
+        return None
+    number = int(digits, 16)
+    return prefix + "-" + "".join([_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)])
+
+
 def id_at(prefix: str, milliseconds: int, digest: str) -> str:
     """The identifier of something that happened elsewhere: its time, and 80 bits of a digest in hexadecimal.
 

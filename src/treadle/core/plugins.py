@@ -33,6 +33,7 @@ GROUPS = (
     "treadle.samplers",
     "treadle.imports",
     "treadle.exports",
+    "treadle.protocols",
     "treadle.sinks",
     "treadle.targets",
 )

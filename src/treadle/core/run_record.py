@@ -96,15 +96,22 @@ def _started(cursor: Cursor, row: Row) -> None:
 def _noted(cursor: Cursor, row: Row) -> None:
     """What a run of the user's own code said while it went on is added to what was there."""
     body = row.body
-    cursor.execute("SELECT inputs, outputs, facts FROM runs WHERE id = ?", (body["run"],))
-    inputs, outputs, facts = (json.loads(text) for text in cursor.fetchone())
+    cursor.execute("SELECT parameters, inputs, outputs, facts FROM runs WHERE id = ?", (body["run"],))
+    parameters, inputs, outputs, facts = (json.loads(text) for text in cursor.fetchone())
+    parameters |= body.get("parameters", {})  # rows of earlier versions have none
     facts["tags"] = facts.get("tags", {}) | body["tags"]
     for one, many in (("note", "notes"), ("texts", "more_texts")):
         if body[one]:
             facts[many] = [*facts.get(many, []), body[one]]
     cursor.execute(
-        "UPDATE runs SET inputs = ?, outputs = ?, facts = ? WHERE id = ?",
-        (_text(inputs | body["inputs"]), _text(outputs | body["outputs"]), _text(facts), body["run"]),
+        "UPDATE runs SET parameters = ?, inputs = ?, outputs = ?, facts = ? WHERE id = ?",
+        (
+            _text(parameters),
+            _text(inputs | body["inputs"]),
+            _text(outputs | body["outputs"]),
+            _text(facts),
+            body["run"],
+        ),
     )
 
 
@@ -116,7 +123,12 @@ def _finished(cursor: Cursor, row: Row) -> None:
     )
 
 
-_APPLY = {"run.started": _started, "run.noted": _noted, "run.finished": _finished}
+def _resumed(cursor: Cursor, row: Row) -> None:
+    """Whoever does it said something more after it was over, or was taken to be."""
+    cursor.execute("UPDATE runs SET status = 'running', seconds = NULL WHERE id = ?", (row.body["run"],))
+
+
+_APPLY = {"run.started": _started, "run.noted": _noted, "run.resumed": _resumed, "run.finished": _finished}
 
 
 def _project_run(cursor: Cursor, row: Row) -> None:

@@ -96,6 +96,7 @@ class Runs:
         self,
         identifier: str,
         *,
+        parameters: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
         note: str | None = None,
         texts: str | None = None,
@@ -104,7 +105,9 @@ class Runs:
     ) -> None:
         """Add to a run that is going on. ``note`` and ``texts`` name objects in the store."""
         made = dict(outputs or {})
+        more = {"parameters": dict(parameters)} if parameters else {}
         body = {
+            **more,
             "run": identifier,
             "tags": dict(tags or {}),
             "note": note,

@@ -65,6 +65,7 @@ _CODE = re.compile(r"[A-Za-z_][\w.]*[(\[]|[A-Za-z_]+(?:\.[A-Za-z_]+)+[,;:)\]}]*\
 _WORDS = re.compile(r"[A-Za-z_]+[,;:)\]}]*\Z")
 _NO_VALUE = re.compile(r"\$\{env:|\$\{?[A-Za-z_]\w*\}?[,;)]*\Z|\{+[\w.]*\}+\Z|\[[A-Z_]+\]\Z|<[^>]*>\Z")
 _REFERENCE = re.compile(r"\$\{env:[A-Za-z_][A-Za-z0-9_]*\}\Z")
+_PLACEHOLDER = re.compile(r"<[A-Z_]{1,40}>\Z")  # what transformers puts in the place of a token
 _SHORTEST = 8  # characters; shorter values of the environment would conceal ordinary words
 
 
@@ -147,7 +148,7 @@ def resolve(value: str) -> str:
 
 def is_secret(key: str, value: str) -> bool:
     """Whether a setting holds a secret itself, where it should name a variable of the environment."""
-    if is_reference(value) or not value:
+    if is_reference(value) or not value or _PLACEHOLDER.match(value):
         return False
     kind = _kind(key)
     if kind == "key":  # of a service, or a column: the first are longer, and one word

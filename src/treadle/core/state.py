@@ -55,6 +55,16 @@ class State:
             (name, socket.gethostname(), os.getpid(), _process_start(os.getpid()) or moment, moment),
         )
 
+    def take_silent_lease(self, name: str, seconds: float) -> None:
+        """Say that somebody who is no process of ours works on ``name``; it ends when ``beat`` was not called for so
+        many seconds."""
+        moment = self._database.clock()
+        self._write(
+            "INSERT INTO leases VALUES (?, '', 0, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+            "host = excluded.host, pid = excluded.pid, started = excluded.started, beat = excluded.beat",
+            (name, seconds, moment),
+        )
+
     def beat(self, name: str) -> None:
         """Say that it is still at it."""
         self._write("UPDATE leases SET beat = ? WHERE name = ?", (self._database.clock(), name))
@@ -125,6 +135,8 @@ class State:
 
 
 def _alive(host: str, pid: int, started: float, silent: float) -> bool:
+    if not host:  # nobody's process: in place of its start stands how long it may be silent
+        return silent < started
     if host != socket.gethostname():
         return silent < STALE_AFTER
     try:

@@ -22,7 +22,7 @@ from treadle.core.store import Store
 FORMAT = 1
 LIMIT = 1 << 20  # characters of one text
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+-]{0,63}\Z")
-_NAME = re.compile(r"[^\W\d_][\w./ -]{0,199}\Z|_[\w./-]{0,199}\Z")
+_NAME = re.compile(r"[^\W_][\w./: -]{0,249}\Z|_[\w./:-]{0,249}\Z")
 _KIND = "text of a run"
 
 
@@ -96,6 +96,6 @@ def check_name(of: str, name: str) -> str:
     """The name of a setting, tag or metric; ``UserError`` for one that cannot be written in a search."""
     if not _NAME.match(name):
         raise UserError(
-            f"{of}: {name[:80]!r} is no name; begin with a letter, then letters, digits and . _ - / or space"
+            f"{of}: {name[:80]!r} is no name; begin with a letter or digit, then letters, digits and . _ - / : or space"
         )
     return name

@@ -137,6 +137,7 @@ _NAMING = {  # fields that name objects, by kind of row; a ``note`` in any other
     "run.started": ("environment", "surroundings", "texts", "note"),
     "run.noted": ("note", "texts"),
     "run.finished": ("error",),
+    "card": ("texts",),
 }
 
 
@@ -153,7 +154,7 @@ def named_objects(workspace: Workspace) -> Iterator[tuple[str, str]]:
         elif row.kind in _NAMING:
             for name in _NAMING[row.kind]:
                 if body.get(name):
-                    yield body[name], f"{name} of {body['run']}"
+                    yield body[name], f"{name} of {body.get('run') or body['of']}"
             note = body.get("parameters", {}).get("note") if body.get("kind") == "import" else None
             if isinstance(note, str) and is_digest(note):  # what was imported with a note
                 yield note, f"note of {body['run']}"

@@ -24,6 +24,7 @@ from treadle.core.artifacts import DOCUMENT_IDS
 from treadle.core.errors import Corrupt
 from treadle.core.ledger import Fact
 from treadle.core.reach import collected_artifacts, mentioned, reached
+from treadle.core.uploads import pending
 from treadle.core.verify import erased_objects, named_objects
 from treadle.record.lineage import HOLDING_DOCUMENTS
 from treadle.record.record import Record
@@ -86,7 +87,7 @@ def find_garbage(record: Record, limits: Limits) -> Garbage:
     collected = collected_artifacts(record.ledger)
     if limits.unneeded:
         found.artifacts = _unneeded(record, limits, began, collected.keys())
-    named = mentioned(record.ledger)
+    named = mentioned(record.ledger) | pending(record.workspace.state)
     still = reached(record.store, named, collected)
     left = collected | dict.fromkeys(found.artifacts, frozenset(KEEPS))
     live = reached(record.store, named, left) if found.artifacts else still

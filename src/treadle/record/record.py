@@ -5,6 +5,7 @@ from __future__ import annotations
 from treadle.core.workspace import Workspace
 from treadle.record.alert import Alerts
 from treadle.record.canary import Canaries
+from treadle.record.card import CARDS, Cards
 from treadle.record.deployment import Deployments
 from treadle.record.document_index import DocumentIndex
 from treadle.record.erasure import Erasures
@@ -14,7 +15,7 @@ from treadle.record.recorder import JournalRecorder
 from treadle.record.turn import Turns
 from treadle.record.version import ALIAS_TABLE, VERSIONS, Versions
 
-PROJECTIONS = (VERSIONS, ALIAS_TABLE)
+PROJECTIONS = (VERSIONS, ALIAS_TABLE, CARDS)
 
 
 class Record:
@@ -27,6 +28,7 @@ class Record:
         self.store = workspace.store
         self.ledger = workspace.ledger
         self.versions = Versions(workspace.ledger, workspace.store, name)
+        self.cards = Cards(workspace.ledger, workspace.store)
         self.approvals = Approvals(workspace.ledger)
         self.turns = Turns(workspace.ledger)
         self.canaries = Canaries(workspace.ledger)
