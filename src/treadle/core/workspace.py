@@ -6,16 +6,17 @@ import fcntl
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from treadle.core import run_values
 from treadle.core.database import Database
 from treadle.core.errors import Corrupt, MissingExtra, UserError
 from treadle.core.journal import SEAL_SECONDS, Journal
 from treadle.core.keys import Keys
 from treadle.core.ledger import Fact, Ledger, Projection
-from treadle.core.runs import ARTIFACTS, RUNS, Runs
+from treadle.core.runs import ARTIFACTS, RUN_VALUES, RUNS, Runs
 from treadle.core.sqlite import SqliteDatabase
 from treadle.core.state import State
 from treadle.core.store import Store
@@ -44,7 +45,9 @@ class Workspace:
                 self.database: Database = _open(database or root / "treadle.db")
                 opened.callback(self.database.close)
                 self.state = State(self.database)
-                self.ledger = Ledger(self.database, self.keys, root / "head.json", (RUNS, ARTIFACTS, *projections))
+                own = (RUNS, RUN_VALUES, ARTIFACTS)
+                self.ledger = Ledger(self.database, self.keys, root / "head.json", (*own, *projections))
+                self._complete_values()
             except OSError as error:
                 raise UserError(
                     f"cannot write {root}: {error.strerror}; the project's store must be writable"
@@ -55,6 +58,13 @@ class Workspace:
             self._refuse_other_keys()
             self._introduce()
             opened.pop_all()
+
+    def _complete_values(self) -> None:
+        """Fill the table that runs are searched by, in a database that was written before there was one."""
+        if run_values.absent(self.database):
+            # What is damaged is for verify to name.
+            with suppress(Corrupt, ValueError, TypeError, KeyError), self.database.transaction() as cursor:
+                run_values.make_anew(cursor)
 
     def _refuse_other_keys(self) -> None:
         if self.ledger.owner() is not None:
