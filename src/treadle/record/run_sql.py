@@ -18,13 +18,17 @@ from treadle.record.run_match import FACTS, Keyed, forms, lowered, matches, name
 
 _TABLED = ("params", "metrics", "tags")  # what stands in ``run_values``
 _NUMBERS = ("seconds",)  # columns that are numbers; the others are texts
+_SEARCHED = ("parameters", "id", "step")
 _AT_ONCE = 500  # runs asked for in one query
 _SOME_NAMES = 200  # among so many a name that was meant is looked for
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Which runs, in which order, and how many; without ``sort`` the latest first."""
+    """Which runs, in which order, and how many; without ``sort`` the latest first.
+
+    ``step`` with a point at its end is a whole stage; ``text`` is looked for in settings, ids and steps.
+    """
 
     where: Filter | None = None
     step: str | None = None
@@ -33,6 +37,7 @@ class Search:
     descending: bool = False
     limit: int | None = None
     offset: int = 0
+    text: str = ""
 
 
 def search(runs: Runs, wanted: Search) -> list[RunRecord]:
@@ -89,7 +94,7 @@ def _slow(runs: Runs, wanted: Search, keyed: Keyed) -> list[RunRecord]:
     """Ask the tables for what they can tell, and look at each run for the rest."""
     parts = wanted.where.parts if isinstance(wanted.where, Both) and wanted.where.word == "and" else (wanted.where,)
     quick = tuple(part for part in parts if part and all(map(_in_tables, fields_of(part))))
-    compiled = _Compiler(keyed, Search(Both("and", quick) if quick else None, wanted.step, wanted.status))
+    compiled = _Compiler(keyed, replace(wanted, where=Both("and", quick) if quick else None, sort=None))
     rows = runs.ledger.database.query(f"SELECT r.*{compiled.whole()} ORDER BY r.seq DESC", compiled.values)
     rest = [part for part in parts if part and part not in quick]
     found = [run for run in RunRecord.many(rows) if all(matches(run, part, keyed) for part in rest)]
@@ -128,8 +133,9 @@ class _Compiler:
         self._keyed = keyed
         self._wanted = wanted
         self._by = wanted.sort if wanted.sort is not None and wanted.sort.group else None
-        alone = self._by is not None and _demands(wanted.where, self._by) and wanted.step is wanted.status is None
-        alone = alone and wanted.where is not None and all(each.group for each in fields_of(wanted.where))
+        asked = () if wanted.where is None else tuple(fields_of(wanted.where))
+        alone = self._by is not None and _demands(wanted.where, self._by) and all(each.group for each in asked)
+        alone = alone and wanted.step is wanted.status is None and not wanted.text
         self.place = "s.run" if alone else "r.seq"
         # The sign keeps SQLite from looking each run up that one list names, before it asks the others.
         self._listed = f"+{self.place}" if alone else self.place
@@ -144,9 +150,15 @@ class _Compiler:
             tables = "runs r"
             if self._by is not None:
                 tables += f" LEFT JOIN run_values s ON s.name = {self._place(str(self._by))} AND s.run = r.seq"
-        for column, value in (("step", wanted.step), ("status", wanted.status)):
-            if value is not None:
-                parts.append(f"r.{column} = {self._place(value)}")
+        if wanted.step is not None and wanted.step.endswith("."):
+            parts.append(f"r.step >= {self._place(wanted.step)} AND r.step < {self._place(wanted.step[:-1] + '/')}")
+        elif wanted.step is not None:
+            parts.append(f"r.step = {self._place(wanted.step)}")
+        if wanted.status is not None:
+            parts.append(f"r.status = {self._place(wanted.status)}")
+        if wanted.text:
+            like = [f"lower(r.{each}) LIKE {self._place(_pattern(wanted.text))} ESCAPE '!'" for each in _SEARCHED]
+            parts.append(f"({' OR '.join(like)})")
         if wanted.where is not None:
             parts.append(self._filter(wanted.where))
         return f" FROM {tables}{' WHERE ' + ' AND '.join(parts) if parts else ''}"
