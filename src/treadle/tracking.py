@@ -16,6 +16,7 @@ from typing import Any
 from treadle.core.errors import UserError
 from treadle.core.experiment import Experiment
 from treadle.core.system_metrics import SECONDS
+from treadle.core.texts import LIMIT, Texts
 from treadle.core.workspace import Workspace
 from treadle.project import FILE, open_project
 from treadle.record.record import PROJECTIONS, Record
@@ -57,6 +58,23 @@ def start_run(
         raise
     run.watch(system=system, capture=capture)
     return run
+
+
+def annotate(record: Record, run: str, *, note: str | None = None, tags: Mapping[str, Any] | None = None) -> None:
+    """Say more of a run, whether it goes on or has ended: a remark, tags; a later value replaces an earlier one.
+
+    ``UserError`` where there is no such run, a tag's name is none, or the remark is empty.
+    """
+    if record.runs.get(run) is None:
+        raise UserError(f"there is no run {run!r}; treadle runs lists them")
+    if note is not None and not note.strip():
+        raise UserError("the note is empty; write what is to be remembered")
+    if note is not None and len(note) > LIMIT:
+        raise UserError(f"the note has {len(note):,} characters, at most {LIMIT:,} are kept; store it as an artifact")
+    texts = Texts(record.workspace.keys)
+    said = texts.tags(tags or {})
+    kept = record.runs.keep_text(note) if note is not None else None
+    record.runs.note(run, tags=said, note=kept, texts=texts.keep(record.store))
 
 
 @contextmanager

@@ -103,7 +103,7 @@ class Runs:
         inputs: Mapping[str, str] | None = None,
         outputs: Mapping[str, Artifact] | None = None,
     ) -> None:
-        """Add to a run that is going on. ``note`` and ``texts`` name objects in the store."""
+        """Add to a run, also to one that has ended. ``note`` and ``texts`` name objects in the store."""
         made = dict(outputs or {})
         body = {
             "run": identifier,
