@@ -18,12 +18,10 @@ from treadle.core.experiment import Experiment
 from treadle.core.system_metrics import SECONDS
 from treadle.core.texts import LIMIT, Texts
 from treadle.core.workspace import Workspace
-from treadle.project import FILE, open_project
 from treadle.record.record import PROJECTIONS, Record
-from treadle.record.reference import resolve
-from treadle.stages.track.names import DocumentNames
 
 STORE = ".treadle"
+FILE = "treadle.yaml"  # `project.FILE`; that module, which knows all settings, is loaded only where there is a project
 
 
 def start_run(
@@ -90,6 +88,8 @@ def open_record(start: Path) -> Iterator[Record]:
             with Workspace(folder / STORE, None, PROJECTIONS) as workspace:
                 yield Record(workspace, folder.name)
             return
+    from treadle.project import open_project
+
     with open_project(start) as project:
         yield project.record
 
@@ -135,6 +135,9 @@ def _found_or_made(folder: Path) -> Iterator[Record]:
 
 def _artifact(record: Record, ref: str) -> tuple[str, str]:
     """Digest and kind of what a reference leads to."""
+    from treadle.record.reference import resolve
+    from treadle.stages.track.names import DocumentNames
+
     found = resolve(record, ref, DocumentNames(record).locate)
     if found.kind != "artifact":
         raise UserError(f"{ref}: a run takes artifacts, such as dataset@v1 or b3:..., and this is a {found.kind}")

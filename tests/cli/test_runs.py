@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import treadle
+from treadle import project, tracking
 from treadle.cli.main import main
 from treadle.core.verify import verify
 from treadle.tracking import open_record
@@ -118,3 +121,11 @@ def test_what_cannot_be_said_of_a_run(runs: Runs, arguments: list[str], says: st
     assert (code, out) == (2, "")
     assert says in error
     assert "looks fine" in runs(run)[1]
+
+
+def test_where_there_is_no_project_its_settings_are_not_loaded(runs: Runs) -> None:
+    assert runs()[0] == 0
+    assert tracking.FILE == project.FILE
+    code = "import sys; from treadle.cli.main import main; main(['runs']); print('treadle.project' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout.splitlines()[-1] == "False"

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from treadle.cli.output import emit, here, json_option, say, short, table
-from treadle.core.config import read_yaml
 from treadle.core.errors import TreadleError, UserError
 from treadle.core.runs import RunRecord
 from treadle.record.record import Record
@@ -87,6 +86,8 @@ def runs(
 
 def _tags(given: tuple[str, ...]) -> dict[str, Any]:
     """Tags as they are typed: a number, true, false, or a text."""
+    from treadle.core.config import read_yaml
+
     found: dict[str, Any] = {}
     for each in given:
         name, equals, text = each.partition("=")
