@@ -26,6 +26,7 @@ from treadle.console.pages.lineage import LineagePage
 from treadle.console.pages.review import ReviewPage
 from treadle.console.pages.run import RunPage
 from treadle.console.pages.runs import RunsPage
+from treadle.console.pages.side_by_side import SideBySidePage
 from treadle.console.pages.status import StatusPage
 from treadle.cycle import STAGES
 from treadle.record.interaction_index import InteractionFilter
@@ -39,6 +40,7 @@ PAGES: dict[str, Any] = {
     "/compare?a=model@v1&b=model@v2": ComparePage,
     "/compare?a=RUN&b=OTHER": ComparePage,
     "/compare?a=dataset@v1&b=dataset@v1": ComparePage,
+    "/compare/runs?run=RUN&run=OTHER": SideBySidePage,
     "/interactions": AnswersPage,
     "/interactions?text=kettle&rating=down&since=2026-01-01": AnswersPage,
     "/interactions/ANSWER": AnswerPage,
@@ -207,6 +209,31 @@ def test_runs_are_filtered_as_the_command_filters_them(looked_at: Opened, browse
         assert (page.by_id("where") or {})["value"] == query.get("where", "")
         assert says in html.unescape(answer.text)
         assert "<b>" not in answer.text
+
+
+def test_several_runs_are_put_side_by_side(opened: Opened) -> None:
+    trained = opened.record.runs.find(step="develop.train")
+    with treadle.start_run("fit", params={"budget": 1}, folder=opened.project.folder, system=None) as run:
+        run.log(1, own=2.0)
+        run.log(2, own=1.0)
+        run.tag(note="<b>bold")
+    named = [*(each.id for each in trained), run.id]
+    view = opened.browser().json("/compare/runs?run=" + ",".join(named))
+    assert [each["id"] for each in view["runs"]] == named
+    assert view["settings"]["budget"] == [4000, 3000, 1]
+    assert view["metrics"]["loss"][:2] == [each.metrics["loss"] for each in trained]
+    assert view["metrics"]["loss"][2] is None
+    for score in view["scores"]["rouge_l"][:2]:
+        assert score["low"] <= score["value"] <= score["high"]
+        assert score["n"] > 0
+    drawn = {each["metric"]: len(each["drawn"]["lines"]) for each in view["curves"]}
+    assert (drawn["loss"], drawn["own"]) == (2, 1)
+    page = opened.browser().get("/compare/runs?" + "&".join(f"run={each}" for each in named)).text
+    assert re.search(r'<polyline class="line s2"[^>]*>', page)
+    assert "&lt;b&gt;bold" in page
+    assert "<b>bold" not in page
+    for query, status in (("", 400), (f"run={run.id}", 400), (f"run={run.id}&run=run-nothing", 404)):
+        assert opened.browser().get(f"/compare/runs?{query}").status_code == status
 
 
 def test_what_was_said_of_a_run_and_what_it_printed_are_shown(opened: Opened) -> None:

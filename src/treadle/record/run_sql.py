@@ -51,13 +51,15 @@ def search(runs: Runs, wanted: Search) -> list[RunRecord]:
     return found
 
 
-def count(runs: Runs, wanted: Search) -> int:
-    """How many match, without a limit."""
-    keyed: Keyed = lambda text: keyed_text(runs.keys, text)  # noqa: E731
+def listed(runs: Runs, wanted: Search) -> tuple[list[RunRecord], int]:
+    """The runs that match, and how many there are without a limit."""
     if not _is_quick(wanted):
-        return len(_slow(runs, replace(wanted, sort=None, limit=None, offset=0), keyed))
-    compiled = _Compiler(keyed, replace(wanted, sort=None))
-    return int(runs.ledger.database.query(f"SELECT count(*){compiled.whole()}", compiled.values)[0][0])
+        every = search(runs, replace(wanted, limit=None, offset=0))
+        end = None if wanted.limit is None else wanted.offset + wanted.limit
+        return every[wanted.offset : end], len(every)
+    found = search(runs, wanted)
+    compiled = _Compiler(lambda text: keyed_text(runs.keys, text), replace(wanted, sort=None))
+    return found, int(runs.ledger.database.query(f"SELECT count(*){compiled.whole()}", compiled.values)[0][0])
 
 
 def _is_quick(wanted: Search) -> bool:

@@ -8,7 +8,7 @@ from treadle.console.visit import Page, Query, Visit
 from treadle.core.errors import UserError
 from treadle.core.runs import RunRecord
 from treadle.record.run_filter import parse, parse_field
-from treadle.record.run_sql import Search, count, search
+from treadle.record.run_sql import Search, listed
 
 PER_PAGE = 50
 _SORTS = {"longest": ("seconds", True), "shortest": ("seconds", False)}
@@ -71,9 +71,7 @@ def runs(visit: Visit) -> Page:
     found: list[RunRecord] = []
     total, error = 0, None
     try:
-        asked = replace(_search(wanted), limit=PER_PAGE, offset=start)
-        found = search(record.runs, asked)
-        total = count(record.runs, asked)
+        found, total = listed(record.runs, replace(_search(wanted), limit=PER_PAGE, offset=start))
     except UserError as problem:
         error = str(problem)
     sql = "SELECT DISTINCT step FROM runs ORDER BY step LIMIT 200"
