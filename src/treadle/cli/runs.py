@@ -22,7 +22,7 @@ STATUSES = ["running", "done", "failed", "crashed"]
 @click.command()
 @click.argument("run", required=False)
 @click.option("--where", metavar="FILTER", help="Only runs for which this holds.")
-@click.option("--step", help="Only runs of this step, such as develop.train.")
+@click.option("--step", help="Only runs of this step (develop.train) or stage (develop.).")
 @click.option("--status", type=click.Choice(STATUSES), help="Only runs in this state.")
 @click.option("--sort", metavar="FIELD", help="By this, the smallest first; else the latest first.")
 @click.option("--desc", is_flag=True, help="The other way round.")
