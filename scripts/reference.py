@@ -396,6 +396,7 @@ VIEWS = {
     "/runs": "runs:RunsPage",
     "/runs/RUN": "run:RunPage",
     "/compare": "comparison:ComparePage",
+    "/compare/runs": "side_by_side:SideBySidePage",
     "/interactions": "answers:AnswersPage",
     "/interactions/ID": "answer:AnswerPage",
     "/lineage": "lineage:LineagePage",

@@ -16,11 +16,12 @@ from typing import Any
 from treadle.core.errors import UserError
 from treadle.core.experiment import Experiment
 from treadle.core.system_metrics import SECONDS
+from treadle.core.texts import LIMIT, Texts
 from treadle.core.workspace import Workspace
-from treadle.project import FILE, STORE, open_project
 from treadle.record.record import PROJECTIONS, Record
-from treadle.record.reference import resolve
-from treadle.stages.track.names import DocumentNames
+
+STORE = ".treadle"
+FILE = "treadle.yaml"  # `project.FILE`; that module, which knows all settings, is loaded only where there is a project
 
 
 def start_run(
@@ -57,6 +58,23 @@ def start_run(
     return run
 
 
+def annotate(record: Record, run: str, *, note: str | None = None, tags: Mapping[str, Any] | None = None) -> None:
+    """Say more of a run, whether it goes on or has ended: a remark, tags; a later value replaces an earlier one.
+
+    ``UserError`` where there is no such run, a tag's name is none, or the remark is empty.
+    """
+    if record.runs.get(run) is None:
+        raise UserError(f"there is no run {run!r}; treadle runs lists them")
+    if note is not None and not note.strip():
+        raise UserError("the note is empty; write what is to be remembered")
+    if note is not None and len(note) > LIMIT:
+        raise UserError(f"the note has {len(note):,} characters, at most {LIMIT:,} are kept; store it as an artifact")
+    texts = Texts(record.workspace.keys)
+    said = texts.tags(tags or {})
+    kept = record.runs.keep_text(note) if note is not None else None
+    record.runs.note(run, tags=said, note=kept, texts=texts.keep(record.store))
+
+
 @contextmanager
 def open_record(start: Path) -> Iterator[Record]:
     """The record of the project around a folder, or of the ``.treadle`` folder there or above where there is none.
@@ -70,6 +88,8 @@ def open_record(start: Path) -> Iterator[Record]:
             with Workspace(folder / STORE, None, PROJECTIONS) as workspace:
                 yield Record(workspace, folder.name)
             return
+    from treadle.project import open_project
+
     with open_project(start) as project:
         yield project.record
 
@@ -116,6 +136,9 @@ def open_or_make_record(folder: Path) -> Iterator[Record]:
 
 def _artifact(record: Record, ref: str) -> tuple[str, str]:
     """Digest and kind of what a reference leads to."""
+    from treadle.record.reference import resolve
+    from treadle.stages.track.names import DocumentNames
+
     found = resolve(record, ref, DocumentNames(record).locate)
     if found.kind != "artifact":
         raise UserError(f"{ref}: a run takes artifacts, such as dataset@v1 or b3:..., and this is a {found.kind}")

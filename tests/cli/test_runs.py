@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import treadle
+from treadle import project, tracking
 from treadle.cli.main import main
+from treadle.core.verify import verify
+from treadle.tracking import open_record
 
 Runs = Callable[..., tuple[int, str, str]]
 
@@ -70,3 +75,57 @@ def test_one_run(runs: Runs) -> None:
     assert code == 0
     assert "looks fine" in out
     assert runs("run-none")[0] == 2
+
+
+def test_a_run_that_has_ended_gets_tags_and_a_note(runs: Runs) -> None:
+    _, out, _ = runs("--where", "params.lr = 0.1", "--json")
+    (run,) = json.loads(out)
+    tags = (
+        "--tag",
+        "kept=true",
+        "--tag",
+        "rank=2",
+        "--tag",
+        "by=Jane Q",
+        "--tag",
+        "who=John",
+        "--tag",
+        "api_key=s3cr3t1234",
+    )
+    code, out, _ = runs(run["id"], *tags, "--note", "the old schedule", "--json")
+    assert code == 0
+    shown = json.loads(out)
+    assert shown["tags"] == {"kept": True, "rank": 2, "by": "Jane Q", "who": "John", "api_key": "[secret]"}
+    assert shown["notes"] == ["looks fine", "the old schedule"]
+    assert (shown["status"], shown["metrics"]) == ("done", run["metrics"])
+    _, out, _ = runs("--where", "tags.kept = true and tags.who = 'John' and tags.rank > 1", "--json")
+    assert [each["id"] for each in json.loads(out)] == [run["id"]]
+    with open_record(Path()) as record:
+        assert verify(record.workspace).ok
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--note", "x"], "name it: treadle runs RUN"),
+        (["run-nothing", "--note", "x"], "there is no run 'run-nothing'"),
+        (["RUN", "--note", " "], "the note is empty"),
+        (["RUN", "--tag", "kept"], "expected NAME=VALUE"),
+        (["RUN", "--tag", "9=1"], "begin with a letter"),
+        (["RUN", "--tag", "=1"], "begin with a letter"),
+    ],
+)
+def test_what_cannot_be_said_of_a_run(runs: Runs, arguments: list[str], says: str) -> None:
+    run = json.loads(runs("--limit", "1", "--json")[1])[0]["id"]
+    code, out, error = runs(*[each.replace("RUN", run) for each in arguments])
+    assert (code, out) == (2, "")
+    assert says in error
+    assert "looks fine" in runs(run)[1]
+
+
+def test_where_there_is_no_project_its_settings_are_not_loaded(runs: Runs) -> None:
+    assert runs()[0] == 0
+    assert tracking.FILE == project.FILE
+    code = "import sys; from treadle.cli.main import main; main(['runs']); print('treadle.project' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout.splitlines()[-1] == "False"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
+import treadle
 from console.conftest import BASE, Browser, Content, Opened, ask, text_of
 from small_project import Project
 from treadle.console.app import create_console
@@ -23,6 +26,7 @@ from treadle.console.pages.lineage import LineagePage
 from treadle.console.pages.review import ReviewPage
 from treadle.console.pages.run import RunPage
 from treadle.console.pages.runs import RunsPage
+from treadle.console.pages.side_by_side import SideBySidePage
 from treadle.console.pages.status import StatusPage
 from treadle.cycle import STAGES
 from treadle.record.interaction_index import InteractionFilter
@@ -36,6 +40,7 @@ PAGES: dict[str, Any] = {
     "/compare?a=model@v1&b=model@v2": ComparePage,
     "/compare?a=RUN&b=OTHER": ComparePage,
     "/compare?a=dataset@v1&b=dataset@v1": ComparePage,
+    "/compare/runs?run=RUN&run=OTHER": SideBySidePage,
     "/interactions": AnswersPage,
     "/interactions?text=kettle&rating=down&since=2026-01-01": AnswersPage,
     "/interactions/ANSWER": AnswerPage,
@@ -178,6 +183,85 @@ def test_a_run_is_shown_whole(looked_at: Opened, browser: Browser) -> None:
     page = browser.get(f"/runs/{run.id}").text
     assert page.count("<polyline") == len(view["curves"])
     assert quote(view["outputs"][0]["digest"], safe="") in page
+
+
+def test_runs_are_filtered_as_the_command_filters_them(looked_at: Opened, browser: Browser) -> None:
+    def asked(**query: str) -> dict[str, Any]:
+        return browser.json("/runs?" + urlencode(query))
+
+    large = asked(where="metrics.loss > 0 and params.budget = 4000")
+    assert [run["step"] for run in large["runs"]] == ["develop.train"]
+    assert (large["total"], large["error"]) == (1, None)
+    assert asked(where="not step = 'develop.train'", step="develop.train")["total"] == 0
+    lowest = asked(step="develop.train", sort="lowest", by="metrics.loss")["runs"]
+    highest = asked(step="develop.train", sort="highest", by="metrics.loss")["runs"]
+    assert [run["id"] for run in lowest] == [run["id"] for run in reversed(highest)]
+    assert lowest[0]["metrics"]["loss"] < lowest[1]["metrics"]["loss"]
+    for query, says in (
+        ({"where": "metrics.loss <"}, "--where, column 15: expected a number"),
+        ({"where": "metrics.los < 1"}, "did you mean 'metrics.loss'?"),
+        ({"sort": "lowest", "by": "metrics.los"}, "no run has metrics.los"),
+        ({"sort": "lowest", "by": "<b>"}, "by, column 1"),
+    ):
+        answer = browser.get("/runs?" + urlencode(query))
+        assert answer.status_code == 400
+        page = Content(answer.text)
+        assert (page.by_id("where") or {})["value"] == query.get("where", "")
+        assert says in html.unescape(answer.text)
+        assert "<b>" not in answer.text
+
+
+def test_several_runs_are_put_side_by_side(opened: Opened) -> None:
+    trained = opened.record.runs.find(step="develop.train")
+    with treadle.start_run("fit", params={"budget": 1}, folder=opened.project.folder, system=None) as run:
+        run.log(1, own=2.0)
+        run.log(2, own=1.0)
+        run.tag(note="<b>bold")
+    named = [*(each.id for each in trained), run.id]
+    view = opened.browser().json("/compare/runs?run=" + ",".join(named))
+    assert [each["id"] for each in view["runs"]] == named
+    assert view["settings"]["budget"] == [4000, 3000, 1]
+    assert view["metrics"]["loss"][:2] == [each.metrics["loss"] for each in trained]
+    assert view["metrics"]["loss"][2] is None
+    for score in view["scores"]["rouge_l"][:2]:
+        assert score["low"] <= score["value"] <= score["high"]
+        assert score["n"] > 0
+    drawn = {each["metric"]: len(each["drawn"]["lines"]) for each in view["curves"]}
+    assert (drawn["loss"], drawn["own"]) == (2, 1)
+    page = opened.browser().get("/compare/runs?" + "&".join(f"run={each}" for each in named)).text
+    assert re.search(r'<polyline class="line s2"[^>]*>', page)
+    assert "&lt;b&gt;bold" in page
+    assert "<b>bold" not in page
+    for query, status in (("", 400), (f"run={run.id}", 400), (f"run={run.id}&run=run-nothing", 404)):
+        assert opened.browser().get(f"/compare/runs?{query}").status_code == status
+
+
+def test_what_was_said_of_a_run_and_what_it_printed_are_shown(opened: Opened) -> None:
+    folder = opened.project.folder
+    tags = {"team": "<i>search", "kept": True}
+    with treadle.start_run("fit", params={"prompt": "Be kind."}, tags=tags, folder=folder, capture=True) as run:
+        sys.stdout.write(f"<b>printed {'x' * 120_000} the end\n")
+        for step in range(5):
+            run.log(step, loss=1 / (step + 1))
+        run.note("the schedule is <script>alert(1)</script> of last week")
+        (folder / "notes.txt").write_text("made")
+        run.artifact(folder / "notes.txt", kind="notes")
+    view = opened.browser().json(f"/runs/{run.id}")
+    assert view["tags"] == tags
+    assert view["parameters"] == {"prompt": "Be kind."}
+    assert view["notes"] == ["the schedule is <script>alert(1)</script> of last week"]
+    assert view["log"].endswith("the end\n")
+    assert view["log"].startswith("... ")
+    assert {(made["name"], made["kind"]) for made in view["outputs"]} == {("notes", "notes"), ("log", "log")}
+    assert all(made["bytes"] > 0 for made in view["outputs"])
+    assert "loss" in {curve["metric"] for curve in view["curves"]}
+    assert view["command"]
+    assert view["threads"]["available"] > 0
+    page = opened.browser().get(f"/runs/{run.id}").text
+    for told in ("&lt;i&gt;search", "Be kind.", "&lt;script&gt;alert(1)", "the end", "What it printed", "notes, 4 B"):
+        assert told in page
+    for markup in ("<i>search", "<script>alert", "<b>printed"):
+        assert markup not in page
 
 
 def test_a_failed_run_says_why(opened: Opened) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import operator
 import random
+import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from treadle.core.runs import RunRecord
 from treadle.core.workspace import Workspace
 from treadle.record.record import PROJECTIONS, Record
 from treadle.record.run_filter import parse, parse_field
-from treadle.record.run_sql import Search, search
+from treadle.record.run_sql import Search, listed, search
 from treadle.tracking import open_record
 
 COUNT = 24
@@ -166,6 +169,8 @@ def made_up(chance: random.Random, depth: int) -> tuple[str, Callable[[RunRecord
         if chance.random() < 0.4:
             return f"not (({left}) {word} ({right}))", lambda run: not joined(run)
         return f"(({left}) {word} ({right}))", joined
+    if chance.random() < 0.4:
+        return one_that_no_table_tells(chance)
     sign, field = chance.choice(list(OPERATORS)), chance.choice(["metrics.eval", "metrics.loss", "params.lr"])
     bound = round(chance.uniform(0, 2.5), 1)
     name = field.partition(".")[2]
@@ -175,6 +180,19 @@ def made_up(chance: random.Random, depth: int) -> tuple[str, Callable[[RunRecord
         return value is not None and bool(OPERATORS[sign](value, bound))
 
     return f"{field} {sign} {bound}", holds
+
+
+def one_that_no_table_tells(chance: random.Random) -> tuple[str, Callable[[RunRecord], bool]]:
+    """Of a run's facts."""
+    number = chance.randrange(COUNT)
+    return chance.choice(
+        [
+            (f"seed >= {number}", lambda run: (run.facts.get("seed") or -1) >= number),
+            ("name = 'fit1'", lambda run: run.facts["name"] == "fit1"),
+            ("commit != null", lambda run: run.facts["commit"] is not None),
+            ("kind != 'experiment'", lambda _: False),
+        ]
+    )
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -189,6 +207,102 @@ def test_made_up_searches(folder: Path, seed: int) -> None:
             assert "no run has metrics.eval" in str(error)
             found = []
         assert found == wanted
+        try:
+            part, total = listed(record.runs, Search(parse(where), limit=3, offset=2))
+        except UserError as error:
+            assert "no run has metrics.eval" in str(error)
+            part, total = [], len(wanted)
+        assert ([run.id for run in part], total) == (wanted[2:5], len(wanted))
+
+
+@pytest.mark.parametrize("by", ["metrics.loss", "params.lr", "params.optimizer", "seconds", "seed", "name", "started"])
+@pytest.mark.parametrize("descending", [False, True])
+def test_every_order_is_the_same_by_either_way(folder: Path, by: str, descending: bool) -> None:
+    """What the tables sort, and what is sorted here because the filter asks for something that is in none."""
+    field = parse_field(by)
+    with open_record(folder) as record:
+        told = search(record.runs, Search(parse("metrics.loss < 2"), sort=field, descending=descending))
+        looked_at = search(
+            record.runs, Search(parse("metrics.loss < 2 and kind = 'experiment'"), sort=field, descending=descending)
+        )
+        demanded = search(record.runs, Search(parse("params.lr >= 0"), sort=field, descending=descending))
+    assert [run.id for run in told] == [run.id for run in looked_at]
+    assert len(told) == 20
+    assert [run.id for run in demanded if run.metrics["loss"] < 2] == [run.id for run in told]
+    of = {"metrics.loss": lambda run: run.metrics["loss"], "seed": lambda run: run.facts["seed"]}
+    if by in of:
+        figures = [of[by](run) for run in told]
+        assert figures == sorted(figures, reverse=descending)
+
+
+NASTY = {
+    "huge": 10**400,
+    "flag": True,
+    "nothing": None,
+    "inner": {"b": {"c": 2.5}, "empty": {}},
+    "inner.b.c": 7,  # the same whole name twice: the later in the order of canonical JSON stands
+    "list": ["é", 1],
+    "zero": "a\x00b",
+    "half": "\ud800 half",
+    "n" * 300: 1,
+    "": "",
+    "numbers": {3: "three"},
+    "answers": {True: "yes"},
+}
+
+
+@pytest.mark.parametrize("server", [False, True])
+def test_what_a_step_may_have_as_a_setting(server: bool, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    url = request.getfixturevalue("postgresql").schema() if server else None
+    with Workspace(tmp_path / "store", url, PROJECTIONS) as workspace:
+        runs = workspace.runs
+        run = runs.start(
+            "tests.fit", version=1, key="k", parameters={"all": NASTY}, inputs={"corpus": ["b3:1", "b3:2"]},
+            seed=1, progress=lambda *_: None, folder=tmp_path,
+        )  # fmt: skip
+        run.summary(loss=-0.0)
+        runs.finish(run, "done", seconds=1)
+        for where, found in (
+            ("params.all.flag = true", 1),
+            ("params.all.nothing = null", 1),
+            ("params.all.nothing != 3", 0),
+            ("params.all.inner.b.c = 7", 1),
+            ("params.all.list ~ 'É'", 0),  # only ASCII has small letters here
+            ("params.all.list ~ '\"é\"'", 1),
+            ("params.all.huge ~ '000'", 1),
+            ("params.all.zero ~ 'A'", 1),
+            ("params.all.half ~ 'HALF'", 1),
+            ("params.all.numbers.3 = 'three' and params.all.answers.true = 'yes'", 1),
+            ("inputs.corpus ~ 'b3:2' and params.all.flag = 1", 1),
+            ("inputs.corpus ~ 'b3:3'", 0),
+            ("metrics.loss = 0", 1),
+            ("status > 3 or seconds ~ '1' or seconds = 'done'", 0),
+            ("status != 3 and seconds != 'x'", 1),
+        ):
+            assert len(search(runs, Search(parse(where)))) == found, where
+        assert workspace.ledger.verify() == []
+
+
+def test_a_record_from_before_the_table_is_searched_after_it_was_opened(folder: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(folder, copied)
+    database = copied / ".treadle" / "treadle.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("DROP TABLE run_values")
+        connection.commit()
+    with open_record(copied) as record:
+        assert len(losses(record, "metrics.loss < 1 and tags.team = 'a'")) == 3
+        assert record.ledger.verify() == []
+
+
+def test_a_changed_value_is_found_by_verify(folder: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(folder, copied)
+    with closing(sqlite3.connect(copied / ".treadle" / "treadle.db")) as connection:
+        connection.execute("UPDATE run_values SET number = 0 WHERE name = 'metrics.loss' AND number = 2.3")
+        connection.commit()
+    with open_record(copied) as record:
+        assert {problem.ref.partition(":")[0] for problem in record.ledger.verify()} == {"run_values"}
 
 
 def test_a_page_with_curves(folder: Path) -> None:

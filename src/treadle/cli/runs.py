@@ -14,7 +14,7 @@ from treadle.record.record import Record
 from treadle.record.run_filter import parse, parse_field
 from treadle.record.run_sql import Search, search
 from treadle.record.run_view import whole
-from treadle.tracking import open_record
+from treadle.tracking import annotate, open_record
 
 STATUSES = ["running", "done", "failed", "crashed"]
 
@@ -22,12 +22,14 @@ STATUSES = ["running", "done", "failed", "crashed"]
 @click.command()
 @click.argument("run", required=False)
 @click.option("--where", metavar="FILTER", help="Only runs for which this holds.")
-@click.option("--step", help="Only runs of this step, such as develop.train.")
+@click.option("--step", help="Only runs of this step (develop.train) or stage (develop.).")
 @click.option("--status", type=click.Choice(STATUSES), help="Only runs in this state.")
 @click.option("--sort", metavar="FIELD", help="By this, the smallest first; else the latest first.")
 @click.option("--desc", is_flag=True, help="The other way round.")
 @click.option("--limit", type=click.IntRange(0), default=0, help="At most so many (0: all).")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with their curves.")
+@click.option("--note", metavar="TEXT", help="Add a remark to RUN.")
+@click.option("--tag", "tags", metavar="NAME=VALUE", multiple=True, help="Set a tag of RUN; may be given again.")
 @json_option
 def runs(
     run: str | None,
@@ -38,6 +40,8 @@ def runs(
     desc: bool,
     limit: int,
     plot: Path | None,
+    note: str | None,
+    tags: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """List runs, latest first, or show one: settings, metrics over time, tags, notes, source, surroundings.
@@ -50,7 +54,10 @@ def runs(
       treadle runs --step develop.train
       treadle runs --where "metrics.loss < 2 and params.lr > 1e-4" --sort metrics.loss --plot out.html
       treadle runs run-01K...
+      treadle runs run-01K... --tag kept=true --note "the schedule was the old one"
     """
+    if run is None and (note is not None or tags):
+        raise UserError("--note and --tag are about one run; name it: treadle runs RUN --note TEXT")
     wanted = Search(
         parse(where) if where is not None else None,
         step,
@@ -62,6 +69,8 @@ def runs(
     with open_record(here()) as record:
         _sweep(record)
         if run is not None:
+            if note is not None or tags:
+                annotate(record, run, note=note, tags=_tags(tags))
             _show(record, run, as_json=as_json)
             return
         found = search(record.runs, wanted)
@@ -73,6 +82,20 @@ def runs(
     _list(found)
     if plot is not None:
         say(f"wrote {plot}")
+
+
+def _tags(given: tuple[str, ...]) -> dict[str, Any]:
+    """Tags as they are typed: a number, true, false, or a text."""
+    from treadle.core.config import read_yaml
+
+    found: dict[str, Any] = {}
+    for each in given:
+        name, equals, text = each.partition("=")
+        if not equals:
+            raise UserError(f"--tag {each[:80]!r}: expected NAME=VALUE, such as kept=true")
+        value = read_yaml(text, f"--tag {name}")[0]
+        found[name] = value if isinstance(value, bool | int | float) else text
+    return found
 
 
 def _sweep(record: Record) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -30,7 +31,18 @@ from treadle.console.front import Front, json_response, wants_json
 from treadle.console.guard import Guard
 from treadle.console.house import House
 from treadle.console.links import Links, Person
-from treadle.console.pages import answer, answers, approvals, comparison, lineage, review, run, runs, status
+from treadle.console.pages import (
+    answer,
+    answers,
+    approvals,
+    comparison,
+    lineage,
+    review,
+    run,
+    runs,
+    side_by_side,
+    status,
+)
 from treadle.console.problem import Problem
 from treadle.console.rendering import STATIC, Renderer
 from treadle.console.sessions import Session
@@ -116,6 +128,7 @@ class Console:
                 Route("/runs", page(runs.runs)),
                 Route("/runs/{run}", page(run.run)),
                 Route("/compare", page(comparison.compare)),
+                Route("/compare/runs", page(side_by_side.side_by_side)),
                 Route("/interactions", page(answers.answers)),
                 Route("/interactions/{interaction}", page(answer.answer)),
                 Route("/interactions/{interaction}/feedback", page(answer.give), methods=["POST"]),
@@ -158,7 +171,7 @@ class Console:
         if request.method == "POST":
             form = await read_form(request)
             check_token(form, session.csrf)
-        visit = Visit(self.house, session, Query(dict(request.query_params)), form, request.path_params)
+        visit = Visit(self.house, session, Query(_asked(request.query_params)), form, request.path_params)
         found = await run_in_threadpool(handler, visit)
         if isinstance(found, Page):
             if wants_json(request):
@@ -200,6 +213,11 @@ class Console:
                 await run_in_threadpool(self.close)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _asked(given: QueryParams) -> dict[str, str]:
+    """The last value of each name; all runs that were ticked, with commas between them."""
+    return {**given, "run": ",".join(given.getlist("run"))} if "run" in given else dict(given)
 
 
 @dataclass(frozen=True)

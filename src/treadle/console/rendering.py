@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from treadle.console import loom
+from treadle.core.runs import SYSTEM
 
 _FOLDER = Path(__file__).parent
 STATIC = _FOLDER / "static"
@@ -82,7 +83,7 @@ class Renderer:
             "exact": exact,
             "ago": ago,
         }
-        self._environment.tests["ref"] = is_reference
+        self._environment.tests |= {"ref": is_reference, "system": lambda name: name.startswith(SYSTEM)}
 
     def html(self, template: str, **context: Any) -> str:
         """A whole page."""

@@ -27,6 +27,7 @@ from treadle.core.texts import Texts, check_name, is_word
 
 KIND = "experiment"
 STEP = f"{KIND}."  # a run called NAME stands among the steps as experiment.NAME
+LOG_FILE = "log.txt"  # of the artifact `log`
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _ARTIFACT_KIND = re.compile(r"[a-z][a-z0-9_.-]{0,39}\Z")
 
@@ -173,7 +174,7 @@ class Experiment(Run):
         if system is not None:
             self._system = SystemMetrics(self._log_system, system)
         if capture:
-            self._tee = Tee(self.scratch / "log.txt")
+            self._tee = Tee(self.scratch / LOG_FILE)
 
     def _log_system(self, figures: Mapping[str, float]) -> None:
         super().log(None, **{SYSTEM + name: value for name, value in figures.items()})
@@ -206,7 +207,7 @@ class Experiment(Run):
 
     def _keep_log(self, text: str) -> Artifact:
         with Builder(_kind("log"), self.store) as builder:
-            (builder.path / "log.txt").write_text(conceal(text), encoding="utf-8")
+            (builder.path / LOG_FILE).write_text(conceal(text), encoding="utf-8")
             (builder.path / "salt").write_text(token_hex(16))  # its digest tells nothing of what was printed
             return builder.commit()
 

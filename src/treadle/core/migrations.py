@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from treadle.core import backup, nodes
+from treadle.core import backup, nodes, run_values
 from treadle.core.backup import Source
 from treadle.core.database import FORMAT, Cursor, Database
 from treadle.core.errors import Corrupt
@@ -50,4 +50,13 @@ def _keep_the_tree(cursor: Cursor) -> None:
             raise Corrupt("the rows of the ledger are not those of its head; run treadle verify")
 
 
-STEPS: dict[int, tuple[str, Callable[[Cursor], None]]] = {1: (nodes.SCHEMA, _keep_the_tree)}
+def _from_1(cursor: Cursor) -> None:
+    """Nodes of the ledger's tree, and the table that runs are searched by."""
+    _keep_the_tree(cursor)
+    try:
+        run_values.make_anew(cursor)
+    except (ValueError, TypeError, KeyError) as error:
+        raise Corrupt(f"a row of a run cannot be read ({error}); run treadle verify") from None
+
+
+STEPS: dict[int, tuple[str, Callable[[Cursor], None]]] = {1: (nodes.SCHEMA + run_values.DDL, _from_1)}

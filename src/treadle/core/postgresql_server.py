@@ -22,6 +22,7 @@ Connection = psycopg.Connection[tuple[object, ...]]
 APPLICATION = "treadle: "
 _OLDEST = 130_000  # PostgreSQL 13
 _TYPES = {"INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION", "BLOB": "BYTEA", "TEXT": 'TEXT COLLATE "C"'}
+_TYPES |= {"WITHOUT ROWID": ""}  # how SQLite lays a table out
 _TYPE = re.compile(rf"\b(?:{'|'.join(_TYPES)})\b")
 _QUOTED = re.compile(r"('(?:[^']|'')*')")
 _GONE = {"57P01", "57P02", "57P03", "57P05", "25P03"}  # what a server says last on a connection

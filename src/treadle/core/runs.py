@@ -31,6 +31,7 @@ from treadle.core.run import Run as Run
 from treadle.core.run_record import ARTIFACTS as ARTIFACTS
 from treadle.core.run_record import RUNS as RUNS
 from treadle.core.run_record import RunRecord as RunRecord
+from treadle.core.run_values import RUN_VALUES as RUN_VALUES
 from treadle.core.secrets import conceal
 from treadle.core.state import State
 from treadle.core.store import Store
@@ -103,7 +104,7 @@ class Runs:
         inputs: Mapping[str, str] | None = None,
         outputs: Mapping[str, Artifact] | None = None,
     ) -> None:
-        """Add to a run that is going on. ``note`` and ``texts`` name objects in the store."""
+        """Add to a run, also to one that has ended. ``note`` and ``texts`` name objects in the store."""
         made = dict(outputs or {})
         more = {"parameters": dict(parameters)} if parameters else {}
         body = {
@@ -198,7 +199,7 @@ class Runs:
         values = [value for value in given.values() if value is not None]
         if limit is not None:
             sql, values = sql + " LIMIT ?", [*values, str(limit)]
-        return [RunRecord.of(row) for row in self.ledger.database.query(sql, values)]
+        return RunRecord.many(self.ledger.database.query(sql, values))
 
     def get(self, identifier: str) -> RunRecord | None:
         """One run by its id."""
@@ -214,7 +215,7 @@ class Runs:
     def taking(self, digest: str) -> list[RunRecord]:
         """Runs that took an artifact, latest first."""
         sql = "SELECT * FROM runs WHERE inputs LIKE ? ORDER BY seq DESC"
-        return [RunRecord.of(row) for row in self.ledger.database.query(sql, (f"%{digest}%",))]
+        return RunRecord.many(self.ledger.database.query(sql, (f"%{digest}%",)))
 
     def edges(self) -> list[tuple[set[str], tuple[str, ...]]]:
         """Of each run that made something the artifacts it took and those it made, the latest run first; also of one

@@ -21,7 +21,8 @@ from treadle.core.errors import Corrupt, TreadleError, UserError
 _BUSY_SECONDS = BUSY_SECONDS
 
 # Deleted content is overwritten at once, so that what is erased does not stay in free pages.
-_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON", "foreign_keys=ON")
+# Pages are kept in up to 32 MB of memory, so that those of a long history are not read again for each question.
+_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON", "foreign_keys=ON", "cache_size=-32000")
 
 
 class SqliteDatabase(Database):

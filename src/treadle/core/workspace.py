@@ -22,13 +22,13 @@ from treadle.core.keys import Keys
 from treadle.core.ledger import Fact, Ledger, Projection
 from treadle.core.migrations import migrate
 from treadle.core.opening import open_database
-from treadle.core.runs import ARTIFACTS, RUNS, Runs
+from treadle.core.runs import ARTIFACTS, RUN_VALUES, RUNS, Runs
 from treadle.core.state import State
 from treadle.core.store import FORMAT as STORE_FORMAT
 from treadle.core.store import Store
 
 FORMAT = 1
-TABLES = (RUNS, ARTIFACTS)  # the projections of every record
+TABLES = (RUNS, RUN_VALUES, ARTIFACTS)  # the projections of every record
 
 
 class Workspace:

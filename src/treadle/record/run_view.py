@@ -16,7 +16,15 @@ _AROUND = ("branch", "command", "threads", "memory_bytes", "diff_bytes", "diff")
 
 
 def whole(record: Record, run: RunRecord) -> dict[str, Any]:
-    """What ``treadle runs RUN --json`` promises. A text that was erased stays the digest that stands for it."""
+    """What ``treadle runs RUN --json`` promises."""
+    return {
+        **described(record, run),
+        "points": [{"step": row["step"], **row["values"]} for row in points(record, run.id)],
+    }
+
+
+def described(record: Record, run: RunRecord) -> dict[str, Any]:
+    """All of it but the points. A text that was erased stays the digest that stands for it."""
     facts = run.facts
     texts: dict[str, str] = {}
     for digest in (facts.get("texts"), *facts.get("more_texts", ())):
@@ -30,7 +38,6 @@ def whole(record: Record, run: RunRecord) -> dict[str, Any]:
         "tags": _put_back("tags", facts.get("tags", {}), texts),
         "notes": [note for note in notes if note is not None],
         **{name: around.get(name) for name in _AROUND},
-        "points": [{"step": row["step"], **row["values"]} for row in points(record, run.id)],
     }
 
 

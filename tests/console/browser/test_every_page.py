@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+import treadle
 from console.browser.conftest import Enter, Place, Visitor, copied, entering, running
 from small_project import Project
 from treadle.project import open_project
@@ -20,6 +22,7 @@ DESK = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 PAGES = (
     *("/", "/runs", "/runs?step=develop.&sort=longest&q=budget", "/runs?q=nothing-has-this", "/runs/TRAINED"),
+    *("/runs/OWN", "/compare/runs?run=TRAINED,OWN,FAILED", "/runs?where=metrics.loss+>+0&sort=lowest&by=metrics.loss"),
     *("/runs/FAILED", "/compare", "/compare?a=model@v1&b=model@v2", "/interactions", "/interactions?rating=corrected"),
     *("/interactions?text=nothing+has+this", "/interactions/RATED", "/interactions/LONG", "/interactions/FOREIGN"),
     *("/lineage", "/lineage?ref=@champion&limit=5", "/lineage?ref=RATED&limit=5", "/lineage?ref=DOCUMENT&limit=5"),
@@ -27,6 +30,7 @@ PAGES = (
 )
 AXE = Axe().axe_script
 REFUSED = {"/nowhere": 404, "/runs/run-nothing": 404, "/lineage?ref=what": 400, "/runs?status=odd": 400}
+REFUSED |= {"/runs?where=metrics.loss+<": 400}
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,11 @@ def looked_at(built: Project, chromium: Browser, tmp_path_factory: pytest.TempPa
         settings: dict[str, Any] = {"version": 1, "key": "k", "inputs": {}, "seed": 1, "progress": lambda *_: None}
         run = runs.start("prepare.clean", parameters={"a": 1}, folder=project.folder, **settings)
         runs.finish(run, "failed", seconds=0.1, error="the disk is full\n" + "/a/very/long/path" * 30)
+    tags = {"team": "search", "quite-a-long-name-of-a-tag": "a value " * 20}
+    with treadle.start_run("fit", params={"lr": 1e-4}, tags=tags, folder=project.folder, capture=True) as own:
+        sys.stdout.write("epoch 1\n" + "/a/very/long/path" * 30 + "\n")
+        own.log_many((step, {"loss": 1 / (step + 1), "system.cpu_percent": 40.0 + step}) for step in range(20))
+        own.note("the schedule is the one of last week " * 10)
     with running(project, "looker", "keys", "theme") as place:
         yield place
 
@@ -65,6 +74,7 @@ def names(looked_at: Place) -> dict[str, str]:
         runs = record.runs
         return {
             "TRAINED": runs.find(step="develop.train")[0].id,
+            "OWN": runs.find(step="experiment.fit")[0].id,
             "FAILED": runs.find(status="failed")[0].id,
             "RATED": rows[0].id,
             "LONG": next(name for name, text in texts.items() if text.startswith("A-word")),

@@ -251,7 +251,7 @@ def test_what_people_write_is_kept_and_shown(visitor: Visitor, hostile: Place, s
 
 
 def test_what_is_looked_for_comes_back_as_text(visitor: Visitor, markup: list[str]) -> None:
-    lists = (("/interactions", ("#text",), markup[::2], 290), ("/runs", ("#q", "#metric"), markup[1::2], 190))
+    lists = (("/interactions", ("#text",), markup[::2], 290), ("/runs", ("#q", "#by"), markup[1::2], 190))
     for path, boxes, some, most in lists:
         page = visitor.open(path)
         texts = list(bundles(some, most))

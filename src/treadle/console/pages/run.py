@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from treadle.console.charts import Curves, curves
 from treadle.console.problem import Problem
 from treadle.console.visit import Page, Visit
+from treadle.core.artifacts import Artifact
+from treadle.core.experiment import LOG_FILE
 from treadle.core.runs import RunRecord
 from treadle.record.note import read_note
 from treadle.record.record import Record
+from treadle.record.run_view import described
 
 _MOST_POINTS = 20_000
+_MOST_TEXT = 100_000  # characters of a diff, bytes of a log
 Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """An artifact that a run took or made: under which name, which it is, and what it is called."""
+    """An artifact that a run took or made: under which name, which it is, and what it is called; ``kind`` and ``bytes``
+    where a run of this record made it."""
 
     name: str
     digest: str
     label: str
     there: bool
+    kind: str | None
+    bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +46,11 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """``environment`` is what was installed, ``machine`` what it ran on; ``error`` the text a failed run left."""
+    """``environment`` is what was installed, ``machine`` what it ran on; ``error`` the text a failed run left.
+
+    ``parameters`` and ``tags`` have their texts in their places; what was erased stays the digest that stands for it.
+    ``diff`` is what was not committed, at most a megabyte of its ``diff_bytes``; ``log`` the end of what was printed.
+    """
 
     id: str
     step: str
@@ -58,6 +70,15 @@ class RunPage:
     machine: dict[str, Any]
     environment: dict[str, str]
     error: str | None
+    tags: dict[str, Any]
+    notes: tuple[str, ...]
+    branch: str | None
+    command: str | None
+    threads: dict[str, Any]
+    memory_bytes: int | None
+    diff: str
+    diff_bytes: int
+    log: str | None
 
 
 def run(visit: Visit) -> Page:
@@ -66,27 +87,36 @@ def run(visit: Visit) -> Page:
     found = record.runs.get(identifier)
     if found is None:
         raise Problem(404, "No such run", f"There is no run {identifier[:60]}.", "Look for it in the list.", "/runs")
-    facts = found.facts
-    environment = _environment(record, facts.get("environment"))
+    told = described(record, found)
+    environment = _environment(record, found.facts.get("environment"))
     view = RunPage(
         found.id,
         found.step,
         found.status,
         found.started,
         found.seconds,
-        found.parameters,
+        told["parameters"],
         found.metrics,
         _things(record, found.inputs),
         _things(record, found.outputs),
         tuple(Curve(name, points, curves({name: points})) for name, points in points_of(record, found.id).items()),
         found.key,
-        facts.get("seed"),
-        facts.get("commit"),
-        facts.get("actor"),
+        told.get("seed"),
+        told.get("commit"),
+        told.get("actor"),
         environment.get("python"),
-        facts.get("machine") or {},
+        told.get("machine") or {},
         environment.get("packages", {}),
         _error(record, found) if found.status == "failed" else None,
+        told["tags"],
+        tuple(told["notes"]),
+        told["branch"],
+        told["command"],
+        told["threads"] or {},
+        told["memory_bytes"],
+        (told["diff"] or "")[:_MOST_TEXT],
+        told["diff_bytes"] or 0,
+        _log(record, found.outputs.get("log")),
     )
     return Page("run.html", f"{found.step} {found.id[-6:]}", "runs", view)
 
@@ -103,14 +133,35 @@ def points_of(record: Record, run_id: str) -> dict[str, Points]:
 
 
 def _things(record: Record, named: dict[str, Any]) -> tuple[Thing, ...]:
+    digests = [
+        (name, digest)
+        for name, value in named.items()
+        for digest in (value if isinstance(value, list) else [value])
+        if isinstance(digest, str)
+    ]
     found = []
-    for name, value in named.items():
-        for digest in value if isinstance(value, list) else [value]:
-            if isinstance(digest, str):
-                versions = record.versions.with_digest(digest)
-                label = versions[0].short if versions else digest[:11]
-                found.append(Thing(name, digest, label, record.store.has(digest)))
+    for name, digest in digests:
+        versions = record.versions.with_digest(digest)
+        label = versions[0].short if versions else digest[:11]
+        sql = "SELECT kind, bytes FROM artifacts WHERE digest = ? ORDER BY seq LIMIT 1"
+        rows = record.workspace.database.query(sql, (digest,))
+        kind, size = rows[0] if rows else (None, None)
+        found.append(Thing(name, digest, label, record.store.has(digest), kind, size))
     return tuple(found)
+
+
+def _log(record: Record, digest: str | None) -> str | None:
+    """The end of what a run printed; None where it kept nothing, or that was erased."""
+    if digest is None or not record.store.has(digest):
+        return None
+    log = Artifact(digest, record.store)
+    if not log.has(LOG_FILE):
+        return None
+    with log.open(LOG_FILE) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _MOST_TEXT))
+        told = file.read(_MOST_TEXT).decode("utf-8", "replace")
+    return told if size <= _MOST_TEXT else f"... {size - _MOST_TEXT:,} bytes before this\n{told}"
 
 
 def _environment(record: Record, digest: str | None) -> dict[str, Any]:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from treadle.console.visit import Page, Query, Visit
-from treadle.core.database import Database
+from treadle.core.errors import UserError
+from treadle.core.runs import RunRecord
+from treadle.record.run_filter import parse, parse_field
+from treadle.record.run_sql import Search, listed
 
 PER_PAGE = 50
-_SORTED_MOST = 2_000  # runs that are sorted by a metric: the latest that match
-_ORDERS = {
-    "latest": "seq DESC",
-    "oldest": "seq ASC",
-    "longest": "coalesce(seconds, -1) DESC, seq DESC",
-    "shortest": "coalesce(seconds, 1e12) ASC, seq DESC",
-}
+_SORTS = {"longest": ("seconds", True), "shortest": ("seconds", False)}
 STATUSES = ("", "running", "done", "failed", "crashed")
-SORTS = (*_ORDERS, "metric")
-_COLUMNS = "id, step, status, started, seconds, metrics, outputs"
+SORTS = ("latest", "oldest", "longest", "shortest", "highest", "lowest", "metric")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +31,27 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class RunsFilter:
-    """What was asked for. ``q`` is searched for in parameters, ids and step names."""
+    """What was asked for. ``q`` is searched for in parameters, ids and step names; ``where`` is a filter as ``treadle
+    runs --where`` takes it; ``by`` is the field of the orders ``highest`` and ``lowest``. The order ``metric`` is
+    ``highest`` by ``metrics.`` and ``metric``."""
 
     q: str = ""
     step: str = ""
     status: str = ""
     sort: str = "latest"
     metric: str = ""
+    where: str = ""
+    by: str = ""
 
     def query(self) -> dict[str, str]:
         """For a link to another page of the same list."""
-        return {"q": self.q, "step": self.step, "status": self.status, "sort": self.sort, "metric": self.metric}
+        return {name: getattr(self, name) for name in ("q", "step", "status", "sort", "metric", "where", "by")}
 
 
 @dataclass(frozen=True, slots=True)
 class RunsPage:
-    """``total`` counts what matches; ``start`` is the place of the first run shown, ``next`` that of the next page."""
+    """``total`` counts what matches; ``start`` is the place of the first run shown, ``next`` that of the next page.
+    ``error`` says what is wrong with the filter or the field; no run is shown then."""
 
     filter: RunsFilter
     runs: tuple[RunRow, ...]
@@ -61,68 +60,59 @@ class RunsPage:
     previous: int | None
     next: int | None
     steps: tuple[str, ...]
+    error: str | None = None
 
 
 def runs(visit: Visit) -> Page:
-    """The list."""
-    database = visit.record.workspace.database
+    """The list; one whose filter cannot be read says so in its place, with status 400."""
+    record = visit.record
     wanted = _filter(visit.query)
     start = visit.query.number("start", 0, 0, 10_000_000)
-    where, values = _where(wanted)
-    total = int(database.query(f"SELECT count(*) FROM runs{where}", values)[0][0])
-    if wanted.sort == "metric" and wanted.metric:
-        found = _by_metric(database, where, values, wanted.metric)[start : start + PER_PAGE]
-        total = min(total, _SORTED_MOST)
-    else:
-        order = _ORDERS.get(wanted.sort, _ORDERS["latest"])
-        sql = f"SELECT {_COLUMNS} FROM runs{where} ORDER BY {order} LIMIT {PER_PAGE} OFFSET ?"
-        found = [_run(row) for row in database.query(sql, (*values, start))]
-    steps = tuple(str(row[0]) for row in database.query("SELECT DISTINCT step FROM runs ORDER BY step LIMIT 200"))
+    found: list[RunRecord] = []
+    total, error = 0, None
+    try:
+        found, total = listed(record.runs, replace(_search(wanted), limit=PER_PAGE, offset=start))
+    except UserError as problem:
+        error = str(problem)
+    sql = "SELECT DISTINCT step FROM runs ORDER BY step LIMIT 200"
+    steps = tuple(str(row[0]) for row in record.workspace.database.query(sql))
     following = start + PER_PAGE if start + PER_PAGE < total else None
     before = max(0, start - PER_PAGE) if start else None
-    view = RunsPage(wanted, tuple(found), total, start, before, following, steps)
-    return Page("runs.html", "Runs", "runs", view)
+    view = RunsPage(wanted, tuple(map(_row, found)), total, start, before, following, steps, error)
+    return Page("runs.html", "Runs", "runs", view, 200 if error is None else 400)
 
 
 def _filter(query: Query) -> RunsFilter:
-    return RunsFilter(
+    wanted = RunsFilter(
         query.text("q", most=200),
         query.text("step", most=200),
         query.choice("status", STATUSES, ""),
         query.choice("sort", SORTS, "latest"),
         query.text("metric", most=100),
+        query.text("where"),
+        query.text("by", most=200),
+    )
+    if wanted.sort == "metric":
+        by = f'metrics."{wanted.metric}"' if wanted.metric else ""
+        return replace(wanted, sort="highest" if by else "latest", by=by)
+    if wanted.sort in ("highest", "lowest") and not wanted.by:
+        return replace(wanted, sort="latest")
+    return wanted
+
+
+def _search(wanted: RunsFilter) -> Search:
+    """``UserError`` where the filter or the field cannot be read."""
+    by, descending = _SORTS.get(wanted.sort, (wanted.by, wanted.sort == "highest"))
+    sorted_ = wanted.sort in ("longest", "shortest", "highest", "lowest")
+    return Search(
+        parse(wanted.where) if wanted.where else None,
+        wanted.step or None,
+        wanted.status or None,
+        parse_field(by, "by") if sorted_ else None,
+        descending or wanted.sort == "oldest",
+        text=wanted.q,
     )
 
 
-def _where(wanted: RunsFilter) -> tuple[str, list[str]]:
-    parts, values = [], []
-    if wanted.step.endswith("."):  # a whole stage
-        parts.append("step >= ? AND step < ?")
-        values += [wanted.step, wanted.step[:-1] + "/"]
-    elif wanted.step:
-        parts.append("step = ?")
-        values.append(wanted.step)
-    if wanted.status:
-        parts.append("status = ?")
-        values.append(wanted.status)
-    if wanted.q:
-        like = "lower({}) LIKE lower(?) ESCAPE '!'"
-        parts.append("(" + " OR ".join(like.format(column) for column in ("parameters", "id", "step")) + ")")
-        values += [f"%{_escaped(wanted.q)}%"] * 3
-    return (" WHERE " + " AND ".join(parts) if parts else ""), values
-
-
-def _escaped(text: str) -> str:
-    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-
-
-def _by_metric(database: Database, where: str, values: list[str], metric: str) -> list[RunRow]:
-    """The highest first; runs without the metric come last."""
-    sql = f"SELECT {_COLUMNS} FROM runs{where} ORDER BY seq DESC LIMIT {_SORTED_MOST}"
-    found = [_run(row) for row in database.query(sql, values)]
-    return sorted(found, key=lambda run: -run.metrics.get(metric, float("-inf")))
-
-
-def _run(row: tuple[Any, ...]) -> RunRow:
-    identifier, step, status, started, seconds, metrics, outputs = row
-    return RunRow(identifier, step, status, started, seconds, json.loads(metrics), json.loads(outputs))
+def _row(run: RunRecord) -> RunRow:
+    return RunRow(run.id, run.step, run.status, run.started, run.seconds, run.metrics, run.outputs)
