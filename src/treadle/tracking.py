@@ -18,6 +18,7 @@ from treadle.core.experiment import Experiment
 from treadle.core.system_metrics import SECONDS
 from treadle.core.workspace import Workspace
 from treadle.project import FILE, open_project
+from treadle.record.beside import Beside
 from treadle.record.record import PROJECTIONS, Record
 from treadle.record.reference import resolve
 from treadle.stages.track.names import DocumentNames
@@ -69,11 +70,20 @@ def open_record(start: Path) -> Iterator[Record]:
         if (folder / FILE).is_file():
             break
         if (folder / STORE / "format").is_file():
-            with Workspace(folder / STORE, None, PROJECTIONS) as workspace:
-                yield Record(workspace, folder.name)
+            with _alone(folder) as record:
+                yield record
             return
     with open_project(start) as project:
         yield project.record
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[Record]:
+    """The record of a folder without ``treadle.yaml``."""
+    with Workspace(folder / STORE, None, PROJECTIONS) as workspace:
+        record = Record(workspace, folder.name)
+        workspace.closing.callback(Beside(record, folder).close)
+        yield record
 
 
 _open: dict[tuple[int, Path], tuple[Record, ExitStack, list[None]]] = {}
@@ -111,8 +121,8 @@ def _found_or_made(folder: Path) -> Iterator[Record]:
         return
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name one that is there")
-    with Workspace(folder / STORE, None, PROJECTIONS) as workspace:
-        yield Record(workspace, folder.name)
+    with _alone(folder) as record:
+        yield record
 
 
 def _artifact(record: Record, ref: str) -> tuple[str, str]:

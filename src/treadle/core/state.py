@@ -17,6 +17,10 @@ CREATE TABLE IF NOT EXISTS people (lookup TEXT PRIMARY KEY, key BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
+_TAKE = (
+    "INSERT INTO leases VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+    "host = excluded.host, pid = excluded.pid, started = excluded.started, beat = excluded.beat"
+)
 _SET = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 STALE_AFTER = 60.0  # seconds without a heartbeat after which a lease on another host counts as dead
@@ -47,10 +51,20 @@ class State:
         """Say that this process works on ``name``."""
         moment = self._database.clock()
         self._write(
-            "INSERT INTO leases VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
-            "host = excluded.host, pid = excluded.pid, started = excluded.started, beat = excluded.beat",
+            _TAKE,
             (name, socket.gethostname(), os.getpid(), _process_start(os.getpid()) or moment, moment),
         )
+
+    def claim_lease(self, name: str) -> bool:
+        """Take a lease that nobody holds who is at work; False where somebody does."""
+        moment, mine = self._database.clock(), (socket.gethostname(), os.getpid())
+        with self._database.transaction() as cursor:
+            rows = cursor.execute("SELECT host, pid, started, beat FROM leases WHERE name = ?", (name,)).fetchall()
+            for host, pid, started, beat in rows:
+                if (host, pid) != mine and _alive(host, pid, started, moment - beat):
+                    return False
+            cursor.execute(_TAKE, (name, *mine, _process_start(os.getpid()) or moment, moment))
+        return True
 
     def beat(self, name: str) -> None:
         """Say that it is still at it."""
