@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +31,7 @@ from treadle.record.record import Record
 BATCH_ROWS = 500  # of the ledger, or as many as hold
 BATCH_POINTS = 20_000  # rows about metrics
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0  # seconds that a place which failed is left alone; doubles each time
+_PATIENCE = 60.0  # seconds that whoever asks by hand waits for a process that delivers already
 _LONGEST_LINE = 300
 _LINES = 20  # of what was refused that are kept
 _STATE = "mirror:"
@@ -157,7 +159,7 @@ class Mirrors:
         key, sent = _key(name, sink.place), 0
         if due and self._progress(key, sink.place).after > self._record.workspace.database.clock():
             return self._shown(name, sink)
-        if not self._state.claim_lease(key):
+        if not self._claim(key, patient=not due):
             return replace(self._shown(name, sink), error="another process is delivering; it goes on by itself")
         try:
             if everything:
@@ -171,6 +173,14 @@ class Mirrors:
         finally:
             self._state.drop_lease(key)
         return replace(self._shown(name, sink), sent=sent)
+
+    def _claim(self, key: str, *, patient: bool) -> bool:
+        end = time.monotonic() + (_PATIENCE if patient else 0.0)
+        while not self._state.claim_lease(key):
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.1)
+        return True
 
     def _batch(self, key: str, place: str) -> _Batch | None:
         """The next rows: some to deliver, or some to take back, or only some that concern nobody."""
