@@ -17,7 +17,7 @@ from treadle.core.errors import UserError
 from treadle.core.experiment import Experiment
 from treadle.core.system_metrics import SECONDS
 from treadle.core.workspace import Workspace
-from treadle.project import FILE, open_project
+from treadle.project import FILE, find_folder, open_project
 from treadle.record.beside import Beside
 from treadle.record.record import PROJECTIONS, Record
 from treadle.record.reference import resolve
@@ -66,15 +66,21 @@ def open_record(start: Path) -> Iterator[Record]:
 
     ``UserError`` where there is neither.
     """
+    folder = record_folder(start)
+    if (folder / FILE).is_file():
+        with open_project(folder) as project:
+            yield project.record
+    else:
+        with _alone(folder) as record:
+            yield record
+
+
+def record_folder(start: Path) -> Path:
+    """The folder around ``start`` that has a record; ``UserError`` where there is none."""
     for folder in (start, *start.parents):
-        if (folder / FILE).is_file():
-            break
-        if (folder / STORE / "format").is_file():
-            with _alone(folder) as record:
-                yield record
-            return
-    with open_project(start) as project:
-        yield project.record
+        if (folder / FILE).is_file() or (folder / STORE / "format").is_file():
+            return folder
+    return find_folder(start)
 
 
 @contextmanager

@@ -6,13 +6,14 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 import click
 
 from treadle.cli.output import emit, here, json_option, say
 from treadle.record.beside import VARIABLE
 from treadle.record.mirrors import Mirror, Mirrors, switches
-from treadle.tracking import open_record
+from treadle.tracking import open_record, record_folder
 
 _DUE_SECONDS = 600  # what runs beside other commands ends after this, wherever it is; the next one goes on
 
@@ -35,16 +36,29 @@ def mirror(name: str | None, everything: bool, due: bool, as_json: bool) -> int:
       MLFLOW_TRACKING_URI=http://127.0.0.1:5000 treadle mirror
       treadle mirror mlflow --all
     """
-    os.environ[VARIABLE] = "1"  # it starts no other
     if due:
         signal.alarm(_DUE_SECONDS)
-    with open_record(here()) as record, contextlib.redirect_stdout(sys.stderr):  # what other tools' clients print
-        told = Mirrors(record, here()).deliver(name, due=due, everything=everything)
+    # What other tools' clients print is not ours to say.
+    with _by_itself(), open_record(here()) as record, contextlib.redirect_stdout(sys.stderr):
+        told = Mirrors(record, record_folder(here())).deliver(name, due=due, everything=everything)
     if as_json:
         emit([each.public() for each in told])
     else:
         _tell(told)
     return 1 if any(each.error for each in told) else 0
+
+
+@contextlib.contextmanager
+def _by_itself() -> Iterator[None]:
+    """What is opened here starts no other process that delivers."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def _tell(told: list[Mirror]) -> None:

@@ -98,8 +98,8 @@ class CometMirror:
     def _fill(self, experiment: Any, piece: Piece) -> None:
         experiment.log_parameters(dict(piece.run.parameters), nested_support=False)
         experiment.log_others({**piece.facts(), **{f"tags.{name}": value for name, value in piece.run.tags.items()}})
-        for place, step, values in piece.points:
-            experiment.log_metrics(values, step=place if step is None else step)
+        for point in piece.points:
+            experiment.log_metrics(point.values, step=point.place if point.step is None else point.step)
         if piece.finished:
             experiment.log_metrics(piece.final(self._view))
             experiment.log_other("treadle.status", piece.run.status)

@@ -96,7 +96,7 @@ class OpenLineageMirror:
             "job": {
                 "namespace": self._namespace,
                 "name": self._job(job),
-                "facets": {"jobType": _facet("2-0-3/JobTypeJobFacet", kind)},
+                "facets": {"jobType": _facet("2-0-4/JobTypeJobFacet", kind)},
             },
             "inputs": list(self._datasets(inputs)),
             "outputs": list(self._datasets(outputs)),
@@ -114,7 +114,7 @@ class OpenLineageMirror:
                 "run": {"runId": self._turn_uuid(run.turn)},
                 "job": {"namespace": self._namespace, "name": self._job("turn")},
             }
-            facets["parent"] = _facet("1-1-0/ParentRunFacet", parent)
+            facets["parent"] = _facet("1-2-0/ParentRunFacet", parent)
         return facets
 
     def _turn_uuid(self, number: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from treadle.core.fact import Row
@@ -17,7 +18,15 @@ from treadle.core.sink import SentRun, View
 
 _SPAN = re.compile(r"-(\d+)-(\d+)(?:\.zip)?\Z")
 
-Point = tuple[int, int | None, dict[str, float]]  # place in the run from 0, step, values by name
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What was logged at once. ``place`` counts them from 0 in the run; ``moment`` is in seconds since 1970."""
+
+    place: int
+    step: int | None
+    moment: float
+    values: dict[str, float]
 
 
 @dataclass
@@ -81,7 +90,8 @@ def _piece(view: View, run: SentRun, rows: list[Row]) -> Piece:
             start = before.setdefault(row.seq, view.points_before(run.id, row.seq)) + row.body["first"]
             for place, point in enumerate(row.body["points"], start):
                 values = {name: float(value) for name, value in point["values"].items()}
-                piece.points.append((place, point["step"], values))
+                moment = datetime.fromisoformat(point["time"]).timestamp()
+                piece.points.append(Point(place, point["step"], moment, values))
     return piece
 
 

@@ -24,6 +24,7 @@ _OFF, _OFFLINE = ("disabled",), ("offline", "dryrun")
 # Nothing of the machine, the user or the code: what may leave is decided by Treadle.
 _QUIET = {
     "console": "off",
+    "host": "",
     "silent": True,
     "save_code": False,
     "disable_git": True,
@@ -97,11 +98,14 @@ class WandbMirror:
         run.config.update({f"tags.{name}": value for name, value in piece.run.tags.items()}, allow_val_change=True)
         run.define_metric(STEP, hidden=True)
         run.define_metric("*", step_metric=STEP)
-        for place, step, values in piece.points:
-            run.log(values if step is None else {**values, STEP: step}, step=place)
+        for point in piece.points:
+            known = (
+                {"_timestamp": point.moment} if point.step is None else {"_timestamp": point.moment, STEP: point.step}
+            )
+            run.log({**point.values, **known}, step=point.place)
         if piece.finished:
             run.summary.update(dict(piece.run.metrics))
-        run.finish(exit_code=0 if piece.run.status in ("done", "running") else 1, quiet=True)
+        run.finish(exit_code=0 if piece.run.status in ("done", "running") else 1)
 
     def _keep(self, made: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from treadle.core.run import METRICS
 from treadle.core.secrets import conceal
 from treadle.core.sink import GROUP, Ref, Sink, View
 from treadle.core.state import State
-from treadle.record.outgoing import KINDS, Outgoing
+from treadle.record.outgoing import Outgoing
 from treadle.record.record import Record
 
 BATCH_ROWS = 500  # of the ledger, or as many as hold
@@ -148,7 +148,7 @@ class Mirrors:
             try:
                 sink = kind.open(self._view)
             except UserError as error:
-                yield Mirror(each, "nowhere", waiting=self._waiting(0), error=str(error))
+                yield Mirror(each, "nowhere", waiting=self._view.waiting(0), error=str(error))
                 continue
             if sink is not None:
                 yield each, sink
@@ -230,15 +230,10 @@ class Mirrors:
 
     def _shown(self, name: str, sink: Sink) -> Mirror:
         progress = self._progress(_key(name, sink.place), sink.place)
-        waiting = self._waiting(progress.at)
+        waiting = self._view.waiting(progress.at)
         return Mirror(
             name, sink.place, progress.at, waiting, progress.error, progress.delivered, told=tuple(progress.told)
         )
-
-    def _waiting(self, after: int) -> int:
-        marks = ", ".join("?" * len(KINDS))
-        sql = f"SELECT count(*) FROM ledger WHERE seq > ? AND kind IN ({marks})"
-        return int(self._record.ledger.database.query(sql, (after, *KINDS))[0][0])
 
     def _progress(self, key: str, place: str) -> Progress:
         kept = self._state.get(key)

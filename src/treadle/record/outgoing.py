@@ -22,6 +22,8 @@ from treadle.record.record import Record
 
 _AS_THEY_ARE = ("run.started", "run.noted", "run.finished", "artifact", "version", "alias", "turn.begun", "turn.ended")
 _SEAL, _ERASURE = "seal", "erasure"
+_SOMETHING = """(kind = 'seal' AND body LIKE '%"stream":"metrics"%') OR
+    (kind = 'erasure' AND body NOT LIKE '%"objects":[]%')"""
 KINDS = (*_AS_THEY_ARE, _SEAL, _ERASURE)  # what sinks are told of
 _NAMING = ("run.started", "run.noted")  # rows that name texts
 
@@ -148,6 +150,12 @@ class Outgoing:
         marks = ", ".join("?" * len(KINDS))
         sql = f"SELECT coalesce(max(seq), 0) FROM ledger WHERE kind IN ({marks})"
         return int(self._record.ledger.database.query(sql, KINDS)[0][0])
+
+    def waiting(self, after: int) -> int:
+        """How many rows after a cursor there is something to tell of."""
+        marks = ", ".join("?" * len(_AS_THEY_ARE))
+        sql = f"SELECT count(*) FROM ledger WHERE seq > ? AND (kind IN ({marks}) OR {_SOMETHING})"
+        return int(self._record.ledger.database.query(sql, (after, *_AS_THEY_ARE))[0][0])
 
     def _pieces(self, seal: Row) -> Iterator[Row]:
         if seal.body["stream"] != METRICS or seal.body["replaces"]:
