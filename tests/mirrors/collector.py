@@ -41,7 +41,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.kept.append((self.path, self.headers["Authorization"], body))
         self._answer(status)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Nothing is printed."""
 
 

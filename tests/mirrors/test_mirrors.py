@@ -261,11 +261,10 @@ def test_credentials_are_not_shown(project: Project, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "text", ["transport: {type: kafka}", "transport: {type: http}", "[]", "a: [", "transport: {type: http, url: ftp://x}"]
+    "text",
+    ["transport: {type: kafka}", "transport: {type: http}", "[]", "a: [", "transport: {type: http, url: ftp://x}"],
 )
-def test_a_configuration_that_says_nothing_usable(
-    project: Project, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_configuration_that_says_nothing_usable(project: Project, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (project.folder / "openlineage.yml").write_text(text)
     monkeypatch.setenv("OPENLINEAGE_CONFIG", "openlineage.yml")
     (told,) = deliver(project)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,7 +16,7 @@ from typing import Any, ClassVar, Self
 from treadle.core.errors import MissingExtra
 from treadle.core.fact import Row
 from treadle.core.sink import Ref, View
-from treadle.integrations.run_pieces import Piece, pieces, span_of
+from treadle.integrations.run_pieces import Piece, pieces, scratch, span_of
 
 _KEY = "treadle"  # Comet wants 32 to 50 letters and digits; a run's id has 26
 _TRUE = ("true", "1", "yes", "on")
@@ -72,28 +71,28 @@ class CometMirror:
                 yield "run-" + path.name[len(_KEY) :].partition("-")[0].upper(), *span
 
     def _bring(self, piece: Piece) -> None:
+        if not self._offline:
+            self._fill(self._start(piece, None), piece)
+            return
+        with scratch(self._folder, ".treadle-") as folder:
+            self._fill(self._start(piece, folder), piece)
+            (made,) = folder.glob("*.zip")
+            made.rename(self._folder / f"{key_of(piece.run.id)}-{piece.span}.zip")
+
+    def _start(self, piece: Piece, folder: Path | None) -> Any:
         comet = _client()
-        scratch = self._folder / f".treadle-{os.getpid()}"
-        scratch.mkdir(parents=True, exist_ok=True)
-        try:
-            experiment = comet.start(
-                project_name=self._project,
-                experiment_key=key_of(piece.run.id),
-                mode="get_or_create",
-                online=not self._offline,
-                experiment_config=comet.ExperimentConfig(
-                    name=piece.run.name,
-                    tags=piece.labels(),
-                    offline_directory=str(scratch) if self._offline else None,
-                    **_QUIET,
-                ),
-            )
-            self._fill(experiment, piece)
-            if self._offline:
-                (made,) = scratch.glob("*.zip")
-                made.rename(self._folder / f"{key_of(piece.run.id)}-{piece.span}.zip")
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        return comet.start(
+            project_name=self._project,
+            experiment_key=key_of(piece.run.id),
+            mode="get_or_create",
+            online=not self._offline,
+            experiment_config=comet.ExperimentConfig(
+                name=piece.run.name,
+                tags=piece.labels(),
+                offline_directory=str(folder) if folder else None,
+                **_QUIET,
+            ),
+        )
 
     def _fill(self, experiment: Any, piece: Piece) -> None:
         experiment.log_parameters(dict(piece.run.parameters), nested_support=False)

@@ -7,10 +7,14 @@ again are found by the names of the files that are there.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from treadle.core.fact import Row
@@ -93,6 +97,31 @@ def _piece(view: View, run: SentRun, rows: list[Row]) -> Piece:
                 moment = datetime.fromisoformat(point["time"]).timestamp()
                 piece.points.append(Point(place, point["step"], moment, values))
     return piece
+
+
+@contextmanager
+def scratch(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder to make a file in, gone when the block ends; with those of processes that were killed."""
+    for left in parent.glob(f"{prefix}*"):
+        owner = left.name[len(prefix) :]
+        if owner.isdigit() and not _runs(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = parent / f"{prefix}{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def span_of(name: str) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 from treadle.core.errors import MissingExtra
 from treadle.core.fact import Row
 from treadle.core.sink import Ref, View
-from treadle.integrations.run_pieces import Piece, pieces, span_of
+from treadle.integrations.run_pieces import Piece, pieces, scratch, span_of
 
 STEP = "treadle_step"  # the x axis of the charts: the step that the run counted itself
 _LONGEST_TAG = 64  # characters: what W&B takes
@@ -71,28 +71,31 @@ class WandbMirror:
                 yield _run_of(path), *span
 
     def _bring(self, piece: Piece) -> None:
+        if not self._offline:
+            self._fill(self._start(piece, self._base), piece)
+            return
+        with scratch(self._base, ".wandb-treadle-") as folder:
+            run = self._start(piece, folder)
+            self._fill(run, piece)
+            made = Path(run.settings.sync_dir)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            made.rename(self._folder / made.name)
+
+    def _start(self, piece: Piece, base: Path) -> Any:
         wandb = _client()
-        base = self._base / f".wandb-treadle-{os.getpid()}" if self._offline else self._base
         (base / "wandb").mkdir(parents=True, exist_ok=True)  # the client would go to /tmp instead
         settings = _QUIET | ({"x_sync_dir_suffix": piece.span} if self._offline else {})
-        try:
-            run = wandb.init(
-                dir=str(base),
-                id=piece.run.id,
-                name=piece.run.name,
-                project=self._project,
-                mode="offline" if self._offline else "online",
-                resume="allow",
-                config={**piece.run.parameters, **piece.facts()},
-                tags=[label for label in piece.labels() if len(label) <= _LONGEST_TAG],
-                settings=wandb.Settings(**settings),
-            )
-            self._fill(run, piece)
-            if self._offline:
-                self._keep(Path(run.settings.sync_dir))
-        finally:
-            if self._offline:
-                shutil.rmtree(base, ignore_errors=True)
+        return wandb.init(
+            dir=str(base),
+            id=piece.run.id,
+            name=piece.run.name,
+            project=self._project,
+            mode="offline" if self._offline else "online",
+            resume="allow",
+            config={**piece.run.parameters, **piece.facts()},
+            tags=[label for label in piece.labels() if len(label) <= _LONGEST_TAG],
+            settings=wandb.Settings(**settings),
+        )
 
     def _fill(self, run: Any, piece: Piece) -> None:
         run.config.update({f"tags.{name}": value for name, value in piece.run.tags.items()}, allow_val_change=True)
@@ -106,10 +109,6 @@ class WandbMirror:
         if piece.finished:
             run.summary.update(dict(piece.run.metrics))
         run.finish(exit_code=0 if piece.run.status in ("done", "running") else 1)
-
-    def _keep(self, made: Path) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        made.rename(self._folder / made.name)
 
     def retract(self, refs: Sequence[Ref]) -> list[str]:
         """Folders that are still here are deleted; W&B itself has no call for a piece of a run."""

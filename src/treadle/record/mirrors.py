@@ -43,11 +43,13 @@ _log = logging.getLogger(__name__)
 class Progress:
     """How far a mirror is, as the state keeps it. ``sending`` is the last row of a batch that is under way or broke
     off; ``failed`` counts attempts since one went well, and ``after`` is when the next may be made (seconds since
-    1970). ``told`` is what the other side refused for good or could not take back."""
+    1970). ``told`` is what the other side refused for good or could not take back. Erasures up to row ``retracted`` are
+    done with: what goes out since holds nothing of them."""
 
     place: str
     at: int = 0
     sending: int | None = None
+    retracted: int = 0
     failed: int = 0
     after: float = 0.0
     error: str | None = None
@@ -163,7 +165,7 @@ class Mirrors:
             return replace(self._shown(name, sink), error="another process is delivering; it goes on by itself")
         try:
             if everything:
-                self._keep(key, Progress(sink.place, sending=self._view.last()))
+                self._begin_again(key, sink)
             self._record.workspace.journal.seal(METRICS)
             for batch in iter(lambda: self._batch(key, sink.place), None):
                 self._state.beat(key)
@@ -173,6 +175,11 @@ class Mirrors:
         finally:
             self._state.drop_lease(key)
         return replace(self._shown(name, sink), sent=sent)
+
+    def _begin_again(self, key: str, sink: Sink) -> None:
+        last, refs = self._view.last(), self._view.erased()
+        told = sink.retract(refs) if refs else []
+        self._keep(key, Progress(sink.place, sending=last, retracted=last, told=_lines(told)))
 
     def _claim(self, key: str, *, patient: bool) -> bool:
         end = time.monotonic() + (_PATIENCE if patient else 0.0)
@@ -186,8 +193,10 @@ class Mirrors:
         """The next rows: some to deliver, or some to take back, or only some that concern nobody."""
         progress = self._progress(key, place)
         batch = _Batch(progress.at)
-        for row, given in self._view.rows(progress.at):
-            refs = [each for each in given if isinstance(each, Ref)]
+        for row, each in self._view.rows(progress.at):
+            done_with = row.kind == "erasure" and row.seq <= progress.retracted
+            given = () if done_with else each
+            refs = any(isinstance(one, Ref) for one in given)
             if refs and batch.rows:
                 break
             batch.add(row, given)
@@ -208,8 +217,8 @@ class Mirrors:
         if batch.refs:
             told, kept = sink.retract(batch.refs), ()  # what was told before may name what is erased now
         left = before.sending if again and before.sending != batch.last else None
-        told = [conceal(line)[:_LONGEST_LINE] for line in told]
-        done = Progress(sink.place, batch.last, left, delivered=now(), told=(*kept, *told)[-_LINES:])
+        retracted, told = max(before.retracted, batch.last if batch.refs else 0), [*kept, *_lines(told)]
+        done = Progress(sink.place, batch.last, left, retracted, delivered=now(), told=tuple(told[-_LINES:]))
         self._keep(key, done)
         return batch.count
 
@@ -265,6 +274,10 @@ class _Batch:
 
     def full(self) -> bool:
         return len(self.rows) >= BATCH_ROWS or self._points >= BATCH_POINTS
+
+
+def _lines(told: Sequence[str]) -> tuple[str, ...]:
+    return tuple(conceal(line)[:_LONGEST_LINE] for line in told)[-_LINES:]
 
 
 def _key(name: str, place: str) -> str:

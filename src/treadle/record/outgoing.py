@@ -145,6 +145,10 @@ class Outgoing:
             else:
                 yield row, [row]
 
+    def erased(self) -> list[Ref]:
+        """Everything that was erased so far."""
+        return [ref for row in self._record.ledger.rows(_ERASURE) for ref in self._erased(row)]
+
     def last(self) -> int:
         """The latest row that a sink would be told of."""
         marks = ", ".join("?" * len(KINDS))
