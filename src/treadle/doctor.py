@@ -125,9 +125,9 @@ def _base_models() -> list[Finding]:
 def _mirrors(start: Path) -> list[Finding]:
     """What each is switched on by, and of those that are how far they are."""
     on: dict[str, Mirror] = {}
-    variables = re.findall(r"[A-Z_]{4,}", " ".join(switches().values()))
+    tools = tuple(re.findall(r"\b[A-Z]+_", " ".join(switches().values())))
     try:
-        if any(name in os.environ for name in variables):  # else no record need be opened
+        if any(name.startswith(tools) for name in os.environ):  # else no record need be opened
             with open_record(start) as record:
                 on = {each.name: each for each in Mirrors(record, record_folder(start)).standing()}
     except TreadleError:  # no project here, or one that other commands speak of

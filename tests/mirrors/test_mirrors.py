@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import treadle
+from docs.test_json import differences, promised
 from mirrors.collector import collector
 from small_project import Project
 from treadle.cli.main import main
@@ -172,6 +173,7 @@ def test_a_run_beside_a_dead_neighbor(project: Project, monkeypatch: pytest.Monk
         port = taken.getsockname()[1]
     monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{port}")
     log(project)
+    beside.finish()
     shown = treadle.status(project.folder)["mirrors"]
     assert [(each["name"], each["waiting"]) for each in shown] == [("openlineage", 3)]
     assert "does not answer" in shown[0]["error"]
@@ -183,22 +185,23 @@ def test_a_run_beside_one_that_never_answers(project: Project, monkeypatch: pyte
     monkeypatch.setattr(beside, "WAIT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with open_project(project.folder) as opened:
-            watched = beside.Beside(opened.record, project.folder)
-            monkeypatch.setenv(beside.VARIABLE, "1")  # the project's own starts none besides
-            log(project)
-            watched.close()
-        process = watched._process
-        assert process is not None
-        os.kill(process.pid, signal.SIGKILL)
+        log(project)
+        process = beside._going[project.folder]
+        log(project)  # starts no second one
+        assert list(beside._going.values()) == [process]
+        beside.finish()
+        assert beside._going == {}
+        os.kill(process.pid, signal.SIGKILL)  # it was left to itself
         os.waitpid(process.pid, 0)
     with open_project(project.folder) as opened:
-        assert opened.record.runs.find()[0].status == "done"
+        assert [run.status for run in opened.record.runs.find()] == ["done", "done"]
 
 
 def test_runs_are_mirrored_beside_the_work(project: Project, events: Path) -> None:
-    log(project)
-    assert said(events) == [("helper.experiment.fit", "START"), ("helper.experiment.fit", "COMPLETE")]
+    log(project, "one")
+    log(project, "two")
+    beside.finish()
+    assert [name for name, _ in said(events)] == ["helper.experiment.one"] * 2 + ["helper.experiment.two"] * 2
 
 
 def test_one_process_delivers_at_a_time(project: Project, events: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,13 +221,28 @@ def test_one_process_delivers_at_a_time(project: Project, events: Path, monkeypa
         assert "another process" in str(Mirrors(opened.record, project.folder).deliver()[0].error)
 
 
-def test_the_command(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    here = ("-C", str(project.folder), "mirror")
-    assert main([*here]) == 0
+def test_what_the_command_promises(
+    project: Project, events: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.folder)
+    log(project)
+    assert main(["mirror", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert not differences(promised("mirror"), found)
+    assert found[0]["sent"] == 3
+    assert main(["doctor"]) == 0
+    assert f"{events}: 0 rows wait" in capsys.readouterr().out
+    assert main(["status"]) == 0
+    assert f"openlineage at {events}: up to date" in capsys.readouterr().out
+
+
+def test_the_command(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(project.folder)
+    assert main(["mirror"]) == 0
     assert "OPENLINEAGE_URL" in capsys.readouterr().out
-    assert main([*here, "mlfow"]) == 2
+    assert main(["mirror", "mlfow"]) == 2
     assert "did you mean 'mlflow'?" in capsys.readouterr().err
-    assert main([*here, "wandb", "--json"]) == 2
+    assert main(["mirror", "wandb", "--json"]) == 2
     assert "set WANDB_API_KEY" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 

@@ -183,10 +183,11 @@ def test_deliveries_that_are_killed(server: Server, project: Project) -> None:
 
 
 def test_datasets_versions_and_what_was_erased(server: Server, project: Project) -> None:
-    with start(project, "fit", params={"lr": 1.0}, tags={"who": "Quillfeather", "team": "search"}) as run:
+    with start(project, "fit", params={"lr": 1.0}, tags={"who": "Quillfeather"}) as run:
+        run.tag(team="search")
         data = run.input(run.artifact(project.file, kind="dataset", name="data"))
         model = run.artifact(project.data, kind="model", name="model")
-        other = run.artifact(project.data.parent, kind="model", name="other")
+        other = run.artifact(Path(__file__), kind="model", name="other")
     with open_project(project.folder) as opened:
         versions = opened.record.versions
         first, second = (versions.register("model", each.digest, run.id) for each in (model, other))

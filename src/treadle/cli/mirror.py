@@ -33,7 +33,7 @@ def mirror(name: str | None, everything: bool, due: bool, as_json: bool) -> int:
 
     \b
     Example:
-      MLFLOW_TRACKING_URI=http://127.0.0.1:5000 treadle mirror
+      treadle mirror
       treadle mirror mlflow --all
     """
     if due:

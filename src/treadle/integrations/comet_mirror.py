@@ -37,7 +37,7 @@ _QUIET = {
 
 
 class CometMirror:
-    """Follows the record into a project of the same name (``COMET_PROJECT_NAME`` names another)."""
+    """Runs, their points and tags, in a project of the same name (``COMET_PROJECT_NAME`` names another)."""
 
     variables: ClassVar[str] = "COMET_API_KEY or COMET_OFFLINE=true"
 

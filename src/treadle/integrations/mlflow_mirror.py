@@ -32,7 +32,7 @@ Point = tuple[str, float, int, int]  # key, value, milliseconds, step
 
 
 class MlflowMirror:
-    """Follows the record into an experiment with the project's name."""
+    """Runs, points, tags, datasets, model versions and aliases, in an experiment with the project's name."""
 
     variables: ClassVar[str] = "MLFLOW_TRACKING_URI"
 

@@ -31,7 +31,7 @@ _STATES = {"done": "COMPLETE", "failed": "FAIL", "crashed": "ABORT"}
 
 
 class OpenLineageMirror:
-    """Follows the record as events; the namespace is OPENLINEAGE_NAMESPACE, or the project's name."""
+    """Runs and turns as events, in the namespace ``OPENLINEAGE_NAMESPACE``, or that of the project's name."""
 
     variables: ClassVar[str] = "OPENLINEAGE_URL or OPENLINEAGE_CONFIG"
 

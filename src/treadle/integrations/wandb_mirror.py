@@ -36,7 +36,7 @@ _QUIET = {
 
 
 class WandbMirror:
-    """Follows the record into a project of the same name (``WANDB_PROJECT`` names another)."""
+    """Runs, their points and tags, in a project of the same name (``WANDB_PROJECT`` names another)."""
 
     variables: ClassVar[str] = "WANDB_API_KEY or WANDB_MODE=offline"
 

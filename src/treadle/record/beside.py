@@ -1,18 +1,21 @@
 """Mirrors are brought up to date beside the work, by a process of its own: nothing that another tool does or does not
 do can slow a run down or fail it.
 
-Once the ledger has grown it is started when the project is closed, and every ``EVERY_SECONDS`` while it stays open.
-Whoever closes waits for it a moment, so that after a command that ended the mirrors have usually seen it, and then
-leaves it to itself; it ends by itself as soon as nothing waits.
+Where the ledger has grown it is started every ``EVERY_SECONDS`` while a project is open, and when it is closed. Nobody
+waits for it before this process is about to end: then for a moment, so that after a command or a script the mirrors
+have usually seen it. Afterwards it is left to itself, and ends as soon as nothing waits.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
 import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from treadle.core.errors import TreadleError
@@ -25,6 +28,9 @@ WAIT_SECONDS = 3.0
 VARIABLE = "TREADLE_BESIDE"  # set for the process that delivers, so that it starts no other
 
 _log = logging.getLogger(__name__)
+_lock = threading.Lock()
+_going: dict[Path, subprocess.Popen[bytes]] = {}  # by the folder of the project
+_owed: set[Path] = set()  # folders where something came while a process was at it
 
 
 class Beside:
@@ -33,7 +39,6 @@ class Beside:
     def __init__(self, record: Record, folder: Path) -> None:
         self._record, self._folder = record, folder
         self._seen = self._size()
-        self._process: subprocess.Popen[bytes] | None = None
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         if VARIABLE not in os.environ:
@@ -46,38 +51,64 @@ class Beside:
 
     def _go(self) -> None:
         while not self._closed.wait(EVERY_SECONDS):
-            self._start()
+            self._look()
 
-    def _start(self) -> None:
-        """Start it where there is something new and somebody to tell; never more than one."""
+    def _look(self) -> None:
+        """Start it where there is something new and somebody to tell."""
         try:
             size = self._size()
-            if size == self._seen or (self._process is not None and self._process.poll() is None):
-                return
-            if any_on(Outgoing(self._record, self._folder)):
-                command = [sys.executable, "-m", "treadle", "-C", str(self._folder), "mirror", "--due"]
-                quiet = subprocess.DEVNULL
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=quiet,
-                    stdout=quiet,
-                    stderr=quiet,
-                    start_new_session=True,  # Ctrl-C is for the command, not for it
-                    env={**os.environ, VARIABLE: "1"},
-                )
+            if size > self._seen and any_on(Outgoing(self._record, self._folder)):
+                _start(self._folder)
             self._seen = size
         except (OSError, TreadleError) as error:
             _log.warning("mirrors are not brought up to date now: %s", error)
 
     def close(self) -> None:
-        """Bring over what is new, waiting a moment for it."""
-        if self._thread is None:
+        """Have what is new brought over; does not wait for it."""
+        if self._thread is not None:
+            self._closed.set()
+            self._thread.join()
+            self._look()
+
+
+def _start(folder: Path) -> None:
+    """One process for a project at a time; it goes on until nothing is left."""
+    _wait_at_the_end()
+    with _lock:
+        before = _going.get(folder)
+        if before is not None and before.poll() is None:
+            _owed.add(folder)
             return
-        self._closed.set()
-        self._thread.join()
-        self._start()
-        if self._process is not None:
-            try:
-                self._process.wait(WAIT_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.returncode = 0  # it goes on by itself, and nobody waits for it any more
+        _owed.discard(folder)
+        quiet = subprocess.DEVNULL
+        _going[folder] = subprocess.Popen(
+            [sys.executable, "-m", "treadle", "-C", str(folder), "mirror", "--due"],
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            start_new_session=True,  # Ctrl-C is for the command, not for it
+            env={**os.environ, VARIABLE: "1"},
+        )
+
+
+@functools.cache
+def _wait_at_the_end() -> None:
+    atexit.register(finish)
+
+
+def finish() -> None:
+    """Wait a moment for those that are at it, and for one more where something came meanwhile."""
+    end = time.monotonic() + WAIT_SECONDS
+    for folder in list(_going):
+        if _ended(folder, end) and folder in _owed:
+            _start(folder)
+            _ended(folder, end)
+        _going.pop(folder).returncode = 0  # it goes on by itself, and is not asked about any more
+
+
+def _ended(folder: Path, end: float) -> bool:
+    try:
+        _going[folder].wait(max(0.0, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
