@@ -17,6 +17,7 @@ import pytest
 import treadle
 from docs.test_json import differences, promised
 from mirrors.collector import collector
+from postgresql_server import Server
 from small_project import Project
 from treadle.cli.main import main
 from treadle.core.errors import UserError
@@ -234,6 +235,35 @@ def test_what_the_command_promises(
     assert f"{events}: 0 rows wait" in capsys.readouterr().out
     assert main(["status"]) == 0
     assert f"openlineage at {events}: up to date" in capsys.readouterr().out
+
+
+def test_points_that_are_not_here_are_waited_for(project: Project, events: Path) -> None:
+    log(project)
+    with open_project(project.folder) as opened:
+        record = opened.record
+        record.workspace.journal.seal("metrics")
+        (segment,) = record.workspace.journal.sealed("metrics")
+        record.store.delete({segment})
+        told = Mirrors(record, project.folder).deliver()[0]
+        assert "are not in this store" in str(told.error)
+        suppression = record.erasures.extend({}).digest
+        record.erasures.record("era-1", "k3:1", "deleting", suppression, objects=[segment])
+        told = Mirrors(record, project.folder).deliver()[0]
+        assert (told.error, told.waiting) == (None, 0)
+    assert len(said(events)) == 2
+
+
+def test_a_record_on_a_server_is_mirrored_alike(
+    postgresql: Server, project: Project, events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIRRORED_LEDGER", postgresql.schema())
+    project.edit("seed: 17", "seed: 17\nledger: ${env:MIRRORED_LEDGER}")
+    log(project, "one")
+    log(project, "two")
+    (told,) = deliver(project)
+    assert (told.error, told.waiting, told.sent) == (None, 0, 6)
+    (told,) = deliver(project, everything=True)
+    assert [name for name, _ in said(events)] == ["helper.experiment.one"] * 2 + ["helper.experiment.two"] * 2
 
 
 def test_the_command(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

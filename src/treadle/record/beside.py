@@ -19,8 +19,7 @@ import time
 from pathlib import Path
 
 from treadle.core.errors import TreadleError
-from treadle.record.mirrors import any_on
-from treadle.record.outgoing import Outgoing
+from treadle.record.mirrors import Mirrors
 from treadle.record.record import Record
 
 EVERY_SECONDS = 60.0  # the journal's pieces are sealed as often
@@ -39,11 +38,11 @@ class Beside:
     def __init__(self, record: Record, folder: Path) -> None:
         self._record, self._folder = record, folder
         self._seen = self._size()
+        self._looking = threading.Lock()
         self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
-        if VARIABLE not in os.environ:
-            self._thread = threading.Thread(target=self._go, name="mirrors", daemon=True)
-            self._thread.start()
+        self._on = VARIABLE not in os.environ
+        if self._on:
+            threading.Thread(target=self._go, name="mirrors", daemon=True).start()
 
     def _size(self) -> int:
         rows = self._record.ledger.database.query("SELECT coalesce(max(seq), 0) FROM ledger")
@@ -51,13 +50,15 @@ class Beside:
 
     def _go(self) -> None:
         while not self._closed.wait(EVERY_SECONDS):
-            self._look()
+            with self._looking:
+                if not self._closed.is_set():
+                    self._look()
 
     def _look(self) -> None:
         """Start it where there is something new and somebody to tell."""
         try:
             size = self._size()
-            if size > self._seen and any_on(Outgoing(self._record, self._folder)):
+            if size > self._seen and Mirrors(self._record, self._folder).any_due():
                 _start(self._folder)
             self._seen = size
         except (OSError, TreadleError) as error:
@@ -65,10 +66,10 @@ class Beside:
 
     def close(self) -> None:
         """Have what is new brought over; does not wait for it."""
-        if self._thread is not None:
-            self._closed.set()
-            self._thread.join()
-            self._look()
+        self._closed.set()
+        with self._looking:
+            if self._on:
+                self._look()
 
 
 def _start(folder: Path) -> None:

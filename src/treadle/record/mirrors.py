@@ -23,7 +23,7 @@ from treadle.core.errors import TreadleError, UserError, nearest
 from treadle.core.fact import Row, now
 from treadle.core.run import METRICS
 from treadle.core.secrets import conceal
-from treadle.core.sink import GROUP, Ref, Sink, View
+from treadle.core.sink import GROUP, Ref, Sink
 from treadle.core.state import State
 from treadle.record.outgoing import Outgoing
 from treadle.record.record import Record
@@ -95,19 +95,6 @@ def switches() -> dict[str, str]:
     return {name: kind.variables for name, kind in _known().items()}
 
 
-def any_on(view: View) -> bool:
-    """Whether any sink is switched on; nobody is asked."""
-    for kind in _known().values():
-        try:
-            sink = kind.open(view)
-        except UserError:  # told by those who look
-            continue
-        if sink is not None:
-            sink.close()
-            return True
-    return False
-
-
 class Mirrors:
     """The sinks that are switched on for one record."""
 
@@ -119,6 +106,16 @@ class Mirrors:
     def standing(self) -> list[Mirror]:
         """How far each is; nothing is delivered."""
         return [each if isinstance(each, Mirror) else self._shown(*each) for each in self._open()]
+
+    def any_due(self) -> bool:
+        """Whether there is something to tell somebody who did not fail lately; nobody is asked."""
+        found, moment = False, self._record.workspace.database.clock()
+        for each in self._open():
+            if not isinstance(each, Mirror):
+                with closing(each[1]):
+                    progress = self._progress(_key(each[0], each[1].place), each[1].place)
+                    found = found or (progress.after <= moment and self._view.last() > progress.at)
+        return found
 
     def deliver(self, name: str | None = None, *, due: bool = False, everything: bool = False) -> list[Mirror]:
         """Bring over what waits, to one sink or to all that are switched on.

@@ -16,14 +16,14 @@ from treadle.core.fact import Row
 from treadle.core.run import METRICS
 from treadle.core.run_record import RunRecord
 from treadle.core.secrets import conceal
-from treadle.core.sink import POINTS, Ref, SentArtifact, SentRun
+from treadle.core.sink import POINTS, Ref, SentArtifact, SentRun, Unavailable
 from treadle.core.texts import is_word, keyed_text, read_texts
 from treadle.record.record import Record
 
 _AS_THEY_ARE = ("run.started", "run.noted", "run.finished", "artifact", "version", "alias", "turn.begun", "turn.ended")
 _SEAL, _ERASURE = "seal", "erasure"
-_SOMETHING = """(kind = 'seal' AND body LIKE '%"stream":"metrics"%') OR
-    (kind = 'erasure' AND body NOT LIKE '%"objects":[]%')"""
+_SOMETHING = "(kind = 'seal' AND body LIKE ?) OR (kind = 'erasure' AND body NOT LIKE ?)"
+_PATTERNS = (f'%"stream":"{METRICS}"%', '%"objects":[]%')
 KINDS = (*_AS_THEY_ARE, _SEAL, _ERASURE)  # what sinks are told of
 _NAMING = ("run.started", "run.noted")  # rows that name texts
 
@@ -159,18 +159,28 @@ class Outgoing:
         """How many rows after a cursor there is something to tell of."""
         marks = ", ".join("?" * len(_AS_THEY_ARE))
         sql = f"SELECT count(*) FROM ledger WHERE seq > ? AND (kind IN ({marks}) OR {_SOMETHING})"
-        return int(self._record.ledger.database.query(sql, (after, *_AS_THEY_ARE))[0][0])
+        return int(self._record.ledger.database.query(sql, (after, *_AS_THEY_ARE, *_PATTERNS))[0][0])
 
     def _pieces(self, seal: Row) -> Iterator[Row]:
         if seal.body["stream"] != METRICS or seal.body["replaces"]:
             return
         by_run: dict[str, list[dict[str, Any]]] = {}
-        for point in self._record.workspace.journal.segment(METRICS, seal.body["segment"]):
+        found = self._record.workspace.journal.segment(METRICS, seal.body["segment"])
+        if not found and seal.body["rows"] and not self._gone(seal.body["segment"]):
+            raise Unavailable(
+                f"points of row {seal.seq} are not in this store; treadle pull them, or mirror where they were logged"
+            )
+        for point in found:
             by_run.setdefault(str(point["id"]), []).append(point)
         for run, points in by_run.items():
             for start in range(0, len(points), POINTS):
                 body = {"run": run, "first": start, "points": points[start : start + POINTS]}
                 yield Row(seal.seq, "points", 1, seal.time, body)
+
+    def _gone(self, digest: str) -> bool:
+        """Whether an erasure or a collection accounts for the absence of an object."""
+        sql = "SELECT 1 FROM ledger WHERE kind IN ('erasure', 'gc') AND body LIKE ? LIMIT 1"
+        return bool(self._record.ledger.database.query(sql, (f'%"{digest}"%',)))
 
     def _erased(self, erasure: Row) -> list[Ref]:
         gone = set(erasure.body["objects"])
