@@ -287,7 +287,7 @@ def test_a_tracking_uri_without_a_server(project: Project, uri: str, monkeypatch
 
 def test_the_projects_own_server_is_no_mirror(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     with collector() as server, open_project(project.folder) as opened:
-        server.headers["Treadle-Project"] = opened.record.workspace.keys.public
+        server.headers["Treadle-Project"] = opened.record.workspace.keys.project
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
         log(project)
         (told,) = deliver(project)

@@ -69,12 +69,16 @@ def test_a_step_of_the_cycle_sends_no_prompt(project: Project) -> None:
     with open_project(project.folder) as opened:
         record = opened.record
         body = {"version": 1, "key": "", "inputs": {"parts": ["b3:" + "1" * 64, "b3:" + "2" * 64]}, "seed": 1}
-        body |= {"kind": "step", "parameters": {"system_prompt": "You help Jane.", "path": "data/x.jsonl"}}
+        body |= {
+            "kind": "step",
+            "parameters": {"system_prompt": "You help Jane.", "path": "data/x.jsonl", "from": "b3:" + "3" * 64},
+        }
         identifier = record.runs.begin("deploy.release", body, project.folder)
         run = Outgoing(record, project.folder).run(identifier)
         assert run is not None
         assert run.parameters["system_prompt"].startswith("k3:")
         assert run.parameters["path"] == "data/x.jsonl"
+        assert run.parameters["from"] == "b3:" + "3" * 64
         assert list(run.inputs) == ["parts.0", "parts.1"]
         assert (run.status, run.ended, run.turn) == ("running", None, None)
 

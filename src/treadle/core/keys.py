@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from treadle.core.digest import keyed_digest
+from treadle.core.digest import blake3_bytes, keyed_digest
 from treadle.core.errors import Corrupt
 
 
@@ -45,6 +45,11 @@ class Keys:
     def public(self) -> str:
         """The Ed25519 public key, hexadecimal."""
         return self._public
+
+    @property
+    def project(self) -> str:
+        """The digest that tells this project from others, to whoever may know which one it is: of its public key."""
+        return blake3_bytes(b"treadle 1 project\n" + self._public.encode())
 
     @property
     def public_pem(self) -> bytes:

@@ -81,7 +81,7 @@ class Ref:
 
 
 class View(Protocol):
-    """What a sink may look up. ``identity`` is the project's public key, the same wherever its store goes."""
+    """What a sink may look up. ``identity`` tells the project from others, wherever its store goes."""
 
     project: str
     identity: str

@@ -24,7 +24,8 @@ _RUN, _DIGEST = "treadle.run_id", "treadle.digest"
 _METRICS, _PAIRS, _PAGE = 1_000, 100, 10_000  # of one call: what MLflow takes
 _LONGEST_VALUE, _LONGEST_TAG = 6_000, 5_000
 _DIGEST_DIGITS = 32
-_NO_DATA = ("model", "optimized", "release")  # kinds that a run takes and that are no dataset
+# Kinds that a run takes and that are no dataset.
+_NO_DATA = ("model", "optimized", "release", "tokens", "report", "evaluation", "index", "profile", "suppression")
 _STATUS = {"running": "RUNNING", "done": "FINISHED", "failed": "FAILED", "crashed": "KILLED"}
 _NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")
 

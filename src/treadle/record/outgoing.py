@@ -7,6 +7,7 @@ errors, command lines, diffs, what was printed, interactions and feedback never 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from treadle.core.sink import POINTS, Ref, SentArtifact, SentRun, Unavailable
 from treadle.core.texts import is_word, keyed_text, read_texts
 from treadle.record.record import Record
 
+_DIGEST = re.compile(r"(?:b3:|doc:)[0-9a-f]{64}|k3:[0-9a-f]{40}")
 _AS_THEY_ARE = ("run.started", "run.noted", "run.finished", "artifact", "version", "alias", "turn.begun", "turn.ended")
 _SEAL, _ERASURE = "seal", "erasure"
 _SOMETHING = "(kind = 'seal' AND body LIKE ?) OR (kind = 'erasure' AND body NOT LIKE ?)"
@@ -33,7 +35,7 @@ class Outgoing:
 
     def __init__(self, record: Record, folder: Path) -> None:
         self.project = record.name
-        self.identity = record.workspace.keys.public
+        self.identity = record.workspace.keys.project
         self.folder = folder
         self._record = record
 
@@ -94,7 +96,8 @@ class Outgoing:
 
     def _word(self, text: str) -> str:
         kept = conceal(text)
-        return kept if kept in ("", "[secret]") or is_word(kept) else keyed_text(self._record.workspace.keys, text)
+        plain = kept in ("", "[secret]") or is_word(kept) or _DIGEST.fullmatch(kept)
+        return kept if plain else keyed_text(self._record.workspace.keys, text)
 
     def _tags(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """A tag that is text stands as a keyed digest in the ledger; a plain word is put back from the store."""
