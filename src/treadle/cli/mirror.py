@@ -15,6 +15,7 @@ from treadle.record.beside import VARIABLE
 from treadle.record.mirrors import Mirror, Mirrors, switches
 from treadle.tracking import open_record, record_folder
 
+_LINES = 5  # of what the other side refused that a person is shown
 _DUE_SECONDS = 600  # what runs beside other commands ends after this, wherever it is; the next one goes on
 
 
@@ -69,5 +70,8 @@ def _tell(told: list[Mirror]) -> None:
     for each in told:
         waits = f", {each.waiting:,} wait" if each.waiting else ""
         say(f"{each.name:<12} {each.place}: {each.sent:,} rows delivered{waits}")
-        for line in (*each.told, *([each.error] if each.error else [])):
+        lines = [*each.told[-_LINES:], *([each.error] if each.error else [])]
+        for line in lines:
             say(f"  {line}")
+        if len(each.told) > _LINES:
+            say(f"  and {len(each.told) - _LINES} lines like these; --json has them")

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ BATCH_ROWS = 500  # of the ledger, or as many as hold
 BATCH_POINTS = 20_000  # rows about metrics
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0  # seconds that a place which failed is left alone; doubles each time
 _PATIENCE = 60.0  # seconds that whoever asks by hand waits for a process that delivers already
+_BEAT_SECONDS = 15.0
 _LONGEST_LINE = 300
 _LINES = 20  # of what was refused that are kept
 _STATE = "mirror:"
@@ -163,10 +165,10 @@ class Mirrors:
         try:
             if everything:
                 self._begin_again(key, sink)
-            self._record.workspace.journal.seal(METRICS)
-            for batch in iter(lambda: self._batch(key, sink.place), None):
-                self._state.beat(key)
-                sent += self._send(key, sink, batch)
+            with _beating(self._state, key):
+                self._record.workspace.journal.seal(METRICS)
+                for batch in iter(lambda: self._batch(key, sink.place), None):
+                    sent += self._send(key, sink, batch)
         except Exception as error:  # whatever another tool's client raises concerns nobody but this mirror
             self._failed(key, sink.place, error)
         finally:
@@ -214,8 +216,8 @@ class Mirrors:
         if batch.refs:
             told, kept = sink.retract(batch.refs), ()  # what was told before may name what is erased now
         left = before.sending if again and before.sending != batch.last else None
-        retracted, told = max(before.retracted, batch.last if batch.refs else 0), [*kept, *_lines(told)]
-        done = Progress(sink.place, batch.last, left, retracted, delivered=now(), told=tuple(told[-_LINES:]))
+        retracted = max(before.retracted, batch.last if batch.refs else 0)
+        done = Progress(sink.place, batch.last, left, retracted, delivered=now(), told=_lines([*kept, *told]))
         self._keep(key, done)
         return batch.count
 
@@ -273,8 +275,27 @@ class _Batch:
         return len(self.rows) >= BATCH_ROWS or self._points >= BATCH_POINTS
 
 
+@contextmanager
+def _beating(state: State, lease: str) -> Iterator[None]:
+    """Say that this process is at it, as long as it is, however long a batch takes."""
+    ended = threading.Event()
+
+    def beats() -> None:
+        while not ended.wait(_BEAT_SECONDS):
+            with suppress(TreadleError):  # a busy database; the next beat will do
+                state.beat(lease)
+
+    thread = threading.Thread(target=beats, name="mirror", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def _lines(told: Sequence[str]) -> tuple[str, ...]:
-    return tuple(conceal(line)[:_LONGEST_LINE] for line in told)[-_LINES:]
+    return tuple(dict.fromkeys(conceal(line)[:_LONGEST_LINE] for line in told))[-_LINES:]
 
 
 def _key(name: str, place: str) -> str:
