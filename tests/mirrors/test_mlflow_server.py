@@ -218,4 +218,6 @@ def test_datasets_versions_and_what_was_erased(server: Server, project: Project)
     assert [each["version"] for each in found["versions"]] == ["2"]
     assert found["runs"][0]["tags"]["team"] == "search"
     assert "who" not in found["runs"][0]["tags"]
+    project.json("mirror", "--all")
+    assert [each["version"] for each in server.read("helper")["versions"]] == ["2"]
     assert b"Quillfeather" not in (server.folder / "server.log").read_bytes()

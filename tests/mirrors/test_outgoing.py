@@ -9,6 +9,7 @@ import pytest
 
 import treadle
 from small_project import Project
+from treadle.core.fact import Row
 from treadle.core.sink import Ref
 from treadle.erasing import forget
 from treadle.integrations.openlineage_mirror import run_uuid
@@ -125,6 +126,9 @@ def test_an_artifact_that_was_erased_is_named(project: Project) -> None:
         record.erasures.record("era-1", "k3:1", "deleting", suppression, objects=[digest, "b3:" + "0" * 64])
         refs = [each for _, given in view.rows(before) for each in given if isinstance(each, Ref)]
         assert refs == [Ref(artifact=digest)]
+        kinds = {each.kind for _, given in view.rows(0) for each in given if isinstance(each, Row)}
+        assert "artifact" in kinds
+        assert "version" not in kinds  # nobody is told anew of what was erased
 
 
 def test_pieces_count_points_over_seals(project: Project) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from treadle.core.database import Database, Lost
+from treadle.core.errors import TreadleError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
@@ -23,6 +26,7 @@ _TAKE = (
 )
 _SET = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
+BEAT_SECONDS = 15.0
 STALE_AFTER = 60.0  # seconds without a heartbeat after which a lease on another host counts as dead
 
 
@@ -69,6 +73,24 @@ class State:
     def beat(self, name: str) -> None:
         """Say that it is still at it."""
         self._write("UPDATE leases SET beat = ? WHERE name = ?", (self._database.clock(), name))
+
+    @contextmanager
+    def beating(self, name: str) -> Iterator[None]:
+        """Say so every few seconds, as long as the block takes."""
+        ended = threading.Event()
+
+        def beats() -> None:
+            while not ended.wait(BEAT_SECONDS):
+                with suppress(TreadleError):  # a busy database; the next beat will do
+                    self.beat(name)
+
+        thread = threading.Thread(target=beats, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def drop_lease(self, name: str) -> None:
         """Say that it is done."""

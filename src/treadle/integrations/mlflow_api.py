@@ -5,7 +5,10 @@ Addresses and credentials are those that MLflow's own client reads. The client i
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 _API = "/api/2.0/mlflow/"
 _LARGEST = 64 << 20  # bytes of an answer
 _SECONDS = 30.0
+_NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")
+_LONGEST_NAME, _LONGEST_TAG = 250, 5_000  # characters
 IDENTITY = "treadle-project"  # the header by which a project's own server is known
 
 
@@ -130,3 +135,23 @@ def _verify() -> Any:
         return ssl.create_default_context(cafile=place)
     except OSError as error:
         raise UserError(f"MLFLOW_TRACKING_SERVER_CERT_PATH {place}: {error.strerror or error}") from None
+
+
+def refusals(what: str, call: Callable[[], object]) -> list[str]:
+    """What the server refused of one thing, so that the others go on."""
+    try:
+        call()
+    except Refused as error:
+        return [f"{what}: {error}"]
+    return []
+
+
+def plain_name(name: str) -> str:
+    """A name that MLflow takes."""
+    return _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME]
+
+
+def pair(name: str, value: Any, longest: int = _LONGEST_TAG) -> dict[str, str]:
+    """A tag or a parameter; what is no text as JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return {"key": plain_name(name), "value": text[:longest]}

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -18,16 +17,16 @@ from typing import Any, ClassVar, Self
 from treadle.core.errors import UserError
 from treadle.core.fact import Row
 from treadle.core.sink import Ref, SentRun, View
-from treadle.integrations.mlflow_api import MlflowApi, Refused
+from treadle.integrations.mlflow_api import MlflowApi, Refused, pair, plain_name, refusals
+from treadle.integrations.mlflow_models import MlflowModels
 
-_RUN, _DIGEST = "treadle.run_id", "treadle.digest"
+_RUN = "treadle.run_id"
 _METRICS, _PAIRS, _PAGE = 1_000, 100, 10_000  # of one call: what MLflow takes
-_LONGEST_VALUE, _LONGEST_TAG = 6_000, 5_000
+_LONGEST_VALUE = 6_000  # characters of a parameter
 _DIGEST_DIGITS = 32
 # Kinds that a run takes and that are no dataset.
 _NO_DATA = ("model", "optimized", "release", "tokens", "report", "evaluation", "index", "profile", "suppression")
 _STATUS = {"running": "RUNNING", "done": "FINISHED", "failed": "FAILED", "crashed": "KILLED"}
-_NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")
 
 Point = tuple[str, float, int, int]  # key, value, milliseconds, step
 
@@ -43,6 +42,7 @@ class MlflowMirror:
         self._api = api
         self._experiment: str | None = None
         self._runs: dict[str, str | None] = {}
+        self._models = MlflowModels(view, api, self._find)
 
     @classmethod
     def open(cls, view: View) -> Self | None:
@@ -62,12 +62,12 @@ class MlflowMirror:
         finished = {row.body["run"]: row.time for row in batch if row.kind == "run.finished"}
         for each in runs:
             bring = partial(self._bring_run, each, points.get(each, []), finished.get(each), again=again)
-            told += _said(each, bring)
+            told += refusals(each, bring)
         for row in batch:
             if row.kind == "version" and row.body["of"] == "model":
-                told += _said(f"model {row.body['name']}", partial(self._bring_version, row))
+                told += refusals(f"model {row.body['name']}", partial(self._models.bring_version, row))
             elif row.kind == "alias" and row.body["of"] == "model":
-                told += _said(f"alias {row.body['alias']}", partial(self._bring_alias, row))
+                told += refusals(f"alias {row.body['alias']}", partial(self._models.bring_alias, row))
         return told
 
     def _prepare(self) -> None:
@@ -95,8 +95,8 @@ class MlflowMirror:
         theirs = self._find(run) if run else None
         if run is None or theirs is None:
             return
-        tags = [_pair(name, value, _LONGEST_TAG) for name, value in _tags(run, self._view.project)]
-        self._log(theirs, "params", [_pair(name, value, _LONGEST_VALUE) for name, value in run.parameters.items()])
+        tags = [pair(name, value) for name, value in _tags(run, self._view.project)]
+        self._log(theirs, "params", [pair(name, value, _LONGEST_VALUE) for name, value in run.parameters.items()])
         self._log(theirs, "tags", tags)
         self._bring_datasets(theirs, run)
         points = [point for row in rows for point in _points(row)]
@@ -156,7 +156,7 @@ class MlflowMirror:
             for key, value, moment, step in _of_point(row):
                 latest[key] = max(latest.get(key, (step, moment, value)), (step, moment, value))
         for name, value in run.metrics.items():
-            key = _name(name)
+            key = plain_name(name)
             step, moment, shown = latest.get(key, (0, 0, None))
             if shown != value:
                 yield key, float(value), max(_milliseconds(ended), moment + 1), step
@@ -182,51 +182,6 @@ class MlflowMirror:
                 yield _same(key, float(each["value"]), int(each["timestamp"]), int(each.get("step", 0)))
             token = found.get("next_page_token") or None
 
-    # -- versions
-
-    def _bring_version(self, row: Row) -> None:
-        body = row.body
-        if self._version(body["name"], body["digest"]) is not None:
-            return
-        try:
-            self._api.post("registered-models/create", {"name": body["name"]})
-        except Refused as error:
-            if error.code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        run = self._view.run(body["run"]) if body["run"] else None
-        theirs = self._find(run) if run else None
-        tags = [_pair(_DIGEST, body["digest"]), _pair("treadle.version", f"model/{body['name']}@v{body['number']}")]
-        source = f"treadle:/{body['name']}/{body['digest'].removeprefix('b3:')}"
-        made = {"name": body["name"], "source": source, "tags": tags, **({"run_id": theirs} if theirs else {})}
-        self._api.post("model-versions/create", made)
-
-    def _version(self, name: str, digest: str) -> str | None:
-        """MLflow's number of the version with a digest; it counts by itself."""
-        token, filter_ = "", f"name = '{name}'"
-        while True:
-            found = self._api.get(
-                "model-versions/search", filter=filter_, max_results=200, **({"page_token": token} if token else {})
-            )
-            for each in found.get("model_versions", []):
-                if {"key": _DIGEST, "value": digest} in each.get("tags", []):
-                    return str(each["version"])
-            token = found.get("next_page_token") or ""
-            if not token:
-                return None
-
-    def _bring_alias(self, row: Row) -> None:
-        name, alias, number = row.body["name"], row.body["alias"], row.body["number"]
-        digest = self._view.version(name, number) if number is not None else None
-        theirs = self._version(name, digest) if digest else None
-        if theirs is not None:
-            self._api.post("registered-models/alias", {"name": name, "alias": alias, "version": theirs})
-            return
-        try:
-            self._api.post("registered-models/alias", {"name": name, "alias": alias}, "DELETE")
-        except Refused as error:  # there was none
-            if error.code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-
     # -- erasing
 
     def retract(self, refs: Sequence[Ref]) -> list[str]:
@@ -235,7 +190,7 @@ class MlflowMirror:
         told: list[str] = []
         for ref in refs:
             if ref.run is not None:
-                told += _said(ref.run, partial(self._drop_tags, ref))
+                told += refusals(ref.run, partial(self._drop_tags, ref))
             elif ref.artifact is not None:
                 told += self._drop_artifact(ref.artifact)
         return told
@@ -245,7 +200,7 @@ class MlflowMirror:
         theirs = self._find(run) if run else None
         for name in ref.tags if theirs else ():
             try:
-                self._api.post("runs/delete-tag", {"run_id": theirs, "key": _name(name)})
+                self._api.post("runs/delete-tag", {"run_id": theirs, "key": plain_name(name)})
             except Refused as error:
                 if error.code != "RESOURCE_DOES_NOT_EXIST":
                     raise
@@ -255,28 +210,14 @@ class MlflowMirror:
         if artifact is None:
             return []
         if artifact.kind == "model" and artifact.number is not None:
-            return _said(digest[:11], partial(self._drop_version, artifact.name, digest))
+            return refusals(digest[:11], partial(self._models.drop_version, artifact.name, digest))
         if artifact.kind in ("dataset", "corpus"):
             return [f"{artifact.kind} {digest[:11]}: MLflow keeps that runs took it, by its digest"]
         return []
 
-    def _drop_version(self, name: str, digest: str) -> None:
-        theirs = self._version(name, digest)
-        if theirs is not None:
-            self._api.post("model-versions/delete", {"name": name, "version": theirs}, "DELETE")
-
     def close(self) -> None:
         """Close connections."""
         self._api.close()
-
-
-def _said(what: str, call: Callable[[], object]) -> list[str]:
-    """What the server refused of one thing, so that the others go on."""
-    try:
-        call()
-    except Refused as error:
-        return [f"{what}: {error}"]
-    return []
 
 
 def _tags(run: SentRun, project: str) -> Iterator[tuple[str, Any]]:
@@ -302,7 +243,7 @@ def _points(row: Row) -> Iterator[Point]:
 def _of_point(point: dict[str, Any]) -> Iterator[Point]:
     step = int(point["step"] or 0)
     for name, value in point["values"].items():
-        yield _name(name), float(value), _milliseconds(point["time"]), step
+        yield plain_name(name), float(value), _milliseconds(point["time"]), step
 
 
 def _milliseconds(time: str) -> int:
@@ -319,16 +260,6 @@ def _same(key: str, value: float, moment: int, step: int) -> tuple[str, str, int
 def _metric(key: str, value: float, moment: int, step: int) -> dict[str, Any]:
     names = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
     return {"key": key, "value": names.get(repr(value), value), "timestamp": moment, "step": step}
-
-
-def _name(name: str) -> str:
-    """A name that MLflow takes."""
-    return _NOT_IN_NAMES.sub("_", name)[:250]
-
-
-def _pair(name: str, value: Any, longest: int = _LONGEST_TAG) -> dict[str, str]:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return {"key": _name(name), "value": text[:longest]}
 
 
 def _pieces(items: list[Any], size: int) -> Iterable[list[Any]]:

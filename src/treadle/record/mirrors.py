@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ BATCH_ROWS = 500  # of the ledger, or as many as hold
 BATCH_POINTS = 20_000  # rows about metrics
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 600.0  # seconds that a place which failed is left alone; doubles each time
 _PATIENCE = 60.0  # seconds that whoever asks by hand waits for a process that delivers already
-_BEAT_SECONDS = 15.0
 _LONGEST_LINE = 300
 _LINES = 20  # of what was refused that are kept
 _STATE = "mirror:"
@@ -165,7 +163,7 @@ class Mirrors:
         try:
             if everything:
                 self._begin_again(key, sink)
-            with _beating(self._state, key):
+            with self._state.beating(key):
                 self._record.workspace.journal.seal(METRICS)
                 for batch in iter(lambda: self._batch(key, sink.place), None):
                     sent += self._send(key, sink, batch)
@@ -273,25 +271,6 @@ class _Batch:
 
     def full(self) -> bool:
         return len(self.rows) >= BATCH_ROWS or self._points >= BATCH_POINTS
-
-
-@contextmanager
-def _beating(state: State, lease: str) -> Iterator[None]:
-    """Say that this process is at it, as long as it is, however long a batch takes."""
-    ended = threading.Event()
-
-    def beats() -> None:
-        while not ended.wait(_BEAT_SECONDS):
-            with suppress(TreadleError):  # a busy database; the next beat will do
-                state.beat(lease)
-
-    thread = threading.Thread(target=beats, name="mirror", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _lines(told: Sequence[str]) -> tuple[str, ...]:

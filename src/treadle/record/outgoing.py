@@ -140,8 +140,11 @@ class Outgoing:
 
     def rows(self, after: int) -> Iterator[tuple[Row, Sequence[Row] | Sequence[Ref]]]:
         """Rows of the ledger after a cursor, each with what a sink is given for it: rows, or what was erased."""
+        gone = {ref.artifact for ref in self.erased()}
         for row in self._record.ledger.rows(*KINDS, after=after):
-            if row.kind == _ERASURE:
+            if row.kind == "version" and row.body["digest"] in gone:
+                yield row, []
+            elif row.kind == _ERASURE:
                 yield row, self._erased(row)
             elif row.kind == _SEAL:
                 yield row, list(self._pieces(row))
