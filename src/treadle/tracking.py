@@ -17,8 +17,7 @@ from treadle.core.errors import UserError
 from treadle.core.experiment import Experiment
 from treadle.core.system_metrics import SECONDS
 from treadle.core.workspace import Workspace
-from treadle.project import FILE, find_folder, open_project
-from treadle.record.beside import Beside
+from treadle.project import FILE, open_project
 from treadle.record.record import PROJECTIONS, Record
 from treadle.record.reference import resolve
 from treadle.stages.track.names import DocumentNames
@@ -80,12 +79,16 @@ def record_folder(start: Path) -> Path:
     for folder in (start, *start.parents):
         if (folder / FILE).is_file() or (folder / STORE / "format").is_file():
             return folder
+    from treadle.project import find_folder  # it says what is missing
+
     return find_folder(start)
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[Record]:
     """The record of a folder without ``treadle.yaml``."""
+    from treadle.record.beside import Beside
+
     with Workspace(folder / STORE, None, PROJECTIONS) as workspace:
         record = Record(workspace, folder.name)
         workspace.closing.callback(Beside(record, folder).close)

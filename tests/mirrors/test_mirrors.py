@@ -173,6 +173,7 @@ def test_a_run_beside_a_dead_neighbor(project: Project, monkeypatch: pytest.Monk
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(beside, "WAIT_SECONDS", 60.0)
     log(project)
     beside.finish()
     shown = treadle.status(project.folder)["mirrors"]
@@ -198,7 +199,8 @@ def test_a_run_beside_one_that_never_answers(project: Project, monkeypatch: pyte
         assert [run.status for run in opened.record.runs.find()] == ["done", "done"]
 
 
-def test_runs_are_mirrored_beside_the_work(project: Project, events: Path) -> None:
+def test_runs_are_mirrored_beside_the_work(project: Project, events: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "WAIT_SECONDS", 60.0)
     log(project, "one")
     log(project, "two")
     beside.finish()

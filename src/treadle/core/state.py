@@ -20,10 +20,6 @@ CREATE TABLE IF NOT EXISTS people (lookup TEXT PRIMARY KEY, key BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
-_TAKE = (
-    "INSERT INTO leases VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
-    "host = excluded.host, pid = excluded.pid, started = excluded.started, beat = excluded.beat"
-)
 _SET = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 BEAT_SECONDS = 15.0
@@ -55,9 +51,14 @@ class State:
         """Say that this process works on ``name``."""
         moment = self._database.clock()
         self._write(
-            _TAKE,
+            "INSERT INTO leases VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+            "host = excluded.host, pid = excluded.pid, started = excluded.started, beat = excluded.beat",
             (name, socket.gethostname(), os.getpid(), _process_start(os.getpid()) or moment, moment),
         )
+
+    def beat(self, name: str) -> None:
+        """Say that it is still at it."""
+        self._write("UPDATE leases SET beat = ? WHERE name = ?", (self._database.clock(), name))
 
     def claim_lease(self, name: str) -> bool:
         """Take a lease that nobody holds who is at work; False where somebody does."""
@@ -67,12 +68,10 @@ class State:
             for host, pid, started, beat in rows:
                 if (host, pid) != mine and _alive(host, pid, started, moment - beat):
                     return False
-            cursor.execute(_TAKE, (name, *mine, _process_start(os.getpid()) or moment, moment))
+            cursor.execute("DELETE FROM leases WHERE name = ?", (name,))
+            values = (name, *mine, _process_start(os.getpid()) or moment, moment)
+            cursor.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", values)
         return True
-
-    def beat(self, name: str) -> None:
-        """Say that it is still at it."""
-        self._write("UPDATE leases SET beat = ? WHERE name = ?", (self._database.clock(), name))
 
     @contextmanager
     def beating(self, name: str) -> Iterator[None]:

@@ -140,7 +140,7 @@ class Outgoing:
 
     def rows(self, after: int) -> Iterator[tuple[Row, Sequence[Row] | Sequence[Ref]]]:
         """Rows of the ledger after a cursor, each with what a sink is given for it: rows, or what was erased."""
-        gone = {ref.artifact for ref in self.erased()}
+        gone = {name for row in self._record.ledger.rows(_ERASURE) for name in row.body["objects"]}
         for row in self._record.ledger.rows(*KINDS, after=after):
             if row.kind == "version" and row.body["digest"] in gone:
                 yield row, []
