@@ -45,6 +45,8 @@ EXTENDING = {
                   "treadle.lm.engine:Score", "treadle.lm.engine:ClassScores", "treadle.lm.engine:EngineStats"),
     "An executor": ("treadle.core.executors:Executor",),
     "A remote": ("treadle.core.remote:Remote",),
+    "A sink": ("treadle.core.sink:Sink", "treadle.core.sink:View", "treadle.core.sink:SentRun",
+               "treadle.core.sink:SentArtifact", "treadle.core.sink:Ref"),
 }  # fmt: skip
 
 _MARKER = re.compile(r"(<!-- generated: ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -198,8 +200,9 @@ def _help(name: str, command: click.Command) -> Iterator[str]:
 def parts(group: str) -> Iterator[str]:
     """A table of what is installed under an entry-point group, from pyproject.toml."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    # An engine is opened on a folder, a remote by its address, a protocol by a command; the file says nothing of them.
-    configured = group not in ("engines", "remotes", "protocols")
+    # An engine is opened on a folder, a remote by its address, a protocol by a command, a sink by the environment; the
+    # file says nothing of them.
+    configured = group not in ("engines", "remotes", "protocols", "sinks")
     yield "| name | settings | what it does |" if configured else "| name | what it does |"
     yield "|---|---|---|" if configured else "|---|---|"
     for name, place in pyproject["project"]["entry-points"][f"treadle.{group}"].items():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal
 
 from treadle.core.errors import TreadleError
+from treadle.record.mirrors import Mirror, Mirrors, switches
+from treadle.tracking import open_record, record_folder
 
 # Extra -> the distributions that show whether it is there.
 EXTRAS = {
@@ -20,6 +24,8 @@ EXTRAS = {
     "postgres": ("psycopg",),
     "remote": ("fsspec", "s3fs", "pyfastcdc"),
     "sql": ("sqlalchemy",),
+    "comet": ("comet-ml",),
+    "wandb": ("wandb",),
 }
 # What is written to run elsewhere and has not been run on a machine like this one.
 NOT_EXERCISED = {
@@ -52,6 +58,7 @@ def examine() -> list[Finding]:
     findings = [_processor(), _memory()]
     findings += [_extra(name, packages) for name, packages in EXTRAS.items()]
     findings += _base_models()
+    findings += _mirrors(Path.cwd())
     findings.append(_program("git", "versions of your project in every run"))
     gpu = shutil.which("nvidia-smi") is not None
     findings += [
@@ -115,6 +122,28 @@ def _base_models() -> list[Finding]:
         except TreadleError as error:
             findings.append(Finding(known.name, "missing", str(error)))
     return findings
+
+
+def _mirrors(start: Path) -> list[Finding]:
+    """What each is switched on by, and of those that are how far they are."""
+    on: dict[str, Mirror] = {}
+    tools = tuple(re.findall(r"\b[A-Z]+_", " ".join(switches().values())))
+    try:
+        if any(name.startswith(tools) for name in os.environ):  # else no record need be opened
+            with open_record(start) as record:
+                on = {each.name: each for each in Mirrors(record, record_folder(start)).standing()}
+    except TreadleError:  # no project here, or one that other commands speak of
+        pass
+    return [_mirror(name, variables, on.get(name)) for name, variables in switches().items()]
+
+
+def _mirror(name: str, variables: str, mirror: Mirror | None) -> Finding:
+    part = f"mirror {name}"
+    if mirror is None:
+        return Finding(part, "not exercised", f"off; {variables} switches it on, in a project")
+    if mirror.error:
+        return Finding(part, "missing", f"{mirror.place}: {mirror.error}")
+    return Finding(part, "works", f"{mirror.place}: {mirror.waiting:,} rows wait")
 
 
 def _program(name: str, what_for: str) -> Finding:

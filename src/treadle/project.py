@@ -20,6 +20,7 @@ from treadle.core.publisher import Publisher
 from treadle.core.remote import check_address, is_bucket
 from treadle.core.secrets import resolve
 from treadle.core.workspace import Workspace
+from treadle.record.beside import Beside
 from treadle.record.record import PROJECTIONS, Record
 from treadle.stages.collect import CollectSettings
 from treadle.stages.deploy import DeploySettings
@@ -129,7 +130,9 @@ def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Proje
         publisher = Publisher(workspace.ledger, workspace.keys, targets)
         workspace.released.append(publisher.run)
         workspace.closing.callback(publisher.run)
-        yield Project(folder, file, Record(workspace, file.name), publisher)
+        record = Record(workspace, file.name)
+        workspace.closing.callback(Beside(record, folder).close)
+        yield Project(folder, file, record, publisher)
 
 
 def store_folder(folder: Path, file: File) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.project import Project
+from treadle.record.mirrors import Mirrors
 from treadle.record.record import Record
 from treadle.record.version import Version
 from treadle.stages.improve import gathered
@@ -49,6 +50,7 @@ def summary(project: Project) -> dict[str, Any]:
         "held_back": improved.held_back,
         "alerts": [alert.public() for alert in record.alerts.open()],
         "counts": counts,
+        "mirrors": [mirror.public() for mirror in Mirrors(record, project.folder).standing()],
         "pending": [f"erasure {each.request}: treadle forget again finishes it" for each in record.erasures.open()],
     }
 

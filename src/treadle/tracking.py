@@ -81,17 +81,36 @@ def open_record(start: Path) -> Iterator[Record]:
 
     ``UserError`` where there is neither.
     """
-    for folder in (start, *start.parents):
-        if (folder / FILE).is_file():
-            break
-        if (folder / STORE / "format").is_file():
-            with Workspace(folder / STORE, None, PROJECTIONS) as workspace:
-                yield Record(workspace, folder.name)
-            return
-    from treadle.project import open_project
+    folder = record_folder(start)
+    if (folder / FILE).is_file():
+        from treadle.project import open_project
 
-    with open_project(start) as project:
-        yield project.record
+        with open_project(folder) as project:
+            yield project.record
+    else:
+        with _alone(folder) as record:
+            yield record
+
+
+def record_folder(start: Path) -> Path:
+    """The folder around ``start`` that has a record; ``UserError`` where there is none."""
+    for folder in (start, *start.parents):
+        if (folder / FILE).is_file() or (folder / STORE / "format").is_file():
+            return folder
+    from treadle.project import find_folder  # it says what is missing
+
+    return find_folder(start)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[Record]:
+    """The record of a folder without ``treadle.yaml``."""
+    from treadle.record.beside import Beside
+
+    with Workspace(folder / STORE, None, PROJECTIONS) as workspace:
+        record = Record(workspace, folder.name)
+        workspace.closing.callback(Beside(record, folder).close)
+        yield record
 
 
 _open: dict[tuple[int, Path], tuple[Record, ExitStack, list[None]]] = {}
@@ -130,8 +149,8 @@ def open_or_make_record(folder: Path) -> Iterator[Record]:
         return
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name one that is there")
-    with Workspace(folder / STORE, None, PROJECTIONS) as workspace:
-        yield Record(workspace, folder.name)
+    with _alone(folder) as record:
+        yield record
 
 
 def _artifact(record: Record, ref: str) -> tuple[str, str]:

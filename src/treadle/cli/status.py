@@ -52,6 +52,12 @@ def status(events: int, time: str | None, as_json: bool) -> None:
         waits = f" (held back: {shown['held_back']})" if shown["held_back"] else ": treadle watch begins it"
         say("due         the next turn, by " + ", ".join(shown["due"]) + waits)
     say("counts      " + ", ".join(f"{count:,} {name}" for name, count in shown["counts"].items()))
+    for mirror in shown["mirrors"]:
+        waits = f"{mirror['waiting']:,} rows wait" if mirror["waiting"] else "up to date"
+        say(
+            f"mirror      {mirror['name']} at {mirror['place']}: {waits}"
+            + (f"; {mirror['error']}" * bool(mirror["error"]))
+        )
     for alert in shown["alerts"]:
         say(f"ALERT       {alert['kind']}: {alert['detail']}")
     for erasure in shown["pending"]:

@@ -32,8 +32,19 @@ def time_of(identifier: str) -> int | None:
     text = identifier.rpartition("-")[2]
     if len(text) != _LENGTH or text[0] > "7" or any(character not in _VALUES for character in text):
         return None
+    return _number(text[:10])
+
+
+def number_of(identifier: str) -> int:
+    """All 128 bits of an identifier; ``ValueError`` when it is not of this form."""
+    if time_of(identifier) is None:
+        raise ValueError(f"{identifier[:80]!r} is no identifier")
+    return _number(identifier.rpartition("-")[2])
+
+
+def _number(text: str) -> int:
     number = 0
-    for character in text[:10]:
+    for character in text:
         number = number << 5 | _VALUES[character]
     return number
 

@@ -251,6 +251,22 @@ class Journal:
             found.extend(rows_of(data, identifier, field))
         return sorted(found, key=lambda row: time_of(str(row["id"])) or 0)
 
+    def segment(self, stream: str, digest: str) -> list[dict[str, Any]]:
+        """The rows of one sealed segment, or of what replaced it; none when it was erased."""
+        return rows_in(self._bytes(stream, digest))[0]
+
+    def count_sealed(self, stream: str, identifier: str, *, before: int) -> int:
+        """How many rows with an id are in segments that rows of the ledger before ``before`` sealed."""
+        moment, found = time_of(identifier), 0
+        for row in self._ledger.rows("seal"):
+            span, body = row.body.get("ids"), row.body
+            if row.seq >= before:
+                break
+            within = span is None or (moment is not None and span[0] <= moment <= span[1])
+            if within and body["stream"] == stream and not body["replaces"]:
+                found += len(rows_of(self._bytes(stream, body["segment"]), identifier))
+        return found
+
     def _parts(self, stream: str) -> tuple[list[bytes], dict[str, dict[str, Any]]]:
         """What is not sealed, and the segments that are; each row in one of them."""
         loose = {path.stem: read_file(path) for path in files_of(self._folder / stream)}

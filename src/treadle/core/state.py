@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from treadle.core.database import Database, Lost
+from treadle.core.errors import TreadleError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
@@ -22,6 +25,7 @@ CREATE TABLE IF NOT EXISTS head_deliveries (
 
 _SET = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
+BEAT_SECONDS = 15.0
 STALE_AFTER = 60.0  # seconds without a heartbeat after which a lease on another host counts as dead
 
 
@@ -68,6 +72,37 @@ class State:
     def beat(self, name: str) -> None:
         """Say that it is still at it."""
         self._write("UPDATE leases SET beat = ? WHERE name = ?", (self._database.clock(), name))
+
+    def claim_lease(self, name: str) -> bool:
+        """Take a lease that nobody holds who is at work; False where somebody does."""
+        moment, mine = self._database.clock(), (socket.gethostname(), os.getpid())
+        with self._database.transaction() as cursor:
+            rows = cursor.execute("SELECT host, pid, started, beat FROM leases WHERE name = ?", (name,)).fetchall()
+            for host, pid, started, beat in rows:
+                if (host, pid) != mine and _alive(host, pid, started, moment - beat):
+                    return False
+            cursor.execute("DELETE FROM leases WHERE name = ?", (name,))
+            values = (name, *mine, _process_start(os.getpid()) or moment, moment)
+            cursor.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", values)
+        return True
+
+    @contextmanager
+    def beating(self, name: str) -> Iterator[None]:
+        """Say so every few seconds, as long as the block takes."""
+        ended = threading.Event()
+
+        def beats() -> None:
+            while not ended.wait(BEAT_SECONDS):
+                with suppress(TreadleError):  # a busy database; the next beat will do
+                    self.beat(name)
+
+        thread = threading.Thread(target=beats, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def drop_lease(self, name: str) -> None:
         """Say that it is done."""
