@@ -1,0 +1,83 @@
+"""LaTeX source as text, by pylatexenc: what a reader of the paper would read; formulas stay as they are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from treadle.core.errors import MissingExtra
+from treadle.text.readers.decoding import decode
+from treadle.text.readers.piece import Documents, Text, UnreadableError
+
+_BODY = re.compile(r"\\begin\s*\{document\}(.*?)(?:\\end\s*\{document\}|\Z)", re.DOTALL)
+_TITLE = re.compile(r"\\title\s*(?:\[[^\]]*\])?\s*\{")
+_DEEPEST = 400  # open groups
+_NO_TEXT = ("label", "vspace", "hspace", "vskip", "includegraphics", "bibliographystyle", "bibliography", "input",
+            "include", "pagestyle", "thispagestyle")  # fmt: skip
+_SPACES = re.compile(r"[ \t]+")
+_LINES = re.compile(r"\n\s*\n\s*")
+_GROUP = re.compile(r"\\(begin|end)\s*\{|[{}]|\\.", re.DOTALL)
+
+
+def read(data: bytes, options: Documents) -> Iterator[Text]:
+    """The text of one file; what it takes in by ``\\input`` is a file of its own."""
+    source, encoding = decode(data)
+    if _too_deep(source):
+        raise UnreadableError(f"groups nested deeper than {_DEEPEST}")
+    body = _BODY.search(source)
+    text = _plain(body[1] if body else source)
+    if not text:
+        raise UnreadableError("LaTeX without text")
+    yield Text(text, title=_title(source), fields={} if encoding == "utf-8" else {"encoding": encoding})
+
+
+def _plain(source: str) -> str:
+    try:
+        from pylatexenc.latexwalker import LatexWalkerError
+    except ImportError:
+        raise MissingExtra("pylatexenc", extra="documents") from None
+    try:
+        text = _converter().latex_to_text(source, tolerant_parsing=True)
+    except (LatexWalkerError, RecursionError, ValueError, IndexError, TypeError, AttributeError):
+        raise UnreadableError("LaTeX that cannot be followed") from None
+    lines = (_SPACES.sub(" ", line).strip() for line in text.split("\n"))
+    return _LINES.sub("\n\n", "\n".join(lines)).strip()
+
+
+def _converter() -> Any:
+    from pylatexenc.latex2text import EnvironmentTextSpec, LatexNodes2Text, MacroTextSpec, get_default_latex_context_db
+
+    context = get_default_latex_context_db()
+    context.add_context_category(
+        "treadle",
+        prepend=True,
+        macros=[MacroTextSpec(name, discard=True) for name in _NO_TEXT],
+        environments=[EnvironmentTextSpec("tikzpicture", discard=True)],
+    )
+    return LatexNodes2Text(latex_context=context, math_mode="verbatim", keep_comments=False)
+
+
+def _title(source: str) -> str | None:
+    found = _TITLE.search(source)
+    if found is None:
+        return None
+    depth = 1
+    for end in range(found.end(), min(len(source), found.end() + 2000)):
+        depth += {"{": 1, "}": -1}.get(source[end], 0)
+        if depth == 0:
+            try:
+                return " ".join(_plain(source[found.end() : end]).split())[:500] or None
+            except UnreadableError:
+                return None
+    return None
+
+
+def _too_deep(source: str) -> bool:
+    depth = 0
+    for match in _GROUP.finditer(source):
+        # `\begin{` opens the group of its name as well, and `\end{` closes one and opens that of its name.
+        depth = max(0, depth + {"{": 1, "}": -1}.get(match[0], 2 if match[1] == "begin" else 0))
+        if depth > _DEEPEST:
+            return True
+    return False
