@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Self, cast
 
 from treadle.text.readers.compression import BrokenStreamError, Budget
 
@@ -144,11 +144,10 @@ class _Header(tarfile.TarInfo):
     last = ""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
             info = super().frombuf(buf, encoding, errors)
-            extended = info.type not in tarfile.SUPPORTED_TYPES or info.type in _EXTENDED
-            if info.size < 0 or (extended and info.size > _LARGEST_HEADER and info.type in _EXTENDED):
+            if info.size < 0 or (info.type in _EXTENDED and info.size > _LARGEST_HEADER):
                 raise tarfile.InvalidHeaderError("size")  # type: ignore[attr-defined]
         except tarfile.HeaderError as error:
             cls.last = type(error).__name__

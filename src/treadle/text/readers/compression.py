@@ -27,7 +27,7 @@ class BrokenStreamError(ValueError):
 
 
 class TooMuchError(Exception):
-    """More came out of a file than anybody meant to put in; no ``ValueError``, so that no parser takes it for its own."""
+    """More came out of a file than anybody meant to put in. No parser takes it for an error of its own."""
 
 
 @dataclass(frozen=True, slots=True)

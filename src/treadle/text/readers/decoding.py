@@ -1,4 +1,4 @@
-"""Bytes to text: by a byte order mark, as UTF-8, by what the document or its sender says, else by what it looks like."""
+"""Bytes to text: by a byte order mark, as UTF-8, by what it or its sender says, else by what it looks like."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
 _XML = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._:-]{2,40})["']""")
-_META = re.compile(rb"""<meta[^>]{0,300}?charset\s*=\s*["']?\s*([A-Za-z0-9._:-]{2,40})""", re.I)
+_META = re.compile(rb"""<meta[^>]{0,300}?charset\s*=\s*["']?\s*([A-Za-z0-9._:-]{2,40})""", re.IGNORECASE)
 # What browsers read under these names, as WHATWG's encoding standard has it.
 _AS_BROWSERS = {"iso-8859-1": "cp1252", "latin-1": "cp1252", "latin1": "cp1252", "ascii": "cp1252",
                 "us-ascii": "cp1252", "iso8859-1": "cp1252", "iso-8859-9": "cp1254", "gb2312": "gb18030",
@@ -63,7 +63,7 @@ def _strictly(data: bytes, encoding: str) -> str | None:
         text = data.decode(encoding)
     except (UnicodeError, LookupError, ValueError, AssertionError):
         return None
-    return None if not isinstance(text, str) or _HALF.search(text) else text
+    return None if _HALF.search(text) else text
 
 
 def _guessed(data: bytes) -> tuple[str, str]:

@@ -101,5 +101,3 @@ def _locked(parts: Parts) -> frozenset[str]:
     root = parse_xml(parts.read(_ENCRYPTION), "its encryption file")
     uris = (attribute(element, "URI") for element in root.iter() if local(element) == "CipherReference")
     return frozenset(unquote(uri) for uri in uris if uri)
-
-

@@ -17,11 +17,18 @@ _DATES = (
 )  # fmt: skip
 _DAY = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*\Z")
+_FIGURE = re.compile(r"<(/?)(?:figure|figcaption)\b")
+# What says of itself that it is not what the page is about.
+_ASIDE = ["nav", "footer", "aside", "[role=navigation]", "[role=banner]", "[role=contentinfo]", "[role=search]",
+          ".sidebar", ".navbar", ".breadcrumb", ".breadcrumbs", ".cookie-banner", ".cookie-consent"]  # fmt: skip
+_FEW_LINKS = 10
+_WORDS_A_LINK = 400  # characters of text for each link; a page with less is full of links
+_ENOUGH = 0.4
 _DEEPEST = 4000  # open elements; more is an attack on whoever walks the tree
 _TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 _VOID = frozenset(b"area base br col embed hr img input link meta param source track wbr p li td tr th dt dd".split())
 # An empty element of XHTML that HTML would take for the start of one: <title/>.
-_CLOSED = re.compile(r"<(title|script|style|textarea|iframe|noscript|template|a|p|div|span)\b([^<>]*)/>", re.I)
+_CLOSED = re.compile(r"<(title|script|style|textarea|iframe|noscript|template|a|p|div|span)\b([^<>]*)/>", re.IGNORECASE)
 
 
 def read(data: bytes, options: Documents) -> Iterator[Text]:
@@ -34,19 +41,18 @@ def page(data: bytes, options: Documents, declared: str | None = None, *, whole:
     a page without text.
     """
     try:
-        from resiliparse.extract.html2text import extract_plain_text
         from resiliparse.parse.html import HTMLTree
     except ImportError:
         raise MissingExtra("resiliparse", extra="documents") from None
     if _too_deep(data):
         raise UnreadableError(f"elements nested deeper than {_DEEPEST}")
     markup, encoding = decode(data, declared)
-    tree = HTMLTree.parse(_CLOSED.sub(r"<\1\2></\1>", markup) if "/>" in markup else markup)
-    text = ""
-    if not (options.boilerplate or whole):
-        text = extract_plain_text(tree, main_content=True, alt_texts=False, preserve_formatting=True)
-    if not text.strip():
-        text = extract_plain_text(tree, main_content=False, alt_texts=False, preserve_formatting=True)
+    if "/>" in markup:
+        markup = _CLOSED.sub(r"<\1\2></\1>", markup)
+    if "<figure" in markup:  # resiliparse leaves out figures whole, with their captions
+        markup = _FIGURE.sub(r"<\1div", markup)
+    tree = HTMLTree.parse(markup)
+    text = _everything(tree) if options.boilerplate or whole else _main(tree, markup)
     if not text.strip():
         raise UnreadableError("a page without text")
     fields: dict[str, Any] = {} if encoding == "utf-8" else {"encoding": encoding}
@@ -54,6 +60,27 @@ def page(data: bytes, options: Documents, declared: str | None = None, *, whole:
     if language:
         fields["language"] = language
     return Text(text.strip(), title=_title(tree), time=_date(tree), fields=fields)
+
+
+def _everything(tree: Any, skipped: list[str] | None = None) -> str:
+    from resiliparse.extract.html2text import extract_plain_text
+
+    return str(extract_plain_text(tree, alt_texts=False, preserve_formatting=True, skip_elements=skipped))
+
+
+def _main(tree: Any, markup: str) -> str:
+    """The main part. resiliparse's rules for that also leave out lists that are none of navigation, so they are asked
+    only where a page is full of links, and believed only where they leave enough.
+    """
+    from resiliparse.extract.html2text import extract_plain_text
+
+    text = _everything(tree, _ASIDE)
+    links = markup.count("<a ") + markup.count("<A ")
+    if links > _FEW_LINKS and len(text) < links * _WORDS_A_LINK:
+        main = str(extract_plain_text(tree, main_content=True, alt_texts=False, preserve_formatting=True))
+        if len(main) > _ENOUGH * len(text):
+            return main
+    return text if text.strip() else _everything(tree)
 
 
 def _too_deep(data: bytes) -> bool:

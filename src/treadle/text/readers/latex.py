@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from treadle.core.errors import MissingExtra
@@ -17,6 +17,10 @@ _NO_TEXT = ("label", "vspace", "hspace", "vskip", "includegraphics", "bibliograp
             "include", "pagestyle", "thispagestyle")  # fmt: skip
 _SPACES = re.compile(r"[ \t]+")
 _LINES = re.compile(r"\n\s*\n\s*")
+_BLOCKS = re.compile(r"\n[ \t]*\n\s*")
+_COMMENT = re.compile(r"(?<!\\)%.*")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}(?:\[[^\]]*\])?|\\(?:label|ref|cite[a-z]*)\s*\{[^{}]*\}")
+_COMMAND = re.compile(r"\\(?:[a-zA-Z]+\*?|.)", re.DOTALL)
 _GROUP = re.compile(r"\\(begin|end)\s*\{|[{}]|\\.", re.DOTALL)
 
 
@@ -33,21 +37,36 @@ def read(data: bytes, options: Documents) -> Iterator[Text]:
 
 
 def _plain(source: str) -> str:
-    try:
-        from pylatexenc.latexwalker import LatexWalkerError
-    except ImportError:
-        raise MissingExtra("pylatexenc", extra="documents") from None
-    try:
-        text = _converter().latex_to_text(source, tolerant_parsing=True)
-    except (LatexWalkerError, RecursionError, ValueError, IndexError, TypeError, AttributeError):
-        raise UnreadableError("LaTeX that cannot be followed") from None
+    """Strictly where that goes. Tolerance makes pylatexenc go back and forth for ever over a brace that is missing, so
+    what is not well-formed is read by paragraphs, and a paragraph that is not loses its commands.
+    """
+    convert = _converter()
+    text = convert(source)
+    if text is None:
+        blocks = _BLOCKS.split(source)
+        text = "\n\n".join(_bare(block) if (found := convert(block)) is None else found for block in blocks)
     lines = (_SPACES.sub(" ", line).strip() for line in text.split("\n"))
     return _LINES.sub("\n\n", "\n".join(lines)).strip()
 
 
-def _converter() -> Any:
-    from pylatexenc.latex2text import EnvironmentTextSpec, LatexNodes2Text, MacroTextSpec, get_default_latex_context_db
+def _bare(source: str) -> str:
+    """Without comments, the names of commands, and braces."""
+    text = _COMMAND.sub(" ", _ENVIRONMENT.sub("", _COMMENT.sub("", source)))
+    return text.replace("{", "").replace("}", "").replace("~", " ")
 
+
+def _converter() -> Callable[[str], str | None]:
+    """A function from LaTeX to text; None for what is not well-formed."""
+    try:
+        from pylatexenc.latex2text import (
+            EnvironmentTextSpec,
+            LatexNodes2Text,
+            MacroTextSpec,
+            get_default_latex_context_db,
+        )
+        from pylatexenc.latexwalker import LatexWalkerError
+    except ImportError:
+        raise MissingExtra("pylatexenc", extra="documents") from None
     context = get_default_latex_context_db()
     context.add_context_category(
         "treadle",
@@ -55,7 +74,15 @@ def _converter() -> Any:
         macros=[MacroTextSpec(name, discard=True) for name in _NO_TEXT],
         environments=[EnvironmentTextSpec("tikzpicture", discard=True)],
     )
-    return LatexNodes2Text(latex_context=context, math_mode="verbatim", keep_comments=False)
+    converter: Any = LatexNodes2Text(latex_context=context, math_mode="verbatim", keep_comments=False)
+
+    def convert(source: str) -> str | None:
+        try:
+            return str(converter.latex_to_text(source, tolerant_parsing=False))
+        except (LatexWalkerError, RecursionError, ValueError, IndexError, TypeError, AttributeError, KeyError):
+            return None
+
+    return convert
 
 
 def _title(source: str) -> str | None:
@@ -66,10 +93,7 @@ def _title(source: str) -> str | None:
     for end in range(found.end(), min(len(source), found.end() + 2000)):
         depth += {"{": 1, "}": -1}.get(source[end], 0)
         if depth == 0:
-            try:
-                return " ".join(_plain(source[found.end() : end]).split())[:500] or None
-            except UnreadableError:
-                return None
+            return " ".join(_plain(source[found.end() : end]).split())[:500] or None
     return None
 
 

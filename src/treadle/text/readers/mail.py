@@ -21,7 +21,7 @@ from treadle.text.readers.sniff import DOCUMENTS, HEAD, TEXTS, sniff
 _DEEPEST = 5  # mails within mails
 _MOST_PARTS = 1000
 _WROTE = re.compile(r"^(?:On|Am|Le|El|Il|Op) .{5,200}(?:wrote|schrieb|écrit|escribió|scritto|schreef).{0,80}:\s*$")
-_ORIGINAL = re.compile(r"^\s*-{2,}\s*(?:Original Message|Forwarded message|Ursprüngliche Nachricht)\s*-{2,}\s*$", re.I)
+_ORIGINAL = re.compile(r"(?i)^\s*-{2,}\s*(?:Original Message|Forwarded message|Ursprüngliche Nachricht)\s*-{2,}\s*$")
 _CHARSET = re.compile(r"[A-Za-z0-9._:-]{2,40}\Z")
 
 
@@ -171,17 +171,12 @@ def _unfolded(value: Any) -> str:
     except (ValueError, LookupError, IndexError, TypeError):
         pieces = [(str(value), None)]
     for piece, charset in pieces:
-        if isinstance(piece, str):
-            piece = piece.encode("ascii", "surrogateescape") if piece.isascii() or _escaped(piece) else piece.encode()
+        raw = piece if isinstance(piece, bytes) else piece.encode("utf-8", "surrogateescape")
         try:
-            words.append(decode(piece, charset if charset != "unknown-8bit" else None)[0])
+            words.append(decode(raw, charset if charset != "unknown-8bit" else None)[0])
         except UnreadableError:
-            words.append(piece.decode("ascii", "replace"))
+            words.append(raw.decode("ascii", "replace"))
     return " ".join("".join(words).replace("\x00", "").split())
-
-
-def _escaped(text: str) -> bool:
-    return all(ord(character) < 128 or 0xDC80 <= ord(character) <= 0xDCFF for character in text)
 
 
 def _sender(message: Message) -> str | None:

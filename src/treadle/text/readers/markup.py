@@ -8,11 +8,13 @@ from typing import Any
 from treadle.core.errors import MissingExtra
 from treadle.text.readers.piece import UnreadableError
 
-_ENTITY = re.compile(rb"<!ENTITY\s", re.I)
+_ENTITY = re.compile(rb"<!ENTITY\s", re.IGNORECASE)
 
 
-def parse_xml(data: bytes, what: str) -> Any:
-    """The root element; ``UnreadableError`` for what is not well-formed, declares entities, or nests deeper than 255."""
+def parse_xml(data: bytes, what: str, *, up_to_break: bool = False) -> Any:
+    """The root element; ``UnreadableError`` for what is not well-formed, declares entities, or nests deeper than 255.
+    With ``up_to_break``, of XML that is not well-formed what comes before the break and what can be read after it.
+    """
     try:
         from lxml import etree
     except ImportError:
@@ -20,13 +22,22 @@ def parse_xml(data: bytes, what: str) -> Any:
     if _ENTITY.search(data[: 1 << 16]):
         raise UnreadableError(f"{what} declares entities, which could stand for anything; they are not expanded")
     parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+        recover=up_to_break,
     )
     try:
-        return etree.fromstring(data, parser)
+        root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
         deep = "depth" in str(error).lower()
         raise UnreadableError(f"{what} is {'nested too deep' if deep else 'not well-formed XML'}") from None
+    if root is None:
+        raise UnreadableError(f"{what} is not XML")
+    return root
 
 
 def local(element: Any) -> str:

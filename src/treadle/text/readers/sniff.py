@@ -39,10 +39,10 @@ _MAGIC = (
 )  # fmt: skip
 _BZ2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)")
 _MBOX = re.compile(rb"From [^\r\n]{3,200}\d{4}[^\r\n]{0,20}\r?\n>?[A-Za-z][A-Za-z0-9-]{1,60}:? ")
-_MAIL = re.compile(rb"(?:Return-Path|Delivered-To|Received|X-Original-To): ?[^\r\n]*\r?\n[ \t]*[^\r\n]*[: ]", re.I)
+_MAIL = re.compile(rb"(?i)(?:Return-Path|Delivered-To|Received|X-Original-To): ?[^\r\n]*\r?\n[ \t]*[^\r\n]*[: ]")
 _MARK = rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}\?>\s*)?(?:<!--.{0,2000}?-->\s*)*"
-_HTML = re.compile(_MARK + rb"(?:<!doctype html|<html)\b", re.I | re.S)
-_WIKI = re.compile(_MARK + rb"<mediawiki\b", re.S)
+_HTML = re.compile(_MARK + rb"(?:<!doctype html|<html)\b", re.IGNORECASE | re.DOTALL)
+_WIKI = re.compile(_MARK + rb"<mediawiki\b", re.DOTALL)
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 

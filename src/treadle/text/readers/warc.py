@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from treadle.text.readers.decoding import decode, declared_in
+from treadle.text.readers.decoding import declared_in, decode
 from treadle.text.readers.piece import UnreadableError
 from treadle.text.readers.sniff import HEAD, sniff
 from treadle.text.rows import BadRow
 
 _LONGEST_LINE = 1 << 16
 _MOST_HEADERS = 1000
-_START = re.compile(rb"WARC/\d\.\d\r?\n\Z")
+_START = re.compile(rb"WARC/\d{1,2}\.\d{1,2}\r?\n\Z")
 _KINDS = {"text/html": "html", "application/xhtml+xml": "html", "text/plain": "txt", "application/pdf": "pdf",
           "text/markdown": "md", "application/epub+zip": "epub", "text/xml": "xml", "application/xml": "xml",
           "application/rss+xml": "xml", "application/atom+xml": "xml", "message/rfc822": "eml"}  # fmt: skip
@@ -61,9 +61,9 @@ def records(stream: BinaryIO, largest: int) -> Iterator[Record | Passed | BadRow
         if not line.strip():
             continue
         if not _START.match(line):
+            first = len(line)
             line, skipped = _resumed(stream)
-            yield BadRow(start, f"{len(line) + skipped} bytes that are no record were passed over" if not line else
-                         "no record begins where one should")  # fmt: skip
+            yield BadRow(start, f"{first + skipped} bytes where a record should begin are none, and were passed over")
             if not line:
                 return
             offset += skipped + len(line)
@@ -122,18 +122,19 @@ def _body(stream: BinaryIO, wanted: int, largest: int) -> tuple[bytes | None, in
     return None, read
 
 
-def _record(begin: int, number: int, headers: dict[str, str], body: bytes | None, largest: int) -> Record | Passed | BadRow:
+def _record(
+    begin: int, number: int, headers: dict[str, str], body: bytes | None, largest: int
+) -> Record | Passed | BadRow:
     uri = headers.get("warc-target-uri", "").strip("<>")
     what = headers.get("warc-type", "")
     if what not in _READ:
-        return Passed(number, uri, "files.warc_record", f"a record of type {what[:40] or 'none'}, which holds no document")
+        return Passed(number, uri, "files.warc_record", f"of type {what[:40] or 'none'}, which holds no document")
     if body is None:
         return BadRow(begin, f"record {number}: longer than {largest} bytes")
     media = headers.get("content-type", "").partition(";")[0].strip().lower()
     charset: str | None = None
     if media == "application/http":
-        head, _, body = body.replace(b"\n\n", b"\r\n\r\n", 1).partition(b"\r\n\r\n") if b"\r\n\r\n" not in body else (
-            body.partition(b"\r\n\r\n"))  # fmt: skip
+        head, body = _parted(body)
         status, sent = _http(head)
         if status != "200":
             return Passed(number, uri, "files.http_status", f"answered with status {status}")
@@ -152,6 +153,12 @@ def _record(begin: int, number: int, headers: dict[str, str], body: bytes | None
         body = _in_utf8(body, charset)
     language = headers.get("warc-identified-content-language")
     return Record(begin, number, uri, kind, body, headers.get("warc-date"), language, media)
+
+
+def _parted(message: bytes) -> tuple[bytes, bytes]:
+    """Header and body; the line ends of old crawls are bare."""
+    found = re.search(rb"\r?\n\r?\n", message)
+    return (message[: found.start()], message[found.end() :]) if found else (message, b"")
 
 
 def _http(head: bytes) -> tuple[str, dict[str, str]]:
@@ -189,7 +196,8 @@ def _plain_body(body: bytes, sent: dict[str, str], largest: int) -> bytes:
 
 def _joined(body: bytes) -> bytes:
     """The chunks of RFC 9112 put together; the body as it is where there are none."""
-    pieces, at = [], 0
+    pieces: list[bytes] = []
+    at = 0
     while True:
         end = body.find(b"\r\n", at, at + 100)
         size = body[at:end].partition(b";")[0].strip() if end >= 0 else b""

@@ -11,7 +11,7 @@ from treadle.text.readers.piece import Documents, Text, UnreadableError
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _DROPPED = re.compile(
     r"<(ref|gallery|timeline|math|score|syntaxhighlight|imagemap|templatestyles)\b[^<>]*?(?:/>|>.*?</\1\s*>)",
-    re.DOTALL | re.I,
+    re.DOTALL | re.IGNORECASE,
 )
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _SWITCH = re.compile(r"__[A-Z]{3,}__")
@@ -23,7 +23,7 @@ _LINES = re.compile(r"\n{3,}")
 _BRACES = re.compile(r"\{\{|\}\}|\{\||\|\}")
 _LINKS = re.compile(r"\[\[|\]\]")
 # What a link begins with that shows no text: a picture, a category, another language's page.
-_SILENT = re.compile(r"\s*(?:file|image|category|[a-z]{2,3}(?:-[a-z]+)?)\s*:", re.I)
+_SILENT = re.compile(r"\s*(?:file|image|category|[a-z]{2,3}(?:-[a-z]+)?)\s*:", re.IGNORECASE)
 _OPEN = {"{{": "}}", "{|": "|}"}
 
 
