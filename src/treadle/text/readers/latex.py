@@ -12,9 +12,13 @@ from treadle.text.readers.piece import Documents, Text, UnreadableError
 
 _BODY = re.compile(r"\\begin\s*\{document\}(.*?)(?:\\end\s*\{document\}|\Z)", re.DOTALL)
 _TITLE = re.compile(r"\\title\s*(?:\[[^\]]*\])?\s*\{")
+_AUTHOR = re.compile(r"\\author\s*(?:\[[^\]]*\])?\s*\{")
 _DEEPEST = 400  # open groups
 _NO_TEXT = ("label", "vspace", "hspace", "vskip", "includegraphics", "bibliographystyle", "bibliography", "input",
-            "include", "pagestyle", "thispagestyle")  # fmt: skip
+            "include", "pagestyle", "thispagestyle", "maketitle", "today", "date")  # fmt: skip
+_HEADINGS = ("title", "author", "part", "chapter", "section", "subsection", "subsubsection", "paragraph",
+             "subparagraph")  # fmt: skip
+_LONGEST_ARGUMENT = 20_000  # characters
 _SPACES = re.compile(r"[ \t]+")
 _LINES = re.compile(r"\n\s*\n\s*")
 _BLOCKS = re.compile(r"\n[ \t]*\n\s*")
@@ -25,15 +29,19 @@ _GROUP = re.compile(r"\\(begin|end)\s*\{|[{}]|\\.", re.DOTALL)
 
 
 def read(data: bytes, options: Documents) -> Iterator[Text]:
-    """The text of one file; what it takes in by ``\\input`` is a file of its own."""
+    """The text of one file; what it takes in by ``\\input`` is a file of its own. Title and authors go before it."""
     source, encoding = decode(data)
     if _too_deep(source):
         raise UnreadableError(f"groups nested deeper than {_DEEPEST}")
     body = _BODY.search(source)
-    text = _plain(body[1] if body else source)
+    before = source[: body.start()] if body else ""
+    titles = [_plain(argument) for argument in _arguments(_TITLE, source)[:1]]
+    front = [_plain(argument) for argument in _arguments(_TITLE, before)[:1] + _arguments(_AUTHOR, before)]
+    text = "\n\n".join(filter(None, [*front, _plain(body[1] if body else source)]))
     if not text:
         raise UnreadableError("LaTeX without text")
-    yield Text(text, title=_title(source), fields={} if encoding == "utf-8" else {"encoding": encoding})
+    title = " ".join("".join(titles).split())[:500]
+    yield Text(text, title=title or None, fields={} if encoding == "utf-8" else {"encoding": encoding})
 
 
 def _plain(source: str) -> str:
@@ -71,7 +79,10 @@ def _converter() -> Callable[[str], str | None]:
     context.add_context_category(
         "treadle",
         prepend=True,
-        macros=[MacroTextSpec(name, discard=True) for name in _NO_TEXT],
+        # Its own headings are in capitals after a sign, and its title block has the date of today.
+        macros=[MacroTextSpec(name, discard=True) for name in _NO_TEXT]
+        + [MacroTextSpec(name, _heading) for name in _HEADINGS]
+        + [MacroTextSpec("item", "\n- ")],
         environments=[EnvironmentTextSpec("tikzpicture", discard=True)],
     )
     converter: Any = LatexNodes2Text(latex_context=context, math_mode="verbatim", keep_comments=False)
@@ -85,16 +96,23 @@ def _converter() -> Callable[[str], str | None]:
     return convert
 
 
-def _title(source: str) -> str | None:
-    found = _TITLE.search(source)
-    if found is None:
-        return None
-    depth = 1
-    for end in range(found.end(), min(len(source), found.end() + 2000)):
-        depth += {"{": 1, "}": -1}.get(source[end], 0)
-        if depth == 0:
-            return " ".join(_plain(source[found.end() : end]).split())[:500] or None
-    return None
+def _heading(node: Any, converter: Any) -> str:
+    """The last argument on lines of its own."""
+    arguments = [argument for argument in node.nodeargd.argnlist if argument is not None] if node.nodeargd else []
+    return f"\n\n{converter.nodelist_to_text(arguments[-1:])}\n\n"
+
+
+def _arguments(command: re.Pattern[str], source: str) -> list[str]:
+    """What stands in the braces of each such command, up to the brace that closes them."""
+    found = []
+    for match in command.finditer(source):
+        depth = 1
+        for end in range(match.end(), min(len(source), match.end() + _LONGEST_ARGUMENT)):
+            depth += {"{": 1, "}": -1}.get(source[end], 0)
+            if depth == 0:
+                found.append(source[match.end() : end])
+                break
+    return found
 
 
 def _too_deep(source: str) -> bool:
