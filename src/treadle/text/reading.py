@@ -113,7 +113,7 @@ class Reading:
         elif kind.name in sniff.ROWS:
             yield from self._rows(place, stream, kind.name)
         elif kind.name in ("zip", "docx", "epub"):
-            yield from self._zip(place, stream, kind, budget)
+            yield from self._zip(place, stream, budget)
         elif kind.name == "tar":
             yield from self._members(place, archives.tar_members(cast(BinaryIO, stream), budget), budget)
         elif kind.name in sniff.STREAMS:
@@ -155,10 +155,10 @@ class Reading:
             return lambda stream, limits, _encoding: read_parquet(stream, limits)
         return read_json_array if kind == "json" else read_json_lines
 
-    def _zip(self, place: Place, stream: Stream, kind: sniff.Kind, budget: Budget) -> Iterator[Outcome | Pending]:
+    def _zip(self, place: Place, stream: Stream, budget: Budget) -> Iterator[Outcome | Pending]:
         if not stream.seekable():
             with stream.sought() as source:
-                yield from self._zip(place, source, kind, budget)
+                yield from self._zip(place, source, budget)
             return
         opened = archives.open_zip(cast(BinaryIO, stream))
         if isinstance(opened, str):
@@ -169,7 +169,7 @@ class Reading:
             if found == "zip":
                 yield from self._members(place, archives.zip_members(opened, budget), budget)
                 return
-        promised = kind.promised or (kind.name if kind.name != "zip" else None)
+        promised = sniff.promised_by(place.name)
         actual = sniff.Kind(found, promised if promised != found else None)
         if not actual.known:
             yield Quarantined(place.source, 0, actual.refusal())

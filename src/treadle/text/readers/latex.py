@@ -14,8 +14,9 @@ _BODY = re.compile(r"\\begin\s*\{document\}(.*?)(?:\\end\s*\{document\}|\Z)", re
 _TITLE = re.compile(r"\\title\s*(?:\[[^\]]*\])?\s*\{")
 _AUTHOR = re.compile(r"\\author\s*(?:\[[^\]]*\])?\s*\{")
 _DEEPEST = 400  # open groups
-_NO_TEXT = ("label", "vspace", "hspace", "vskip", "includegraphics", "bibliographystyle", "bibliography", "input",
-            "include", "pagestyle", "thispagestyle", "maketitle", "today", "date")  # fmt: skip
+_NO_TEXT = ("label", "ref", "eqref", "cite", "citep", "citet", "vspace", "hspace", "vskip", "includegraphics",
+            "bibliographystyle", "bibliography", "input", "include", "pagestyle", "thispagestyle", "maketitle",
+            "today", "date")  # fmt: skip
 _HEADINGS = ("title", "author", "part", "chapter", "section", "subsection", "subsubsection", "paragraph",
              "subparagraph")  # fmt: skip
 _LONGEST_ARGUMENT = 20_000  # characters
@@ -24,7 +25,7 @@ _LINES = re.compile(r"\n\s*\n\s*")
 _BLOCKS = re.compile(r"\n[ \t]*\n\s*")
 _COMMENT = re.compile(r"(?<!\\)%.*")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}(?:\[[^\]]*\])?|\\(?:label|ref|cite[a-z]*)\s*\{[^{}]*\}")
-_COMMAND = re.compile(r"\\(?:[a-zA-Z]+\*?|.)", re.DOTALL)
+_COMMAND = re.compile(r"\\(?:[a-zA-Z]+\*?|([%&$#_{}])|.)", re.DOTALL)
 _GROUP = re.compile(r"\\(begin|end)\s*\{|[{}]|\\.", re.DOTALL)
 
 
@@ -59,7 +60,7 @@ def _plain(source: str) -> str:
 
 def _bare(source: str) -> str:
     """Without comments, the names of commands, and braces."""
-    text = _COMMAND.sub(" ", _ENVIRONMENT.sub("", _COMMENT.sub("", source)))
+    text = _COMMAND.sub(lambda match: match[1] or " ", _ENVIRONMENT.sub("", _COMMENT.sub("", source)))
     return text.replace("{", "").replace("}", "").replace("~", " ")
 
 
@@ -96,10 +97,10 @@ def _converter() -> Callable[[str], str | None]:
     return convert
 
 
-def _heading(node: Any, converter: Any) -> str:
-    """The last argument on lines of its own."""
+def _heading(node: Any, l2tobj: Any) -> str:
+    """The last argument on lines of its own. pylatexenc looks at the names of the parameters."""
     arguments = [argument for argument in node.nodeargd.argnlist if argument is not None] if node.nodeargd else []
-    return f"\n\n{converter.nodelist_to_text(arguments[-1:])}\n\n"
+    return f"\n\n{l2tobj.nodelist_to_text(arguments[-1:])}\n\n"
 
 
 def _arguments(command: re.Pattern[str], source: str) -> list[str]:

@@ -68,7 +68,7 @@ class Kind:
 
 def sniff(name: str, head: bytes) -> Kind:
     """The kind of a file of this name that begins with these bytes (up to ``HEAD``)."""
-    promised = _promised(name)
+    promised = promised_by(name)
     found = _by_content(head, promised)
     if found is None:
         if promised is not None:
@@ -94,7 +94,8 @@ def suffix_of(name: str) -> str:
     return PurePosixPath(name).suffix.lower().removeprefix(".")
 
 
-def _promised(name: str) -> str | None:
+def promised_by(name: str) -> str | None:
+    """The kind that a file's suffix stands for."""
     suffix = PurePosixPath(name).suffix.lower()
     return _SUFFIXES.get(suffix) or _PACKED.get(suffix) or _PACKED_TAR.get(suffix)
 

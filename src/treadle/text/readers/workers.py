@@ -26,6 +26,7 @@ _LENGTH = 8  # bytes that say how long an answer is
 _LARGEST_ANSWER = 1 << 30  # bytes
 _DOCUMENTS_EACH = 2_000  # then a worker is replaced, whatever its libraries have gathered
 _PATIENCE = 4  # times the limit of processor time that a document may take by the clock
+_SPARE = 5.0  # seconds, for a machine that is busy
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONHASHSEED", "VIRTUAL_ENV")
 
 
@@ -45,10 +46,9 @@ class Workers:
 
     def close(self) -> None:
         """End the workers. What has not begun is not read."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._all:
-            worker.kill()
-        self._threads.shutdown(wait=True)
+            worker.stop()
+        self._threads.shutdown(wait=True, cancel_futures=True)
         for worker in self._all:
             worker.kill()
 
@@ -68,6 +68,14 @@ class _Worker:
         self._settings = asdict(options)
         self._process: subprocess.Popen[bytes] | None = None
         self._done = 0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Let whichever thread waits for an answer have none; its pipes are for that thread to close."""
+        self._stopped = True
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def read(self, kind: str, data: bytes) -> Sequence[Piece]:
         answer = self._ask(kind, data)
@@ -99,6 +107,8 @@ class _Worker:
         if self._done >= _DOCUMENTS_EACH:
             self.kill()
         for _ in range(2):  # one that died while it had nothing to do is no fault of this document
+            if self._stopped:
+                return "not read: reading was stopped"
             process = self._started()
             if self._sent(process, kind, data):
                 break
@@ -106,7 +116,7 @@ class _Worker:
         else:
             raise TreadleError("a process that reads documents ends at once; run `treadle doctor`")
         self._done += 1
-        deadline = time.monotonic() + _PATIENCE * self._options.seconds + 5
+        deadline = time.monotonic() + _PATIENCE * self._options.seconds + _SPARE
         try:
             length = int.from_bytes(_received(process, _LENGTH, deadline), "big")
             if length > _LARGEST_ANSWER:
