@@ -27,7 +27,7 @@ Collect = Callable[..., tuple[list[Document], Accounting]]
 
 PACK = {
     "gz": gzip.compress,
-    "bz2": bz2.compress,
+    "bz2": lambda data: bz2.compress(data, 1),
     "xz": lzma.compress,
     "lzma": lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE),
     "zst": zstandard.compress,

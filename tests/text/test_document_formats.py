@@ -237,7 +237,7 @@ def test_the_pages_of_a_wiki_are_read_as_its_readers_see_them(tmp_path: Path, co
     pages = page.format("Tea", 7, "", wikitext) + page.format("Chai", 8, '<redirect title="Tea"/>', "#REDIRECT [[Tea]]")
     (tmp_path / "a.xml").write_text(f"<mediawiki>{pages}</mediawiki>")
     (document,), accounting = collect(path="a.xml")
-    assert document.text.split() == "Tea is a drink from Asia. History old".split()
+    assert document.text.split() == ["Tea", "is", "a", "drink", "from", "Asia.", "History", "old"]
     assert (document.locator, document.time) == ("a.xml#7", "2024-05-01T10:00:00Z")
     assert accounting.dropped == {"files.redirect": 1}
     (tmp_path / "b.xml").write_text(f"<mediawiki>{pages}<page><title>cut")

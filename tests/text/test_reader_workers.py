@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -108,5 +109,5 @@ def test_a_worker_sees_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret-value")
     with pool() as opened:
         assert goes_on(opened)
-        with open(f"/proc/{process_of(opened)}/environ", "rb") as file:
+        with Path(f"/proc/{process_of(opened)}/environ").open("rb") as file:
             assert b"s3cret-value" not in file.read()

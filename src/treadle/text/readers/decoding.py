@@ -22,6 +22,7 @@ _AS_BROWSERS = {"iso-8859-1": "cp1252", "latin-1": "cp1252", "latin1": "cp1252",
                 "x-mac-cyrillic": "mac-cyrillic", "maccyrillic": "mac-cyrillic", "windows-874": "cp874",
                 "unicode": "utf-16", "visual": "iso-8859-8", "x-user-defined": "cp1252"}  # fmt: skip
 _HALF = re.compile("[\ud800-\udfff]")
+_LOOKED_AT = 4096  # bytes
 _GUESSED_FROM = 1 << 20  # bytes; a guess over more costs much and tells no more
 
 
@@ -35,6 +36,8 @@ def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:
             text = _strictly(data, encoding)
             if text is not None:
                 return text, encoding.removesuffix("-sig")
+    if data.count(b"\0", 0, _LOOKED_AT) * 10 > min(len(data), _LOOKED_AT):
+        return _wide(data)
     text = _strictly(data, "utf-8")
     if text is not None and not _escaped(data):
         return text, "utf-8"
@@ -51,6 +54,19 @@ def declared_in(data: bytes) -> str | None:
     head = data[:4096]
     found = _XML.search(head) or _META.search(head)
     return found[1].decode("ascii") if found else None
+
+
+def _wide(data: bytes) -> tuple[str, str]:
+    """UTF-32 or UTF-16 without a mark: that in which no NUL is left, and spaces and letters are."""
+    for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        text = _strictly(data, encoding)
+        if (
+            text is not None
+            and "\x00" not in text
+            and sum(map(str.isprintable, text[:1000])) * 10 > 9 * len(text[:1000])
+        ):
+            return text, encoding
+    raise UnreadableError("full of NUL bytes: no text")
 
 
 def _escaped(data: bytes) -> bool:

@@ -33,7 +33,10 @@ def parse_xml(data: bytes, what: str, *, up_to_break: bool = False) -> Any:
     try:
         root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
-        deep = "depth" in str(error).lower()
+        words = str(error).lower()
+        if getattr(error, "code", None) == etree.ErrorTypes.ERR_NO_MEMORY:
+            raise MemoryError from None
+        deep = "depth" in words
         raise UnreadableError(f"{what} is {'nested too deep' if deep else 'not well-formed XML'}") from None
     if root is None:
         raise UnreadableError(f"{what} is not XML")

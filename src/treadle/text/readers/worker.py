@@ -34,11 +34,11 @@ def main() -> None:
             _limit_memory(options.memory)
             limited = True
         _limit_time(options.seconds)
-        answer, sound = _read(kind, data, options)
+        answer = _read(kind, data, options)
         encoded = json.dumps(answer).encode("ascii")
         answers.write(LENGTH.pack(len(encoded)) + encoded)
         answers.flush()
-        if not sound:
+        if not answer.get("sound", True):
             return
 
 
@@ -51,8 +51,8 @@ def _request(stream: BinaryIO) -> tuple[str, Documents, bytes] | None:
     return header["kind"], Documents(**header["options"]), data
 
 
-def _read(kind: str, data: bytes, options: Documents) -> tuple[dict[str, Any], bool]:
-    """The answer, and whether this process is still fit for the next document."""
+def _read(kind: str, data: bytes, options: Documents) -> dict[str, Any]:
+    """The answer: pieces, why the rest is none, and whether this process is still fit for the next document."""
     pieces: list[dict[str, Any]] = []
     reason, sound = "", True
     try:
@@ -60,7 +60,7 @@ def _read(kind: str, data: bytes, options: Documents) -> tuple[dict[str, Any], b
     except UnreadableError as error:
         reason = str(error)
     except MissingExtra as error:
-        return {"missing": [error.package, error.extra]}, True
+        return {"missing": [error.package, error.extra]}
     except MemoryError:
         reason, sound = f"needs more than {options.memory} MiB of memory to read", False
     except RecursionError:
@@ -69,7 +69,7 @@ def _read(kind: str, data: bytes, options: Documents) -> tuple[dict[str, Any], b
         reason = f"the reader failed: {type(error).__name__}"
     except BaseException as error:  # a native library in panic
         reason, sound = f"the reader failed: {type(error).__name__}", False
-    return {"pieces": pieces, "reason": reason}, sound
+    return {"pieces": pieces, "reason": reason, "sound": sound}
 
 
 def _limit_memory(mebibytes: int) -> None:

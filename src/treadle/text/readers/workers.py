@@ -83,6 +83,8 @@ class _Worker:
             return [Unreadable(answer)]
         if "missing" in answer:
             raise MissingExtra(answer["missing"][0], extra=answer["missing"][1])
+        if not answer.get("sound", True):
+            self.kill()
         try:
             pieces = [from_json(piece) for piece in answer["pieces"]]
         except (TypeError, ValueError, KeyError):
