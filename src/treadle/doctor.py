@@ -20,6 +20,7 @@ EXTRAS = {
     "postgres": ("psycopg",),
     "remote": ("fsspec", "s3fs", "pyfastcdc"),
     "sql": ("sqlalchemy",),
+    "documents": ("lxml", "pylatexenc", "pypdfium2", "resiliparse", "zstandard"),
 }
 # What is written to run elsewhere and has not been run on a machine like this one.
 NOT_EXERCISED = {

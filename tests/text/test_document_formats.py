@@ -34,7 +34,7 @@ def test_a_page_has_main_text_title_language_and_date(tmp_path: Path, collect: C
     assert document.time == "2021-03-04T04:06:07Z"
     assert document.fields == {"format": "html", "title": "Der Titel", "language": "de-CH"}
     assert document.locator == "a.html"
-    (whole,), _ = collect(path="a.html", documents={"boilerplate": True})
+    (whole,), _ = collect(path="a.html", reading={"boilerplate": True})
     assert {"Startseite", "Impressum"} <= set(whole.text.split())
     assert accounting.read == 1
 
@@ -158,7 +158,7 @@ def test_a_mail_has_subject_date_and_a_sender_nobody_can_read(tmp_path: Path, co
     assert [each["name"] for each in document.fields["attachments"]] == ["a.docx", "b.png"]
     assert "ann" not in repr(document).lower()
     settings = {"quoted": False, "attachments": "read"}
-    (own, attached), accounting = collect(path="a.eml", documents=settings)
+    (own, attached), accounting = collect(path="a.eml", reading=settings)
     assert own.text == "Hello Bob\n\nBye"
     assert (attached.text, attached.locator, attached.fields["format"]) == ("attached words", "a.eml!/a.docx", "docx")
     (piece,) = accounting.quarantined
@@ -318,8 +318,8 @@ def test_every_known_kind_is_found_by_its_suffix() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"documents": {"second": 3}}, "documents.second"),
-        ({"documents": {"attachments": "open"}}, "documents.attachments"),
+        ({"reading": {"second": 3}}, "reading.second"),
+        ({"reading": {"attachments": "open"}}, "reading.attachments"),
         ({"archives": {"ratio": "much"}}, "archives.ratio"),
     ],
 )

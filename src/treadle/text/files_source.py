@@ -50,7 +50,7 @@ class Files:
     ``fields`` says which column is the ``text``, ``label``, ``time``, ``subject``, ``messages``, ``prompt``,
     ``response`` or ``id``; without it a column ``text`` and the known chat layouts are recognized. Other
     columns stay in the document's ``fields`` under their own names; of the subject only a keyed digest does.
-    ``encoding`` is for row files that are not UTF-8; a text's own is guessed. ``documents`` says how documents are
+    ``encoding`` is for row files that are not UTF-8; a text's own is guessed. ``reading`` says how documents are
     read, ``archives`` what may come out of packed files; files that match ``ignore`` are left out, and counted.
     """
 
@@ -72,9 +72,9 @@ class Files:
         max_row_bytes: int = 16_000_000,
         max_depth: int = 64,
         max_files: int = 100_000,
-        documents: Documents | None = None,
+        reading: Documents | None = None,
         archives: Archives | None = None,
-        ignore: tuple[str, ...] = _IGNORED,
+        ignore: tuple[str, ...] | None = None,
     ) -> None:
         _check_encoding(encoding)
         if delimiter is not None and len(delimiter) != 1:
@@ -88,9 +88,9 @@ class Files:
             encoding=encoding,
             delimiter=delimiter,
             limits=Limits(max_row_bytes, max_depth),
-            documents=documents or Documents(),
+            documents=reading or Documents(),
             archives=archives or Archives(),
-            ignore=ignore,
+            ignore=_IGNORED if ignore is None else ignore,
             keyed=context.keyed,
         )
 

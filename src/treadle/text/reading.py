@@ -208,7 +208,7 @@ class Reading:
 
     def _document(self, place: Place, stream: Stream, kind: sniff.Kind) -> Iterator[Outcome | Pending]:
         plain = kind.name in sniff.TEXTS
-        largest, word = self._settings.documents.largest, "documents.largest"
+        largest, word = self._settings.documents.largest, "reading.largest"
         if plain:
             largest, word = self._settings.limits.row_bytes, "max_row_bytes"
         data = stream.read(largest + 1)
