@@ -309,6 +309,14 @@ def test_the_bytes_win_over_a_wrong_name(tmp_path: Path, collect: Collect) -> No
     assert accounting.kept == 4
 
 
+def test_what_stands_before_the_markup_is_passed_over_at_once() -> None:
+    comments = b"\xef\xbb\xbf<?xml version='1.0'?>" + b"<!-- x -->\n" * 600
+    assert sniff("a", comments + b"<html lang='en'>").name == "html"
+    assert sniff("a", comments + b"<mediawiki xmlns='x'>").name == "mediawiki"
+    assert sniff("a.xml", comments + b"<feed>").name == "xml"
+    assert sniff("a.xml", b"<!--" * 2000).name == "xml"
+
+
 def test_every_known_kind_is_found_by_its_suffix() -> None:
     odd = {"mediawiki": "xml", "mbox": "mbox"}
     for kind in KNOWN:

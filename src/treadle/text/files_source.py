@@ -9,10 +9,11 @@ from __future__ import annotations
 import glob
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import BinaryIO
 
 from blake3 import blake3
 
@@ -26,6 +27,7 @@ from treadle.text.readers.piece import Documents
 from treadle.text.readers.sniff import ROWS, sniff, unpacked_name
 from treadle.text.readers.workers import Workers
 from treadle.text.reading import SOURCE, Outcome, Pending, Reading, Settings
+from treadle.text.remote_files import RemoteFile, find, is_remote
 from treadle.text.row_mapping import Fields, RowMapping
 from treadle.text.rows import Limits
 from treadle.text.source import SourceContext
@@ -42,6 +44,20 @@ class FoundFile:
 
     path: Path
     locator: str
+
+    def open(self) -> BinaryIO:
+        """A stream of it."""
+        return self.path.open("rb")
+
+    def size(self) -> int:
+        """In bytes."""
+        return self.path.stat().st_size
+
+    def digest(self) -> str:
+        """What changes with its contents."""
+        status = self.path.stat()
+        large = status.st_size > _WHOLLY_HASHED
+        return f"{status.st_size} {status.st_mtime_ns}" if large else blake3_file(self.path)
 
 
 class Files:
@@ -95,22 +111,22 @@ class Files:
         )
 
     def fingerprint(self) -> str:
-        """A digest over names and contents of the files; of one above 256 MiB its size and time count
-        instead. Where there are files other than rows, the versions of the packages that read them count too.
+        """A digest over names and contents of the files; of one above 256 MiB its size and time count instead, and of
+        a remote one what its server says (ETag, time). Where there are files other than rows, the versions of the
+        packages that read them count too.
         """
         hasher = blake3()
         found = self.files()
         for file in found:
-            status = file.path.stat()
-            large = status.st_size > _WHOLLY_HASHED
-            content = f"{status.st_size} {status.st_mtime_ns}" if large else blake3_file(file.path)
-            hasher.update(f"{file.locator}\0{content}\n".encode("utf-8", "surrogatepass"))
+            hasher.update(f"{file.locator}\0{file.digest()}\n".encode("utf-8", "surrogatepass"))
         if not all(_of_rows(file.locator) for file in found):
             hasher.update(" ".join(f"{name} {_version(name)}" for name in PACKAGES).encode())
         return f"{len(found)} files b3:{hasher.hexdigest()}"
 
-    def files(self) -> list[FoundFile]:
-        """What the path or glob names, sorted; ``UserError`` when that is nothing."""
+    def files(self) -> Sequence[FoundFile | RemoteFile]:
+        """What the path, glob or address names, sorted; ``UserError`` when that is nothing."""
+        if is_remote(self._path):
+            return find(self._path, self._most_files)
         project = self._context.project
         pattern = os.path.expanduser(self._path)  # noqa: PTH111 (a glob is no path)
         if (project / pattern).is_file():
@@ -145,12 +161,12 @@ class Files:
                 yield reading.ignore(file.locator)
                 continue
             try:
-                raw = file.path.open("rb")
+                raw = file.open()
             except OSError as error:
-                yield Quarantined(f"{SOURCE}:{file.locator}", 0, f"cannot be opened: {error.strerror}")
+                yield Quarantined(f"{SOURCE}:{file.locator}", 0, f"cannot be opened: {error.strerror or error}")
                 continue
             with raw:
-                yield from reading.file(raw, file.locator, file.path.stat().st_size)
+                yield from reading.file(raw, file.locator, file.size())
 
 
 def _in_order(found: Iterator[Outcome | Pending]) -> Iterator[Outcome]:

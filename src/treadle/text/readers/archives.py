@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Self, cast
 from treadle.text.readers.compression import BrokenStreamError, Budget
 
 _LARGEST_HEADER = 1 << 20  # bytes of a name or of extended headers
-_LARGEST_DIRECTORY = 1 << 28  # bytes of a ZIP's directory, which is read whole
+_LARGEST_DIRECTORY = 1 << 26  # bytes of a ZIP's directory, which is read whole
 _TAIL = 65_557  # where a ZIP says at its end where its directory is
 _END = struct.Struct("<4s4H2LH")
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError,

@@ -40,9 +40,8 @@ _MAGIC = (
 _BZ2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)")
 _MBOX = re.compile(rb"From [^\r\n]{3,200}\d{4}[^\r\n]{0,20}\r?\n>?[A-Za-z][A-Za-z0-9-]{1,60}:? ")
 _MAIL = re.compile(rb"(?i)(?:Return-Path|Delivered-To|Received|X-Original-To): ?[^\r\n]*\r?\n[ \t]*[^\r\n]*[: ]")
-_MARK = rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}\?>\s*)?(?:<!--.{0,2000}?-->\s*)*"
-_HTML = re.compile(_MARK + rb"(?:<!doctype html|<html)\b", re.IGNORECASE | re.DOTALL)
-_WIKI = re.compile(_MARK + rb"<mediawiki\b", re.DOTALL)
+_HTML = re.compile(rb"(?i)<!doctype html|<html\b")
+_WIKI = re.compile(rb"<mediawiki\b")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
@@ -107,9 +106,10 @@ def _by_content(head: bytes, promised: str | None) -> str | None:
             return None if kind in ("CPIO", "ARC") and promised is not None else kind
     if head[257:262] == b"ustar":
         return "tar"
-    if _HTML.match(head):
+    begin = _first_element(head)
+    if _HTML.match(head, begin):
         return "html"
-    if _WIKI.match(head):
+    if _WIKI.match(head, begin):
         return "mediawiki"
     if promised in (None, "txt", "eml") and _MBOX.match(head):
         return "mbox"
@@ -118,6 +118,23 @@ def _by_content(head: bytes, promised: str | None) -> str | None:
     if promised in (None, "txt") and b"\\documentclass" in head[:4096]:
         return "tex"
     return "pdf" if promised in (None, "pdf") and b"%PDF-" in head[:1024] else None
+
+
+def _first_element(head: bytes) -> int:
+    """Where the markup begins, after a byte order mark, an XML declaration, comments and a document type of XML."""
+    at = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    while True:
+        while head[at : at + 1].isspace():
+            at += 1
+        for opened, closed in ((b"<?", b"?>"), (b"<!--", b"-->"), (b"<!DOCTYPE mediawiki", b">")):
+            if head.startswith(opened, at):
+                end = head.find(closed, at)
+                if end < 0:
+                    return at
+                at = end + len(closed)
+                break
+        else:
+            return at
 
 
 def _is_text(head: bytes) -> bool:
