@@ -105,6 +105,22 @@ def test_a_docx_gives_paragraphs_lists_tables_boxes_and_notes(tmp_path: Path, co
     assert (document.time, document.fields["title"]) == ("2020-01-02T03:04:05Z", "T")
 
 
+def test_formulas_of_a_docx_are_latex(tmp_path: Path, collect: Collect) -> None:
+    def run(text: str) -> str:
+        return f"<m:r><m:t>{text}</m:t></m:r>"
+
+    root = (
+        f"<m:rad><m:deg/><m:e>{run('b')}<m:sSup><m:e>{run('c')}</m:e><m:sup>{run('2')}</m:sup></m:sSup></m:e></m:rad>"
+    )
+    fraction = f"<m:f><m:num>{run('a')}{root}</m:num><m:den>{run('2')}</m:den></m:f>"
+    sign = '<m:naryPr><m:chr w:val="∑"/></m:naryPr>'
+    total = f"<m:nary>{sign}<m:sub>{run('n')}</m:sub><m:sup/><m:e>{fraction}</m:e></m:nary>"
+    formula = f'<m:oMath xmlns:m="http://m/">{run("x=")}{total}<m:d><m:e>{run("y")}</m:e></m:d></m:oMath>'
+    (tmp_path / "a.docx").write_bytes(made.docx(f"<w:p><w:r><w:t>So </w:t></w:r>{formula}</w:p>"))
+    (document,), _ = collect(path="a.docx")
+    assert document.text == "So $x=∑_{n}\\frac{a\\sqrt{bc^{2}}}{2}(y)$"
+
+
 def test_a_pdf_is_read_page_by_page(tmp_path: Path, collect: Collect) -> None:
     (tmp_path / "a.pdf").write_bytes(made.pdf("First page", "", "Third page"))
     (tmp_path / "scan.pdf").write_bytes(made.pdf("", ""))

@@ -1,4 +1,4 @@
-"""DOCX (ECMA-376): paragraphs, headings, lists, tables, text boxes, notes and formulas as text.
+"""DOCX (ECMA-376): paragraphs, headings, lists, tables, text boxes, and notes as text, formulas as LaTeX.
 
 Not read: headers and footers, comments, and what a revision deleted.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from treadle.text.readers.formulas import latex
 from treadle.text.readers.markup import attribute, local, parse_xml
 from treadle.text.readers.packed_xml import Parts
 from treadle.text.readers.piece import Documents, Piece, Text, UnreadableError
@@ -137,6 +138,8 @@ def _paragraph(paragraph: Any) -> tuple[str, list[Any]]:
             words.append("\n")
         elif name == "noBreakHyphen":
             words.append("\u2011")
+        elif name == "oMath":
+            words.append(f"${latex(element)}$")
         elif name == "txbxContent":
             boxes.append(element)
         else:
