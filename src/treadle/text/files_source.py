@@ -21,12 +21,13 @@ from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
 from treadle.text.accounting import Quarantined
 from treadle.text.document import Origin
+from treadle.text.outcomes import SOURCE, Outcome, Pending
 from treadle.text.readers.catalog import PACKAGES
 from treadle.text.readers.compression import Archives
 from treadle.text.readers.piece import Documents
 from treadle.text.readers.sniff import ROWS, sniff, unpacked_name
 from treadle.text.readers.workers import Workers
-from treadle.text.reading import SOURCE, Outcome, Pending, Reading, Settings
+from treadle.text.reading import Reading, Settings
 from treadle.text.remote_files import RemoteFile, find, is_remote
 from treadle.text.row_mapping import Fields, RowMapping
 from treadle.text.rows import Limits

@@ -7,55 +7,29 @@ A document's locator is the file's, ``:7`` for a row, message or page of it, ``!
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, BinaryIO, cast
 
 from treadle.text.accounting import Dropped, Quarantined
 from treadle.text.csv_rows import read_csv
-from treadle.text.document import Document, document_id
 from treadle.text.json_rows import read_json_array, read_json_lines
+from treadle.text.outcomes import SOURCE, Origin, Outcome, Outcomes, Pending, Place
 from treadle.text.parquet_rows import read_parquet
 from treadle.text.readers import archives, sniff
 from treadle.text.readers.compression import Archives, BrokenStreamError, Budget, TooMuchError, Unpacked
 from treadle.text.readers.mailbox import messages
 from treadle.text.readers.mediawiki import Page, pages
-from treadle.text.readers.piece import Documents, Piece, Unreadable
+from treadle.text.readers.piece import Documents
 from treadle.text.readers.stream import Stream
 from treadle.text.readers.warc import Passed, Record, records
 from treadle.text.readers.workers import Workers
-from treadle.text.row_mapping import RowMapping, UnusableRowError, source_time
+from treadle.text.row_mapping import RowMapping, UnusableRowError
 from treadle.text.rows import BadRow, Limits, Row
 
-SOURCE = "files"
 _BUFFER = 1 << 18
-Outcome = Document | Dropped | Quarantined
 Read = Callable[[BinaryIO, Limits, str], Iterator[Row | BadRow]]
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A document that a worker reads; ``outcomes`` makes of its pieces what they are."""
-
-    future: Future[Sequence[Piece]]
-    outcomes: Callable[[Sequence[Piece]], Iterator[Outcome]]
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in a file something is: how it is called in locators and by its own name, and how deep it lies."""
-
-    locator: str
-    name: str
-    depth: int = 0
-
-    @property
-    def source(self) -> str:
-        """As ``Quarantined`` names it."""
-        return f"{SOURCE}:{self.locator}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +52,7 @@ class Reading:
 
     def __init__(self, settings: Settings, workers: Workers) -> None:
         self._settings = settings
-        self._workers = workers
+        self._made = Outcomes(settings.common, settings.keyed, workers)
 
     def file(self, raw: BinaryIO, locator: str, size: int) -> Iterator[Outcome | Pending]:
         """Everything a file holds. A file out of which nothing comes is quarantined."""
@@ -98,8 +72,8 @@ class Reading:
                 yield piece
         except (BrokenStreamError, EOFError, OSError) as error:
             any_piece = True
-            reason = str(error) if isinstance(error, BrokenStreamError) or error.args[:1] == (str(error),) else (
-                getattr(error, "strerror", None) or type(error).__name__)  # fmt: skip
+            # An error of the system has a number, and its text would name the file once more.
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             yield Quarantined(place.source, stream.position, f"the rest cannot be read: {reason}")
         if not any_piece:
             yield Quarantined(place.source, 0, "empty: there is nothing in it to read")
@@ -200,11 +174,7 @@ class Reading:
 
     def ignore(self, locator: str) -> Dropped:
         """A file that is left out, as it is counted."""
-        return self._dropped(locator, "files.ignored", "a rule of `ignore` leaves it out")
-
-    def _dropped(self, locator: str, rule: str, reason: str) -> Dropped:
-        empty = Document(document_id(SOURCE, locator, b""), SOURCE, locator, "", **self._settings.common)
-        return Dropped(empty, rule, reason)
+        return self._made.dropped(locator, "files.ignored", "a rule of `ignore` leaves it out")
 
     def _document(self, place: Place, stream: Stream, kind: sniff.Kind) -> Iterator[Outcome | Pending]:
         plain = kind.name in sniff.TEXTS
@@ -221,15 +191,9 @@ class Reading:
         if plain:
             text = _utf8(data)
             if text is not None:
-                yield self._text(place.locator, data, text, fields)
+                yield self._made.text(place.locator, data, text, fields)
                 return
-        yield self._pending(kind.name, data, Origin(place.locator, place.source), fields)
-
-    def _text(self, locator: str, data: bytes, text: str, fields: dict[str, Any]) -> Outcome:
-        if not text.strip():
-            return Quarantined(f"{SOURCE}:{locator}", 0, "empty: nothing but white space")
-        identity = document_id(SOURCE, locator, data)
-        return Document(identity, SOURCE, locator, text, fields=fields, **self._settings.common)
+        yield self._made.pending(kind.name, data, Origin(place.locator, place.source), fields)
 
     def _mbox(self, place: Place, stream: Stream) -> Iterator[Outcome | Pending]:
         for message in messages(cast(BinaryIO, stream), self._settings.documents.largest):
@@ -238,14 +202,14 @@ class Reading:
                 continue
             offset, number, data = message
             origin = Origin(f"{place.locator}:{number}", place.source, offset, f"message {number}: ")
-            yield self._pending("eml", data, origin, {"format": "mbox"})
+            yield self._made.pending("eml", data, origin, {"format": "mbox"})
 
     def _warc(self, place: Place, stream: Stream) -> Iterator[Outcome | Pending]:
         for record in records(cast(BinaryIO, stream), self._settings.documents.largest):
             if isinstance(record, BadRow):
                 yield Quarantined(place.source, record.offset, record.reason)
             elif isinstance(record, Passed):
-                yield self._dropped(record.uri or f"{place.locator}:{record.number}", record.rule, record.reason)
+                yield self._made.dropped(record.uri or f"{place.locator}:{record.number}", record.rule, record.reason)
             else:
                 yield self._record(place, record)
 
@@ -258,7 +222,7 @@ class Reading:
             fields["language"] = record.language
         locator = record.uri or f"{place.locator}:{record.number}"
         origin = Origin(locator, place.source, record.offset, f"record {record.number}: ", record.time)
-        return self._pending(record.kind, record.body, origin, fields)
+        return self._made.pending(record.kind, record.body, origin, fields)
 
     def _wiki(self, place: Place, stream: Stream) -> Iterator[Outcome | Pending]:
         for page in pages(cast(BinaryIO, stream), self._settings.documents.largest):
@@ -270,61 +234,13 @@ class Reading:
     def _page(self, place: Place, page: Page) -> Outcome | Pending:
         locator = f"{place.locator}#{page.values.get('id') or page.number}"
         if page.redirect:
-            return self._dropped(locator, "files.redirect", "a page that only points to another")
+            return self._made.dropped(locator, "files.redirect", "a page that only points to another")
         fields: dict[str, Any] = {"format": "mediawiki", "title": page.values.get("title", "")}
         if page.values.get("ns", "0") != "0":
             fields["namespace"] = page.values["ns"]
         data = page.values.get("text", "").encode("utf-8", "replace")
         origin = Origin(locator, place.source, page.offset, f"page {page.number}: ", page.values.get("timestamp"))
-        return self._pending("wiki", data, origin, fields)
-
-    def _pending(self, kind: str, data: bytes, origin: Origin, fields: dict[str, Any]) -> Pending:
-        future = self._workers.submit(kind, data)
-        return Pending(future, lambda pieces: self._outcomes(pieces, data, origin, fields), len(data))
-
-    def _outcomes(
-        self, pieces: Sequence[Piece], data: bytes, origin: Origin, fields: dict[str, Any]
-    ) -> Iterator[Outcome]:
-        for piece in pieces:
-            if isinstance(piece, Unreadable):
-                source = origin.source + piece.part
-                yield Quarantined(source, origin.offset + piece.offset, origin.words + piece.reason)
-                continue
-            locator = origin.locator + piece.part
-            time, more = _time(origin.time or piece.time)
-            if origin.time and piece.time:
-                more["published"] = piece.time
-            if piece.title:
-                more["title"] = piece.title
-            subject = None
-            if piece.person:
-                subject = more["from"] = self._settings.keyed(piece.person)
-            raw = data if piece.raw is None else piece.raw
-            yield Document(
-                id=document_id(SOURCE, locator, raw),
-                source=SOURCE,
-                locator=locator,
-                text=piece.text,
-                time=time,
-                subject=subject,
-                fields={**fields, **more, **piece.fields},
-                **self._settings.common,
-            )
-        if not pieces:
-            yield Quarantined(origin.source, origin.offset, f"{origin.words}empty: there is nothing in it to read")
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a worker's document comes from: its locator, and how what cannot be read of it is named. ``time`` is that
-    of whoever kept it, and goes before the document's own.
-    """
-
-    locator: str
-    source: str
-    offset: int = 0
-    words: str = ""
-    time: str | None = None
+        return self._made.pending("wiki", data, origin, fields)
 
 
 def _utf8(data: bytes) -> str | None:
@@ -334,16 +250,6 @@ def _utf8(data: bytes) -> str | None:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return None
-
-
-def _time(value: str | None) -> tuple[str | None, dict[str, Any]]:
-    """ISO 8601; what is none (a year alone) is kept among the fields."""
-    if not value:
-        return None, {}
-    try:
-        return source_time(value), {}
-    except UnusableRowError:
-        return None, {"published": value[:100]}
 
 
 def _plain(name: str) -> str:
