@@ -164,7 +164,7 @@ def test_another_encoding_can_be_named(tmp_path: Path, collect: Collect) -> None
     ("settings", "message"),
     [
         ({"path": "missing.jsonl"}, "nothing matches missing.jsonl"),
-        ({"path": "a.docx"}, "a.docx is of no kind that can be read"),
+        ({"path": "a.jsonl", "ignore": "x"}, "ignore: input should be a valid"),
         ({"path": "a.jsonl", "licence": "MIT"}, "no setting 'licence'; did you mean 'license'"),
         ({"path": "a.jsonl", "fields": {"txt": "x"}}, "fields.txt"),
         ({"path": 5}, "path: input should be a valid string"),

@@ -9,7 +9,7 @@ from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import UserError
 from treadle.integrations.dvc_repository import Repository, Tracked
 from treadle.text.document import Origin
-from treadle.text.files_source import Files, FoundFile, kind_of
+from treadle.text.files_source import Files, FoundFile
 from treadle.text.row_mapping import Fields
 from treadle.text.source import SourceContext
 
@@ -21,7 +21,7 @@ class Dvc(Files):
     the repository have to match. DVC need not be installed; each file's MD5 is checked before it is read.
     """
 
-    version = 1
+    version = 2
 
     def __init__(
         self,
@@ -61,10 +61,7 @@ class Dvc(Files):
     def files(self) -> list[FoundFile]:
         """The files, each verified."""
         repository = Repository(self._place)
-        return [
-            FoundFile(repository.locate(each), each.path, *kind_of(Path(each.path)))
-            for each in self._tracked(repository)
-        ]
+        return [FoundFile(repository.locate(each), each.path) for each in self._tracked(repository)]
 
     def _tracked(self, repository: Repository) -> list[Tracked]:
         found = [each for each in repository.files(self._place) if fnmatch(each.path, self._only)]

@@ -1,0 +1,63 @@
+"""How near a text is to what it should be."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections import Counter
+
+_PICTURE = re.compile(r"<!--.*?-->|!\[[^\]]*\]\([^)]*\)", re.DOTALL)
+_LINK = re.compile(r"\[([^\]]*)\]\([^)\s]*\)")
+_TABLE_RULE = re.compile(r"^\s*\|?[\s:|-]+\|?\s*$", re.MULTILINE)
+_MARKS = re.compile(r"^\s*(?:#{1,6}\s|```\w*|[-*+]\s(?:\[[ x]\])?|\d+\.\s)", re.MULTILINE)
+_TAGS = re.compile(r"</?[a-z][^<>]*>")
+_SIGNS = re.compile(r"[*_`|\\]")
+_WORD = re.compile(r"\w+")
+_BULLETS = re.compile(r"[•◦▪·●○■\u2013\u2014-]")
+
+
+def edit_distance(first: str, second: str) -> int:
+    """Levenshtein's distance, bit-parallel (Myers 1999; Hyyrö 2003): a column of the table is one integer."""
+    if len(first) > len(second):
+        first, second = second, first
+    if not first:
+        return len(second)
+    masks: dict[str, int] = {}
+    for place, character in enumerate(first):
+        masks[character] = masks.get(character, 0) | 1 << place
+    all_ones, last = (1 << len(first)) - 1, 1 << (len(first) - 1)
+    plus, minus, distance = all_ones, 0, len(first)
+    for character in second:
+        equal = masks.get(character, 0)
+        diagonal = (((equal & plus) + plus) ^ plus) | equal | minus
+        up = minus | ~(diagonal | plus) & all_ones
+        down = plus & diagonal
+        distance += 1 if up & last else -1 if down & last else 0
+        up = (up << 1 | 1) & all_ones
+        plus = (down << 1) & all_ones | ~(diagonal | up) & all_ones
+        minus = up & diagonal
+    return distance
+
+
+def character_accuracy(found: str, expected: str) -> float:
+    """1 minus the edit distance over the longer length, in [0, 1]; white space counts as one space."""
+    found, expected = " ".join(found.split()), " ".join(expected.split())
+    longest = max(len(found), len(expected))
+    return 1 - edit_distance(found, expected) / longest if longest else 1.0
+
+
+def word_f1(found: str, expected: str) -> float:
+    """F1 of the two bags of words."""
+    ours, theirs = Counter(_WORD.findall(found.lower())), Counter(_WORD.findall(expected.lower()))
+    common = sum((ours & theirs).values())
+    return 2 * common / (sum(ours.values()) + sum(theirs.values())) if common else float(not (ours or theirs))
+
+
+def without_markdown(text: str) -> str:
+    """The words of Markdown (or of plain text with the same bullets), so that both sides are compared alike."""
+    text = _LINK.sub(r"\1", _PICTURE.sub("", text))
+    text = _MARKS.sub("", _TABLE_RULE.sub("", text))
+    text = html.unescape(_TAGS.sub("", text))
+    text = _BULLETS.sub(" ", _SIGNS.sub(" ", text))
+    return " ".join(unicodedata.normalize("NFKC", text).split())
