@@ -96,7 +96,7 @@ def pages_of(record: Record) -> dict[str, str]:
         "runs searched": "/runs?q=17000",
         "runs by metric": "/runs?sort=metric&metric=loss",
         "runs by a filter": f"/runs?where={quote('metrics.loss < 4 and seconds > 0')}&sort=lowest&by=metrics.loss",
-        "runs by a fact": f"/runs?where={quote("kind = 'step' and seed = 17")}",
+        "runs by a fact": "/runs?where=" + quote("kind = 'step' and seed = 17"),
         "runs by duration": "/runs?sort=longest",
         "runs, a late page": f"/runs?start={len(record.versions.all('model')) * 5}",
         "run": f"/runs/{runs[0]}",
