@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stores import Kind, make_old, remove, stored_at
+from stores import KINDS, make_old, remove, stored_at
 from treadle.core.artifacts import Artifact
 from treadle.core.driver import Driver
 from treadle.core.errors import Corrupt
@@ -65,9 +65,11 @@ def evaluate(model: Model, *, run: Run) -> Evaluation:
         return made.commit()
 
 
-@pytest.fixture
-def record(store_kind: Kind, tmp_path: Path) -> Iterator[Record]:
-    with Workspace(tmp_path / "store", projections=PROJECTIONS, cipher=store_kind.cipher) as workspace:
+@pytest.fixture(params=["plain", "packed-encrypted"])
+def record(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Record]:
+    kind = KINDS[request.param]
+    kind.use(monkeypatch)
+    with Workspace(tmp_path / "store", projections=PROJECTIONS, cipher=kind.cipher) as workspace:
         yield Record(workspace, "models-demo")
 
 
