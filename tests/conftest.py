@@ -32,7 +32,7 @@ def shared_data() -> Path:
 @pytest.fixture(params=list(KINDS))
 def folder_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
     """How the objects of a store in a folder lie: the tests that ask for it pass for each way."""
-    kind = KINDS[request.param]
+    kind: Kind = KINDS[request.param]
     kind.use(monkeypatch)
     return kind
 

@@ -97,6 +97,54 @@ def test_gc_says_what_would_go(folder: Path, capsys: pytest.CaptureFixture[str])
     assert call(capsys, folder, "verify")[1]["checked"]["objects"] == 2
 
 
+def test_a_store_is_encrypted_and_its_key_changes(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start_run("fit", folder=folder, system=None) as run:
+        (folder / "notes.txt").write_text("for nobody else")
+        digest = run.artifact(folder / "notes.txt").digest
+    (folder / "notes.txt").unlink()
+
+    def readable() -> bool:
+        return any(b"for nobody else" in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+    code, refused, _ = call(capsys, folder, "encrypt")
+    assert (code, readable()) == (2, True)
+    assert "openssl rand -hex 32" in refused["error"]["message"]
+    with (folder / "treadle.yaml").open("a") as file:
+        file.write("encryption: ${env:FOLDER_KEY}\n")
+    old, new = "ab" * 32, "cd" * 32
+    for value, said in ((None, "FOLDER_KEY of the environment is not set"), ("short", "expected keys of 32 bytes")):
+        monkeypatch.delenv("FOLDER_KEY", raising=False)
+        if value:
+            monkeypatch.setenv("FOLDER_KEY", value)
+        code, _, err = call(capsys, folder, "verify")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert said in err
+    monkeypatch.setenv("FOLDER_KEY", old)
+    code, done, _ = call(capsys, folder, "encrypt")
+    assert (code, done["ok"], readable()) == (0, True, False)
+    assert call(capsys, folder, "encrypt")[1]["objects"] == 0
+    monkeypatch.setenv("FOLDER_KEY", f"{new} {old}")
+    assert call(capsys, folder, "encrypt")[1]["objects"] >= done["objects"]
+    monkeypatch.setenv("FOLDER_KEY", old)
+    assert "which `encryption` in treadle.yaml does not give" in call(capsys, folder, "verify")[2]
+    monkeypatch.setenv("FOLDER_KEY", new)
+    assert call(capsys, folder, "verify")[0] == 0
+    out = folder.parent / "plain"
+    assert call(capsys, folder, "export", "folder", digest, "--out", str(out))[1]["files"] == 1
+    assert (out / "notes.txt").read_text() == "for nobody else"
+    assert "is there already" in call(capsys, folder, "export", "folder", digest, "--out", str(out))[2]
+    assert call(capsys, folder, "encrypt", "--off")[0] == 0
+    assert readable()
+    (folder / "treadle.yaml").write_text(FILE)
+    assert call(capsys, folder, "verify")[0] == 0
+    (folder / "treadle.yaml").write_text(FILE + f"encryption: {old}\n")
+    code, refused, _ = call(capsys, folder, "verify")
+    assert (code, old in refused["error"]["message"]) == (2, False)
+    assert "treadle.yaml:6: encryption" in refused["error"]["message"]
+
+
 def test_a_pull_waits_for_an_erasure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, folder, "push", "team")[0] == 0
     command = [sys.executable, "-m", "treadle", "-C", str(folder), "pull", "team"]

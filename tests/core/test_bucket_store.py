@@ -31,7 +31,6 @@ from treadle.core.store import Store
 
 LARGE = random.Random(1).randbytes(6 << 20)  # several chunks
 FILES = {"weights": LARGE, "ünï/日本 🧵.txt": b"small", "new\nline": b"x" * 100_000, "empty": b"", "config": b"{}"}
-SMALL = {"a": b"1", "b": b"2"}
 
 
 class Machines:
@@ -286,21 +285,21 @@ def test_a_put_that_failed_is_not_acknowledged_and_goes_on_later(
     in_s3: Machines, s3: int, monkeypatch: pytest.MonkeyPatch, hasty: None
 ) -> None:
     put(in_s3.store(), {"x": b"before"})
-    dying = FaultyProxy(s3, lambda number: "500" if number > 4 else "")
+    dying = FaultyProxy(s3, lambda number: "late" if number == 1 else "500")
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", dying.url)
         store = in_s3.store()
         with pytest.raises(Unreachable, match="tried 5 times") as caught:
-            put(store, SMALL)
+            put(store, FILES)
         assert "\n" not in str(caught.value)
         with pytest.raises(Unreachable):
             store.has_object("b3:" + "0" * 64)
     dying.close()
     store = in_s3.store("b")
-    digest = next(iter(put(Store(in_s3.folder / "plain"), SMALL).digest for _ in range(1)))
+    digest = next(iter(put(Store(in_s3.folder / "plain"), FILES).digest for _ in range(1)))
     assert not store.has(digest)
-    assert put(in_s3.store(), SMALL).digest == digest
-    assert shown(Artifact(digest, store)) == SMALL
+    assert put(in_s3.store(), FILES).digest == digest
+    assert shown(Artifact(digest, store)) == FILES
 
 
 KILLED = """

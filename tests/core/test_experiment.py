@@ -142,6 +142,25 @@ def test_artifacts_and_inputs_are_lineage(tmp_path: Path) -> None:
     assert (tmp_path / "model" / "weights.bin").stat().st_mode & 0o200  # the user's own file is left as it was
 
 
+def test_what_did_not_change_is_not_read_again_and_links_are_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, linked = tmp_path / "data", tmp_path / "linked"
+    data.mkdir()
+    (data / "rows").write_text("1 2 3")
+    linked.mkdir()
+    (linked / "rows").symlink_to(data / "rows")
+    os.utime(data / "rows", (1, 1))
+    time.sleep(1.05)  # the inode's own time cannot be set
+    with treadle.start_run("fit", folder=tmp_path, system=None) as run:
+        made = run.artifact(data, kind="data")
+        assert run.artifact(linked, kind="data") == made
+        read: list[str] = []
+        monkeypatch.setattr("treadle.core.taking.copied", lambda source, *_: read.append(source))
+        assert run.artifact(data, kind="data") == made
+        assert read == []
+
+
 @pytest.mark.parametrize("bad", ["nowhere", "link"])
 def test_what_cannot_be_stored_is_said(tmp_path: Path, bad: str) -> None:
     (tmp_path / "folder").mkdir()

@@ -23,6 +23,7 @@ def at_rest(project: Project) -> bytes:
     return b"".join(path.read_bytes() for path in store.rglob("*") if path.is_file() and "journal" not in path.parts)
 
 
+@pytest.mark.slow
 def test_a_project_is_encrypted_and_goes_on(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     encrypted(project)
     monkeypatch.delenv("HELPER_KEY", raising=False)

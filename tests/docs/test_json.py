@@ -123,6 +123,16 @@ def test_backup_and_restore(copied: Path, treadle: Treadle, tmp_path: Path) -> N
     assert not differences(promised("verify"), verified)
 
 
+def test_encrypt(copied: Path, treadle: Treadle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (copied / "treadle.yaml").open("a") as file:
+        file.write("encryption: ${env:COPY_KEY}\n")
+    monkeypatch.setenv("COPY_KEY", "ab" * 32)
+    found = json.loads(treadle(copied, "encrypt", "--json").stdout)
+    assert found["ok"]
+    assert found["objects"] > 10
+    assert not differences(promised("encrypt"), found)
+
+
 def test_prove(tiny: tuple[Path, dict[str, Any]], treadle: Treadle, tmp_path: Path) -> None:
     done = treadle(tiny[0], "prove", "1", "--out", str(tmp_path / "proof"), "--json")
     found = json.loads(done.stdout)

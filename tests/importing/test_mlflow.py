@@ -82,7 +82,7 @@ def test_secrets_links_and_damage(fresh: Fresh, elsewhere: Path, tmp_path: Path)
     outside = tmp_path / "outside"
     outside.write_text("kept-elsewhere")
     (run / "params" / "linked").symlink_to(outside)
-    for name, text in {"hf-token": "abc12", "openai_key": "abcdef123", "name": "Jane_(Roe)", "betas": "-0.5"}.items():
+    for name, text in {"hf-token": "xyz12", "openai_key": "abcdef123", "name": "Jane_(Roe)", "betas": "-0.5"}.items():
         (run / "params" / name).write_text(text)
     (run / "tags" / "mlflow.source.git.commit").write_text("of Jane Roe")
     with (run / "metrics" / "loss").open("a") as lines:
@@ -94,7 +94,7 @@ def test_secrets_links_and_damage(fresh: Fresh, elsewhere: Path, tmp_path: Path)
     (stored,) = open_store(place).runs()
     assert (len(stored.points), stored.damaged) == (3, 3)
     everything = b"".join(path.read_bytes() for path in project.folder.rglob("*") if path.is_file())
-    assert b"abc12" not in everything
+    assert b"xyz12" not in everything
     assert b"abcdef123" not in everything
     assert b"kept-elsewhere" not in everything
     ledger = _rows(project)

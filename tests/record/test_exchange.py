@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from faulty_proxy import FaultyProxy
+from stores import KINDS, Kind, damage
 from treadle.core.artifacts import Artifact
 from treadle.core.chunks import read_list
 from treadle.core.digest import blake3_bytes, canonical_json
@@ -19,6 +22,7 @@ from treadle.core.errors import Corrupt, UserError
 from treadle.core.ledger import Fact
 from treadle.core.remote import Patient, Remote, Unreachable, open_remote, place
 from treadle.core.runs import Run
+from treadle.core.sealed_remote import SealedRemote
 from treadle.core.verify import verify
 from treadle.core.workspace import Workspace
 from treadle.record.exchange import pull, push
@@ -32,9 +36,34 @@ class Model(Artifact):
     kind = "model"
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture
+def store_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """How the objects of the record lie."""
+    kind: Kind = KINDS[request.param]
+    kind.use(monkeypatch)
+    return kind
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A store of plain objects with each remote; one that is packed and encrypted with a folder, for a transfer asks
+    the store and knows nothing of that."""
+    if "url" in metafunc.fixturenames:
+        pairs = [("folder", "plain"), ("s3", "plain"), ("folder", "packed-encrypted")]
+        metafunc.parametrize(("url", "store_kind"), pairs, indirect=True)
+    elif "store_kind" in metafunc.fixturenames:
+        kinds = ["plain"] if "bucket" in metafunc.fixturenames else ["plain", "packed-encrypted"]
+        metafunc.parametrize("store_kind", kinds, indirect=True)
+
+
+@pytest.fixture
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "remote") if request.param == "folder" else str(request.getfixturevalue("bucket"))
+
+
+@pytest.fixture
+def record(store_kind: Kind, tmp_path: Path) -> Iterator[Record]:
+    with Workspace(tmp_path / "store", projections=PROJECTIONS, cipher=store_kind.cipher) as workspace:
+        yield Record(workspace, "models-demo")
 
 
 def make(record: Record, files: dict[str, bytes]) -> Model:
@@ -73,7 +102,8 @@ def files(model: Model) -> dict[str, str]:
 
 
 def remote_of(url: str) -> Remote:
-    return open_remote(url, Path("/"))
+    """What a remote has, as the store of this test reads it."""
+    return SealedRemote(open_remote(url, Path("/")), KINDS[os.environ.get("WRITER_STORE", "plain")].cipher)
 
 
 def objects(record: Record) -> set[str]:
@@ -119,17 +149,15 @@ def test_a_byte_in_the_middle_costs_a_chunk_or_two(record: Record, url: str, tmp
 
 @pytest.mark.parametrize("name", ["weights", "config", "ünï/日本 🧵.txt"])
 def test_a_damaged_object_is_found_and_fetched(
-    record: Record, model: Model, url: str, tmp_path: Path, name: str
+    record: Record, store_kind: Kind, model: Model, url: str, tmp_path: Path, name: str
 ) -> None:
     push(record, url, tmp_path)
     model.path()
-    path = record.store._object(files(model)[name])
-    data = path.read_bytes()
-    path.chmod(0o644)
-    path.write_bytes(data[:1] + bytes([data[1] ^ 1]) + data[2:])
+    data = record.store.read(files(model)[name])
+    damage(record.store, files(model)[name])
     assert files(model)[name] in {problem.ref for problem in verify(record.workspace).problems}
     assert pull(record, url, tmp_path).objects == 1
-    assert Artifact(model.digest, type(record.store)(record.store.root)).path(name).read_bytes() == data
+    assert Artifact(model.digest, store_kind.open(record.store.root)).path(name).read_bytes() == data
     assert verify(record.workspace).ok
 
 
@@ -144,9 +172,7 @@ def test_a_damaged_manifest_is_fetched_and_then_its_files(
 
 def test_what_is_damaged_here_is_not_sent(record: Record, model: Model, url: str, tmp_path: Path) -> None:
     for name in ("weights", "config"):
-        path = record.store._object(files(model)[name])
-        path.chmod(0o644)
-        path.write_bytes(b"?" + path.read_bytes()[1:])
+        damage(record.store, files(model)[name], 0)
     sent = push(record, url, tmp_path)
     assert sent.problems.keys() == {files(model)["weights"], files(model)["config"]}
     assert sent.objects > 2
@@ -293,7 +319,7 @@ def test_what_was_collected_comes_back_by_name_only(record: Record, model: Model
 
 
 def test_another_projects_store_is_a_remote_to_pull_from(record: Record, model: Model, tmp_path: Path) -> None:
-    with Workspace(tmp_path / "other", projections=PROJECTIONS) as workspace:
+    with Workspace(tmp_path / "other", projections=PROJECTIONS, cipher=record.store.cipher) as workspace:
         other = Record(workspace, "models-demo")
         assert pull(other, str(record.store.root), tmp_path, (model.digest,)).problems == {}
         assert Artifact(model.digest, other.store).path("weights").read_bytes() == FILES["weights"]

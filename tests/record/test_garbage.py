@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from stores import KINDS, make_old, remove, stored_at
 from treadle.core.artifacts import Artifact
 from treadle.core.driver import Driver
 from treadle.core.errors import Corrupt
@@ -64,6 +65,14 @@ def evaluate(model: Model, *, run: Run) -> Evaluation:
         return made.commit()
 
 
+@pytest.fixture(params=["plain", "packed-encrypted"])
+def record(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Record]:
+    kind = KINDS[request.param]
+    kind.use(monkeypatch)
+    with Workspace(tmp_path / "store", projections=PROJECTIONS, cipher=kind.cipher) as workspace:
+        yield Record(workspace, "models-demo")
+
+
 @pytest.fixture
 def driver(record: Record) -> Driver:
     return Driver(record.runs, record.store.root, seed=1)
@@ -97,9 +106,10 @@ def test_what_no_row_names_goes_once_it_is_old(record: Record, driver: Driver) -
     turn(record, driver, 0.1)
     left = record.store.put_bytes(b"left by a killed run")
     found = find_garbage(record, Limits(grace=60))
-    assert (found.unnamed, found.waiting) == ({}, {left: 20})
-    os.utime(record.store._object(left), (0, time.time() - 120))
-    assert free(record, Limits(grace=60)).unnamed == {left: 20}
+    there = stored_at(record.store, left).length
+    assert (found.unnamed, found.waiting) == ({}, {left: there})
+    make_old(record.store, left, time.time() - 120)
+    assert free(record, Limits(grace=60)).unnamed == {left: there}
     assert verify(record.workspace).ok
     assert find_garbage(record, ANY_AGE).public()["objects"] == 0
     assert record.ledger.last("gc") is None  # nothing is absent that a row names
@@ -107,9 +117,9 @@ def test_what_no_row_names_goes_once_it_is_old(record: Record, driver: Driver) -
 
 def test_what_is_put_again_is_young_again(record: Record) -> None:
     left = record.store.put_bytes(b"left by a killed run")
-    os.utime(record.store._object(left), (0, 0))
+    make_old(record.store, left)
     found = find_garbage(record, Limits())
-    assert found.unnamed == {left: 20}
+    assert found.unnamed == {left: stored_at(record.store, left).length}
     record.store.put_bytes(b"left by a killed run")  # between the look and the deletion
     assert collect(record, found, Limits()) == 0
     assert record.store.has_object(left)
@@ -194,7 +204,7 @@ def test_a_collected_step_runs_again_and_must_then_be_there(record: Record, driv
     again = driver.run(gather, name="lost")
     assert again == lost
     assert has(record, lost.digest)
-    record.store._object(next(entry.digest for entry in lost.entries() if entry.path == "texts")).unlink()
+    remove(record.store, next(entry.digest for entry in lost.entries() if entry.path == "texts"))
     (problem,) = verify(record.workspace).problems
     assert "texts of artifact corpus" in problem.detail
 
@@ -205,11 +215,10 @@ def test_nothing_else_may_be_absent(record: Record, driver: Driver) -> None:
     free(record, Limits(older_than=0, grace=0))
     files = {entry.path: entry.digest for entry in corpus.entries()}
     for digest in (version.digest, files["same"], alone.digest, files["documents.ids"]):
-        path = record.store._object(digest)
-        data = path.read_bytes()
-        path.unlink()
+        data = record.store.read(digest)
+        remove(record.store, digest)
         assert digest in {problem.ref for problem in verify(record.workspace).problems}
-        path.write_bytes(data)
+        record.store.put_bytes(data)
     assert verify(record.workspace).ok
 
 
@@ -226,7 +235,7 @@ def test_an_answer_still_leads_to_its_documents(record: Record, driver: Driver) 
 
 def test_with_a_damaged_manifest_nothing_goes(record: Record, driver: Driver) -> None:
     version, *_ = turn(record, driver, 0.1)
-    record.store._object(version.digest).unlink()
+    remove(record.store, version.digest)
     with pytest.raises(Corrupt, match="nothing was deleted"):
         find_garbage(record, ANY_AGE)
 

@@ -20,6 +20,11 @@ _FILES = {
 _PARQUET = b"PAR1"
 
 
+def has_format(kind: str) -> bool:
+    """Whether a folder that calls itself this kind is looked at first."""
+    return kind in _FILES
+
+
 def check_format(kind: str, folder: Path) -> None:
     """``UserError`` when a folder calls itself one of these kinds without being one: later commands would open it."""
     pattern = _FILES.get(kind)

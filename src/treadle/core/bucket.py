@@ -13,8 +13,8 @@ from pathlib import Path
 from treadle.core.digest import canonical_json
 from treadle.core.errors import UserError
 from treadle.core.holdings import Holdings
+from treadle.core.known import CachedLists
 from treadle.core.remote import STORE, Item, Remote, digest_in, is_there, open_remote, place
-from treadle.core.transfer import CachedLists
 
 FORMAT = 1
 

@@ -19,11 +19,12 @@ from treadle.core.artifacts import Entry
 from treadle.core.bucket import Bucket, SentChunks
 from treadle.core.digest import is_digest
 from treadle.core.errors import Corrupt, UserError
+from treadle.core.known import CachedLists, Known
 from treadle.core.loose import Stored, check_name
 from treadle.core.remote import place
 from treadle.core.sealed_remote import SealedRemote
 from treadle.core.store import Store
-from treadle.core.transfer import CachedLists, Known, Transfer
+from treadle.core.transfer import Transfer
 
 T = TypeVar("T")
 Guard = Callable[[bool], AbstractContextManager[None]]

@@ -9,15 +9,17 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from treadle.core.artifact_formats import check_format
+from treadle.core.artifact_formats import check_format, has_format
 from treadle.core.artifacts import Artifact, Builder
 from treadle.core.errors import UserError
 from treadle.core.executors import InProcess
+from treadle.core.intake import Odd
 from treadle.core.run import Points, Run
 from treadle.core.runs import SYSTEM, Runs, shown
 from treadle.core.secrets import conceal, find
@@ -118,7 +120,8 @@ class Experiment(Run):
         self._runs.note(self.id, note=self._runs.keep_text(text))
 
     def artifact(self, path: str | Path | Artifact, *, kind: str = "artifact", name: str | None = None) -> Artifact:
-        """Store a copy of a file or a folder as an artifact that this run made; links in it are followed.
+        """Store a copy of a file or a folder as an artifact that this run made; links in it are followed. Files that
+        did not change since they were stored before are not read again.
 
         ``name`` is what it is called among the run's outputs: the file's name by default, or the kind where that is
         more than one plain word.
@@ -153,6 +156,9 @@ class Experiment(Run):
         if not _ARTIFACT_KIND.match(kind):
             raise UserError(f"kind {kind!r}: expected a word in lower case such as model, at most 40 characters")
         try:
+            if not has_format(kind):
+                with suppress(Odd):
+                    return _kind(kind)(self.store.add(path), self.store)
             with Builder(_kind(kind), self.store) as builder:
                 if path.is_dir():
                     shutil.copytree(path, builder.path, copy_function=shutil.copyfile, dirs_exist_ok=True)

@@ -38,6 +38,10 @@ _THREADS = min(8, os.cpu_count() or 1)
 _SETTLED = 1_000_000_000  # ns; a file changed later than this before it was read may change again unseen
 
 
+class Odd(TreadleError):
+    """A folder holds something that is no plain file with a plain name."""
+
+
 class Found(NamedTuple):
     """A plain file under a folder: where it is, its POSIX path in the folder, and what the system says of it."""
 
@@ -47,7 +51,7 @@ class Found(NamedTuple):
 
 
 def plain_files(folder: Path) -> list[Found]:
-    """The files under a folder, sorted by path in it; ``TreadleError`` for anything but plain files and folders."""
+    """The files under a folder, sorted by path in it; ``Odd`` for anything but plain files and folders."""
     found: list[Found] = []
     waiting = [(str(folder), "")]
     while waiting:
@@ -59,9 +63,9 @@ def plain_files(folder: Path) -> list[Found]:
                 if stat.S_ISDIR(status.st_mode):
                     waiting.append((entry.path, name + "/"))
                 elif not stat.S_ISREG(status.st_mode):
-                    raise TreadleError(f"{entry.path} is a link or a device; an artifact holds plain files only")
+                    raise Odd(f"{entry.path} is a link or a device; an artifact holds plain files only")
                 elif "\\" in name or not (name.isascii() or _is_text(name)):
-                    raise TreadleError(f"{name!r} is not a name for a file of an artifact; rename it")
+                    raise Odd(f"{name!r} is not a name for a file of an artifact; rename it")
                 else:
                     found.append(Found(entry.path, name, status))
     return sorted(found, key=lambda each: each.name)
@@ -70,9 +74,11 @@ def plain_files(folder: Path) -> list[Found]:
 def found_files(path: Path) -> list[Found]:
     """The files under a folder, or the one file. Errors as ``plain_files``."""
     status = path.lstat()
-    if stat.S_ISREG(status.st_mode) and _is_text(path.name):
-        return [Found(str(path), path.name, status)]
-    return plain_files(path)
+    if stat.S_ISDIR(status.st_mode):
+        return plain_files(path)
+    if not stat.S_ISREG(status.st_mode) or "\\" in path.name or not _is_text(path.name):
+        raise Odd(f"{path} is a link or a device, or has no plain name; an artifact holds plain files only")
+    return [Found(str(path), path.name, status)]
 
 
 def read_file(path: str) -> bytes:

@@ -10,22 +10,48 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from blake3 import blake3
 
 from treadle.core.artifacts import Entry
+from treadle.core.cipher import Cipher
 from treadle.core.digest import PREFIX
 from treadle.core.errors import Corrupt
 from treadle.core.intake import Found, KnownFiles, copied, each_file, hashed, read_file
-from treadle.core.loose import Stored, sole
+from treadle.core.loose import Loose, Stored, sole
 from treadle.core.pack import FULL, LARGEST, Pack, PackWriter
-
-if TYPE_CHECKING:
-    from treadle.core.store import Store
+from treadle.core.packs import Packs
 
 MANY = 128  # small objects that come together; fewer lie by themselves
 _LIST_FROM = 1_000  # files; to look for more of them, all that is there is listed
+
+
+class Place(Protocol):
+    """What is asked of the store that things are taken into."""
+
+    @property
+    def cipher(self) -> Cipher | None:
+        """What encrypts."""
+        ...
+
+    @property
+    def loose(self) -> Loose:
+        """The objects by themselves."""
+        ...
+
+    @property
+    def packs(self) -> Packs:
+        """Those in packs."""
+        ...
+
+    def new_folder(self, prefix: str) -> Path:
+        """A temporary folder on its file system."""
+        ...
+
+    def mark(self, *, encrypted: bool) -> None:
+        """Told before the first pack, or encrypted object, is named."""
+        ...
 
 
 class Incoming(NamedTuple):
@@ -40,7 +66,7 @@ class Incoming(NamedTuple):
 class Taking:
     """One putting of files into a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Place) -> None:
         self._store, self._cipher = store, store.cipher
         self._touched: set[str] = set()
         self._packed: dict[bytes, tuple[str, int]] | None = None
@@ -213,7 +239,7 @@ class Taking:
     def _places(self, digest: str) -> Sequence[Stored]:
         if self._packed is not None:
             return tuple(self._store.loose.find(digest))
-        return tuple(self._store.locate(digest))
+        return (*self._store.loose.find(digest), *self._store.packs.find(digest))
 
     def finish(self) -> None:
         """Make the packs young in which something was found."""
@@ -239,7 +265,7 @@ def _index(packs: list[Pack]) -> dict[bytes, tuple[str, int]]:
 class _Filling:
     """Packs being filled, each named when it is full; what was begun is thrown away when something fails."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Place) -> None:
         self._store = store
         self._writer: PackWriter | None = None
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from treadle.core.artifacts import Artifact
 from treadle.core.errors import TreadleError, UserError
+from treadle.core.intake import Odd
 from treadle.core.runs import Run
 from treadle.importing.admission import iso
 from treadle.importing.import_run import account, import_run
@@ -132,7 +134,10 @@ def _version(project: Project, store: MlflowStore, stored: StoredVersion, accoun
 
 
 def _copy(run: Run, folder: Path) -> Artifact:
-    """The files as they are; nothing in them is run."""
+    """The files as they are; nothing in them is run. What did not change since an earlier import is not read again."""
+    if any(folder.iterdir()):
+        with suppress(Odd):
+            return Model(run.store.add(folder), run.store)
     with run.create(Model) as model:
         shutil.copytree(folder, model.path, dirs_exist_ok=True, symlinks=False, ignore=_links)
         if not any(model.path.iterdir()):
