@@ -66,11 +66,11 @@ def _documents(found: Difference) -> None:
         return
     line = f"{counts['a']:,} -> {counts['b']:,}: {counts['added']:,} added, {counts['removed']:,} removed"
     say(f"{'documents':<12} {line}" + (f", {counts['changed']:,} of them changed" if counts["changed"] else ""))
-    known = set(found.changed)
+    added, removed = (counts[name] - counts["changed"] for name in ("added", "removed"))  # changed ones are listed last
     for sign, names, count in (
         ("~", found.changed, counts["changed"]),
-        ("+", [name for name in found.added if name not in known], counts["added"] - counts["changed"]),
-        ("-", [name for name in found.removed if name not in known], counts["removed"] - counts["changed"]),
+        ("+", found.added[:added], added),
+        ("-", found.removed[:removed], removed),
     ):
         for name in names:
             say(f"  {sign} {name}")

@@ -116,6 +116,8 @@ class DocumentFeed:
             cursor.executemany("DELETE FROM holdings WHERE digest = ?", gone)
             cursor.executemany("DELETE FROM unread WHERE digest = ?", gone)
             cursor.execute("UPDATE progress SET erased = ?", (last,))
+            if gone:  # another name, for whoever knows of them
+                cursor.execute("UPDATE progress SET made = randomblob(16)")
 
     def _recent(self) -> Recent:
         recent = Recent(self._reader)

@@ -136,14 +136,18 @@ class _Question:
 
     def answer(self) -> Holdings:
         """What holds the document."""
-        rest = list(self._rest())  # first: what is taken in after this is looked at twice, and never missed
-        gained, lost = changes(self._reading, self._document)
-        lists = self._index._tree.known().reached(gained, lost, self._holds)
-        among = json.dumps(sorted(lists.values()))
+        # In this order: what is taken in meanwhile is among the rest, and of lists that came later nothing is said.
+        rest = list(self._rest())
+        tree = self._index._tree.known()
+        last = len(tree.names)
+        lists = tree.reached(*changes(self._reading, self._document), last, self._holds)
         few = not self._limit or len(lists) <= _MANY
-        rows = self._all(among, [*self._kinds, self._whole] if few else [self._whole])
-        if not few:
-            rows += [row for kind in self._kinds for row in self._latest(kind, set(lists))]
+        counts = Counter[str]() if few else tree.counts(lists)
+        if few:
+            rows = self._all(lists, [*self._kinds, self._whole])
+        else:
+            rows = [row for kind in self._kinds for row in self._latest(kind, lists)]
+            rows += self._all(lists, [self._whole]) if counts[self._whole] else []
         known = {(each.digest, each.kind): each for each in rows if self._store.has_object(each.digest)}
         new = {(each.digest, each.kind): each for each in rest} | known
         result = self._result
@@ -151,7 +155,8 @@ class _Question:
         new = {name: each for name, each in new.items() if each.kind in self._kinds}
         result.counts.update(kind for _, kind in new)
         if not few:
-            result.counts = self._counted(among) + Counter(kind for _, kind in new.keys() - known.keys())
+            result.counts = Counter({kind: counts[kind] for kind in self._kinds if counts[kind]})
+            result.counts.update(kind for _, kind in new.keys() - known.keys())
         shown: Counter[str] = Counter()
         for each in sorted(new.values(), key=lambda each: -each.seq):
             if self._limit and shown[each.kind] >= self._limit:
@@ -195,29 +200,26 @@ class _Question:
             raise Corrupt(f"the index says that {holding.list} holds {self._document}, and it does not")
         return held is True
 
-    def _all(self, among: str, kinds: Sequence[str]) -> list[Holding]:
+    def _all(self, lists: Iterable[int], kinds: Sequence[str]) -> list[Holding]:
         sql = (
             "SELECT seq, digest, kind, object FROM holdings JOIN lists ON number = list WHERE "
             "list IN (SELECT value FROM json_each(?)) AND kind IN (SELECT value FROM json_each(?))"
         )
-        return [Holding(*row) for row in self._reading.query(sql, (among, json.dumps(kinds)))]
+        among = json.dumps([*lists]), json.dumps(kinds)
+        return [Holding(*row) for row in self._reading.query(sql, among)]
 
-    def _latest(self, kind: str, lists: set[str]) -> list[Holding]:
+    def _latest(self, kind: str, lists: set[int]) -> list[Holding]:
         """The latest of a kind; nearly every artifact holds a document that more than a few do."""
         sql = (
-            "SELECT seq, digest, kind, object FROM holdings JOIN lists ON number = list WHERE kind = ? AND seq < ? "
-            "ORDER BY seq DESC LIMIT ?"
+            "SELECT seq, digest, kind, object, list FROM holdings JOIN lists ON number = list WHERE kind = ? "
+            "AND seq < ? ORDER BY seq DESC LIMIT ?"
         )
         found: list[Holding] = []
         before, page = 1 << 62, 2 * self._limit
         while len(found) < self._limit:
-            rows = [Holding(*row) for row in self._reading.query(sql, (kind, before, page))]
-            found += [each for each in rows if each.list in lists]
+            rows = self._reading.query(sql, (kind, before, page))
+            found += [Holding(*row[:4]) for row in rows if row[4] in lists]
             if len(rows) < page:
                 break
-            before = rows[-1].seq
+            before = rows[-1][0]
         return found[: self._limit]
-
-    def _counted(self, among: str) -> Counter[str]:
-        sql = "SELECT kind, count(*) FROM holdings WHERE list IN (SELECT value FROM json_each(?)) GROUP BY kind"
-        return Counter({kind: count for kind, count in self._reading.query(sql, (among,)) if kind in self._kinds})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from treadle.core.errors import Corrupt
 from treadle.record.cache_file import CacheFile
@@ -12,31 +14,50 @@ from treadle.record.cache_file import CacheFile
 
 @dataclass
 class Known:
-    """Lists by number, and the lists that have each one as their base."""
+    """Lists by number, the lists that have each one as their base, and the kinds of the artifacts that have it."""
 
     made: bytes
     names: dict[int, str] = field(default_factory=dict)
     children: dict[int, list[int]] = field(default_factory=dict)
+    kinds: dict[int, list[str]] = field(default_factory=dict)
+    holdings: int = 0
 
-    def reached(self, gained: Iterable[int], lost: set[int], confirmed: Callable[[str], bool | None]) -> dict[str, int]:
-        """The lists that hold a document, with their numbers: those that gained it, and what was made of these and did
-        not lose it. ``confirmed`` looks a list up, where the record of a gain or a loss may be another document's, and
-        gives None for a list that cannot be read; then the lists that were made of it are asked themselves."""
-        found: dict[str, int] = {}
-        waiting = [(number, False) for number in gained]
-        while waiting:
-            number, sure = waiting.pop()
-            name = self.names.get(number)
-            if name is None:
-                raise Corrupt(f"the index of documents knows no list {number}")
-            if name in found:
-                continue
-            held = True if sure else confirmed(name)
-            if held:
-                found[name] = number
-            if held is not False:
-                waiting += [(child, held is True and child not in lost) for child in self.children.get(number, ())]
+    def reached(
+        self, gained: Iterable[int], lost: set[int], last: int, confirmed: Callable[[str], bool | None]
+    ) -> set[int]:
+        """The lists up to ``last`` that hold a document: those that gained it, and what was made of these and did not
+        lose it.
+
+        ``confirmed`` looks a list up, where the record of a gain or a loss may be another document's, and gives None
+        for a list that cannot be read; then the lists that were made of it are asked themselves.
+        """
+        found: set[int] = set()
+        doubtful, sure = [each for each in gained if each <= last], list[int]()
+        children, none = self.children, ()
+        while doubtful or sure:
+            while sure:
+                number = sure.pop()
+                if number not in found and number <= last:
+                    found.add(number)
+                    for child in children.get(number, none):
+                        (doubtful if child in lost else sure).append(child)
+            if doubtful:
+                number = doubtful.pop()
+                held = number <= last and number not in found and confirmed(self._name(number))
+                if held:
+                    sure.append(number)
+                elif held is None:
+                    doubtful += children.get(number, none)
         return found
+
+    def _name(self, number: int) -> str:
+        if number not in self.names:
+            raise Corrupt(f"the index of documents knows no list {number}")
+        return self.names[number]
+
+    def counts(self, lists: Iterable[int]) -> Counter[str]:
+        """How many artifacts of each kind have these lists."""
+        return Counter(chain.from_iterable(self.kinds.get(number, ()) for number in lists))
 
 
 class DocumentTree:
@@ -59,4 +80,8 @@ class DocumentTree:
                 if base:
                     known.children.setdefault(base, []).append(number)
                 known.names[number] = name
+            sql = "SELECT rowid, list, kind FROM holdings WHERE rowid > ? ORDER BY rowid"
+            for row, number, kind in self._file.reading.query(sql, (known.holdings,)):
+                known.kinds.setdefault(number, []).append(kind)
+                known.holdings = row
             return known
