@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 def both(python: Path, script: str, folder: Path, *arguments: str) -> tuple[Any, Any]:
     """What the client reads back after a script logged into a database of MLflow's, and into our server."""
     told = []
+    shutil.copy(HERE / script, folder)  # where there is no Git, whose state may change between the two
     for name in ("theirs", "ours"):
         (folder / name).mkdir()
 
     def log(uri: str, where: Path) -> None:
-        call(python, str(HERE / script), *arguments, cwd=where, MLFLOW_TRACKING_URI=uri, **QUIET)
+        call(python, str(folder / script), *arguments, cwd=where, MLFLOW_TRACKING_URI=uri, **QUIET)
         told.append(json.loads(call(python, str(HERE / "mlflow_dump.py"), cwd=where, MLFLOW_TRACKING_URI=uri)))
 
     log("sqlite:///mlflow.db", folder / "theirs")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from treadle.core.identifiers import hex_of
+from treadle.core.keys import Keys
 from treadle.core.run_record import RunRecord
 from treadle.core.secrets import is_secret
 from treadle.core.texts import keyed_text
 from treadle.integrations.mlflow_tracking.fields import OURS
-
-if TYPE_CHECKING:
-    from treadle.integrations.mlflow_tracking.tracker import Tracker
+from treadle.integrations.mlflow_tracking.points import Points
+from treadle.record.record import Record
 
 EXPERIMENT, BEGAN, ENDED = OURS + "experiment", OURS + "began", OURS + "ended"
 DELETED, KILLED, USER = OURS + "deleted", OURS + "killed", OURS + "user"
@@ -24,10 +24,26 @@ ERASED = "[erased]"
 _DIGITS = 17
 
 
+class Around(Protocol):
+    """What a view asks of the server that it belongs to."""
+
+    record: Record
+    keys: Keys
+    points: Points
+
+    def texts(self, digest: str | None) -> dict[str, str]:
+        """Texts of a run by their places."""
+        ...
+
+    def place_of_run(self, experiment: str, run: str) -> str:
+        """Where a run's artifacts are said to lie."""
+        ...
+
+
 class RunView:
     """Reads of a run only what is asked for: most of a long list never is."""
 
-    def __init__(self, tracker: Tracker, run: RunRecord) -> None:
+    def __init__(self, tracker: Around, run: RunRecord) -> None:
         self.run = run
         self.id = hex_of(run.id)
         self._tracker = tracker
