@@ -317,7 +317,7 @@ def test_whatever_is_changed_in_a_backup_is_found_and_nothing_replaced(tmp_path:
         workspace.journal.append("metrics", {"id": "row-1"})
         write(workspace, tmp_path / "b.zip", objects=True)
     before, whole = rows(place), (tmp_path / "b.zip").read_bytes()
-    for number in range(36):
+    for number in range(24):
         data = bytearray(whole)
         at = chance.randrange(len(data))
         if number % 3 == 0:
@@ -454,7 +454,7 @@ def test_killed_anywhere_it_is_the_old_record_or_the_new_one(place: Place, tmp_p
         assert restorer.stdin is not None
         assert restorer.stdout is not None
         seen = set()
-        for count in range(0, 1000, 3 if place.server else 1):  # a server is slow to notice who died
+        for count in range(0, 1000, 5 if place.server else 2):
             before = rows(place)
             print(count, file=restorer.stdin, flush=True)
             done = int(restorer.stdout.readline())
