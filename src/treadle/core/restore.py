@@ -116,7 +116,7 @@ def restore(archive: Archive, target: Target, *, older: bool = False) -> Restore
         with closing(SqliteDatabase(prepared / "treadle.db")) as database:
             tree = _rows(archive, database, keys, target.projections, {head.size for head in later})
             found = _compare(archive, tree, later, present, database)
-            _refuse_loss(archive.path, found, older)
+            _refuse_loss(archive.path, found, present, older)
             found.kept = _keep(target, keys, store, present)
             _go_on(database, keys, prepared, target, found, present)
         plan = {"replaced": None if found.kept and present.sound else _aside(target, found)}
@@ -304,12 +304,15 @@ def _compare(archive: Archive, tree: Tree, later: list[Head], present: _Present,
     return found
 
 
-def _refuse_loss(path: Path, found: Restored, older: bool) -> None:
+def _refuse_loss(path: Path, found: Restored, present: _Present, older: bool) -> None:
     if found.replaced is None or older:
         return
+    advice = "use a newer backup, or restore this one with --older"
+    if present.sound:
+        advice += "; the ledger here is sound: --keep-ledger puts back only what is beside it"
     raise Refused(
         f"{path.name} is older than a head over {found.replaced.size} rows that is kept here or was published: "
-        f"{found.lost} rows after row {found.rows} would be lost; use a newer backup, or restore this one with --older"
+        f"{found.lost} rows after row {found.rows} would be lost; {advice}"
     )
 
 
