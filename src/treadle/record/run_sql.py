@@ -18,9 +18,14 @@ from treadle.record.run_match import FACTS, Keyed, forms, lowered, matches, name
 
 _TABLED = ("params", "metrics", "tags")  # what stands in ``run_values``
 _NUMBERS = ("seconds",)  # columns that are numbers; the others are texts
+_OBJECTS = ("parameters", "metrics", "inputs", "outputs", "facts")
+_COLUMNS = ("id", "step", "key", "status", "started", "seconds", *_OBJECTS, "seq")
+_HELD = {"params": "parameters", "metrics": "metrics", "inputs": "inputs", "outputs": "outputs"}
 _SEARCHED = ("parameters", "id", "step")
 _AT_ONCE = 500  # runs asked for in one query
 _SOME_NAMES = 200  # among so many a name that was meant is looked for
+
+Placed = tuple[int, RunRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,30 +102,38 @@ def _slow(runs: Runs, wanted: Search, keyed: Keyed) -> list[RunRecord]:
     parts = wanted.where.parts if isinstance(wanted.where, Both) and wanted.where.word == "and" else (wanted.where,)
     quick = tuple(part for part in parts if part and all(map(_in_tables, fields_of(part))))
     compiled = _Compiler(keyed, replace(wanted, where=Both("and", quick) if quick else None, sort=None))
-    rows = runs.ledger.database.query(f"SELECT r.*{compiled.whole()} ORDER BY r.seq DESC", compiled.values)
     rest = [part for part in parts if part and part not in quick]
-    found = [run for run in RunRecord.many(rows) if all(matches(run, part, keyed) for part in rest)]
+    looked_at = [of for part in rest for of in fields_of(part)] + ([wanted.sort] if wanted.sort else [])
+    held = {_HELD.get(of.group, "facts") for of in looked_at}
+    columns = ", ".join([f"r.{name}" if name not in _OBJECTS or name in held else "'{}'" for name in _COLUMNS])
+    rows = runs.ledger.database.query(f"SELECT {columns}{compiled.whole()} ORDER BY r.seq DESC", compiled.values)
+    found = [
+        (row[-1], run)
+        for row, run in zip(rows, RunRecord.many(rows), strict=True)
+        if all(matches(run, part, keyed) for part in rest)
+    ]
     if wanted.sort is not None:
         found = _sorted(found, wanted.sort, descending=wanted.descending)
     elif wanted.descending:
         found.reverse()
-    return found[wanted.offset : None if wanted.limit is None else wanted.offset + wanted.limit]
+    end = None if wanted.limit is None else wanted.offset + wanted.limit
+    return _fetched(runs, [place for place, _ in found[wanted.offset : end]])
 
 
-def _sorted(found: list[RunRecord], by: Field, *, descending: bool) -> list[RunRecord]:
+def _sorted(found: list[Placed], by: Field, *, descending: bool) -> list[Placed]:
     """Numbers before texts, and last those that have neither; among equals the latest first, as they come."""
     numbers, texts, rest = [], [], []
-    for run in found:
-        number, text = value_of(run, by)
+    for each in found:
+        number, text = value_of(each[1], by)
         if number is not None:
-            numbers.append((number, run))
+            numbers.append((number, each))
         elif text is not None:
-            texts.append((text.encode(), run))
+            texts.append((text.encode(), each))
         else:
-            rest.append(run)
-    numbers.sort(key=lambda each: each[0], reverse=descending)
-    texts.sort(key=lambda each: each[0], reverse=descending)
-    return [*(run for _, run in numbers), *(run for _, run in texts), *rest]
+            rest.append(each)
+    numbers.sort(key=lambda pair: pair[0], reverse=descending)
+    texts.sort(key=lambda pair: pair[0], reverse=descending)
+    return [*(each for _, each in numbers), *(each for _, each in texts), *rest]
 
 
 class _Compiler:
