@@ -48,23 +48,28 @@ class Search:
 def search(runs: Runs, wanted: Search) -> list[RunRecord]:
     """The runs that match; ``UserError`` where nothing does because no run has such a field."""
     keyed: Keyed = lambda text: keyed_text(runs.keys, text)  # noqa: E731
-    found = _quick(runs, wanted, keyed) if _is_quick(wanted) else _slow(runs, wanted, keyed)
-    if not found and not wanted.offset:
-        _refuse_unknown(runs, "--where", list(fields_of(wanted.where)) if wanted.where else [])
-    elif found and wanted.sort is not None and value_of(found[0], wanted.sort) == (None, None):
-        _refuse_unknown(runs, "--sort", [wanted.sort])  # runs that have it come first
+    found = _quick(runs, wanted, keyed) if _is_quick(wanted) else _slow(runs, wanted, keyed)[0]
+    _explain(runs, wanted, found)
     return found
 
 
 def listed(runs: Runs, wanted: Search) -> tuple[list[RunRecord], int]:
     """The runs that match, and how many there are without a limit."""
     if not _is_quick(wanted):
-        every = search(runs, replace(wanted, limit=None, offset=0))
-        end = None if wanted.limit is None else wanted.offset + wanted.limit
-        return every[wanted.offset : end], len(every)
+        found, total = _slow(runs, wanted, lambda text: keyed_text(runs.keys, text))
+        _explain(runs, wanted, found)
+        return found, total
     found = search(runs, wanted)
     compiled = _Compiler(lambda text: keyed_text(runs.keys, text), replace(wanted, sort=None))
     return found, int(runs.ledger.database.query(f"SELECT count(*){compiled.whole()}", compiled.values)[0][0])
+
+
+def _explain(runs: Runs, wanted: Search, found: list[RunRecord]) -> None:
+    """``UserError`` where the search names what no run has."""
+    if not found and not wanted.offset:
+        _refuse_unknown(runs, "--where", list(fields_of(wanted.where)) if wanted.where else [])
+    elif found and wanted.sort is not None and value_of(found[0], wanted.sort) == (None, None):
+        _refuse_unknown(runs, "--sort", [wanted.sort])  # runs that have it come first
 
 
 def _is_quick(wanted: Search) -> bool:
@@ -97,8 +102,8 @@ def _fetched(runs: Runs, places: Sequence[int]) -> list[RunRecord]:
     return [found[place] for place in places]
 
 
-def _slow(runs: Runs, wanted: Search, keyed: Keyed) -> list[RunRecord]:
-    """Ask the tables for what they can tell, and look at each run for the rest."""
+def _slow(runs: Runs, wanted: Search, keyed: Keyed) -> tuple[list[RunRecord], int]:
+    """Ask the tables for what they can tell, and look at each run for the rest; also how many there are in all."""
     parts = wanted.where.parts if isinstance(wanted.where, Both) and wanted.where.word == "and" else (wanted.where,)
     quick = tuple(part for part in parts if part and all(map(_in_tables, fields_of(part))))
     compiled = _Compiler(keyed, replace(wanted, where=Both("and", quick) if quick else None, sort=None))
@@ -117,7 +122,7 @@ def _slow(runs: Runs, wanted: Search, keyed: Keyed) -> list[RunRecord]:
     elif wanted.descending:
         found.reverse()
     end = None if wanted.limit is None else wanted.offset + wanted.limit
-    return _fetched(runs, [place for place, _ in found[wanted.offset : end]])
+    return _fetched(runs, [place for place, _ in found[wanted.offset : end]]), len(found)
 
 
 def _sorted(found: list[Placed], by: Field, *, descending: bool) -> list[Placed]:
