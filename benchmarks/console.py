@@ -85,7 +85,7 @@ def pages_of(record: Record) -> dict[str, str]:
     some_time_ago = (datetime.now(UTC) - timedelta(days=15)).isoformat(timespec="seconds").replace("+00:00", "Z")
     middle = index.page(InteractionFilter(smoke=False, until=some_time_ago))
     number = record.versions.all("model")[-1].number
-    runs = [run.id for run in record.runs.find(step="develop.train", limit=2)]
+    runs = [run.id for run in record.runs.find(step="develop.train", limit=6)]
     release = newest.release
     corpus = record.runs.find(step="collect.gather", limit=2)[-1].outputs["corpus"]
     return {

@@ -18,9 +18,14 @@ from treadle.record.run_match import FACTS, Keyed, forms, lowered, matches, name
 
 _TABLED = ("params", "metrics", "tags")  # what stands in ``run_values``
 _NUMBERS = ("seconds",)  # columns that are numbers; the others are texts
+_OBJECTS = ("parameters", "metrics", "inputs", "outputs", "facts")
+_COLUMNS = ("id", "step", "key", "status", "started", "seconds", *_OBJECTS, "seq")
+_HELD = {"params": "parameters", "metrics": "metrics", "inputs": "inputs", "outputs": "outputs"}
 _SEARCHED = ("parameters", "id", "step")
 _AT_ONCE = 500  # runs asked for in one query
 _SOME_NAMES = 200  # among so many a name that was meant is looked for
+
+Placed = tuple[int, RunRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +48,28 @@ class Search:
 def search(runs: Runs, wanted: Search) -> list[RunRecord]:
     """The runs that match; ``UserError`` where nothing does because no run has such a field."""
     keyed: Keyed = lambda text: keyed_text(runs.keys, text)  # noqa: E731
-    found = _quick(runs, wanted, keyed) if _is_quick(wanted) else _slow(runs, wanted, keyed)
-    if not found and not wanted.offset:
-        _refuse_unknown(runs, "--where", list(fields_of(wanted.where)) if wanted.where else [])
-    elif found and wanted.sort is not None and value_of(found[0], wanted.sort) == (None, None):
-        _refuse_unknown(runs, "--sort", [wanted.sort])  # runs that have it come first
+    found = _quick(runs, wanted, keyed) if _is_quick(wanted) else _slow(runs, wanted, keyed)[0]
+    _explain(runs, wanted, found)
     return found
 
 
 def listed(runs: Runs, wanted: Search) -> tuple[list[RunRecord], int]:
     """The runs that match, and how many there are without a limit."""
     if not _is_quick(wanted):
-        every = search(runs, replace(wanted, limit=None, offset=0))
-        end = None if wanted.limit is None else wanted.offset + wanted.limit
-        return every[wanted.offset : end], len(every)
+        found, total = _slow(runs, wanted, lambda text: keyed_text(runs.keys, text))
+        _explain(runs, wanted, found)
+        return found, total
     found = search(runs, wanted)
     compiled = _Compiler(lambda text: keyed_text(runs.keys, text), replace(wanted, sort=None))
     return found, int(runs.ledger.database.query(f"SELECT count(*){compiled.whole()}", compiled.values)[0][0])
+
+
+def _explain(runs: Runs, wanted: Search, found: list[RunRecord]) -> None:
+    """``UserError`` where the search names what no run has."""
+    if not found and not wanted.offset:
+        _refuse_unknown(runs, "--where", list(fields_of(wanted.where)) if wanted.where else [])
+    elif found and wanted.sort is not None and value_of(found[0], wanted.sort) == (None, None):
+        _refuse_unknown(runs, "--sort", [wanted.sort])  # runs that have it come first
 
 
 def _is_quick(wanted: Search) -> bool:
@@ -92,35 +102,43 @@ def _fetched(runs: Runs, places: Sequence[int]) -> list[RunRecord]:
     return [found[place] for place in places]
 
 
-def _slow(runs: Runs, wanted: Search, keyed: Keyed) -> list[RunRecord]:
-    """Ask the tables for what they can tell, and look at each run for the rest."""
+def _slow(runs: Runs, wanted: Search, keyed: Keyed) -> tuple[list[RunRecord], int]:
+    """Ask the tables for what they can tell, and look at each run for the rest; also how many there are in all."""
     parts = wanted.where.parts if isinstance(wanted.where, Both) and wanted.where.word == "and" else (wanted.where,)
     quick = tuple(part for part in parts if part and all(map(_in_tables, fields_of(part))))
     compiled = _Compiler(keyed, replace(wanted, where=Both("and", quick) if quick else None, sort=None))
-    rows = runs.ledger.database.query(f"SELECT r.*{compiled.whole()} ORDER BY r.seq DESC", compiled.values)
     rest = [part for part in parts if part and part not in quick]
-    found = [run for run in RunRecord.many(rows) if all(matches(run, part, keyed) for part in rest)]
+    looked_at = [of for part in rest for of in fields_of(part)] + ([wanted.sort] if wanted.sort else [])
+    held = {_HELD.get(of.group, "facts") for of in looked_at}
+    columns = ", ".join([f"r.{name}" if name not in _OBJECTS or name in held else "'{}'" for name in _COLUMNS])
+    rows = runs.ledger.database.query(f"SELECT {columns}{compiled.whole()} ORDER BY r.seq DESC", compiled.values)
+    found = [
+        (row[-1], run)
+        for row, run in zip(rows, RunRecord.many(rows), strict=True)
+        if all(matches(run, part, keyed) for part in rest)
+    ]
     if wanted.sort is not None:
         found = _sorted(found, wanted.sort, descending=wanted.descending)
     elif wanted.descending:
         found.reverse()
-    return found[wanted.offset : None if wanted.limit is None else wanted.offset + wanted.limit]
+    end = None if wanted.limit is None else wanted.offset + wanted.limit
+    return _fetched(runs, [place for place, _ in found[wanted.offset : end]]), len(found)
 
 
-def _sorted(found: list[RunRecord], by: Field, *, descending: bool) -> list[RunRecord]:
+def _sorted(found: list[Placed], by: Field, *, descending: bool) -> list[Placed]:
     """Numbers before texts, and last those that have neither; among equals the latest first, as they come."""
     numbers, texts, rest = [], [], []
-    for run in found:
-        number, text = value_of(run, by)
+    for each in found:
+        number, text = value_of(each[1], by)
         if number is not None:
-            numbers.append((number, run))
+            numbers.append((number, each))
         elif text is not None:
-            texts.append((text.encode(), run))
+            texts.append((text.encode(), each))
         else:
-            rest.append(run)
-    numbers.sort(key=lambda each: each[0], reverse=descending)
-    texts.sort(key=lambda each: each[0], reverse=descending)
-    return [*(run for _, run in numbers), *(run for _, run in texts), *rest]
+            rest.append(each)
+    numbers.sort(key=lambda pair: pair[0], reverse=descending)
+    texts.sort(key=lambda pair: pair[0], reverse=descending)
+    return [*(each for _, each in numbers), *(each for _, each in texts), *rest]
 
 
 class _Compiler:

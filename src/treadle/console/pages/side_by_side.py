@@ -12,6 +12,7 @@ from treadle.console.problem import Problem
 from treadle.console.visit import Page, Visit
 from treadle.core.runs import SYSTEM, RunRecord
 from treadle.evals.report import EvaluationReport
+from treadle.lm.model import Model
 from treadle.record.record import Record
 from treadle.record.run_view import described
 
@@ -80,7 +81,7 @@ def side_by_side(visit: Visit) -> Page:
         columns,
         {name: values for name, values in settings.items() if any(value != values[0] for value in values)},
         _rows([run.metrics for run in runs]),
-        _rows([_scores(record, run) for run in runs]),
+        _rows(_scores(record, runs)),
         tuple(_curves(record, runs)),
     )
     return Page("side_by_side.html", f"{len(runs)} runs", "runs", view)
@@ -99,19 +100,29 @@ def _rows(held: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [each.get(name) for each in held] for name in names}
 
 
-def _scores(record: Record, run: RunRecord) -> dict[str, Interval]:
-    """Of an evaluation, its own; of a run that made a model, those of the latest evaluation of it."""
-    for digest in run.outputs.values():
-        rows = record.workspace.database.query("SELECT kind FROM artifacts WHERE digest = ? LIMIT 1", (digest,))
-        kind = rows[0][0] if rows else None
-        reports = [digest] if kind == EvaluationReport.kind else []
-        if kind == "model":
-            takers = [each for each in record.runs.taking(digest) if "evaluat" in each.step and each.status == "done"]
-            reports = [made for each in takers for made in each.outputs.values()]
-        for each in reports:
-            report = EvaluationReport(each, record.store)
-            if record.store.has(each) and report.has("scores.json"):
-                return {name: _interval(score) for name, score in report.scores().items()}
+def _scores(record: Record, runs: list[RunRecord]) -> list[dict[str, Interval]]:
+    """Of each: an evaluation's own; those of the latest evaluation of the model that a run made."""
+    made = [digest for run in runs for digest in run.outputs.values()]
+    database, marks = record.workspace.database, ", ".join("?" * len(made))
+    kinds = dict(database.query(f"SELECT digest, kind FROM artifacts WHERE digest IN ({marks})", made)) if made else {}
+    models = [digest for digest, kind in kinds.items() if kind == Model.kind]
+    reports = {digest: [digest] for digest, kind in kinds.items() if kind == EvaluationReport.kind}
+    if models:
+        takes = " OR ".join(["inputs LIKE ?"] * len(models))
+        sql = f"SELECT * FROM runs WHERE step LIKE '%evaluat%' AND status = 'done' AND ({takes}) ORDER BY seq DESC"
+        for taker in RunRecord.many(database.query(sql, [f"%{digest}%" for digest in models])):
+            reports.setdefault(taker.inputs.get("model", ""), []).extend(taker.outputs.values())
+    return [
+        _latest(record, [each for digest in run.outputs.values() for each in reports.get(digest, ())]) for run in runs
+    ]
+
+
+def _latest(record: Record, reports: list[str]) -> dict[str, Interval]:
+    """The scores of the first that is here."""
+    for digest in reports:
+        report = EvaluationReport(digest, record.store)
+        if record.store.has(digest) and report.has("scores.json"):
+            return {name: _interval(score) for name, score in report.scores().items()}
     return {}
 
 
