@@ -6,6 +6,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 
 _PICTURE = re.compile(r"<!--.*?-->|!\[[^\]]*\]\([^)]*\)", re.DOTALL)
 _LINK = re.compile(r"\[([^\]]*)\]\([^)\s]*\)")
@@ -17,34 +18,44 @@ _WORD = re.compile(r"\w+")
 _BULLETS = re.compile(r"[•◦▪·●○■\u2013\u2014-]")
 
 
-def edit_distance(first: str, second: str) -> int:
-    """Levenshtein's distance, bit-parallel (Myers 1999; Hyyrö 2003): a column of the table is one integer."""
-    if len(first) > len(second):
-        first, second = second, first
-    if not first:
-        return len(second)
+def edit_distances(expected: str, found: str) -> Iterator[int]:
+    """Levenshtein's distance of ``expected`` to each prefix of ``found``, from the empty one on.
+
+    Bit-parallel (Myers 1999; Hyyrö 2003): a column of the table is one integer.
+    """
+    yield len(expected)
     masks: dict[str, int] = {}
-    for place, character in enumerate(first):
+    for place, character in enumerate(expected):
         masks[character] = masks.get(character, 0) | 1 << place
-    all_ones, last = (1 << len(first)) - 1, 1 << (len(first) - 1)
-    plus, minus, distance = all_ones, 0, len(first)
-    for character in second:
+    all_ones, last = (1 << len(expected)) - 1, 1 << len(expected) >> 1
+    plus, minus, distance = all_ones, 0, len(expected)
+    for character in found:
         equal = masks.get(character, 0)
         diagonal = (((equal & plus) + plus) ^ plus) | equal | minus
         up = minus | ~(diagonal | plus) & all_ones
         down = plus & diagonal
-        distance += 1 if up & last else -1 if down & last else 0
+        distance += 1 if up & last or not last else -1 if down & last else 0
+        yield distance
         up = (up << 1 | 1) & all_ones
         plus = (down << 1) & all_ones | ~(diagonal | up) & all_ones
         minus = up & diagonal
-    return distance
 
 
-def character_accuracy(found: str, expected: str) -> float:
-    """1 minus the edit distance over the longer length, in [0, 1]; white space counts as one space."""
+def character_accuracy(found: str, expected: str, longest: int = 40_000) -> float:
+    """1 minus the edit distance over the longer length, in [0, 1]; white space counts as one space.
+
+    Of texts that are longer than ``longest`` the beginning is compared: the expected one's with the beginning of what
+    was found that comes nearest to it.
+    """
     found, expected = " ".join(found.split()), " ".join(expected.split())
-    longest = max(len(found), len(expected))
-    return 1 - edit_distance(found, expected) / longest if longest else 1.0
+    if len(expected) > longest:
+        expected, found = expected[:longest], found[: longest + longest // 4]
+        distances = enumerate(edit_distances(expected, found))
+        return max(1 - distance / max(len(expected), length, 1) for length, distance in distances)
+    distance = 0
+    for distance in edit_distances(expected, found):  # noqa: B007 (the last one is that of the whole)
+        pass
+    return 1 - distance / max(len(expected), len(found), 1)
 
 
 def word_f1(found: str, expected: str) -> float:

@@ -21,6 +21,7 @@ import zstandard
 from text import made
 from treadle.text.accounting import Accounting
 from treadle.text.document import Document
+from treadle.text.readers import compression
 from treadle.text.source import SourceContext, open_source
 
 Collect = Callable[..., tuple[list[Document], Accounting]]
@@ -71,11 +72,11 @@ def test_what_is_cut_off_is_kept_up_to_there(tmp_path: Path, collect: Collect, p
     import random
 
     source = random.Random(3)
-    rows = "".join(json.dumps({"text": f"{n} {source.random()}"}) + "\n" for n in range(20_000)).encode()
+    rows = "".join(json.dumps({"text": f"{n} {source.random()}"}) + "\n" for n in range(8_000)).encode()
     whole = PACK[packing](rows)
     (tmp_path / f"a.jsonl.{packing}").write_bytes(whole[: len(whole) * 3 // 4])
     documents, accounting = collect(path=f"a.jsonl.{packing}")
-    assert 5_000 < len(documents) < 19_000
+    assert 100 < len(documents) < 7_800
     assert "stream ends too early" in accounting.quarantined[-1].reason
 
 
@@ -88,9 +89,12 @@ def test_streams_one_after_the_other_are_one(tmp_path: Path, collect: Collect, p
 
 
 @pytest.mark.parametrize("packing", ["gz", "bz2", "xz", "zst"])
-def test_a_bomb_is_not_unpacked(tmp_path: Path, collect: Collect, packing: str) -> None:
+def test_a_bomb_is_not_unpacked(
+    tmp_path: Path, collect: Collect, packing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compression, "_FREE", 1 << 22)
     line = b'{"text": "first"}\n'
-    (tmp_path / f"a.jsonl.{packing}").write_bytes(PACK[packing](line + (b" " * 1_000_000 + b"\n") * 70))
+    (tmp_path / f"a.jsonl.{packing}").write_bytes(PACK[packing](line + (b" " * 1_000_000 + b"\n") * 10))
     documents, accounting = collect(path=f"a.jsonl.{packing}", archives={"ratio": 100})
     assert [document.text for document in documents] == ["first"]
     assert "unpacks to more than 100 times its size" in accounting.quarantined[-1].reason

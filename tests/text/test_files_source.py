@@ -218,6 +218,16 @@ def test_a_fingerprint_follows_names_and_contents(tmp_path: Path, keyed: Keyed) 
     assert len({first, second, fingerprint()}) == 3
 
 
+def test_a_folder_is_all_of_it(tmp_path: Path, collect: Collect) -> None:
+    folder = tmp_path / "in [it]" / "deep"
+    folder.mkdir(parents=True)
+    write_rows(folder / "a.jsonl", {"text": "x"})
+    write_rows(folder.parent / "b.jsonl", {"text": "y"})
+    write_rows(folder / ".hidden.jsonl", {"text": "z"})
+    documents, _ = collect(path="in [it]")
+    assert [document.locator for document in documents] == ["in [it]/b.jsonl:1", "in [it]/deep/a.jsonl:1"]
+
+
 def test_reading_goes_on_after_a_cursor(tmp_path: Path, keyed: Keyed) -> None:
     for name in "abc":
         write_rows(tmp_path / f"{name}.jsonl", {"text": name})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import itertools
 import statistics
 import sys
 from collections.abc import Callable
@@ -35,35 +36,52 @@ def ground_truth() -> ModuleType:
     ("kind", "mean", "median"),
     [
         ("html", 0.94, 0.99),
-        ("docx", 0.91, 0.99),
-        ("pdf", 0.88, 0.92),
-        ("epub", 0.93, 0.92),
-        ("tex", 0.90, 0.91),
-        ("xml", 0.70, 0.68),
+        ("docx", 0.92, 0.99),
+        ("pdf", 0.89, 0.92),
+        ("epub", 0.94, 0.93),
+        ("tex", 0.91, 0.92),
+        ("xml", 0.76, 0.72),
     ],
 )
 def test_texts_are_what_they_should_be(
     shared_data: Path, ground_truth: ModuleType, kind: str, mean: float, median: float
 ) -> None:
     cases = [case for case in ground_truth.cases(shared_data) if case.kind == kind and case.markdown]
-    found = [case.accuracy() for case in cases]
+    found = [case.accuracy(longest=20_000) for case in cases]
     assert len(found) >= 3
     assert statistics.fmean(found) >= mean, dict(zip([case.name for case in cases], found, strict=True))
     assert statistics.median(found) >= median
 
 
+def test_the_measure_is_levenshteins(ground_truth: ModuleType) -> None:
+    """Against the table written out, for all pairs of short words."""
+
+    def table(first: str, second: str) -> int:
+        row = list(range(len(second) + 1))
+        for number, one in enumerate(first, start=1):
+            last, row[0] = row[0], number
+            for place, other in enumerate(second, start=1):
+                last, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, last + (one != other))
+        return row[-1]
+
+    accuracy = importlib.import_module("benchmarks.accuracy")
+    words = ["".join(word) for length in range(4) for word in itertools.product("abc", repeat=length)]
+    for first, second in itertools.product(words, words[::3]):
+        assert list(accuracy.edit_distances(first, second))[-1] == table(first, second)
+
+
 def test_pages_in_many_languages(shared_data: Path, ground_truth: ModuleType) -> None:
     cases = [case for case in ground_truth.cases(shared_data) if case.kind == "html" and not case.markdown]
-    found = [case.accuracy() for case in cases[::8]]
-    assert len(found) > 30
+    found = [case.accuracy() for case in cases[::16]]
+    assert len(found) > 15
     assert min(found) >= 0.95
     assert statistics.fmean(found) >= 0.985
 
 
 def test_texts_in_many_encodings(shared_data: Path, ground_truth: ModuleType) -> None:
     cases = [case for case in ground_truth.cases(shared_data) if case.kind == "txt"]
-    found = [alike(ground_truth.text_of("txt", case.data), case.expected) for case in cases]
-    assert len(found) > 380
+    found = [alike(ground_truth.text_of("txt", case.data), case.expected) for case in cases[::2]]
+    assert len(found) > 190
     assert statistics.fmean(found) >= 0.96
 
 
@@ -114,9 +132,12 @@ def test_good_streams_are_read_and_bad_ones_told(shared_data: Path, collect: Col
     assert not any("no reader" in reason for reason in bad.values())
 
 
-def test_real_mail_is_read(shared_data: Path, collect: Collect) -> None:
-    documents, accounting = collect(path=str(shared_data / "5-pii" / "spamassassin_mail.tar.gz"))
-    assert accounting.read == 3000
-    assert len(documents) >= 2990
+def test_real_mail_is_read(shared_data: Path, tmp_path: Path, ground_truth: ModuleType, collect: Collect) -> None:
+    mails = ground_truth.members(shared_data / "5-pii" / "spamassassin_mail.tar.gz")
+    for name, data in sorted(mails.items())[::10]:
+        (tmp_path / name.rpartition("/")[2]).write_bytes(data)
+    documents, accounting = collect(path="*.txt")
+    assert accounting.read == 300
+    assert len(documents) >= 298
     assert all(document.subject is None or document.subject.startswith("k3:") for document in documents)
-    assert sum(document.time is not None for document in documents) > 2900
+    assert sum(document.time is not None for document in documents) > 290

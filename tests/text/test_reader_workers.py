@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from text import made
 from treadle.text.readers import workers
-from treadle.text.readers.piece import Documents, Text, Unreadable
+from treadle.text.readers.piece import Documents, Text, Unreadable, from_json, to_json
 from treadle.text.readers.workers import Workers
 
 FINE = made.docx(made.paragraph("fine"))
@@ -45,6 +47,12 @@ def process_of(workers: Workers) -> int:
     process = workers._all[0]._process
     assert process is not None
     return process.pid
+
+
+def test_what_a_worker_sends_arrives_as_it_was() -> None:
+    pieces = [Text("a \ud800 b", "!/x", b"\x00\xff", "T", "2020", "me", {"n": [1]}), Unreadable("why", 7, "!/y")]
+    sent = [from_json(json.loads(json.dumps(to_json(piece)))) for piece in pieces]
+    assert sent == [replace(pieces[0], text="a \ufffd b"), pieces[1]]
 
 
 def test_a_worker_is_used_again() -> None:

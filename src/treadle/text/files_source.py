@@ -125,13 +125,15 @@ class Files:
         return f"{len(found)} files b3:{hasher.hexdigest()}"
 
     def files(self) -> Sequence[FoundFile | RemoteFile]:
-        """What the path, glob or address names, sorted; ``UserError`` when that is nothing."""
+        """What the path, folder, glob or address names, sorted; ``UserError`` when that is nothing."""
         if is_remote(self._path):
             return find(self._path, self._most_files)
         project = self._context.project
         pattern = os.path.expanduser(self._path)  # noqa: PTH111 (a glob is no path)
         if (project / pattern).is_file():
             return [_found(project, project / pattern)]
+        if (project / pattern).is_dir():
+            pattern = os.path.join(glob.escape(pattern), "**", "*")  # noqa: PTH118 (a glob is no path)
         names = glob.iglob(pattern, root_dir=project, recursive=True)  # noqa: PTH207 (root_dir, and no links followed twice)
         paths = []
         for name in names:
@@ -141,7 +143,8 @@ class Files:
                 raise UserError(f"files: {self._path} names more than {self._most_files} files; raise max_files")
         if not paths:
             raise UserError(
-                f"files: nothing matches {self._path} in {project}; expected a file, or a glob such as data/**/*.jsonl"
+                f"files: nothing matches {self._path} in {project}; expected a file, a folder, "
+                "or a glob such as data/**/*.jsonl"
             )
         return sorted((_found(project, path) for path in paths), key=lambda file: file.locator)
 

@@ -17,13 +17,13 @@ _DATES = (
 )  # fmt: skip
 _DAY = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*\Z")
-_FIGURE = re.compile(r"<(/?)(?:figure|figcaption)\b")
 # What says of itself that it is not what the page is about.
 _ASIDE = ["nav", "footer", "aside", "[role=navigation]", "[role=banner]", "[role=contentinfo]", "[role=search]",
           ".sidebar", ".navbar", ".breadcrumb", ".breadcrumbs", ".cookie-banner", ".cookie-consent"]  # fmt: skip
 _FEW_LINKS = 10
 _WORDS_A_LINK = 400  # characters of text for each link; a page with less is full of links
 _ENOUGH = 0.4
+_HEAD = 2000  # characters in which XHTML says that it is
 _DEEPEST = 4000  # open elements; more is an attack on whoever walks the tree
 _TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 _VOID = frozenset(b"area base br col embed hr img input link meta param source track wbr p li td tr th dt dd".split())
@@ -47,10 +47,11 @@ def page(data: bytes, options: Documents, declared: str | None = None, *, whole:
     if _too_deep(data):
         raise UnreadableError(f"elements nested deeper than {_DEEPEST}")
     markup, encoding = decode(data, declared)
-    if "/>" in markup:
+    if markup.startswith("<?xml") or "xmlns=" in markup[:_HEAD]:
         markup = _CLOSED.sub(r"<\1\2></\1>", markup)
     if "<figure" in markup:  # resiliparse leaves out figures whole, with their captions
-        markup = _FIGURE.sub(r"<\1div", markup)
+        for name in ("figcaption", "figure"):
+            markup = markup.replace(f"<{name}", "<div").replace(f"</{name}", "</div")
     tree = HTMLTree.parse(markup)
     text = _everything(tree) if options.boilerplate or whole else _main(tree, markup)
     if not text.strip():
@@ -85,7 +86,7 @@ def _main(tree: Any, markup: str) -> str:
 
 def _too_deep(data: bytes) -> bool:
     """Whether more elements stand open at once than any page needs; a rough count that reads tags only."""
-    if data.count(b"<") < _DEEPEST:
+    if not _may_be_deep(data):
         return False
     depth = 0
     for match in _TAG.finditer(data):
@@ -94,6 +95,19 @@ def _too_deep(data: bytes) -> bool:
         depth = max(0, depth - 1) if match[1] else depth + 1
         if depth > _DEEPEST:
             return True
+    return False
+
+
+def _may_be_deep(data: bytes) -> bool:
+    """A quick bound: elements that are never closed count as open for ever."""
+    step = max(4096, len(data) // 64)
+    depth = 0
+    for start in range(0, len(data), step):
+        end = start + step
+        tags, closing = data.count(b"<", start, end), data.count(b"</", start, end)
+        if depth + tags - closing > _DEEPEST:
+            return True
+        depth = max(0, depth + tags - 2 * closing)
     return False
 
 
@@ -113,7 +127,7 @@ def _date(tree: Any) -> str | None:
     found: dict[str, str] = {}
     for meta in head.query_selector_all("meta") if head is not None else ():
         name = (meta.getattr("property") or meta.getattr("name") or meta.getattr("itemprop") or "").lower()
-        day = _DAY.match((meta.getattr("content") or "").strip())
-        if name in _DATES and day:
+        day = _DAY.match((meta.getattr("content") or "").strip()) if name in _DATES else None
+        if day:
             found.setdefault(name, day[0])
     return next((found[name] for name in _DATES if name in found), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -57,6 +58,7 @@ class Documents:
     workers: int | None = None
 
 
+_HALF = re.compile("[\ud800-\udfff]")
 Piece = Text | Unreadable
 Reader = Callable[[bytes, Documents], Iterator[Piece]]
 
@@ -64,8 +66,12 @@ Reader = Callable[[bytes, Documents], Iterator[Piece]]
 def to_json(piece: Piece) -> dict[str, Any]:
     """As a worker sends it."""
     value = asdict(piece)
-    if isinstance(piece, Text) and piece.raw is not None:
-        value["raw"] = base64.b64encode(piece.raw).decode("ascii")
+    if isinstance(piece, Text):
+        for name in ("text", "title"):  # half of a surrogate pair is no text, and nobody could store it
+            if value[name] is not None:
+                value[name] = _HALF.sub("\ufffd", value[name])
+        if piece.raw is not None:
+            value["raw"] = base64.b64encode(piece.raw).decode("ascii")
     return value
 
 
