@@ -375,6 +375,21 @@ def test_keys_depend_on_what_decides_the_result_and_on_nothing_else(workspace: W
 # -- actions
 
 
+@step(version=1, name="tests.weigh")
+def weigh(*, weights: dict[int, float], run: Run) -> Text:
+    with run.create(Text) as made:
+        (made.path / "text").write_text(str(sum(weights.values())))
+        return made.commit()
+
+
+def test_settings_with_numbers_as_keys_verify(workspace: Workspace) -> None:
+    """Sorted as numbers they stand in another order than as texts, which is what they are read as."""
+    driver(workspace).run(weigh, weights={3: 0.5, 20: 0.5, 100: 1.0})
+    (row,) = workspace.ledger.rows("run.started")
+    assert row.body["parameters"] == {"weights": {"100": 1.0, "20": 0.5, "3": 0.5}}
+    assert verify(workspace).ok
+
+
 def test_an_action_is_done_once_per_request(workspace: Workspace) -> None:
     done: list[str] = []
     made = driver(workspace)

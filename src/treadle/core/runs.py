@@ -18,7 +18,7 @@ from typing import Any
 
 from treadle.core import run_facts
 from treadle.core.artifacts import Artifact
-from treadle.core.digest import canonical_json
+from treadle.core.digest import canonical_json, parsed
 from treadle.core.errors import TreadleError
 from treadle.core.executors import Executor, InProcess
 from treadle.core.fact import Fact
@@ -89,6 +89,8 @@ class Runs:
             "actor": self.keyed_actor(),
             "machine": run_facts.machine(),
         }
+        # As they are read again: YAML has keys that are numbers, JSON none, and rows are compared with what is read.
+        known["parameters"] = parsed(canonical_json(body["parameters"]).decode())
         self.ledger.append(Fact("run.started", body | known))
         self._keep_beating(identifier)
         return identifier
