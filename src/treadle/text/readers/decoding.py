@@ -42,11 +42,17 @@ def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:
     if text is not None and not _escaped(data):
         return text, "utf-8"
     for name in filter(None, (declared, declared_in(data))):
-        encoding = _AS_BROWSERS.get(name.lower(), name)
-        text = _strictly(data, encoding)
-        if text is not None:
-            return text, encoding.lower()
+        found = decode_as(data, name)
+        if found is not None:
+            return found
     return _guessed(data)
+
+
+def decode_as(data: bytes, declared: str) -> tuple[str, str] | None:
+    """As ``decode`` in the encoding that is named, nothing guessed; None where the bytes do not agree."""
+    encoding = _AS_BROWSERS.get(declared.lower(), declared)
+    text = _strictly(data, encoding)
+    return None if text is None else (text, encoding.lower())
 
 
 def declared_in(data: bytes) -> str | None:

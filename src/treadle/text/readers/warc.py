@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from treadle.text.readers.decoding import declared_in, decode
+from treadle.text.readers.decoding import declared_in, decode_as
 from treadle.text.readers.piece import UnreadableError
 from treadle.text.readers.sniff import HEAD, sniff
 from treadle.text.rows import BadRow
@@ -222,8 +222,5 @@ def _in_utf8(body: bytes, charset: str) -> bytes:
     """A body in the encoding that its sender named, unless it names one itself."""
     if declared_in(body) is not None:
         return body
-    try:
-        text, encoding = decode(body, charset)
-    except UnreadableError:
-        return body
-    return body if encoding == "utf-8" else b"\xef\xbb\xbf" + text.encode("utf-8")
+    found = decode_as(body, charset)
+    return body if found is None else b"\xef\xbb\xbf" + found[0].encode("utf-8")
