@@ -80,8 +80,8 @@ def test_pages_in_many_languages(shared_data: Path, ground_truth: ModuleType) ->
 
 def test_texts_in_many_encodings(shared_data: Path, ground_truth: ModuleType) -> None:
     cases = [case for case in ground_truth.cases(shared_data) if case.kind == "txt"]
-    found = [alike(ground_truth.text_of("txt", case.data), case.expected) for case in cases[::2]]
-    assert len(found) > 190
+    found = [alike(ground_truth.text_of("txt", case.data), case.expected) for case in cases[::4]]
+    assert len(found) > 95
     assert statistics.fmean(found) >= 0.96
 
 

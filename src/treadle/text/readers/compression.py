@@ -91,6 +91,7 @@ class Unpacked(io.RawIOBase):
         self._any = False
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def readinto(self, buffer: Any) -> int:

@@ -40,24 +40,30 @@ class Stream(io.RawIOBase):
             self._source = cast(BinaryIO, io.BufferedReader(_Resumed(self.head, source, error), _BUFFER))
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def seekable(self) -> bool:
+        """Whether the source is a file, and broke nowhere in its first bytes."""
         return self._seekable
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """As files do."""
         self.position = self._source.seek(offset, whence)
         return self.position
 
     def tell(self) -> int:
+        """How far it was read."""
         return self.position
 
     def read(self, size: int | None = -1) -> bytes:
+        """As files do; what unpacking meets is raised here."""
         data = self._source.read(-1 if size is None else size)
         self.position += len(data)
         return data
 
     def readline(self, size: int | None = -1) -> bytes:
+        """As files do."""
         data = self._source.readline(-1 if size is None else size)
         self.position += len(data)
         return data
