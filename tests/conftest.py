@@ -10,11 +10,15 @@ from pathlib import Path
 import httpx
 import pytest
 from blake3 import blake3
+from hypothesis import settings
 
 from postgresql_server import Server, programs
 from stores import IN_A_BUCKET, KINDS, Kind
 
 ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("no clock", deadline=None)  # how long an example takes depends on what else runs
+settings.load_profile("no clock")
 
 
 @pytest.fixture(scope="session")
