@@ -135,7 +135,8 @@ class _Teller:
 
     def _alias(self, row: Row) -> Event | None:
         body = row.body
-        if body["alias"] != "champion" or body["of"] != "model" or body["reason"] == IMPORTED:
+        ours = (body["of"], body["name"], body["alias"]) == ("model", self._record.name, "champion")
+        if not ours or body["reason"] == IMPORTED:
             return None
         quote = read_note(self._record.store, body.get("note"))
         if body["number"] is None:

@@ -224,6 +224,27 @@ def test_what_was_collected_still_holds_its_documents(record: Record) -> None:
     assert ask(record, documents[0]) == {digest: "dataset"}
 
 
+def test_what_is_pulled_later_is_found(record: Record, tmp_path: Path) -> None:
+    """After a restore the ledger is there before the objects are."""
+    documents = drawn(9, 3)
+    digest = put(record, documents)
+    here = record.store.root / "objects"
+    here.rename(tmp_path / "elsewhere")
+    assert not record.documents.holders(f"doc:{documents[0].hex()}", KINDS, 0).found
+    (tmp_path / "elsewhere").rename(here)
+    assert ask(record, documents[0]) == {digest: "dataset"}
+
+
+def test_a_list_in_a_pack_is_searched(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treadle.core.taking.MANY", 2)
+    documents = drawn(10, 40)
+    digest = put(record, documents)
+    (listed,) = [entry.digest for entry in record.store.entries(digest) if entry.path.endswith(".ids")]
+    assert any(stored.start is not None for name, stored in record.store.objects() if name == listed)
+    assert ask(record, documents[7]) == {digest: "dataset"}
+    assert document_lists.ListReader(record.store).holds(listed, f"doc:{documents[7].hex()}")
+
+
 def test_an_artifact_that_is_made_again_is_back(record: Record) -> None:
     documents = drawn(8, 3)
     put(record, documents)

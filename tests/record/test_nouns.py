@@ -7,6 +7,7 @@ import re
 import pytest
 
 from treadle.core.errors import Corrupt, UserError
+from treadle.core.fact import Fact
 from treadle.core.verify import verify
 from treadle.record.alert import Alerts
 from treadle.record.record import Record
@@ -156,6 +157,8 @@ def test_an_alert_is_raised_once_and_answered_by_a_promotion(record: Record) -> 
     assert not alerts.raise_("drift", "still", "r1", {"js": 0.4})
     assert alerts.raise_("drift", "another release", "r2", {})
     assert alerts.raise_("errors", "many", None, {})
+    body = {"of": "model", "name": "reviewer", "alias": "champion", "number": 1, "reason": "set by a script"}
+    record.ledger.append(Fact("alias", body))  # of a model that some other program registered
     assert [alert.public()["kind"] for alert in alerts.open()] == ["drift", "drift", "errors"]
     (version,) = register(record, 1)
     record.versions.point("challenger", version, reason="trained")

@@ -9,6 +9,7 @@ import json
 import lzma
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,24 @@ def test_archives_within_archives_are_read_to_a_depth(tmp_path: Path, collect: C
     documents, accounting = collect(path="a.zip", archives={"depth": 2})
     assert not documents
     assert told(accounting) == {"a.zip!/x/b.tar.gz": "an archive within 2 others; raise archives.depth"}
+
+
+def test_methods_of_a_zip_that_unpack_without_bounds(tmp_path: Path, collect: Collect) -> None:
+    """A block of bzip2 can hold gigabytes; of LZMA any piece."""
+    (tmp_path / "a.txt").write_text("before")
+    for name, method, text in (("b", "BZIP2", "in bzip2"), ("bomb", "BZIP2", "a" * 150_000_000), ("l", "LZMA", "x")):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", getattr(zipfile, f"ZIP_{method}")) as archive:
+            archive.writestr("c.txt", text)
+    tracemalloc.start()
+    documents, accounting = collect(path="*.*")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [document.text for document in documents] == ["before", "in bzip2"]
+    assert {name: reason.split(";")[0] for name, reason in told(accounting).items()} == {
+        "bomb.zip!/c.txt": "longer than 16000000 bytes",
+        "l.zip!/c.txt": "packed with LZMA, which is not read in a ZIP",
+    }
+    assert peak < 100_000_000
 
 
 def test_limits_on_members_and_bytes(tmp_path: Path, collect: Collect) -> None:

@@ -278,11 +278,13 @@ class BucketStore(Store):
             items = {**objects, **lists}
             doomed = {digest for digest in digests & items.keys() if items[digest].changed < before}
             chunks = self.bucket.items("chunks") if older_than is not None or doomed & lists.keys() else {}
-            with self._transfer(Known(set(objects), set(lists))) as transfer:
-                gone = transfer.withdraw(doomed)
-                gone |= transfer.sweep({digest for digest, item in chunks.items() if item.changed < before} - gone)
-            self.bucket.holdings.lose(doomed)
-        self.local.delete(digests - (items.keys() - doomed))
+            try:
+                with self._transfer(Known(set(objects), set(lists))) as transfer:
+                    gone = transfer.withdraw(doomed)
+                    gone |= transfer.sweep({digest for digest, item in chunks.items() if item.changed < before} - gone)
+            finally:  # also where something damaged was in the way
+                self.bucket.holdings.lose(doomed)
+                self.local.delete(digests - (items.keys() - doomed))
         return sum(items[digest].size for digest in doomed) + sum(chunks[each].size for each in gone & chunks.keys())
 
     def catch_up(self, erased: set[str]) -> None:

@@ -27,9 +27,11 @@ _SET = (
     "INSERT INTO run_values VALUES (?, ?, ?, ?) "
     "ON CONFLICT (name, run) DO UPDATE SET number = excluded.number, text = excluded.text"
 )
+_RUN = "SELECT seq FROM runs WHERE id = ?"
 _GROUPS: dict[str, tuple[tuple[str, str], ...]] = {
     "run.started": (("params", "parameters"), ("tags", "tags")),
     "run.noted": (("params", "parameters"), ("tags", "tags")),
+    "run.resumed": (),
     "run.finished": (("metrics", "metrics"),),
 }
 
@@ -78,12 +80,15 @@ def _as_json(name: Any) -> str:
 
 def _project(cursor: Cursor, row: Row) -> None:
     body = row.body
+    if row.kind == "run.resumed":  # what it finishes with is told anew
+        cursor.execute(f"DELETE FROM run_values WHERE name LIKE 'metrics.%' AND run = ({_RUN})", (body["run"],))
+        return
     found = [each for group, held in _GROUPS[row.kind] for each in values(group, body.get(held) or {})]
     if not found:
         return
     place = row.seq
     if row.kind != "run.started":
-        place = cursor.execute("SELECT seq FROM runs WHERE id = ?", (body["run"],)).fetchone()[0]
+        place = cursor.execute(_RUN, (body["run"],)).fetchone()[0]
     cursor.executemany(_SET, [(name, place, number, text) for name, number, text in found])
 
 

@@ -159,7 +159,7 @@ class Transfer:
         """Delete objects at the remote, and the chunks that no other object there is made of; returns those chunks."""
         gone = [digest for digest in sorted(digests) if self.holds(digest)]
         lists = [digest for digest in gone if digest in self._lists]
-        doomed = self._chunks_of(lists)
+        doomed = self._chunks_of(lists, strict=True)
         if doomed:
             doomed -= self._chunks_of(sorted(self._lists - set(lists)))
         self._delete(place("chunks", chunk) for chunk in sorted(doomed))
@@ -196,10 +196,19 @@ class Transfer:
         for _ in self._side_by_side(self.remote.delete, names, _WHOLE_AT_ONCE):
             pass
 
-    def _chunks_of(self, digests: Iterable[str]) -> set[str]:
-        """The chunks that the lists of these objects name."""
-        lists = self._side_by_side(self._list, digests, _WHOLE_AT_ONCE)
+    def _chunks_of(self, digests: Iterable[str], *, strict: bool = False) -> set[str]:
+        """The chunks that the lists of these objects name. A list that cannot be read names none: its object cannot be
+        read either. With ``strict`` it becomes a problem as well, for its chunks may stay behind."""
+        lists = self._side_by_side(partial(self._list_or_none, strict), digests, _WHOLE_AT_ONCE)
         return {chunk.digest for chunks in lists for chunk in chunks}
+
+    def _list_or_none(self, strict: bool, digest: str) -> list[Chunk]:
+        try:
+            return self._list(digest)
+        except (Corrupt, FileNotFoundError) as error:
+            if strict:
+                self.moved.problems[digest] = f"its list of chunks cannot be read, they may be left there: {error}"
+            return []
 
     def _list(self, digest: str) -> list[Chunk]:
         return read_list(self.remote.read(place("lists", digest)))

@@ -74,8 +74,9 @@ class MlflowMirror:
         """Make sure of the server, once; the experiment is found, or made."""
         if self._experiment is not None:
             return
-        if self._api.identity() == self._view.identity:
-            raise UserError(f"{self.place} is this project's own server; unset {self.variables} where Treadle runs")
+        if (found := self._api.identity()) is not None:
+            whose = "this project's own" if found == self._view.identity else "another project's"
+            raise UserError(f"{self.place} is {whose} server, and no mirror; unset {self.variables} where Treadle runs")
         name = self._view.project
         try:
             found = self._api.get("experiments/get-by-name", experiment_name=name)["experiment"]

@@ -27,8 +27,10 @@ class Alert:
 class Alerts:
     """Raises and lists alerts. One kind about one release is raised once."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, project: str) -> None:
+        """``project``: whose champion's promotion answers alerts."""
         self._ledger = ledger
+        self._project = project
 
     def raise_(self, kind: str, detail: str, release: str | None, figures: dict[str, Any]) -> bool:
         """Record an alert; False when the same kind stands for the same release already."""
@@ -44,6 +46,6 @@ class Alerts:
             body = row.body
             if row.kind == "alert":
                 standing.append(Alert(body["of"], body["detail"], body["release"], row.time, body["figures"]))
-            elif body["alias"] == "champion" and body["reason"] != IMPORTED:
+            elif (body["name"], body["alias"]) == (self._project, "champion") and body["reason"] != IMPORTED:
                 standing.clear()
         return standing

@@ -111,7 +111,8 @@ class DocumentFeed:
         if not all(self._store.has_object(name) for (name,) in names):
             self._file.discard()
         held = self._file.writing.query("SELECT DISTINCT digest FROM holdings UNION SELECT digest FROM unread")
-        gone = [row for row in held if not self._store.has_object(row[0])]
+        erased = self._erased()
+        gone = [row for row in held if row[0] in erased and not self._store.has_object(row[0])]
         with self._file.writing.transaction() as cursor:
             cursor.executemany("DELETE FROM holdings WHERE digest = ?", gone)
             cursor.executemany("DELETE FROM unread WHERE digest = ?", gone)
@@ -149,7 +150,7 @@ class DocumentFeed:
     def _take(self, batch: _Batch, recent: Recent, digest: str, kind: str, seq: int) -> bool:
         """Take an artifact in; False where its list cannot be read now. One that was erased is left out."""
         if not self._store.has_object(digest):
-            return True
+            return digest in self._erased()  # another one is missing here now, and may be pulled
         try:
             name = self._reader.of_artifact(digest)
             number = self._number(batch, name)
@@ -166,6 +167,9 @@ class DocumentFeed:
         if number:
             batch.holdings.append((digest, kind, number, seq))
         return True
+
+    def _erased(self) -> set[str]:
+        return {name for row in self._ledger.rows("erasure") for name in row.body.get("objects", ())}
 
     def _number(self, batch: _Batch, name: str) -> int | None:
         """The number of a list; 0 where there is no list, None where it is new."""

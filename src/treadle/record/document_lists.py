@@ -50,7 +50,10 @@ class ListReader:
     def holds(self, name: str, document: str) -> bool:
         """Whether a document is in a list."""
         with self._store.open_unverified(name) as file:
-            descriptor = file.fileno()
+            try:
+                descriptor = file.fileno()
+            except OSError:  # it lies in a pack or is encrypted, and is no file of its own
+                return holds(self._store.read(name), document)
             status = os.fstat(descriptor)
             if status.st_size <= _LARGE:
                 data = file.read()

@@ -70,7 +70,10 @@ class Outgoing:
     def _ended(run: RunRecord) -> str | None:
         if run.status == "running" or run.seconds is None:
             return None
-        return _stamp(datetime.fromisoformat(run.started) + timedelta(seconds=run.seconds))
+        try:
+            return _stamp(datetime.fromisoformat(run.started) + timedelta(seconds=run.seconds))
+        except OverflowError:  # whoever reported the run has another calendar
+            return None
 
     def _turn(self, run: RunRecord) -> int | None:
         for turn in reversed(self._record.turns.all()):
@@ -100,13 +103,15 @@ class Outgoing:
         return kept if plain else keyed_text(self._record.workspace.keys, text)
 
     def _tags(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """A tag that is text stands as a keyed digest in the ledger; a plain word is put back from the store."""
+        """A tag that is text stands as a keyed digest in the ledger; a plain word is put back from the store, unless it
+        names a user."""
         texts: dict[str, str] = {}
         for digest in (facts.get("texts"), *facts.get("more_texts", ())):
             texts |= read_texts(self._record.store, digest)
         found = {}
         for name, value in facts.get("tags", {}).items():
-            text = texts.get(f"tags.{name}") if isinstance(value, str) else None
+            told = isinstance(value, str) and name.rpartition(".")[2] != "user"
+            text = texts.get(f"tags.{name}") if told else None
             same = text is not None and is_word(text) and keyed_text(self._record.workspace.keys, text) == value
             found[name] = text if same else value
         return found

@@ -33,7 +33,7 @@ class Record:
         self.turns = Turns(workspace.ledger)
         self.canaries = Canaries(workspace.ledger)
         self.deployments = Deployments(workspace.ledger, self.versions, self.canaries)
-        self.alerts = Alerts(workspace.ledger)
+        self.alerts = Alerts(workspace.ledger, name)
         self.erasures = Erasures(workspace.ledger, workspace.store, workspace.keys)
         self.recorder = JournalRecorder(workspace.journal, workspace.keys, workspace.ledger)
         self.interactions = InteractionIndex(workspace)

@@ -207,7 +207,8 @@ def _found(project: Path, path: Path) -> FoundFile:
     # Relative to the project wherever that is possible, so that a project can be moved and its documents keep
     # their ids.
     locator = os.path.relpath(path, project) if path.is_relative_to(project) else str(path)
-    return FoundFile(path, Path(locator).as_posix())
+    # A name need not be UTF-8, and a locator has to be.
+    return FoundFile(path, os.fsencode(Path(locator).as_posix()).decode("utf-8", "backslashreplace"))
 
 
 def _of_rows(name: str) -> bool:

@@ -4,7 +4,9 @@ member whose name leads out of the archive is refused.
 
 from __future__ import annotations
 
+import copy
 import io
+import lzma
 import stat
 import struct
 import tarfile
@@ -14,14 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Self, cast
 
-from treadle.text.readers.compression import BrokenStreamError, Budget
+from treadle.text.readers.compression import BrokenStreamError, Budget, Unpacked
 
 _LARGEST_HEADER = 1 << 20  # bytes of a name or of extended headers
 _LARGEST_DIRECTORY = 1 << 26  # bytes of a ZIP's directory, which is read whole
 _TAIL = 65_557  # where a ZIP says at its end where its directory is
 _END = struct.Struct("<4s4H2LH")
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError,
-           OverflowError, struct.error, KeyError, IndexError)  # fmt: skip
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError, EOFError, OSError, NotImplementedError,
+           RuntimeError, ValueError, OverflowError, struct.error, KeyError, IndexError)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +84,18 @@ def zip_members(archive: zipfile.ZipFile, budget: Budget) -> Iterator[Member | B
             reason = "a link, which is not followed"
         elif info.flag_bits & 1:
             reason = "encrypted: it needs a password"
+        elif info.compress_type == zipfile.ZIP_LZMA:  # it unpacks without bounds
+            reason = "packed with LZMA, which is not read in a ZIP"
         if reason:
             yield BadMember(info.filename, info.header_offset, reason)
             continue
         try:
-            file = archive.open(info)
+            file = _open_member(archive, info, budget)
         except _BROKEN as error:
             yield BadMember(info.filename, info.header_offset, _told(error))
             continue
         with file:
-            yield Member(info.filename, cast(BinaryIO, io.BufferedReader(_Spent(file, budget))), info.file_size)
+            yield Member(info.filename, cast(BinaryIO, io.BufferedReader(file)), info.file_size)
 
 
 def tar_members(stream: BinaryIO, budget: Budget) -> Iterator[Member | BadMember]:
@@ -164,10 +168,21 @@ _HEADERS = {"EmptyHeaderError": "it ends without its end mark, and may be cut of
             "TruncatedHeaderError": "it ends within a header"}  # fmt: skip
 
 
-class _Spent(io.RawIOBase):
-    """A member as it is unpacked; each byte is spent."""
+def _open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> io.RawIOBase:
+    """A member, unpacked as far as it is read. zipfile does that with deflate only: of bzip2 it unpacks whatever lies
+    in a block at once, so that a kilobyte fills the memory."""
+    if info.compress_type != zipfile.ZIP_BZIP2:
+        return _Spent(archive.open(info), budget)
+    packed = copy.copy(info)
+    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
+    del packed.CRC  # of what is unpacked; the stream has its own
+    return _Spent(Unpacked(cast(BinaryIO, archive.open(packed)), "bz2", budget), None)
 
-    def __init__(self, file: Any, budget: Budget) -> None:
+
+class _Spent(io.RawIOBase):
+    """A member as it is unpacked; each byte is spent, unless there is no budget because the file itself spends."""
+
+    def __init__(self, file: Any, budget: Budget | None) -> None:
         self._file = file
         self._budget = budget
 
@@ -179,9 +194,14 @@ class _Spent(io.RawIOBase):
             data = self._file.read(len(buffer))
         except _BROKEN as error:
             raise OSError(_told(error)) from None
-        self._budget.spend(len(data))
+        if self._budget is not None:
+            self._budget.spend(len(data))
         buffer[: len(data)] = data
         return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class _Told(io.RawIOBase):
