@@ -28,7 +28,7 @@ def every_byte(folder: Path) -> bytes:
     return b"\n".join(parts).lower()
 
 
-@pytest.mark.parametrize("subject", [SUBJECT, NAME])
+@pytest.mark.parametrize("subject", [SUBJECT, pytest.param(NAME, marks=pytest.mark.slow)])
 def test_gone_from_every_byte(project: Project, subject: str) -> None:
     answer = project.json("ask", f"I am {NAME}: how do I clean my kettle?", "--user", SUBJECT)
     project.json("feedback", answer["id"], "--correction", f"Ask {NAME} or somebody.", "--user", SUBJECT)
@@ -69,7 +69,7 @@ def test_deleting_by_hand_is_a_problem(project: Project) -> None:
     assert [problem["ref"] for problem in verified["problems"]] == [model]
 
 
-@pytest.mark.parametrize("phase", ["requested", "deleting"])
+@pytest.mark.parametrize("phase", [pytest.param("requested", marks=pytest.mark.slow), "deleting"])
 def test_an_interrupted_erasure_is_finished_by_the_same_command(project: Project, phase: str) -> None:
     first = project.start("forget", SUBJECT)
     while phase not in {reached for _, reached in _phases(project)}:

@@ -214,7 +214,7 @@ def poisoned_corrections(project: Project) -> None:
         (leaking, "personal_data"),
         pytest.param(forbidden_license, "license", marks=pytest.mark.slow),
         pytest.param(over_quantized, "deploy.quantize", marks=pytest.mark.slow),
-        (poisoned_corrections, "quality"),
+        pytest.param(poisoned_corrections, "quality", marks=pytest.mark.slow),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
