@@ -432,3 +432,29 @@ def test_a_file_that_is_encrypted_itself_is_no_riddle(machines: Machines) -> Non
     data = Cipher([OLD]).encrypt(b"somebody's own")
     artifact = put(machines.store(), {"a": data})
     assert Artifact(artifact.digest, machines.store("b")).path("a").read_bytes() == data
+
+
+def test_what_was_never_sent_can_be_deleted(machines: Machines) -> None:
+    """A put that was killed in between leaves a copy here that the bucket knows nothing of, with whatever text."""
+    store = machines.store()
+    sent = put(store, FILES)
+    unsent = store.local.put_bytes(b"about a person")
+    assert unsent in store.names()
+    assert not store.has_object(unsent)
+    store.delete({unsent})
+    assert unsent not in store.names()
+    assert shown(Artifact(sent.digest, machines.store("b"))) == FILES
+
+
+def test_a_list_that_cannot_be_read_keeps_nothing_else(machines: Machines) -> None:
+    store = machines.store()
+    damaged, other = put(store, {"a": LARGE}), put(store, {"b": LARGE[::-1]})
+    (entry,) = damaged.entries()
+    store.bucket.remote.write(place("lists", entry.digest), b"no list")
+    (gone,) = other.entries()
+    store.delete({gone.digest, other.digest})
+    assert not store.has_object(gone.digest)
+    with pytest.raises(Corrupt, match="its list of chunks cannot be read"):
+        store.delete({entry.digest})
+    assert not machines.store().has_object(entry.digest)
+    assert entry.digest not in store.local.names()

@@ -241,6 +241,10 @@ class BucketStore(Store):
                     Stored(f"{self.bucket.url}/{item.name}", length, self.cipher is not None, None, item.changed),
                 )
 
+    def names(self) -> set[str]:
+        """As ``Store``: in the bucket, and the copies here, some of which a put that was killed never sent."""
+        return super().names() | self.local.names()
+
     def audit(self) -> Iterator[tuple[str, str]]:
         """As ``Store``, of the bucket; the copies here are checked when they are read."""
         names = {**self.bucket.items("lists"), **self.bucket.items("objects")}

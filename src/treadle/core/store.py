@@ -297,6 +297,10 @@ class Store:
         found.update((digest, stored) for digest, stored in self.loose.all() if is_digest(digest))
         yield from sorted(found.items())
 
+    def names(self) -> set[str]:
+        """The digests of all objects, those included that were left by what was killed."""
+        return {name for name, _ in self.objects()}
+
     def audit(self) -> Iterator[tuple[str, str]]:
         """What is not as it was stored, by name, with what is wrong; reads every byte."""
         changed = "its bytes are not those that were stored"
