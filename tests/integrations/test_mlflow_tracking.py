@@ -17,12 +17,17 @@ import pytest
 
 from integrations.listening import FILES, Listener, listening, values
 from treadle.core.artifacts import Artifact
+from treadle.core.digest import blake3_bytes
 from treadle.core.identifiers import id_of_hex, new_id
 from treadle.core.uploads import pending
 from treadle.core.verify import verify
 from treadle.erasing import Person, _texts_about, _unnamed
+from treadle.integrations.mlflow_tracking import files, logged_models
 from treadle.integrations.mlflow_tracking.app import VERSION
 from treadle.integrations.mlflow_tracking.calls import CALLS
+from treadle.integrations.mlflow_tracking.fields import Fields
+from treadle.integrations.mlflow_tracking.problem import Problem
+from treadle.integrations.mlflow_tracking.tracker import Tracker
 from treadle.record.garbage import Limits, find_garbage
 from treadle.record.record import Record
 from treadle.record.run_filter import parse
@@ -30,7 +35,8 @@ from treadle.record.run_sql import Search
 from treadle.record.run_sql import search as search_runs
 from treadle.record.run_view import whole
 from treadle.record.version import Versions
-from treadle.tracking import open_record
+from treadle.serve.listener import _Ticks
+from treadle.tracking import open_or_make_record, open_record
 
 SECRET = "sk-" + "q" * 30
 
@@ -473,3 +479,46 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         assert "artifacts" in record_of(record, run).outputs
         assert not pending(record.workspace.state)
         assert verify(record.workspace).ok
+
+
+def test_files_of_what_is_gone_hold_up_no_others(tmp_path: Path) -> None:
+    with open_or_make_record(tmp_path) as record:
+        tracker = Tracker(record, 60.0)
+        made = logged_models.create(tracker, Fields({"name": "m"}))["model"]["info"]["model_id"]
+
+        def send(model: str) -> None:
+            file = tmp_path / "sent"
+            file.write_bytes(model.encode())
+            files.take(tracker, files.Place(f"model/{model}", "f"), file, blake3_bytes(model.encode()))
+
+        send(made)
+        logged_models.delete(tracker, Fields({"model_id": made}))
+        assert not pending(record.workspace.state)
+        assert record.cards.get("logged_model", made)["artifact"]  # type: ignore[index]
+
+        gone, left, stuck = (
+            logged_models.create(tracker, Fields({"name": name}))["model"]["info"]["model_id"] for name in "abc"
+        )
+        for model in (gone, left, stuck):
+            send(model)
+        card = record.cards.get("logged_model", stuck)
+        record.cards.put("logged_model", gone, {"deleted": True})
+        record.cards.put("logged_model", stuck, {"artifact": "b3:" + "0" * 64})
+        settling = files.Settling(tracker)
+        settling.look(at_once=True)
+        assert tracker.uploads.owners() == {f"model/{stuck}"}
+        assert record.cards.get("logged_model", left)["artifact"]  # type: ignore[index]
+        record.cards.put("logged_model", stuck, card or {})
+        settling.look(at_once=True)
+        assert not pending(record.workspace.state)
+        assert verify(record.workspace).ok
+
+
+def test_a_mistake_in_a_tick_ends_no_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def tick(self) -> None:
+            raise Problem("INTERNAL_ERROR", "a mistake")
+
+    with open_or_make_record(tmp_path) as record:
+        _Ticks(record, Broken(), "listen:x")()  # type: ignore[arg-type]
+    assert "tick failed, and is tried again" in caplog.text
