@@ -286,7 +286,8 @@ def _rebuild(project: Project, listener: Listener | None, found: Forgotten) -> s
 def _unnamed(record: Record) -> set[str]:
     """Objects that no row names, left behind by something that was killed."""
     everything = {name for name, _ in record.store.objects()}
-    return everything - _objects_in_use(record, set()) - pending(record.workspace.state)
+    waiting = pending(record.workspace.state)  # before the rows: what settles meanwhile is in one of the two
+    return everything - waiting - _objects_in_use(record, set())
 
 
 def _objects_of(record: Record, artifacts: set[str]) -> set[str]:

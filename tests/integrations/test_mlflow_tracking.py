@@ -16,9 +16,11 @@ import httpx
 import pytest
 
 from integrations.listening import FILES, Listener, listening, values
+from treadle import erasing
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import blake3_bytes
 from treadle.core.identifiers import id_of_hex, new_id
+from treadle.core.state import State
 from treadle.core.uploads import pending
 from treadle.core.verify import verify
 from treadle.erasing import Person, _texts_about, _unnamed
@@ -28,6 +30,7 @@ from treadle.integrations.mlflow_tracking.calls import CALLS
 from treadle.integrations.mlflow_tracking.fields import Fields
 from treadle.integrations.mlflow_tracking.problem import Problem
 from treadle.integrations.mlflow_tracking.tracker import Tracker
+from treadle.record import garbage
 from treadle.record.garbage import Limits, find_garbage
 from treadle.record.record import Record
 from treadle.record.run_filter import parse
@@ -449,8 +452,8 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         assert record_of(record, run).status == "running"  # its client may be alive
         held = pending(record.workspace.state)
         assert len(held) == 1 or record_of(record, run).outputs
-        garbage = find_garbage(record, Limits(grace=0.0))
-        assert not held & (garbage.unnamed.keys() | garbage.waiting.keys())
+        found = find_garbage(record, Limits(grace=0.0))
+        assert not held & (found.unnamed.keys() | found.waiting.keys())
         assert not held & _unnamed(record)
     with listening(tmp_path, "--silence", "1s", TREADLE_API_KEY="a key of ours") as server:
         assert server.http.get("/health").status_code == 200
@@ -481,26 +484,29 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         assert verify(record.workspace).ok
 
 
+def _send(tracker: Tracker, model: str, data: bytes = b"") -> None:
+    folder = tracker.record.store.new_folder("upload-")
+    (folder / "file").write_bytes(data or model.encode())
+    digest = blake3_bytes(data or model.encode())
+    files.take(tracker, files.Place(f"model/{model}", "f"), folder / "file", digest)
+
+
+def _model(tracker: Tracker, name: str = "m") -> str:
+    return str(logged_models.create(tracker, Fields({"name": name}))["model"]["info"]["model_id"])
+
+
 def test_files_of_what_is_gone_hold_up_no_others(tmp_path: Path) -> None:
     with open_or_make_record(tmp_path) as record:
         tracker = Tracker(record, 60.0)
-        made = logged_models.create(tracker, Fields({"name": "m"}))["model"]["info"]["model_id"]
-
-        def send(model: str) -> None:
-            file = tmp_path / "sent"
-            file.write_bytes(model.encode())
-            files.take(tracker, files.Place(f"model/{model}", "f"), file, blake3_bytes(model.encode()))
-
-        send(made)
+        made = _model(tracker)
+        _send(tracker, made)
         logged_models.delete(tracker, Fields({"model_id": made}))
         assert not pending(record.workspace.state)
         assert record.cards.get("logged_model", made)["artifact"]  # type: ignore[index]
 
-        gone, left, stuck = (
-            logged_models.create(tracker, Fields({"name": name}))["model"]["info"]["model_id"] for name in "abc"
-        )
+        gone, left, stuck = (_model(tracker, name) for name in "abc")
         for model in (gone, left, stuck):
-            send(model)
+            _send(tracker, model)
         card = record.cards.get("logged_model", stuck)
         record.cards.put("logged_model", gone, {"deleted": True})
         record.cards.put("logged_model", stuck, {"artifact": "b3:" + "0" * 64})
@@ -522,3 +528,21 @@ def test_a_mistake_in_a_tick_ends_no_server(tmp_path: Path, caplog: pytest.LogCa
     with open_or_make_record(tmp_path) as record:
         _Ticks(record, Broken(), "listen:x")()  # type: ignore[arg-type]
     assert "tick failed, and is tried again" in caplog.text
+
+
+def test_what_settles_meanwhile_is_no_garbage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_or_make_record(tmp_path) as record:
+        tracker = Tracker(record, 60.0)
+
+        def settles(state: State) -> set[str]:
+            files.Settling(tracker).look(at_once=True)
+            return pending(state)
+
+        monkeypatch.setattr(garbage, "pending", settles)
+        monkeypatch.setattr(erasing, "pending", settles)
+        for looks in (lambda: set(find_garbage(record, Limits(grace=-60.0)).unnamed), lambda: _unnamed(record)):
+            _send(tracker, _model(tracker))
+            held = pending(record.workspace.state)
+            assert len(held) == 1
+            assert not held & looks()
+            assert not pending(record.workspace.state)
