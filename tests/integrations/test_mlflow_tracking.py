@@ -22,7 +22,7 @@ from treadle.core.digest import blake3_bytes
 from treadle.core.identifiers import id_of_hex, new_id
 from treadle.core.state import State
 from treadle.core.uploads import pending
-from treadle.core.verify import verify
+from treadle.core.verify import expected_objects, verify
 from treadle.erasing import Person, _texts_about, _unnamed
 from treadle.integrations.mlflow_tracking import files, logged_models
 from treadle.integrations.mlflow_tracking.app import VERSION
@@ -31,6 +31,7 @@ from treadle.integrations.mlflow_tracking.fields import Fields
 from treadle.integrations.mlflow_tracking.problem import Problem
 from treadle.integrations.mlflow_tracking.tracker import Tracker
 from treadle.record import garbage
+from treadle.record.exchange import pull, push
 from treadle.record.garbage import Limits, find_garbage
 from treadle.record.record import Record
 from treadle.record.run_filter import parse
@@ -546,3 +547,22 @@ def test_what_settles_meanwhile_is_no_garbage(tmp_path: Path, monkeypatch: pytes
             assert len(held) == 1
             assert not held & looks()
             assert not pending(record.workspace.state)
+
+
+def test_what_waits_is_pushed_and_pulled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    remote = str(tmp_path / "remote")
+    with open_or_make_record(tmp_path) as record:
+        tracker = Tracker(record, 60.0)
+        _send(tracker, _model(tracker), b"sent")
+        held = pending(record.workspace.state)
+        assert held <= expected_objects(record.workspace)
+        assert not push(record, remote, tmp_path).problems
+        record.store.delete(held)
+        assert not pull(record, remote, tmp_path).problems
+        assert record.store.read(*held) == b"sent"
+
+        record.store.delete(held)  # a restore without the remote
+        files.Settling(tracker).look(at_once=True)
+        assert "let go: 1; a restore did not bring them back" in caplog.text
+        assert not pending(record.workspace.state)
+        assert verify(record.workspace).ok

@@ -102,15 +102,18 @@ def found(tracker: Tracker, place: Place) -> Entry:
 
 
 def settle(tracker: Tracker, owner: str) -> None:
-    """Make an artifact of all that an owner has sent; of one that is gone, nothing can be made any more."""
+    """Make an artifact of all that an owner has sent and that is there; for one that is gone, of nothing."""
     with tracker.lock:
         waiting = tracker.uploads.waiting(owner)
         if not waiting.names:
             return
-        if _is_there(tracker, owner):
-            _keep(tracker, owner, together(_settled(tracker, owner), waiting.entries))
-        else:
-            logger.warning("%s is gone: %d files that were sent for it are let go", owner, len(waiting.names))
+        there = _is_there(tracker, owner)
+        found = [entry for entry in waiting.entries if there and tracker.record.store.has_object(entry.digest)]
+        if found:
+            _keep(tracker, owner, together(_settled(tracker, owner), found))
+        if len(found) < len(waiting.entries):
+            why = "a restore did not bring them back" if there else "it is gone"
+            logger.warning("uploads for %s let go: %d; %s", owner, len(waiting.entries) - len(found), why)
         tracker.uploads.settle(waiting)
 
 
