@@ -566,3 +566,22 @@ def test_what_waits_is_pushed_and_pulled(tmp_path: Path, caplog: pytest.LogCaptu
         assert "let go: 1; a restore did not bring them back" in caplog.text
         assert not pending(record.workspace.state)
         assert verify(record.workspace).ok
+
+
+def test_what_was_erased_may_be_sent_again(tmp_path: Path) -> None:
+    with open_or_make_record(tmp_path) as record:
+        tracker = Tracker(record, 60.0)
+        model = _model(tracker)
+        for data in (b"first", b"second"):
+            _send(tracker, model, data)
+        doomed = _unnamed(record)
+        assert doomed == {blake3_bytes(b"first")}
+        suppression, request = record.erasures.extend({}).digest, new_id("era")
+        for phase in ("deleting", "done"):
+            record.erasures.record(request, "p", phase, suppression, objects=sorted(doomed))
+        record.store.delete(doomed)
+        _send(tracker, model, b"first")
+        assert verify(record.workspace).ok
+        assert not push(record, str(tmp_path / "remote"), tmp_path).problems
+        files.Settling(tracker).look(at_once=True)
+        assert verify(record.workspace).ok

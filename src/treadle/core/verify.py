@@ -111,7 +111,9 @@ def expected_objects(workspace: Workspace) -> set[str]:
 
 
 def erased_objects(workspace: Workspace) -> tuple[set[str], set[str]]:
-    """Objects that an erasure removed and nothing made again since; and those whose removal is still under way."""
+    """Objects that an erasure removed and nothing made again since, nor anybody sent again; and those whose removal is
+    still under way."""
+    again = {digest for digest in pending(workspace.state) if workspace.store.has_object(digest)}
     erased: set[str] = set()
     under_way: dict[str, set[str]] = {}
     for row in workspace.ledger.rows("erasure", "artifact", "seal"):
@@ -124,7 +126,7 @@ def erased_objects(workspace: Workspace) -> tuple[set[str], set[str]]:
         else:
             erased.update(body["objects"])
             under_way.setdefault(body["request"], set()).update(body["objects"])
-    return erased, {name for names in under_way.values() for name in names}
+    return erased - again, {name for names in under_way.values() for name in names}
 
 
 def _tree(workspace: Workspace, digest: str) -> set[str]:
