@@ -24,7 +24,7 @@ from treadle.core.state import State
 from treadle.core.uploads import pending
 from treadle.core.verify import expected_objects, verify
 from treadle.erasing import Person, _texts_about, _unnamed
-from treadle.integrations.mlflow_tracking import files, logged_models
+from treadle.integrations.mlflow_tracking import files, logged_models, model_versions, registered_models
 from treadle.integrations.mlflow_tracking.app import VERSION
 from treadle.integrations.mlflow_tracking.calls import CALLS
 from treadle.integrations.mlflow_tracking.fields import Fields
@@ -585,3 +585,17 @@ def test_what_was_erased_may_be_sent_again(tmp_path: Path) -> None:
         assert not push(record, str(tmp_path / "remote"), tmp_path).problems
         files.Settling(tracker).look(at_once=True)
         assert verify(record.workspace).ok
+
+
+def test_the_name_of_a_model_that_was_erased_is_free(tmp_path: Path) -> None:
+    with open_or_make_record(tmp_path) as record:
+        tracker = Tracker(record, 60.0)
+        for word in (b"one", b"two"):
+            registered_models.create(tracker, Fields({"name": "Ann Poe"}))
+            model = _model(tracker)
+            _send(tracker, model, word)
+            made = model_versions.create(tracker, Fields({"name": "Ann Poe", "source": f"models:/{model}"}))
+            assert made["model_version"]["version"] == "1"
+            cards = record.workspace.database.query("SELECT texts FROM cards WHERE kind = 'registered_model'")
+            record.store.delete({str(row[0]) for row in cards})
+        assert len(record.versions.projects("model")) == 2
