@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from integrations.listening import FILES, Listener, listening, values
+from integrations.listening import API, FILES, Listener, listening, values
 from treadle import erasing
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import blake3_bytes
@@ -599,3 +599,9 @@ def test_the_name_of_a_model_that_was_erased_is_free(tmp_path: Path) -> None:
             cards = record.workspace.database.query("SELECT texts FROM cards WHERE kind = 'registered_model'")
             record.store.delete({str(row[0]) for row in cards})
         assert len(record.versions.projects("model")) == 2
+
+
+def test_half_a_character_is_refused_like_any_other(server: Listener) -> None:
+    sent = {"content": b'{"name": "\\ud800"}', "headers": {"Content-Type": "application/json"}}
+    answer = server.http.post(f"{API}registered-models/get-latest-versions", **sent)  # type: ignore[arg-type]
+    assert (answer.status_code, answer.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
