@@ -26,8 +26,8 @@ from treadle.core.errors import UserError, nearest
 from treadle.lm.base_model import MissingModel, fingerprint
 from treadle.lm.model import Model
 from treadle.project import Project
-from treadle.record.erasure import SuppressionList
 from treadle.record.record import Record
+from treadle.record.suppression import SuppressionList
 from treadle.record.turn import TurnInputs
 from treadle.stages.collect import admit, collect
 from treadle.stages.deploy import Deployed, deploy

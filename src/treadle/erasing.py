@@ -285,7 +285,9 @@ def _rebuild(project: Project, listener: Listener | None, found: Forgotten) -> s
 
 def _unnamed(record: Record) -> set[str]:
     """Objects that no row names, left behind by something that was killed."""
-    return record.store.names() - _objects_in_use(record, set()) - pending(record.workspace.state)
+    everything = record.store.names()
+    waiting = pending(record.workspace.state)  # before the rows: what settles meanwhile is in one of the two
+    return everything - waiting - _objects_in_use(record, set())
 
 
 def _objects_of(record: Record, artifacts: set[str]) -> set[str]:

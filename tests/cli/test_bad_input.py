@@ -55,7 +55,7 @@ def replace(project: Path, old: str, new: str) -> None:
         ("- personal_data:", "- personal_date:", ["personal_date", "did you mean 'personal_data'"]),
         ("max_findings: 0", "max_finding: 0", ["max_finding", "did you mean 'max_findings'"]),
         ("base_model: smollm2-135m-instruct", "base_model: smollm2-135m-instrukt", ["smollm2-135m-instruct"]),
-        ("store: .treadle", "store: s3://bucket/x", ["store", "local"]),
+        ("store: .treadle", "store: ftp://bucket/x", ["store", "ftp"]),
         ("seed: 17", "seed: 17\nseed: 18", ["seed", "twice"]),
         ("seed: 17", "seed: [1", ["not valid YAML"]),
         ("retention: 30d", "retention: a while", ["monitor.retention", "30d"]),
@@ -141,7 +141,7 @@ def test_a_store_of_another_format(project: Path) -> None:
     done = call(project, "status")
     assert done.returncode == 2
     assert "99" in done.stderr
-    assert "format 1" in done.stderr
+    assert "up to format" in done.stderr
 
 
 def test_a_taken_port(project: Path) -> None:

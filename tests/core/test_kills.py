@@ -76,7 +76,7 @@ def check(place: Place, said: list[str]) -> None:
         assert {(rest[0], int(rest[1])) for what, *rest in told if what == "point"} <= points.keys()
         assert max(points.values(), default=1) == 1
         with workspace.exclusive():  # what the next command does first
-            own = workspace.store._own
+            own = workspace.store._workplace._own
             assert [path for path in (place.root / "tmp").glob("*") if own is None or path != own[0]] == []
         assert verify(workspace).problems == ()
 

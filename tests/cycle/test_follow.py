@@ -321,7 +321,7 @@ def test_a_canary_gets_its_share_and_people_stay_on_their_side(three: Three, ser
     with canary(three, server, 0.3) as name, ThreadPoolExecutor(4) as pool:
         until(lambda: server.deployed() == {old: 0.7, new: 0.3})
         anybody = dict(pool.map(drawn, [None] * n))
-        people = [f"person {number}" for number in range(25) for _ in range(3)]
+        people = [f"person {number}" for number in range(50) for _ in range(2)]
         sides: dict[str, set[str]] = {}
         for user, (_, release) in zip(people, pool.map(drawn, people), strict=True):
             sides.setdefault(user, set()).add(release)

@@ -15,14 +15,23 @@ from typing import Any
 import httpx
 import pytest
 
-from integrations.listening import FILES, Listener, listening, values
+from integrations.listening import API, FILES, Listener, listening, values
+from treadle import erasing
 from treadle.core.artifacts import Artifact
+from treadle.core.digest import blake3_bytes
 from treadle.core.identifiers import id_of_hex, new_id
+from treadle.core.state import State
 from treadle.core.uploads import pending
-from treadle.core.verify import verify
+from treadle.core.verify import expected_objects, verify
 from treadle.erasing import Person, _texts_about, _unnamed
+from treadle.integrations.mlflow_tracking import files, logged_models, model_versions, registered_models
 from treadle.integrations.mlflow_tracking.app import VERSION
 from treadle.integrations.mlflow_tracking.calls import CALLS
+from treadle.integrations.mlflow_tracking.fields import Fields
+from treadle.integrations.mlflow_tracking.problem import Problem
+from treadle.integrations.mlflow_tracking.tracker import Tracker
+from treadle.record import garbage
+from treadle.record.exchange import pull, push
 from treadle.record.garbage import Limits, find_garbage
 from treadle.record.record import Record
 from treadle.record.run_filter import parse
@@ -30,7 +39,8 @@ from treadle.record.run_sql import Search
 from treadle.record.run_sql import search as search_runs
 from treadle.record.run_view import whole
 from treadle.record.version import Versions
-from treadle.tracking import open_record
+from treadle.serve.listener import _Ticks
+from treadle.tracking import open_or_make_record, open_record
 
 SECRET = "sk-" + "q" * 30
 
@@ -388,7 +398,7 @@ def test_a_person_is_found_in_all_that_was_said(server: Listener, experiment: st
     other = server.call("experiments/create", name="for Wilhelmina Tock")["experiment_id"]
     server.begin(other, run_name="asked by Wilhelmina Tock")
     with open_record(server.folder) as record:
-        person = Person(record, "Wilhelmina Tock")
+        person = Person.named(record, "Wilhelmina Tock")
         doomed = _texts_about(record, person)
         assert len(doomed) == 6  # tags, setting, note and card of the data set, card of the experiment, name of its run
         assert not any("Wilhelmina" in json.dumps(row.body) for row in record.ledger.rows())
@@ -443,8 +453,8 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         assert record_of(record, run).status == "running"  # its client may be alive
         held = pending(record.workspace.state)
         assert len(held) == 1 or record_of(record, run).outputs
-        garbage = find_garbage(record, Limits(grace=0.0))
-        assert not held & (garbage.unnamed.keys() | garbage.waiting.keys())
+        found = find_garbage(record, Limits(grace=0.0))
+        assert not held & (found.unnamed.keys() | found.waiting.keys())
         assert not held & _unnamed(record)
     with listening(tmp_path, "--silence", "1s", TREADLE_API_KEY="a key of ours") as server:
         assert server.http.get("/health").status_code == 200
@@ -473,3 +483,125 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         assert "artifacts" in record_of(record, run).outputs
         assert not pending(record.workspace.state)
         assert verify(record.workspace).ok
+
+
+def _send(tracker: Tracker, model: str, data: bytes = b"") -> None:
+    folder = tracker.record.store.new_folder("upload-")
+    (folder / "file").write_bytes(data or model.encode())
+    digest = blake3_bytes(data or model.encode())
+    files.take(tracker, files.Place(f"model/{model}", "f"), folder / "file", digest)
+
+
+def _model(tracker: Tracker, name: str = "m") -> str:
+    return str(logged_models.create(tracker, Fields({"name": name}))["model"]["info"]["model_id"])
+
+
+def test_files_of_what_is_gone_hold_up_no_others(tmp_path: Path) -> None:
+    with open_or_make_record(tmp_path) as record:
+        tracker = Tracker(record, 60.0)
+        made = _model(tracker)
+        _send(tracker, made)
+        logged_models.delete(tracker, Fields({"model_id": made}))
+        assert not pending(record.workspace.state)
+        assert record.cards.get("logged_model", made)["artifact"]  # type: ignore[index]
+
+        gone, left, stuck = (_model(tracker, name) for name in "abc")
+        for model in (gone, left, stuck):
+            _send(tracker, model)
+        card = record.cards.get("logged_model", stuck)
+        record.cards.put("logged_model", gone, {"deleted": True})
+        record.cards.put("logged_model", stuck, {"artifact": "b3:" + "0" * 64})
+        settling = files.Settling(tracker)
+        settling.look(at_once=True)
+        assert tracker.uploads.owners() == {f"model/{stuck}"}
+        assert record.cards.get("logged_model", left)["artifact"]  # type: ignore[index]
+        record.cards.put("logged_model", stuck, card or {})
+        settling.look(at_once=True)
+        assert not pending(record.workspace.state)
+        assert verify(record.workspace).ok
+
+
+def test_a_mistake_in_a_tick_ends_no_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def tick(self) -> None:
+            raise Problem("INTERNAL_ERROR", "a mistake")
+
+    with open_or_make_record(tmp_path) as record:
+        _Ticks(record, Broken(), "listen:x")()  # type: ignore[arg-type]
+    assert "tick failed, and is tried again" in caplog.text
+
+
+def test_what_settles_meanwhile_is_no_garbage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_or_make_record(tmp_path) as record:
+        tracker = Tracker(record, 60.0)
+
+        def settles(state: State) -> set[str]:
+            files.Settling(tracker).look(at_once=True)
+            return pending(state)
+
+        monkeypatch.setattr(garbage, "pending", settles)
+        monkeypatch.setattr(erasing, "pending", settles)
+        for looks in (lambda: set(find_garbage(record, Limits(grace=-60.0)).unnamed), lambda: _unnamed(record)):
+            _send(tracker, _model(tracker))
+            held = pending(record.workspace.state)
+            assert len(held) == 1
+            assert not held & looks()
+            assert not pending(record.workspace.state)
+
+
+def test_what_waits_is_pushed_and_pulled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    remote = str(tmp_path / "remote")
+    with open_or_make_record(tmp_path) as record:
+        tracker = Tracker(record, 60.0)
+        _send(tracker, _model(tracker), b"sent")
+        held = pending(record.workspace.state)
+        assert held <= expected_objects(record.workspace)
+        assert not push(record, remote, tmp_path).problems
+        record.store.delete(held)
+        assert not pull(record, remote, tmp_path).problems
+        assert record.store.read(*held) == b"sent"
+
+        record.store.delete(held)  # a restore without the remote
+        files.Settling(tracker).look(at_once=True)
+        assert "let go: 1; a restore did not bring them back" in caplog.text
+        assert not pending(record.workspace.state)
+        assert verify(record.workspace).ok
+
+
+def test_what_was_erased_may_be_sent_again(tmp_path: Path) -> None:
+    with open_or_make_record(tmp_path) as record:
+        tracker = Tracker(record, 60.0)
+        model = _model(tracker)
+        for data in (b"first", b"second"):
+            _send(tracker, model, data)
+        doomed = _unnamed(record)
+        assert doomed == {blake3_bytes(b"first")}
+        suppression, request = record.erasures.extend({}).digest, new_id("era")
+        for phase in ("deleting", "done"):
+            record.erasures.record(request, "p", phase, suppression, objects=sorted(doomed))
+        record.store.delete(doomed)
+        _send(tracker, model, b"first")
+        assert verify(record.workspace).ok
+        assert not push(record, str(tmp_path / "remote"), tmp_path).problems
+        files.Settling(tracker).look(at_once=True)
+        assert verify(record.workspace).ok
+
+
+def test_the_name_of_a_model_that_was_erased_is_free(tmp_path: Path) -> None:
+    with open_or_make_record(tmp_path) as record:
+        tracker = Tracker(record, 60.0)
+        for word in (b"one", b"two"):
+            registered_models.create(tracker, Fields({"name": "Ann Poe"}))
+            model = _model(tracker)
+            _send(tracker, model, word)
+            made = model_versions.create(tracker, Fields({"name": "Ann Poe", "source": f"models:/{model}"}))
+            assert made["model_version"]["version"] == "1"
+            cards = record.workspace.database.query("SELECT texts FROM cards WHERE kind = 'registered_model'")
+            record.store.delete({str(row[0]) for row in cards})
+        assert len(record.versions.projects("model")) == 2
+
+
+def test_half_a_character_is_refused_like_any_other(server: Listener) -> None:
+    sent = {"content": b'{"name": "\\ud800"}', "headers": {"Content-Type": "application/json"}}
+    answer = server.http.post(f"{API}registered-models/get-latest-versions", **sent)  # type: ignore[arg-type]
+    assert (answer.status_code, answer.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")

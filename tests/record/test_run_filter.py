@@ -289,6 +289,7 @@ def test_a_record_from_before_the_table_is_searched_after_it_was_opened(folder: 
     database = copied / ".treadle" / "treadle.db"
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("DROP TABLE run_values")
+        connection.execute("UPDATE meta SET value = '1' WHERE name = 'format'")
         connection.commit()
     with open_record(copied) as record:
         assert len(losses(record, "metrics.loss < 1 and tags.team = 'a'")) == 3

@@ -150,6 +150,11 @@ class State:
         sql = "SELECT name FROM cursors WHERE substr(name, 1, ?) = ? ORDER BY name"
         return [str(row[0]) for row in self._database.query(sql, (len(prefix), prefix))]
 
+    def values(self, prefix: str) -> dict[str, Any]:
+        """The same with what is kept, all as of one moment."""
+        sql = "SELECT name, value FROM cursors WHERE substr(name, 1, ?) = ? ORDER BY name"
+        return {str(name): json.loads(value) for name, value in self._database.query(sql, (len(prefix), prefix))}
+
     # -- people
 
     def person_key(self, lookup: str, *, create: bool = True) -> bytes | None:

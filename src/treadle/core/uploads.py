@@ -2,7 +2,7 @@
 
 Each lies in the store as an object from the moment it is acknowledged, and the state says whose it is. An artifact is
 made of them when their owner is done, or has sent nothing for a while. Until then no row names them, so whoever
-deletes what no row names asks `pending` first.
+deletes what no row names asks `pending` first, and only then which rows there are: what settles in between is in both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PREFIX = "upload:"
 
 def pending(state: State) -> set[str]:
     """Objects that were acknowledged and that no row names yet."""
-    return {state.get(name)["digest"] for name in state.names(_PREFIX)}
+    return {each["digest"] for each in state.values(_PREFIX).values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class Uploads:
 
     def waiting(self, owner: str) -> Waiting:
         """What an owner has sent since `settle`."""
-        names = tuple(self._state.names(f"{_PREFIX}{owner}:"))
-        found = [self._state.get(name) for name in names]
-        return Waiting(names, tuple(Entry(each["path"], each["size"], each["digest"]) for each in found))
+        found = self._state.values(f"{_PREFIX}{owner}:")
+        entries = (Entry(each["path"], each["size"], each["digest"]) for each in found.values())
+        return Waiting(tuple(found), tuple(entries))
 
     def settle(self, waiting: Waiting) -> None:
         """These files are in an artifact that a row names."""

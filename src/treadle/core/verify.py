@@ -15,6 +15,7 @@ from treadle.core.errors import Corrupt
 from treadle.core.ledger import Problem
 from treadle.core.publisher import Outside
 from treadle.core.reach import collected_objects
+from treadle.core.uploads import pending
 from treadle.core.workspace import Workspace
 
 
@@ -97,7 +98,8 @@ def _restores(workspace: Workspace) -> Iterator[dict[str, object]]:
 
 def expected_objects(workspace: Workspace) -> set[str]:
     """Objects that rows name, files of artifacts with them, and that neither an erasure nor a collection accounts for;
-    files of a manifest that is not here are not known."""
+    files of a manifest that is not here are not known. And what was uploaded and is to be named."""
+    waiting = pending(workspace.state)
     named = dict(named_objects(workspace))
     erased, _ = erased_objects(workspace)
     absent = erased | collected_objects(workspace.ledger, workspace.store)
@@ -105,11 +107,13 @@ def expected_objects(workspace: Workspace) -> set[str]:
     for name, what in named.items():
         if what.startswith("artifact") and name not in erased:
             wanted |= _tree(workspace, name)
-    return wanted - absent
+    return (wanted - absent) | (waiting - erased)
 
 
 def erased_objects(workspace: Workspace) -> tuple[set[str], set[str]]:
-    """Objects that an erasure removed and nothing made again since; and those whose removal is still under way."""
+    """Objects that an erasure removed and nothing made again since, nor anybody sent again; and those whose removal is
+    still under way."""
+    again = {digest for digest in pending(workspace.state) if workspace.store.has_object(digest)}
     erased: set[str] = set()
     under_way: dict[str, set[str]] = {}
     for row in workspace.ledger.rows("erasure", "artifact", "seal"):
@@ -122,7 +126,7 @@ def erased_objects(workspace: Workspace) -> tuple[set[str], set[str]]:
         else:
             erased.update(body["objects"])
             under_way.setdefault(body["request"], set()).update(body["objects"])
-    return erased, {name for names in under_way.values() for name in names}
+    return erased - again, {name for names in under_way.values() for name in names}
 
 
 def _tree(workspace: Workspace, digest: str) -> set[str]:

@@ -8,25 +8,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from treadle.core.artifacts import Artifact, Builder
+from treadle.core.artifacts import Builder
 from treadle.core.keys import Keys
 from treadle.core.ledger import Fact, Ledger
 from treadle.core.store import Store
 from treadle.record import erasure_list
+from treadle.record.suppression import SuppressionList
 
 FORMAT = 1
-
-
-class SuppressionList(Artifact):
-    """``entries.json``: keyed digests of what may not be collected, with how many words each stands for."""
-
-    kind: ClassVar[str] = "suppression"
-
-    def suppressed(self) -> dict[str, int]:
-        """Number of words by keyed digest."""
-        return {str(key): int(value) for key, value in self.read_json("entries.json")["entries"].items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from treadle.core.intake import sync_path
 from treadle.core.keys import Keys
 from treadle.core.ledger import Ledger
 from treadle.core.store import Store
+from treadle.record.suppression import SuppressionList
 
 NAME = "erasures.jsonl"
 LIMIT = 256 << 20  # bytes; a longer list is not read
@@ -88,8 +89,6 @@ def recorded(ledger: Ledger, store: Store) -> list[Known]:
 
 
 def _entries(store: Store, digest: str) -> dict[str, int]:
-    from treadle.record.erasure import SuppressionList
-
     try:
         return SuppressionList(digest, store).suppressed()
     except Corrupt:

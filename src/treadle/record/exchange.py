@@ -1,8 +1,9 @@
 """Push and pull: what of the record goes to a remote, and what comes back.
 
-Without references: every object that a row of the ledger names. With them: those artifacts. A pull looks at every byte
-of what it is about, so it also mends: what is missing or damaged here is fetched. What was erased never comes back,
-and a push takes it away from the remote as well; what was collected comes back when it is asked for by name.
+Without references: every object that a row of the ledger names, and what was uploaded and is to be named. With them:
+those artifacts. A pull looks at every byte of what it is about, so it also mends: what is missing or damaged here is
+fetched. What was erased never comes back, and a push takes it away from the remote as well; what was collected comes
+back when it is asked for by name.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from treadle.core.sealed_remote import SealedRemote
 from treadle.core.store import Store
 from treadle.core.store_remote import readable
 from treadle.core.transfer import Moved, Transfer
+from treadle.core.uploads import pending
 from treadle.core.verify import erased_objects, named_objects
 from treadle.record import erasure_list
 from treadle.record.erasure_list import Known
@@ -122,9 +124,11 @@ def _local_errors(store: Store) -> Iterator[None]:
 
 
 def _named(record: Record, erased: set[str]) -> dict[str, bool]:
-    """Objects that rows name and that were not erased, and whether each is an artifact."""
+    """Objects that rows name, or are to name, and that were not erased; and whether each is an artifact."""
+    waiting = pending(record.workspace.state)
     named = named_objects(record.workspace)
-    return {digest: what.startswith("artifact") for digest, what in named if digest not in erased}
+    known = {digest: what.startswith("artifact") for digest, what in named if digest not in erased}
+    return dict.fromkeys(waiting - erased, False) | known
 
 
 def _without(erased: set[str], asked: dict[str, bool]) -> dict[str, bool]:

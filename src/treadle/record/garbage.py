@@ -84,10 +84,11 @@ def find_garbage(record: Record, limits: Limits) -> Garbage:
     _refuse_damage(record)
     began = time.time()
     found = Garbage(youngest=min([began - limits.grace, *_running_since(record)]))
+    waiting = pending(record.workspace.state)  # before the rows: what settles meanwhile is in one of the two
     collected = collected_artifacts(record.ledger)
     if limits.unneeded:
         found.artifacts = _unneeded(record, limits, began, collected.keys())
-    named = mentioned(record.ledger) | pending(record.workspace.state)
+    named = mentioned(record.ledger) | waiting
     still = reached(record.store, named, collected)
     left = collected | dict.fromkeys(found.artifacts, frozenset(KEEPS))
     live = reached(record.store, named, left) if found.artifacts else still

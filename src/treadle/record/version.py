@@ -115,6 +115,11 @@ class Versions:
         sql = "SELECT kind, name, number, digest, run, time FROM versions WHERE kind = ? AND name = ? ORDER BY number"
         return [Version(*row) for row in self._ledger.database.query(sql, (kind, name or self.project))]
 
+    def projects(self, kind: str) -> set[str]:
+        """Every name that has versions of a kind, whoever registered them."""
+        sql = "SELECT DISTINCT name FROM versions WHERE kind = ?"
+        return {str(row[0]) for row in self._ledger.database.query(sql, (kind,))}
+
     def latest(self, kind: str) -> Version | None:
         """The newest version of a kind."""
         sql = "SELECT kind, name, number, digest, run, time FROM versions WHERE kind = ? AND name = ? "

@@ -161,6 +161,8 @@ class _Ticks:
                     call()
                 except (OSError, TreadleError) as error:
                     logger.warning("%s failed, and is tried again: %s", what, error)
+                except Exception:  # whoever sends something now must not lose it to a mistake of ours
+                    logger.exception("%s failed, and is tried again", what)
 
 
 def _config(app: Any) -> uvicorn.Config:

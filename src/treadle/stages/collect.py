@@ -12,7 +12,7 @@ from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
-from treadle.record.erasure import SuppressionList
+from treadle.record.suppression import SuppressionList
 from treadle.text.accounting import Accounting
 from treadle.text.corpus import Corpus, write_corpus
 from treadle.text.document import Document

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -67,7 +67,7 @@ class MlflowTracking:
 
     def refuse(self, status: int, message: str) -> ASGIApp:
         """The answer to somebody who is not let in."""
-        return JSONResponse({"error_code": _STATUS_CODES.get(status, "BAD_REQUEST"), "message": message}, status)
+        return _json({"error_code": _STATUS_CODES.get(status, "BAD_REQUEST"), "message": message}, status)
 
     def tick(self) -> None:
         """Called every second or so: files that wait become artifacts."""
@@ -112,7 +112,7 @@ class MlflowTracking:
 
     async def _list(self, request: Request) -> Response:
         path = request.query_params.get("path", "")
-        return JSONResponse(await run_in_threadpool(files.list_at, self.tracker, path))
+        return _json(await run_in_threadpool(files.list_at, self.tracker, path))
 
     async def _upload(self, request: Request) -> Response:
         place = files.place_of(request.path_params["path"])
@@ -122,7 +122,7 @@ class MlflowTracking:
             await run_in_threadpool(files.take, self.tracker, place, folder / "file", digest)
         finally:
             await run_in_threadpool(shutil.rmtree, folder, True)
-        return JSONResponse({})
+        return _json({})
 
     async def _download(self, request: Request) -> Response:
         place = files.place_of(request.path_params["path"])
@@ -136,7 +136,7 @@ class MlflowTracking:
     async def _delete(self, request: Request) -> Response:
         place = files.place_of(request.path_params["path"])
         await run_in_threadpool(files.delete, self.tracker, place)
-        return JSONResponse({})
+        return _json({})
 
 
 def _guarded(handler: Handler) -> Handler:
@@ -146,20 +146,20 @@ def _guarded(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except Problem as problem:
-            return JSONResponse(problem.body(), problem.status)
+            return _json(problem.body(), problem.status)
         except ClientDisconnect:
             return Response(status_code=400)
         except Corrupt as error:
-            return JSONResponse(Problem(INTERNAL, str(error)).body(), 500)
+            return _json(Problem(INTERNAL, str(error)).body(), 500)
         except (TreadleError, OSError) as error:  # such as a full disk: worth another try
-            return JSONResponse(Problem("TEMPORARILY_UNAVAILABLE", str(error)).body(), 503)
+            return _json(Problem("TEMPORARILY_UNAVAILABLE", str(error)).body(), 503)
         except Exception as error:
             trace = error.__traceback__
             while trace is not None and trace.tb_next is not None:
                 trace = trace.tb_next
             place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
             logger.error("%s failed: %s at %s", request.url.path, type(error).__name__, place)  # noqa: TRY400
-            return JSONResponse(Problem(INTERNAL, "The server failed; its log names the place").body(), 500)
+            return _json(Problem(INTERNAL, "The server failed; its log names the place").body(), 500)
 
     return answer
 
@@ -217,13 +217,13 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
             yield piece
 
 
-def _json(value: dict[str, Any]) -> Response:
+def _json(value: Mapping[str, Any], status: int = 200) -> Response:
     data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
-    return Response(data, media_type="application/json")
+    return Response(data, status, media_type="application/json")
 
 
 async def _not_routed(request: Request, raised: Exception) -> Response:
     """One line that names the call, and where the list is."""
     status = raised.status_code if isinstance(raised, HTTPException) else 500
     told = f"{request.method} {request.url.path[:200]} is not served by Treadle; the calls that are: {LIST}"
-    return JSONResponse(Problem(UNKNOWN_CALL, told).body(), 404 if status in (404, 405) else status)
+    return _json(Problem(UNKNOWN_CALL, told).body(), 404 if status in (404, 405) else status)

@@ -6,6 +6,7 @@ A path is that of the place a run or a model was told of: ``1/<run>/artifacts/a/
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from treadle.core.errors import Corrupt, UserError
 from treadle.core.uploads import together
 from treadle.integrations.mlflow_tracking import model_cards
 from treadle.integrations.mlflow_tracking.fields import Fields
-from treadle.integrations.mlflow_tracking.problem import absent, invalid
+from treadle.integrations.mlflow_tracking.problem import Problem, absent, invalid
 from treadle.integrations.mlflow_tracking.run_view import FILES
 from treadle.integrations.mlflow_tracking.tracker import Tracker
 
 _RUN, _MODEL = "run/", "model/"
+logger = logging.getLogger("treadle.listen")
 
 
 class RunFiles(Artifact):
@@ -100,12 +102,31 @@ def found(tracker: Tracker, place: Place) -> Entry:
 
 
 def settle(tracker: Tracker, owner: str) -> None:
-    """Make an artifact of all that an owner has sent."""
+    """Make an artifact of all that an owner has sent and that is there; for one that is gone, of nothing."""
     with tracker.lock:
         waiting = tracker.uploads.waiting(owner)
-        if waiting.names:
-            _keep(tracker, owner, together(_settled(tracker, owner), waiting.entries))
-            tracker.uploads.settle(waiting)
+        if not waiting.names:
+            return
+        there = _is_there(tracker, owner)
+        found = [entry for entry in waiting.entries if there and tracker.record.store.has_object(entry.digest)]
+        if found:
+            _keep(tracker, owner, together(_settled(tracker, owner), found))
+        if len(found) < len(waiting.entries):
+            why = "a restore did not bring them back" if there else "it is gone"
+            logger.warning("uploads for %s let go: %d; %s", owner, len(waiting.entries) - len(found), why)
+        tracker.uploads.settle(waiting)
+
+
+def _is_there(tracker: Tracker, owner: str) -> bool:
+    kind, _, name = owner.partition("/")
+    try:
+        if kind == "run":
+            tracker.run(name)
+        else:
+            model_cards.read(tracker, name)
+    except Problem:
+        return False
+    return True
 
 
 def settle_run(tracker: Tracker, run: str) -> None:
@@ -185,9 +206,10 @@ class Settling:
         self._tracker = tracker
         self._seconds = seconds
         self._seen: dict[str, tuple[int, float]] = {}
+        self._told: set[str] = set()
 
     def look(self, *, at_once: bool = False) -> None:
-        """Called every now and then, from one thread."""
+        """Called every now and then, from one thread. What fails for one owner is told once, and tried again."""
         owners = self._tracker.uploads.owners()
         self._seen = {owner: seen for owner, seen in self._seen.items() if owner in owners}
         for owner in owners:
@@ -197,4 +219,11 @@ class Settling:
                 since = time.monotonic()
                 self._seen[owner] = (count, since)
             if at_once or time.monotonic() - since >= self._seconds:
-                settle(self._tracker, owner)
+                try:
+                    settle(self._tracker, owner)
+                except Exception as error:  # the files of the others are settled all the same
+                    if owner not in self._told:
+                        logger.error("files of %s wait: %s %s", owner, type(error).__name__, error)  # noqa: TRY400
+                    self._told.add(owner)
+                else:
+                    self._told.discard(owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from secrets import token_hex
 from typing import Any
 
@@ -75,7 +76,12 @@ def finalize(tracker: Tracker, fields: Fields) -> dict[str, Any]:
 
 def delete(tracker: Tracker, fields: Fields) -> dict[str, Any]:
     """Put it away; its artifact stays in the record."""
-    _change(tracker, fields.needed("model_id", most=100), {"deleted": True})
+    model = fields.needed("model_id", most=100)
+    with tracker.lock:
+        read(tracker, model)
+        with suppress(Problem):  # such as files that were erased: it may be put away all the same
+            files.settle_model(tracker, model)
+        _change(tracker, model, {"deleted": True})
     return {}
 
 

@@ -44,7 +44,8 @@ def create(tracker: Tracker, fields: Fields) -> dict[str, Any]:
             raise Problem(TAKEN, f"Registered Model (name={name[:100]}) already exists.")
         identifier = token_hex(8)
         called = plain_name(re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:64], "model")
-        taken = {other["called"] for _, other in tracker.record.cards.all(MODEL) if other}
+        taken = {other["called"] for _, other in tracker.record.cards.all(MODEL) if other.get("called")}
+        taken |= tracker.record.versions.projects("model")  # also of a model whose card was erased
         if called in (taken | {tracker.record.name}):  # the project's own champion is moved by its gates alone
             called = f"{called[:50]}-{identifier[:8]}"
         content["called"] = called
