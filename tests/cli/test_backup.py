@@ -159,6 +159,20 @@ def test_who_was_erased_since_is_erased_again(
     assert call(capsys, folder, "restore")[1] == {"erased_again": [], "missing": 0, "unread": []}
 
 
+def test_objects_that_were_erased_stay_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_project(folder) as project:
+        project.record.workspace.journal.seal()
+    call(capsys, folder, "backup", tmp_path / "b.zip", "--objects")
+    call(capsys, folder, "forget", JANE)
+    assert holds(folder, JANE) == []
+    assert call(capsys, folder, "restore", tmp_path / "b.zip")[0] == 1
+    assert holds(folder, JANE) == []
+    (folder / ".treadle" / "erasures.jsonl").unlink()
+    assert call(capsys, folder, "restore", tmp_path / "b.zip", "--keep-ledger")[0] == 0
+    assert holds(folder, JANE) == []
+    assert call(capsys, folder, "verify")[0] == 0
+
+
 def test_an_interrupted_one_is_finished(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,7 +169,7 @@ def test_only_the_keys_are_lost(place: Place, tmp_path: Path) -> None:
         shutil.move(place.root / "objects", tmp_path / "objects")
         shutil.rmtree(place.root)
     with Archive(tmp_path / "b.zip") as archive:
-        put_beside(archive, place.root)
+        put_beside(archive, target(place))
     if place.server:
         shutil.rmtree(place.root / "objects", ignore_errors=True)
         shutil.move(tmp_path / "objects", place.root / "objects")
