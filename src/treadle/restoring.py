@@ -10,6 +10,7 @@ from typing import Any
 
 from treadle.core import backup
 from treadle.core.backup import Archive, Contents, Source
+from treadle.core.bucket_store import BucketStore
 from treadle.core.config import load
 from treadle.core.errors import UserError
 from treadle.core.fact import Row
@@ -18,6 +19,7 @@ from treadle.core.keys import Keys
 from treadle.core.publisher import Outside, read
 from treadle.core.remote import introduce, is_bucket, open_remote
 from treadle.core.restore import Restored, Target, put_beside, put_objects, restore
+from treadle.core.store import Store
 from treadle.core.transfer import Transfer
 from treadle.core.verify import erased_objects, expected_objects
 from treadle.core.workspace import FORMAT, TABLES
@@ -114,6 +116,9 @@ def put_back(
         place = ledger_of(folder, settings) or root / "treadle.db"
 
         def elsewhere(keys: Keys, rows: Sequence[Row]) -> set[str]:
+            local = Store(root, cipher)
+            store = BucketStore(local, settings.store, keys.public) if is_bucket(settings.store) else local
+            erasure_list.keep(rows, store, keys)  # for `finish`, which sees the restored ledger only
             return _only_listed(root, keys, rows)
 
         if keep_ledger:
