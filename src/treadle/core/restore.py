@@ -15,7 +15,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,9 @@ def restore(archive: Archive, target: Target, *, older: bool = False) -> Restore
     with _errors(target.root), ExitStack() as opened:
         target.root.mkdir(parents=True, exist_ok=True)
         opened.enter_context(swap.alone(target.root))
-        swap.finish(target.root, target.place)  # what an earlier restore began
+        # Until the end: what somebody appended after it was looked at would be lost and nobody told.
+        server = opened.enter_context(swap.server_alone(target.place)) if isinstance(target.place, str) else None
+        swap.finish(target.root, target.place, server)  # what an earlier restore began
         store = Store(target.root, target.cipher)
         opened.callback(store.close)
         prepared = store.new_folder("restore-")
@@ -117,19 +119,19 @@ def restore(archive: Archive, target: Target, *, older: bool = False) -> Restore
         keys = _keys(archive, target.root, prepared)
         for name in archive.names("journal/"):
             _extract(archive, name, prepared / name)
-        present = _look(target, keys)
+        present = _look(target, keys, server)
         later = _known_heads(target, keys, present)
         with closing(SqliteDatabase(prepared / "treadle.db")) as database:
             tree = _rows(archive, database, keys, target.projections, {head.size for head in later})
             found = _compare(archive, tree, later, present, database)
             _refuse_loss(archive.path, found, present, older)
             put_objects(archive, store, _erased(archive, store, target, keys, present))
-            found.kept = _keep(target, keys, store, present)
+            found.kept = _keep(target, keys, store, present, server)
             _go_on(database, keys, prepared, target, found, present)
         plan = {"replaced": None if found.kept and present.sound else _aside(target, found)}
         (prepared / "plan.json").write_text(json.dumps(plan))
         swap.decide(target.root, prepared)
-        swap.finish(target.root, target.place)
+        swap.finish(target.root, target.place, server)
     return found
 
 
@@ -232,13 +234,13 @@ def _tree(archive: Archive, store: Store, digest: str) -> set[str]:
 # -- what is there now
 
 
-def _look(target: Target, keys: Keys) -> _Present:
+def _look(target: Target, keys: Keys, server: Database | None = None) -> _Present:
     """The present ledger, checked; one that is damaged, or somebody else's, only counts as not sound."""
     found = _Present()
     if isinstance(target.place, Path) and not target.place.exists():
         return found
     try:
-        with closing(open_database(target.place)) as database, database.snapshot() as reader:
+        with _opened(target, server) as database, database.snapshot() as reader:
             heads = list(reader.execute("SELECT size, root, signature FROM ledger_head WHERE id = 1"))
             if not heads or not Head(*heads[0]).valid(keys):
                 return found
@@ -255,6 +257,11 @@ def _look(target: Target, keys: Keys) -> _Present:
     return found
 
 
+def _opened(target: Target, server: Database | None) -> AbstractContextManager[Database]:
+    """The present database; that of a server that is held is open already."""
+    return nullcontext(server) if server else closing(open_database(target.place))
+
+
 def _row(row: Sequence[Any]) -> Row:
     return Row(row[0], row[1], row[2], row[3], json.loads(row[4]))
 
@@ -269,12 +276,12 @@ def _known_heads(target: Target, keys: Keys, present: _Present) -> list[Head]:
     return [head for head in dict.fromkeys(heads) if head.valid(keys)]
 
 
-def _keep(target: Target, keys: Keys, store: Store, present: _Present) -> Path | None:
+def _keep(target: Target, keys: Keys, store: Store, present: _Present, server: Database | None) -> Path | None:
     """A backup of what is there now, where it is sound."""
     if not present.sound or present.head is None:
         return None
     path = target.root / "backups" / f"before-restore-{backup.stamp()}.zip"
-    with closing(open_database(target.place)) as database:
+    with _opened(target, server) as database:
         State(database)
         backup.write(Source(target.root, database, keys, store, target.store_format), path)
     return path
