@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from treadle.core import backup
 from treadle.core.backup import Archive, Contents, Source
+from treadle.core.bucket_store import BucketStore
 from treadle.core.config import load
 from treadle.core.errors import UserError
+from treadle.core.fact import Row
 from treadle.core.head_target import head_target
+from treadle.core.keys import Keys
 from treadle.core.publisher import Outside, read
 from treadle.core.remote import introduce, is_bucket, open_remote
 from treadle.core.restore import Restored, Target, put_beside, put_objects, restore
+from treadle.core.store import Store
 from treadle.core.transfer import Transfer
-from treadle.core.verify import expected_objects
+from treadle.core.verify import erased_objects, expected_objects
 from treadle.core.workspace import FORMAT, TABLES
 from treadle.erasing import repeat
 from treadle.project import FILE, File, Project, cipher_of, find_folder, ledger_of, open_project, store_folder
@@ -109,22 +113,31 @@ def put_back(
         folder = _folder(start, archive)
         settings = load(folder / FILE, File)
         root, cipher = store_folder(folder, settings), cipher_of(folder, settings)
+        place = ledger_of(folder, settings) or root / "treadle.db"
+
+        def elsewhere(keys: Keys, rows: Sequence[Row]) -> set[str]:
+            local = Store(root, cipher)
+            store = BucketStore(local, settings.store, keys.public) if is_bucket(settings.store) else local
+            erasure_list.keep(rows, store, keys)  # for `finish`, which sees the restored ledger only
+            return _only_listed(root, keys, rows)
+
         if keep_ledger:
-            put_beside(archive, root, cipher)
+            put_beside(archive, Target(root, place, (*TABLES, *PROJECTIONS), cipher=cipher, erased=elsewhere))
             restored = None
         else:
-            place = ledger_of(folder, settings) or root / "treadle.db"
             outside = Outside()
             for name in settings.publish_heads:
                 try:
                     read(head_target(name, folder), outside)
                 except UserError as error:  # nothing was published there yet, or it is out of reach
                     unread.append(f"{name}: {error}")
-            target = Target(root, place, (*TABLES, *PROJECTIONS), outside.heads, FORMAT, cipher)
+            target = Target(root, place, (*TABLES, *PROJECTIONS), outside.heads, FORMAT, cipher, elsewhere)
             restored = restore(archive, target, older=older)
         if is_bucket(settings.store):
             with open_project(folder) as project:
-                put_objects(archive, project.record.store)
+                workspace = project.record.workspace
+                listed = _only_listed(root, workspace.keys, list(workspace.ledger.rows("erasure")))
+                put_objects(archive, workspace.store, erased_objects(workspace)[0] | listed)
     erased, missing = finish(folder, waiting)
     return PutBack(restored, erased, missing, unread)
 
@@ -135,8 +148,19 @@ def finish(start: Path, waiting: Callable[[str], object]) -> tuple[list[str], in
         workspace = project.record.workspace
         known = erasure_list.read(erasure_list.present(workspace.root), workspace.keys)
         erased = repeat(project, known)
+        gone, under_way = erased_objects(workspace)
+        back = {digest for digest in gone - under_way if workspace.store.has_object(digest)}
+        if back:
+            workspace.store.delete(back)
         missing = sum(not workspace.store.has_object(digest) for digest in expected_objects(workspace))
         return erased, missing
+
+
+def _only_listed(root: Path, keys: Keys, rows: Sequence[Row]) -> set[str]:
+    """Objects that were erased by requests which no row tells of."""
+    told = {row.body.get("request") for row in rows}
+    known = erasure_list.read(erasure_list.present(root), keys)
+    return {name for each in known if each.request not in told for name in each.objects}
 
 
 def _folder(start: Path, archive: Archive) -> Path:

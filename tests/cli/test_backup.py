@@ -116,11 +116,11 @@ def test_what_a_remote_lacks_is_said(folder: Path, tmp_path: Path, capsys: pytes
     assert (code, "is there already" in said["error"]["message"]) == (2, True)
 
 
-@pytest.mark.parametrize("how", ["sound", "damaged", "lost"])
+@pytest.mark.parametrize("how", ["sound", "unlisted", "damaged", "lost"])
 def test_who_was_erased_since_is_erased_again(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
 ) -> None:
-    """The present ledger is there, or only the list in the store, or only the remote."""
+    """The present ledger is there, with the list in the store or without; or only that list, or only the remote."""
     with open_project(folder) as project:
         lookup = project.record.recorder.keyed(JANE)
         project.record.workspace.state.person_key(lookup)
@@ -130,6 +130,8 @@ def test_who_was_erased_since_is_erased_again(
     say(folder, "int", "ann@example.org", "hello from ann")
     assert call(capsys, folder, "push", "team")[0] == 0
     assert holds(folder, JANE) == []
+    if how == "unlisted":  # another machine did it
+        (folder / ".treadle" / "erasures.jsonl").unlink()
     if how == "damaged":
         database = folder / ".treadle" / "treadle.db"
         database.write_bytes(database.read_bytes()[:5000])
@@ -157,6 +159,20 @@ def test_who_was_erased_since_is_erased_again(
         assert project.record.erasures.open() == []
     assert call(capsys, folder, "verify")[0] == 0
     assert call(capsys, folder, "restore")[1] == {"erased_again": [], "missing": 0, "unread": []}
+
+
+def test_objects_that_were_erased_stay_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_project(folder) as project:
+        project.record.workspace.journal.seal()
+    call(capsys, folder, "backup", tmp_path / "b.zip", "--objects")
+    call(capsys, folder, "forget", JANE)
+    assert holds(folder, JANE) == []
+    assert call(capsys, folder, "restore", tmp_path / "b.zip")[0] == 1
+    assert holds(folder, JANE) == []
+    (folder / ".treadle" / "erasures.jsonl").unlink()
+    assert call(capsys, folder, "restore", tmp_path / "b.zip", "--keep-ledger")[0] == 0
+    assert holds(folder, JANE) == []
+    assert call(capsys, folder, "verify")[0] == 0
 
 
 def test_an_interrupted_one_is_finished(

@@ -13,13 +13,15 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from treadle.core import backup, fact, nodes, swap
+from treadle.core.artifacts import read_manifest
 from treadle.core.audit import Published, audit, project
 from treadle.core.backup import Archive, Source, checked
 from treadle.core.cipher import Cipher
@@ -38,6 +40,7 @@ from treadle.core.store import Store
 
 ABANDONED = "restored"  # the kind of row
 _PAGE = 2_048
+_ACCOUNTS = ("gc", "seal", "erasure", "artifact")
 
 
 @dataclass
@@ -67,7 +70,10 @@ class Restored:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a backup is restored to: the store's folder, its database, the tables to draw, heads kept elsewhere."""
+    """Where a backup is restored to: the store's folder, its database, the tables to draw, heads kept elsewhere.
+
+    ``erased`` is told the keys and the present ledger's rows about erasures, and tells what else was erased.
+    """
 
     root: Path
     place: Path | str
@@ -75,6 +81,7 @@ class Target:
     published: Sequence[Published] = ()
     store_format: int = 1
     cipher: Cipher | None = None
+    erased: Callable[[Keys, Sequence[Row]], AbstractSet[str]] = lambda _keys, _rows: frozenset()
 
 
 @dataclass
@@ -102,7 +109,9 @@ def restore(archive: Archive, target: Target, *, older: bool = False) -> Restore
     with _errors(target.root), ExitStack() as opened:
         target.root.mkdir(parents=True, exist_ok=True)
         opened.enter_context(swap.alone(target.root))
-        swap.finish(target.root, target.place)  # what an earlier restore began
+        # Until the end: what somebody appended after it was looked at would be lost and nobody told.
+        server = opened.enter_context(swap.server_alone(target.place)) if isinstance(target.place, str) else None
+        swap.finish(target.root, target.place, server)  # what an earlier restore began
         store = Store(target.root, target.cipher)
         opened.callback(store.close)
         prepared = store.new_folder("restore-")
@@ -110,19 +119,19 @@ def restore(archive: Archive, target: Target, *, older: bool = False) -> Restore
         keys = _keys(archive, target.root, prepared)
         for name in archive.names("journal/"):
             _extract(archive, name, prepared / name)
-        put_objects(archive, store)
-        present = _look(target, keys)
+        present = _look(target, keys, server)
         later = _known_heads(target, keys, present)
         with closing(SqliteDatabase(prepared / "treadle.db")) as database:
             tree = _rows(archive, database, keys, target.projections, {head.size for head in later})
             found = _compare(archive, tree, later, present, database)
             _refuse_loss(archive.path, found, present, older)
-            found.kept = _keep(target, keys, store, present)
+            put_objects(archive, store, _erased(archive, store, target, keys, present))
+            found.kept = _keep(target, keys, store, present, server)
             _go_on(database, keys, prepared, target, found, present)
         plan = {"replaced": None if found.kept and present.sound else _aside(target, found)}
         (prepared / "plan.json").write_text(json.dumps(plan))
         swap.decide(target.root, prepared)
-        swap.finish(target.root, target.place)
+        swap.finish(target.root, target.place, server)
     return found
 
 
@@ -139,18 +148,20 @@ def _errors(root: Path) -> Iterator[None]:
 # -- keys, journal, objects
 
 
-def put_beside(archive: Archive, root: Path, cipher: Cipher | None = None) -> None:
+def put_beside(archive: Archive, target: Target) -> None:
     """Everything but the ledger, for one that is sound while its store is lost: keys, head, the journal's segments."""
+    root = target.root
     with _errors(root), ExitStack() as opened:
         root.mkdir(parents=True, exist_ok=True)
         opened.enter_context(swap.alone(root))
-        store = Store(root, cipher)
+        store = Store(root, target.cipher)
         opened.callback(store.close)
         prepared = store.new_folder("restore-")
         keys = _keys(archive, root, prepared)
         for name in archive.names("journal/"):
             _extract(archive, name, prepared / name)
-        put_objects(archive, store)
+        present = _look(target, keys)
+        put_objects(archive, store, _erased(archive, store, target, keys, present))
         swap.put_keys(prepared, root)
         swap.put_segments(prepared, root)
         HeadFile(root / "head.json", keys).create(archive.contents.head)
@@ -180,13 +191,16 @@ def _extract(archive: Archive, name: str, path: Path) -> None:
             file.write(data)
 
 
-def put_objects(archive: Archive, store: Store) -> None:
-    """Objects go into the store at once; one that no row names does no harm. ``Corrupt`` for one that is another."""
+def put_objects(archive: Archive, store: Store, erased: AbstractSet[str]) -> None:
+    """Objects go into the store at once, but those that were erased; one that no row names does no harm. ``Corrupt``
+    for one that is another."""
     prepared = store.new_folder("objects-")
     for name in archive.names("objects/"):
         digest = PREFIX + name.rpartition("/")[2]
         if archive.contents.members[name][1] != digest:
             raise Corrupt(f"{archive.path}: {name} is not the object it is called; use another backup")
+        if digest in erased:
+            continue
         try:
             store.check(digest)
         except Corrupt:
@@ -195,16 +209,38 @@ def put_objects(archive: Archive, store: Store) -> None:
     shutil.rmtree(prepared, ignore_errors=True)
 
 
+def _erased(archive: Archive, store: Store, target: Target, keys: Keys, present: _Present) -> AbstractSet[str]:
+    """Objects that were erased, and that nothing made again since; of a damaged ledger, as far as it can be read."""
+    gone: set[str] = set()
+    for row in present.accounts:
+        if row.kind == "erasure":
+            gone.update(row.body["objects"])
+        elif gone and row.kind in ("artifact", "seal"):
+            gone -= _tree(archive, store, row.body["digest" if row.kind == "artifact" else "segment"])
+    return gone | target.erased(keys, [row for row in present.accounts if row.kind in ("erasure", "seal")])
+
+
+def _tree(archive: Archive, store: Store, digest: str) -> set[str]:
+    """An artifact's manifest and files, as far as they are known here."""
+    name = "objects/" + digest.removeprefix(PREFIX)
+    try:
+        packed = name in archive.contents.members and not store.has_object(digest)
+        entries = read_manifest(archive.read(name)) if packed else store.entries(digest)
+    except Corrupt:
+        return {digest}
+    return {digest, *(entry.digest for entry in entries)}
+
+
 # -- what is there now
 
 
-def _look(target: Target, keys: Keys) -> _Present:
+def _look(target: Target, keys: Keys, server: Database | None = None) -> _Present:
     """The present ledger, checked; one that is damaged, or somebody else's, only counts as not sound."""
     found = _Present()
     if isinstance(target.place, Path) and not target.place.exists():
         return found
     try:
-        with closing(open_database(target.place)) as database, database.snapshot() as reader:
+        with _opened(target, server) as database, database.snapshot() as reader:
             heads = list(reader.execute("SELECT size, root, signature FROM ledger_head WHERE id = 1"))
             if not heads or not Head(*heads[0]).valid(keys):
                 return found
@@ -214,11 +250,16 @@ def _look(target: Target, keys: Keys) -> _Present:
             for rows in database.batches(reader, sql, _PAGE):
                 tree.extend(checked(rows, tree.size, keys))
                 found.codes += [row[5] for row in rows]
-                found.accounts += [_row(row) for row in rows if row[1] in ("gc", "seal", "erasure")]
+                found.accounts += [_row(row) for row in rows if row[1] in _ACCOUNTS]
             found.sound = tree.size == found.head.size and tree.frontier.root().hex() == found.head.root
     except (Corrupt, sqlite3.Error):
         return found
     return found
+
+
+def _opened(target: Target, server: Database | None) -> AbstractContextManager[Database]:
+    """The present database; that of a server that is held is open already."""
+    return nullcontext(server) if server else closing(open_database(target.place))
 
 
 def _row(row: Sequence[Any]) -> Row:
@@ -235,12 +276,12 @@ def _known_heads(target: Target, keys: Keys, present: _Present) -> list[Head]:
     return [head for head in dict.fromkeys(heads) if head.valid(keys)]
 
 
-def _keep(target: Target, keys: Keys, store: Store, present: _Present) -> Path | None:
+def _keep(target: Target, keys: Keys, store: Store, present: _Present, server: Database | None) -> Path | None:
     """A backup of what is there now, where it is sound."""
     if not present.sound or present.head is None:
         return None
     path = target.root / "backups" / f"before-restore-{backup.stamp()}.zip"
-    with closing(open_database(target.place)) as database:
+    with _opened(target, server) as database:
         State(database)
         backup.write(Source(target.root, database, keys, store, target.store_format), path)
     return path
@@ -339,8 +380,8 @@ def _go_on(database: Database, keys: Keys, prepared: Path, target: Target, found
 def _still_true(found: Restored, present: _Present) -> list[Fact]:
     """What later rows say of the store, which is not taken back: segments that were sealed, objects that went. An
     erasure is done again, for the backup may hold more of the person; so it is open until then."""
-    later = [row for row in present.accounts if row.seq > found.rows] if present.sound else []
-    return [fact.Fact(row.kind, row.body) for row in later if row.body.get("phase") != "done"]
+    later = [row for row in present.accounts if row.seq > found.rows and row.kind != "artifact"]
+    return [fact.Fact(row.kind, row.body) for row in later if present.sound and row.body.get("phase") != "done"]
 
 
 def _said(head: Head | None) -> dict[str, Any] | None:

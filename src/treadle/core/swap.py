@@ -19,7 +19,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from treadle.core.database import Database
@@ -78,14 +78,14 @@ def decide(root: Path, prepared: Path) -> None:
     sync_path(root)
 
 
-def finish(root: Path, place: Path | str) -> None:
-    """Put everything in its place. The caller holds the store alone."""
+def finish(root: Path, place: Path | str, server: Database | None = None) -> None:
+    """Put everything in its place. The caller holds the store alone, and the ``server`` that it gives."""
     folder = root / FOLDER
     if not folder.exists():
         return
     plan = json.loads((folder / "plan.json").read_bytes())
     put_keys(folder, root)
-    _swap_database(folder / "treadle.db", place, root / plan["replaced"] if plan["replaced"] else None)
+    _swap_database(folder / "treadle.db", place, root / plan["replaced"] if plan["replaced"] else None, server)
     put_segments(folder, root)
     _move(folder / "head.json", root / "head.json")
     for path in (root / "cache").glob("*.db*"):  # made anew
@@ -111,11 +111,11 @@ def put_segments(prepared: Path, root: Path) -> None:
             _move(path, stream / path.name)
 
 
-def _swap_database(prepared: Path, place: Path | str, replaced: Path | None) -> None:
+def _swap_database(prepared: Path, place: Path | str, replaced: Path | None, server: Database | None) -> None:
     if not prepared.exists():
         return
     if isinstance(place, str):
-        with closing(open_database(place)) as database, database.alone():
+        with nullcontext(server) if server else server_alone(place) as database:
             load(prepared, database)
         prepared.unlink()
         return
@@ -128,6 +128,13 @@ def _swap_database(prepared: Path, place: Path | str, replaced: Path | None) -> 
         else:
             old.unlink()
     _move(prepared, place)
+
+
+@contextmanager
+def server_alone(url: str) -> Iterator[Database]:
+    """The database of a server, that nobody else has open; ``UserError`` where somebody has."""
+    with closing(open_database(url)) as database, database.alone():
+        yield database
 
 
 def load(prepared: Path, database: Database) -> None:

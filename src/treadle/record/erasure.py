@@ -66,7 +66,7 @@ class Erasures:
         """Write a phase down; it survives a loss of power once this returns."""
         body = {"request": request, "subject": subject, "phase": phase, "suppression": suppression, "objects": []}
         self._ledger.append(Fact("erasure", body | facts), sync=True)
-        erasure_list.keep(self._ledger, self._store, self._keys)
+        erasure_list.keep(self._ledger.rows(*erasure_list.KINDS), self._store, self._keys)
 
     def open(self) -> list[Erasure]:
         """Requests that are not done yet."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from treadle.core.digest import canonical_json
 from treadle.core.errors import Corrupt
+from treadle.core.fact import Row
 from treadle.core.intake import sync_path
 from treadle.core.keys import Keys
 from treadle.core.ledger import Ledger
@@ -22,6 +23,7 @@ from treadle.core.store import Store
 from treadle.record.suppression import SuppressionList
 
 NAME = "erasures.jsonl"
+KINDS = ("erasure", "seal")  # of rows
 LIMIT = 256 << 20  # bytes; a longer list is not read
 _SIGNED = b"treadle erasure 1\n"
 
@@ -70,11 +72,11 @@ def read(data: bytes, keys: Keys) -> list[Known]:
     return found
 
 
-def recorded(ledger: Ledger, store: Store) -> list[Known]:
-    """The erasures of the ledger."""
+def recorded(rows: Iterable[Row], store: Store) -> list[Known]:
+    """The erasures that rows of the kinds ``KINDS`` tell of."""
     found: dict[str, Known] = {}
     replacing: dict[str, dict[str, Any]] = {}
-    for row in ledger.rows("erasure", "seal"):
+    for row in rows:
         body = row.body
         if row.kind == "seal":
             if body["replaces"]:
@@ -96,19 +98,21 @@ def _entries(store: Store, digest: str) -> dict[str, int]:
 
 
 def merged(before: bytes, now: Iterable[Known], keys: Keys) -> bytes:
-    """A list with what is known now; what another list knew to be done stays so."""
+    """A list with what is known now; what another list knew to be done stays so, and whom it names where the list in
+    force cannot be read now."""
     found = {each.request: each for each in read(before, keys)}
     for each in now:
-        if each.done or each.request not in found or not found[each.request].done:
-            found[each.request] = each
+        known = found.get(each.request)
+        if known is None or each.done or not known.done:
+            found[each.request] = each if each.entries or not known else replace(each, entries=known.entries)
     return b"".join(each.encode(keys) for each in found.values())
 
 
-def keep(ledger: Ledger, store: Store, keys: Keys) -> None:
+def keep(rows: Iterable[Row], store: Store, keys: Keys) -> None:
     """Bring the list in the store up to date; it is on the disk when this returns."""
     path = store.root / NAME
     before = present(store.root)
-    data = merged(before, recorded(ledger, store), keys)
+    data = merged(before, recorded(rows, store), keys)
     if data == before:
         return
     temporary = path.with_suffix(".tmp")

@@ -103,7 +103,7 @@ def _erasures(record: Record) -> str:
 
 def _tell_erasures(record: Record, remote: Remote) -> None:
     """Keep the list of erasures at the remote, for whoever restores a backup that is older."""
-    known = erasure_list.recorded(record.ledger, record.store)
+    known = erasure_list.recorded(record.ledger.rows(*erasure_list.KINDS), record.store)
     if not known:
         return
     before = _told(record, remote)
