@@ -138,16 +138,19 @@ def put_back(
                 workspace = project.record.workspace
                 listed = _only_listed(root, workspace.keys, list(workspace.ledger.rows("erasure")))
                 put_objects(archive, workspace.store, erased_objects(workspace)[0] | listed)
-    erased, missing = finish(folder, waiting)
+    erased, missing = finish(folder, waiting, restored)
+    if restored is not None and restored.kept is not None and not restored.kept.exists():
+        restored.kept = None  # it held somebody who was erased
     return PutBack(restored, erased, missing, unread)
 
 
-def finish(start: Path, waiting: Callable[[str], object]) -> tuple[list[str], int]:
+def finish(start: Path, waiting: Callable[[str], object], restored: Restored | None = None) -> tuple[list[str], int]:
     """What comes after a restore: erasures made since are done again. Also goes on where one was interrupted."""
     with open_project(start) as project, project.record.workspace.exclusive(waiting):
         workspace = project.record.workspace
         known = erasure_list.read(erasure_list.present(workspace.root), workspace.keys)
-        erased = repeat(project, known)
+        kept, without = (restored.kept, restored.erased) if restored else (None, frozenset[str]())
+        erased = repeat(project, known, spared=kept, without=without)
         gone, under_way = erased_objects(workspace)
         back = {digest for digest in gone - under_way if workspace.store.has_object(digest)}
         if back:

@@ -147,6 +147,8 @@ def test_who_was_erased_since_is_erased_again(
         assert code == 0
         assert "was erased since the backup was made: done again" in said
     assert holds(folder, JANE) == []
+    kept = list((folder / ".treadle" / "backups").glob("*"))
+    assert kept == ([Path(again["kept"])] if how in ("sound", "unlisted") else [])  # Jane was erased when it was made
     said = texts(folder)
     assert "hello from bob" in said
     assert ("hello from ann" in said) == (how != "lost")  # that was in the store's journal only
@@ -181,7 +183,7 @@ def test_an_interrupted_one_is_finished(
     call(capsys, folder, "backup", tmp_path / "b.zip")
     call(capsys, folder, "forget", JANE)
     with monkeypatch.context() as patch:
-        patch.setattr("treadle.restoring.repeat", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("treadle.restoring.repeat", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(["-C", str(folder), "restore", str(tmp_path / "b.zip"), "--older"]) == 130
     capsys.readouterr()
     assert holds(folder, JANE) != []
@@ -194,8 +196,14 @@ def test_forgetting_takes_what_was_put_aside(folder: Path, tmp_path: Path, capsy
     call(capsys, folder, "backup", tmp_path / "b.zip")
     kept = Path(call(capsys, folder, "restore", tmp_path / "b.zip")[1]["kept"])
     assert kept.exists()
+    copy = kept.read_bytes()
     call(capsys, folder, "forget", JANE)
     assert not kept.exists()
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_bytes(copy)  # as where another machine did that
+    again = call(capsys, folder, "restore", tmp_path / "b.zip", "--older")[1]
+    assert len(again["erased_again"]) == 1
+    assert [str(path) for path in kept.parent.iterdir()] == [again["kept"]]
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ class Restored:
     lost: int = 0
     abandoned: list[Head] = field(default_factory=list)
     kept: Path | None = None
+    erased: frozenset[str] = frozenset()  # requests that were done when ``kept`` was written
 
     def public(self) -> dict[str, Any]:
         """The shape that ``treadle restore --json`` promises."""
@@ -126,6 +127,8 @@ def restore(archive: Archive, target: Target, *, older: bool = False) -> Restore
             found = _compare(archive, tree, later, present, database)
             _refuse_loss(archive.path, found, present, older)
             put_objects(archive, store, _erased(archive, store, target, keys, present))
+            done = [row for row in present.accounts if row.kind == "erasure" and row.body["phase"] == "done"]
+            found.erased = frozenset(row.body["request"] for row in done) if present.sound else frozenset()
             found.kept = _keep(target, keys, store, present, server)
             _go_on(database, keys, prepared, target, found, present)
         plan = {"replaced": None if found.kept and present.sound else _aside(target, found)}
