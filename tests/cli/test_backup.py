@@ -192,6 +192,21 @@ def test_an_interrupted_one_is_finished(
     assert call(capsys, folder, "verify")[0] == 0
 
 
+def test_a_store_whose_key_is_not_named_is_left_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(capsys, folder, "backup", tmp_path / "b.zip")
+    (folder / ".treadle" / "encrypted").mkdir()
+    (folder / ".treadle" / "encrypted" / "0123456789abcdef").write_text("2\n")
+    before = (folder / ".treadle" / "treadle.db").read_bytes()
+    for arguments in (("--older",), ("--keep-ledger",)):
+        code, said, _ = call(capsys, folder, "restore", tmp_path / "b.zip", *arguments)
+        assert code != 0
+        assert "is encrypted under the key 0123456789abcdef" in said["error"]["message"]
+        assert (folder / ".treadle" / "treadle.db").read_bytes() == before
+    assert not (folder / ".treadle" / "restore").exists()
+
+
 def test_forgetting_takes_what_was_put_aside(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call(capsys, folder, "backup", tmp_path / "b.zip")
     kept = Path(call(capsys, folder, "restore", tmp_path / "b.zip")[1]["kept"])

@@ -115,6 +115,7 @@ def restore(archive: Archive, target: Target, *, older: bool = False) -> Restore
         swap.finish(target.root, target.place, server)  # what an earlier restore began
         store = Store(target.root, target.cipher)
         opened.callback(store.close)
+        store.check_keys()
         prepared = store.new_folder("restore-")
         opened.callback(lambda: shutil.rmtree(prepared, ignore_errors=True))
         keys = _keys(archive, target.root, prepared)
@@ -159,6 +160,7 @@ def put_beside(archive: Archive, target: Target) -> None:
         opened.enter_context(swap.alone(root))
         store = Store(root, target.cipher)
         opened.callback(store.close)
+        store.check_keys()
         prepared = store.new_folder("restore-")
         keys = _keys(archive, root, prepared)
         for name in archive.names("journal/"):
