@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from treadle.cli.main import main
+from treadle.core.fact import Fact
 from treadle.core.identifiers import new_id
 from treadle.project import open_project
 
@@ -75,14 +76,20 @@ def test_there_and_back(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     code, again, _ = call(capsys, folder, "restore", made["file"])
     assert (code, again["lost"], again["erased_again"], again["missing"]) == (0, 0, [], 0)
     assert call(capsys, folder, "verify")[:2][0] == 0
+    code, again, _ = call(capsys, folder, "restore", made["file"])
+    assert (code, again["lost"], again["replaced"]) == (0, 0, None)  # the row `restored` that came after it is no loss
+    with open_project(folder) as project:
+        project.record.ledger.append(Fact("note", {}))
     code, said, _ = call(capsys, folder, "restore", made["file"])
-    assert code == 1  # the row `restored` came after it
+    assert code == 1
     assert "use a newer backup, or restore this one with --older" in said["error"]["message"]
     code, again, _ = call(capsys, folder, "restore", made["file"], "--older")
-    assert (code, again["lost"]) == (0, 1)
+    assert (code, again["lost"]) == (0, 2)
+    code, again, _ = call(capsys, folder, "restore", made["file"])
+    assert (code, again["lost"]) == (0, 2)
     code, found, _ = call(capsys, folder, "verify")
     assert code == 0
-    assert [each["lost"] for each in found["restores"]] == [1]
+    assert [each["lost"] for each in found["restores"]] == [2]
     assert texts(folder) == [f"I am {JANE}", "hello from bob"]
 
 

@@ -56,6 +56,7 @@ class Restored:
     abandoned: list[Head] = field(default_factory=list)
     kept: Path | None = None
     erased: frozenset[str] = frozenset()  # requests that were done when ``kept`` was written
+    again: bool = False  # this backup was restored before, and nothing was written since
 
     def public(self) -> dict[str, Any]:
         """The shape that ``treadle restore --json`` promises."""
@@ -93,6 +94,7 @@ class _Present:
     sound: bool = False
     codes: list[str] = field(default_factory=list)
     accounts: list[Row] = field(default_factory=list)  # for what is in the store or was taken out of it
+    last: Row | None = None
 
 
 def restore(archive: Archive, target: Target, *, older: bool = False) -> Restored:
@@ -254,6 +256,7 @@ def _look(target: Target, keys: Keys, server: Database | None = None) -> _Presen
             sql = "SELECT seq, kind, version, time, body, mac FROM ledger ORDER BY seq"
             for rows in database.batches(reader, sql, _PAGE):
                 tree.extend(checked(rows, tree.size, keys))
+                found.last = _row(rows[-1])
                 found.codes += [row[5] for row in rows]
                 found.accounts += [_row(row) for row in rows if row[1] in _ACCOUNTS]
             found.sound = tree.size == found.head.size and tree.frontier.root().hex() == found.head.root
@@ -347,11 +350,30 @@ def _compare(archive: Archive, tree: Tree, later: list[Head], present: _Present,
         common = next((place for place in range(shorter) if codes[place] != present.codes[place]), shorter)
     found.rows = common
     found.lost = max([head.size for head in found.abandoned], default=common) - common
+    _discount_the_same(found, present)
     return found
 
 
+def _discount_the_same(found: Restored, present: _Present) -> None:
+    """Where this backup was restored before and nothing written since, no more is lost than by that."""
+    last = present.last
+    if not present.sound or last is None or last.kind != ABANDONED or last.body["backup"] != _said(found.backup):
+        return
+    before = [Head(size, root, "") for size, root in last.body["abandoned"]]
+    if {_pair(head) for head in found.abandoned} <= {_pair(head) for head in [*before, present.head] if head}:
+        known = {_pair(head) for head in found.abandoned}
+        found.abandoned += [head for head in before if _pair(head) not in known]
+        replaced = last.body["replaced"]
+        found.replaced = replaced and Head(replaced["size"], replaced["root"], "")
+        found.rows, found.lost, found.again = last.body["after"], last.body["lost"], True
+
+
+def _pair(head: Head) -> tuple[int, str]:
+    return head.size, head.root
+
+
 def _refuse_loss(path: Path, found: Restored, present: _Present, older: bool) -> None:
-    if found.replaced is None or older:
+    if found.replaced is None or found.again or older:
         return
     advice = "use a newer backup, or restore this one with --older"
     if present.sound:
@@ -385,7 +407,8 @@ def _go_on(database: Database, keys: Keys, prepared: Path, target: Target, found
 def _still_true(found: Restored, present: _Present) -> list[Fact]:
     """What later rows say of the store, which is not taken back: segments that were sealed, objects that went. An
     erasure is done again, for the backup may hold more of the person; so it is open until then."""
-    later = [row for row in present.accounts if row.seq > found.rows and row.kind != "artifact"]
+    common = found.backup.size if found.again else found.rows
+    later = [row for row in present.accounts if row.seq > common and row.kind != "artifact"]
     return [fact.Fact(row.kind, row.body) for row in later if present.sound and row.body.get("phase") != "done"]
 
 
