@@ -189,12 +189,24 @@ def test_an_interrupted_one_is_finished(
 ) -> None:
     call(capsys, folder, "backup", tmp_path / "b.zip")
     call(capsys, folder, "forget", JANE)
+    database = folder / ".treadle" / "treadle.db"
+    database.write_bytes(database.read_bytes()[:5000])
     with monkeypatch.context() as patch:
         patch.setattr("treadle.restoring.repeat", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(["-C", str(folder), "restore", str(tmp_path / "b.zip"), "--older"]) == 130
     capsys.readouterr()
     assert holds(folder, JANE) != []
     assert len(call(capsys, folder, "restore")[1]["erased_again"]) == 1
+    assert holds(folder, JANE) == []
+    assert call(capsys, folder, "verify")[0] == 0
+
+
+def test_a_segment_that_was_sealed_since_stays_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(capsys, folder, "backup", tmp_path / "b.zip")
+    call(capsys, folder, "forget", JANE)
+    assert call(capsys, folder, "restore", tmp_path / "b.zip", "--keep-ledger")[0] == 0
     assert holds(folder, JANE) == []
     assert call(capsys, folder, "verify")[0] == 0
 

@@ -121,9 +121,8 @@ def restore(archive: Archive, target: Target, *, older: bool = False) -> Restore
         prepared = store.new_folder("restore-")
         opened.callback(lambda: shutil.rmtree(prepared, ignore_errors=True))
         keys = _keys(archive, target.root, prepared)
-        for name in archive.names("journal/"):
-            _extract(archive, name, prepared / name)
         present = _look(target, keys, server)
+        _put_journal(archive, prepared, present if present.sound else _Present())
         later = _known_heads(target, keys, present)
         with closing(SqliteDatabase(prepared / "treadle.db")) as database:
             tree = _rows(archive, database, keys, target.projections, {head.size for head in later})
@@ -165,9 +164,8 @@ def put_beside(archive: Archive, target: Target) -> None:
         store.check_keys()
         prepared = store.new_folder("restore-")
         keys = _keys(archive, root, prepared)
-        for name in archive.names("journal/"):
-            _extract(archive, name, prepared / name)
         present = _look(target, keys)
+        _put_journal(archive, prepared, present)
         put_objects(archive, store, _erased(archive, store, target, keys, present))
         swap.put_keys(prepared, root)
         swap.put_segments(prepared, root)
@@ -196,6 +194,16 @@ def _extract(archive: Archive, name: str, path: Path) -> None:
     with path.open("wb") as file:
         for data in archive.pieces(name):
             file.write(data)
+
+
+def _put_journal(archive: Archive, prepared: Path, present: _Present) -> None:
+    """The journal's segments, but those that were sealed since: their rows may have been erased from what they are
+    now."""
+    seals = [row.body for row in present.accounts if row.kind == "seal" and row.body["file"]]
+    sealed = {f"journal/{body['stream']}/{body['file']}.jsonl" for body in seals}
+    for name in archive.names("journal/"):
+        if name not in sealed:
+            _extract(archive, name, prepared / name)
 
 
 def put_objects(archive: Archive, store: Store, erased: AbstractSet[str]) -> None:
