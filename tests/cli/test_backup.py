@@ -105,6 +105,8 @@ def test_the_answer_to_a_lost_disk(folder: Path, tmp_path: Path, capsys: pytest.
     code, again, _ = call(capsys, new, "restore", tmp_path / "b.zip")
     assert code == 0
     assert again["missing"] > 0
+    assert main(["-C", str(new), "restore"]) == 0
+    assert f"at least {again['missing']} objects are not here" in capsys.readouterr().out
     assert (new / "treadle.yaml").read_text() == FILE + HEADS
     code, _, _ = call(capsys, new, "pull", "team")
     assert code == 0
