@@ -17,6 +17,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from treadle.core.digest import keyed_digest
@@ -140,14 +141,25 @@ def forget(
     return _erase(project, person, request, pseudonym, rebuild=rebuild, listener=listener)
 
 
-def repeat(project: Project, known: Iterable[Known], *, listener: Listener | None = None) -> list[str]:
+def repeat(
+    project: Project,
+    known: Iterable[Known],
+    *,
+    listener: Listener | None = None,
+    spared: Path | None = None,
+    without: frozenset[str] = frozenset(),
+) -> list[str]:
     """Do again what was erased after the backup that was restored was made; returns the requests.
 
+    What Treadle put aside goes as well, but for ``spared``, which was made when the requests ``without`` were done.
     People are known by their keyed digests only. Nothing is rebuilt. The caller holds the project's lock. Killed
     anywhere, the next `treadle restore` or `pull` goes on.
     """
     record, again = project.record, []
-    for each in erasure_list.missed(record.ledger, known):
+    missed = erasure_list.missed(record.ledger, known)
+    if missed:  # first: once all is done nobody comes back for it
+        _let_go_of_backups(record, spared if {each.request for each in missed} <= without else None)
+    for each in missed:
         sealed = record.workspace.journal.sealed
         for body in each.seals:
             if body["replaces"] in sealed(body["stream"]):
@@ -374,9 +386,15 @@ def _take_out(project: Project, gone: set[str], listener: Listener | None) -> No
     record.turns.change(turn.number, TurnInputs(feedback, start, None if split in gone else split, ready))
 
 
-def _let_go_of_backups(record: Record) -> None:
+def _let_go_of_backups(record: Record, spared: Path | None = None) -> None:
     """What Treadle put aside by itself, before a restore or a migration: the person is in it."""
-    shutil.rmtree(record.store.root / "backups", ignore_errors=True)
+    folder = record.store.root / "backups"
+    if spared is None or not spared.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.name != spared.name:
+            path.unlink(missing_ok=True)
 
 
 def _count(record: Record, stream: str, person: Person) -> int:

@@ -21,7 +21,7 @@ from treadle.core.remote import introduce, is_bucket, open_remote
 from treadle.core.restore import Restored, Target, put_beside, put_objects, restore
 from treadle.core.store import Store
 from treadle.core.transfer import Transfer
-from treadle.core.verify import erased_objects, expected_objects
+from treadle.core.verify import erased_objects, expected_objects, named_objects
 from treadle.core.workspace import FORMAT, TABLES
 from treadle.erasing import repeat
 from treadle.project import FILE, File, Project, cipher_of, find_folder, ledger_of, open_project, store_folder
@@ -86,13 +86,15 @@ def back_up(
 
 @dataclass
 class PutBack:
-    """What a restore came to: ``erased`` names requests that were done again, ``missing`` counts objects to pull,
-    ``unread`` says which published heads could not be asked."""
+    """What a restore came to: ``erased`` names requests that were done again, ``missing`` counts objects to pull, which
+    is the ``least`` where lists of an artifact's files are among them; ``unread`` says which published heads could not
+    be asked."""
 
     restored: Restored | None
     erased: list[str]
     missing: int
     unread: list[str] = field(default_factory=list)
+    least: bool = False
 
     def public(self) -> dict[str, Any]:
         """The shape that ``treadle restore --json`` promises."""
@@ -138,22 +140,27 @@ def put_back(
                 workspace = project.record.workspace
                 listed = _only_listed(root, workspace.keys, list(workspace.ledger.rows("erasure")))
                 put_objects(archive, workspace.store, erased_objects(workspace)[0] | listed)
-    erased, missing = finish(folder, waiting)
-    return PutBack(restored, erased, missing, unread)
+    done = finish(folder, waiting, restored)
+    if restored is not None and restored.kept is not None and not restored.kept.exists():
+        restored.kept = None  # it held somebody who was erased
+    done.restored, done.unread = restored, unread
+    return done
 
 
-def finish(start: Path, waiting: Callable[[str], object]) -> tuple[list[str], int]:
+def finish(start: Path, waiting: Callable[[str], object], restored: Restored | None = None) -> PutBack:
     """What comes after a restore: erasures made since are done again. Also goes on where one was interrupted."""
     with open_project(start) as project, project.record.workspace.exclusive(waiting):
         workspace = project.record.workspace
         known = erasure_list.read(erasure_list.present(workspace.root), workspace.keys)
-        erased = repeat(project, known)
+        kept, without = (restored.kept, restored.erased) if restored else (None, frozenset[str]())
+        erased = repeat(project, known, spared=kept, without=without)
         gone, under_way = erased_objects(workspace)
         back = {digest for digest in gone - under_way if workspace.store.has_object(digest)}
         if back:
             workspace.store.delete(back)
-        missing = sum(not workspace.store.has_object(digest) for digest in expected_objects(workspace))
-        return erased, missing
+        missing = {name for name in expected_objects(workspace) if not workspace.store.has_object(name)}
+        least = any(name in missing for name, what in named_objects(workspace) if what.startswith("artifact"))
+        return PutBack(None, erased, len(missing), least=least)
 
 
 def _only_listed(root: Path, keys: Keys, rows: Sequence[Row]) -> set[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from treadle.cli.main import main
+from treadle.core.fact import Fact
 from treadle.core.identifiers import new_id
 from treadle.project import open_project
 
@@ -75,14 +76,20 @@ def test_there_and_back(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     code, again, _ = call(capsys, folder, "restore", made["file"])
     assert (code, again["lost"], again["erased_again"], again["missing"]) == (0, 0, [], 0)
     assert call(capsys, folder, "verify")[:2][0] == 0
+    code, again, _ = call(capsys, folder, "restore", made["file"])
+    assert (code, again["lost"], again["replaced"]) == (0, 0, None)  # the row `restored` that came after it is no loss
+    with open_project(folder) as project:
+        project.record.ledger.append(Fact("note", {}))
     code, said, _ = call(capsys, folder, "restore", made["file"])
-    assert code == 1  # the row `restored` came after it
+    assert code == 1
     assert "use a newer backup, or restore this one with --older" in said["error"]["message"]
     code, again, _ = call(capsys, folder, "restore", made["file"], "--older")
-    assert (code, again["lost"]) == (0, 1)
+    assert (code, again["lost"]) == (0, 2)
+    code, again, _ = call(capsys, folder, "restore", made["file"])
+    assert (code, again["lost"]) == (0, 2)
     code, found, _ = call(capsys, folder, "verify")
     assert code == 0
-    assert [each["lost"] for each in found["restores"]] == [1]
+    assert [each["lost"] for each in found["restores"]] == [2]
     assert texts(folder) == [f"I am {JANE}", "hello from bob"]
 
 
@@ -98,6 +105,8 @@ def test_the_answer_to_a_lost_disk(folder: Path, tmp_path: Path, capsys: pytest.
     code, again, _ = call(capsys, new, "restore", tmp_path / "b.zip")
     assert code == 0
     assert again["missing"] > 0
+    assert main(["-C", str(new), "restore"]) == 0
+    assert f"at least {again['missing']} objects are not here" in capsys.readouterr().out
     assert (new / "treadle.yaml").read_text() == FILE + HEADS
     code, _, _ = call(capsys, new, "pull", "team")
     assert code == 0
@@ -147,6 +156,8 @@ def test_who_was_erased_since_is_erased_again(
         assert code == 0
         assert "was erased since the backup was made: done again" in said
     assert holds(folder, JANE) == []
+    kept = list((folder / ".treadle" / "backups").glob("*"))
+    assert kept == ([Path(again["kept"])] if how in ("sound", "unlisted") else [])  # Jane was erased when it was made
     said = texts(folder)
     assert "hello from bob" in said
     assert ("hello from ann" in said) == (how != "lost")  # that was in the store's journal only
@@ -180,8 +191,10 @@ def test_an_interrupted_one_is_finished(
 ) -> None:
     call(capsys, folder, "backup", tmp_path / "b.zip")
     call(capsys, folder, "forget", JANE)
+    database = folder / ".treadle" / "treadle.db"
+    database.write_bytes(database.read_bytes()[:5000])
     with monkeypatch.context() as patch:
-        patch.setattr("treadle.restoring.repeat", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("treadle.restoring.repeat", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(["-C", str(folder), "restore", str(tmp_path / "b.zip"), "--older"]) == 130
     capsys.readouterr()
     assert holds(folder, JANE) != []
@@ -190,12 +203,43 @@ def test_an_interrupted_one_is_finished(
     assert call(capsys, folder, "verify")[0] == 0
 
 
+def test_a_segment_that_was_sealed_since_stays_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(capsys, folder, "backup", tmp_path / "b.zip")
+    call(capsys, folder, "forget", JANE)
+    assert call(capsys, folder, "restore", tmp_path / "b.zip", "--keep-ledger")[0] == 0
+    assert holds(folder, JANE) == []
+    assert call(capsys, folder, "verify")[0] == 0
+
+
+def test_a_store_whose_key_is_not_named_is_left_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(capsys, folder, "backup", tmp_path / "b.zip")
+    (folder / ".treadle" / "encrypted").mkdir()
+    (folder / ".treadle" / "encrypted" / "0123456789abcdef").write_text("2\n")
+    before = (folder / ".treadle" / "treadle.db").read_bytes()
+    for arguments in (("--older",), ("--keep-ledger",)):
+        code, said, _ = call(capsys, folder, "restore", tmp_path / "b.zip", *arguments)
+        assert code != 0
+        assert "is encrypted under the key 0123456789abcdef" in said["error"]["message"]
+        assert (folder / ".treadle" / "treadle.db").read_bytes() == before
+    assert not (folder / ".treadle" / "restore").exists()
+
+
 def test_forgetting_takes_what_was_put_aside(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call(capsys, folder, "backup", tmp_path / "b.zip")
     kept = Path(call(capsys, folder, "restore", tmp_path / "b.zip")[1]["kept"])
     assert kept.exists()
+    copy = kept.read_bytes()
     call(capsys, folder, "forget", JANE)
     assert not kept.exists()
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_bytes(copy)  # as where another machine did that
+    again = call(capsys, folder, "restore", tmp_path / "b.zip", "--older")[1]
+    assert len(again["erased_again"]) == 1
+    assert [str(path) for path in kept.parent.iterdir()] == [again["kept"]]
 
 
 @pytest.mark.parametrize(

@@ -235,3 +235,21 @@ def test_what_is_pushed_is_encrypted_as_the_store_is(
     assert main(["-C", str(machines.a), "encrypt", "--remote", url]) == 0
     assert not any(b"HELLO" in remote.read(name) for name in there)
     assert main(["-C", str(machines.a), "encrypt", "--remote", str(machines.a / ".treadle")]) == 2
+
+
+def test_who_was_erased_on_one_stays_so_where_the_other_restores(machines: Machines, tmp_path: Path) -> None:
+    jane, file = "jane.roe@example.org", str(tmp_path / "b.zip")
+    with machines.on(machines.a) as record:
+        row = {"id": "int-1", "user": record.recorder.keyed(jane), "messages": [{"role": "user", "content": jane}]}
+        record.workspace.journal.append("interactions", {**row, "time": "2026-01-01T00:00:00Z"})
+    assert main(["-C", str(machines.a), "backup", file]) == 0
+    assert main(["-C", str(machines.a), "forget", jane]) == 0
+    assert main(["-C", str(machines.b), "restore", file, "--older"]) == 0
+    assert main(["-C", str(machines.b), "restore"]) == 0
+    with machines.on(machines.b) as record:
+        suppression = record.erasures.suppression()
+        assert suppression is not None
+        assert record.recorder.keyed(jane) in suppression.suppressed()
+        assert [row["messages"] for row in record.workspace.journal.read("interactions")] == [[]]
+        assert record.erasures.open() == []
+        assert verify(record.workspace).ok

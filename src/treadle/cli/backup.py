@@ -72,7 +72,7 @@ def restore(file: Path | None, older: bool, keep_ledger: bool, as_json: bool) ->
     if file is None and (older or keep_ledger):
         raise UserError("--older and --keep-ledger go with the FILE of a backup")
     if file is None:
-        done = PutBack(None, *finish(here(), _wait))
+        done = finish(here(), _wait)
     else:
         done = put_back(here(), here() / file, older=older, keep_ledger=keep_ledger, waiting=_wait)
     if as_json:
@@ -99,4 +99,5 @@ def _tell_restore(done: PutBack) -> None:
     for request in done.erased:
         say(f"{request} was erased since the backup was made: done again")
     if done.missing:
-        say(f"{done.missing:,} objects are not here; treadle pull fetches them where a remote has them")
+        least = "at least " if done.least else ""
+        say(f"{least}{done.missing:,} objects are not here; treadle pull fetches them where a remote has them")

@@ -55,6 +55,8 @@ class Restored:
     lost: int = 0
     abandoned: list[Head] = field(default_factory=list)
     kept: Path | None = None
+    erased: frozenset[str] = frozenset()  # requests that were done when ``kept`` was written
+    again: bool = False  # this backup was restored before, and nothing was written since
 
     def public(self) -> dict[str, Any]:
         """The shape that ``treadle restore --json`` promises."""
@@ -92,6 +94,7 @@ class _Present:
     sound: bool = False
     codes: list[str] = field(default_factory=list)
     accounts: list[Row] = field(default_factory=list)  # for what is in the store or was taken out of it
+    last: Row | None = None
 
 
 def restore(archive: Archive, target: Target, *, older: bool = False) -> Restored:
@@ -114,18 +117,20 @@ def restore(archive: Archive, target: Target, *, older: bool = False) -> Restore
         swap.finish(target.root, target.place, server)  # what an earlier restore began
         store = Store(target.root, target.cipher)
         opened.callback(store.close)
+        store.check_keys()
         prepared = store.new_folder("restore-")
         opened.callback(lambda: shutil.rmtree(prepared, ignore_errors=True))
         keys = _keys(archive, target.root, prepared)
-        for name in archive.names("journal/"):
-            _extract(archive, name, prepared / name)
         present = _look(target, keys, server)
+        _put_journal(archive, prepared, present if present.sound else _Present())
         later = _known_heads(target, keys, present)
         with closing(SqliteDatabase(prepared / "treadle.db")) as database:
             tree = _rows(archive, database, keys, target.projections, {head.size for head in later})
             found = _compare(archive, tree, later, present, database)
             _refuse_loss(archive.path, found, present, older)
             put_objects(archive, store, _erased(archive, store, target, keys, present))
+            done = [row for row in present.accounts if row.kind == "erasure" and row.body["phase"] == "done"]
+            found.erased = frozenset(row.body["request"] for row in done) if present.sound else frozenset()
             found.kept = _keep(target, keys, store, present, server)
             _go_on(database, keys, prepared, target, found, present)
         plan = {"replaced": None if found.kept and present.sound else _aside(target, found)}
@@ -156,11 +161,11 @@ def put_beside(archive: Archive, target: Target) -> None:
         opened.enter_context(swap.alone(root))
         store = Store(root, target.cipher)
         opened.callback(store.close)
+        store.check_keys()
         prepared = store.new_folder("restore-")
         keys = _keys(archive, root, prepared)
-        for name in archive.names("journal/"):
-            _extract(archive, name, prepared / name)
         present = _look(target, keys)
+        _put_journal(archive, prepared, present)
         put_objects(archive, store, _erased(archive, store, target, keys, present))
         swap.put_keys(prepared, root)
         swap.put_segments(prepared, root)
@@ -189,6 +194,16 @@ def _extract(archive: Archive, name: str, path: Path) -> None:
     with path.open("wb") as file:
         for data in archive.pieces(name):
             file.write(data)
+
+
+def _put_journal(archive: Archive, prepared: Path, present: _Present) -> None:
+    """The journal's segments, but those that were sealed since: their rows may have been erased from what they are
+    now."""
+    seals = [row.body for row in present.accounts if row.kind == "seal" and row.body["file"]]
+    sealed = {f"journal/{body['stream']}/{body['file']}.jsonl" for body in seals}
+    for name in archive.names("journal/"):
+        if name not in sealed:
+            _extract(archive, name, prepared / name)
 
 
 def put_objects(archive: Archive, store: Store, erased: AbstractSet[str]) -> None:
@@ -249,6 +264,7 @@ def _look(target: Target, keys: Keys, server: Database | None = None) -> _Presen
             sql = "SELECT seq, kind, version, time, body, mac FROM ledger ORDER BY seq"
             for rows in database.batches(reader, sql, _PAGE):
                 tree.extend(checked(rows, tree.size, keys))
+                found.last = _row(rows[-1])
                 found.codes += [row[5] for row in rows]
                 found.accounts += [_row(row) for row in rows if row[1] in _ACCOUNTS]
             found.sound = tree.size == found.head.size and tree.frontier.root().hex() == found.head.root
@@ -342,11 +358,30 @@ def _compare(archive: Archive, tree: Tree, later: list[Head], present: _Present,
         common = next((place for place in range(shorter) if codes[place] != present.codes[place]), shorter)
     found.rows = common
     found.lost = max([head.size for head in found.abandoned], default=common) - common
+    _discount_the_same(found, present)
     return found
 
 
+def _discount_the_same(found: Restored, present: _Present) -> None:
+    """Where this backup was restored before and nothing written since, no more is lost than by that."""
+    last = present.last
+    if not present.sound or last is None or last.kind != ABANDONED or last.body["backup"] != _said(found.backup):
+        return
+    before = [Head(size, root, "") for size, root in last.body["abandoned"]]
+    if {_pair(head) for head in found.abandoned} <= {_pair(head) for head in [*before, present.head] if head}:
+        known = {_pair(head) for head in found.abandoned}
+        found.abandoned += [head for head in before if _pair(head) not in known]
+        replaced = last.body["replaced"]
+        found.replaced = replaced and Head(replaced["size"], replaced["root"], "")
+        found.rows, found.lost, found.again = last.body["after"], last.body["lost"], True
+
+
+def _pair(head: Head) -> tuple[int, str]:
+    return head.size, head.root
+
+
 def _refuse_loss(path: Path, found: Restored, present: _Present, older: bool) -> None:
-    if found.replaced is None or older:
+    if found.replaced is None or found.again or older:
         return
     advice = "use a newer backup, or restore this one with --older"
     if present.sound:
@@ -380,7 +415,8 @@ def _go_on(database: Database, keys: Keys, prepared: Path, target: Target, found
 def _still_true(found: Restored, present: _Present) -> list[Fact]:
     """What later rows say of the store, which is not taken back: segments that were sealed, objects that went. An
     erasure is done again, for the backup may hold more of the person; so it is open until then."""
-    later = [row for row in present.accounts if row.seq > found.rows and row.kind != "artifact"]
+    common = found.backup.size if found.again else found.rows
+    later = [row for row in present.accounts if row.seq > common and row.kind != "artifact"]
     return [fact.Fact(row.kind, row.body) for row in later if present.sound and row.body.get("phase") != "done"]
 
 
