@@ -48,7 +48,8 @@ SOUND = """scripts => {
     const wrong = [...document.querySelectorAll(kinds)];
     for (const each of document.querySelectorAll("*")) {
         for (const { name, value } of each.attributes)
-            if (`${name} ${value}` !== "formaction /compare/runs" && /^(on|style$|srcdoc$|formaction$|xlink|hx-(on|vals|trigger))/.test(name)) wrong.push(each);
+            if (`${name} ${value}` !== "formaction /compare/runs" &&
+                /^(on|style$|srcdoc$|formaction$|xlink|hx-(on|vals|trigger))/.test(name)) wrong.push(each);
         for (const name of ["href", "action", "src"])
             if (each.hasAttribute(name) && new URL(each.getAttribute(name), location).origin !== location.origin)
                 wrong.push(each);
