@@ -115,7 +115,8 @@ def test_pull(tiny: tuple[Path, dict[str, Any]], treadle: Treadle, tmp_path: Pat
 def test_backup_and_restore(copied: Path, treadle: Treadle, tmp_path: Path) -> None:
     made = json.loads(treadle(copied, "backup", str(tmp_path / "b.zip"), "--json").stdout)
     assert not differences(promised("backup"), made)
-    assert treadle(copied, "restore", str(tmp_path / "b.zip")).returncode == 0
+    run = json.loads(treadle(copied, "runs", "--json").stdout)[0]["id"]
+    assert treadle(copied, "runs", run, "--note", "said since").returncode == 0
     found = json.loads(treadle(copied, "restore", str(tmp_path / "b.zip"), "--older", "--json").stdout)
     assert not differences(promised("restore"), found)
     verified = json.loads(treadle(copied, "verify", "--json").stdout)

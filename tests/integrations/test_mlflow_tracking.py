@@ -404,7 +404,7 @@ def test_a_person_is_found_in_all_that_was_said(server: Listener, experiment: st
         assert not any("Wilhelmina" in json.dumps(row.body) for row in record.ledger.rows())
         suppression, request = record.erasures.extend(person.entries).digest, new_id("era")
         for phase in ("deleting", "done"):
-            record.erasures.record(request, person.lookup, phase, suppression, objects=sorted(doomed))
+            record.erasures.record(request, person.lookups[0], phase, suppression, objects=sorted(doomed))
         record.store.delete(doomed)
         assert verify(record.workspace).ok
     told = server.run(run)["data"]
