@@ -465,7 +465,7 @@ def test_what_did_not_change_is_not_read_again(store: Store, tmp_path: Path, mon
     read: list[str] = []
     copied, read_file = taking.copied, taking.read_file
     monkeypatch.setattr(taking, "copied", lambda source, *rest: (read.append(source), copied(source, *rest))[1])
-    monkeypatch.setattr(taking, "read_file", lambda source: (read.append(source), read_file(source))[1])
+    monkeypatch.setattr(taking, "read_file", lambda source, *rest: (read.append(source), read_file(source, *rest))[1])
     assert store.add(folder) == digest
     assert read == []
     remove(store, blake3_bytes(b""))  # known, and not there

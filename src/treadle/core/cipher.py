@@ -181,6 +181,12 @@ class Stream:
         """A segment as it is written, in the order of the numbers."""
         return self._aead.encrypt(_nonce(number, last), piece, self.header)
 
+    def seal_into(self, number: int, piece: memoryview, room: bytearray, at: int, *, last: bool) -> int:
+        """The same, written into ``room`` from ``at`` on; returns how many bytes it takes there."""
+        size = len(piece) + TAG
+        self._aead.encrypt_into(_nonce(number, last), piece, self.header, memoryview(room)[at : at + size])
+        return size
+
     def open(self, number: int, piece: bytes | bytearray | memoryview, *, last: bool) -> bytes:
         """The plaintext of a segment; ``Corrupt`` when it is not what was written as this one."""
         try:

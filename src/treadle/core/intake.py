@@ -14,15 +14,17 @@ import secrets
 import stat
 import struct
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import NamedTuple, TypeVar, cast
 
 from blake3 import blake3
 
-from treadle.core.cipher import SEGMENT, Cipher, Stream
+from treadle.core.cipher import SEGMENT, TAG, Cipher, Stream
 from treadle.core.digest import PREFIX, blake3_bytes, blake3_file
 from treadle.core.errors import TreadleError
 
@@ -31,7 +33,8 @@ R = TypeVar("R")
 _FICLONE = 0x40049409  # ioctl of btrfs, XFS and others: share the blocks of another file
 _ONE_BY_ONE = 16  # files that are synced one by one; more of them together
 _LARGE = 1 << 20  # bytes; files that are worth a thread
-_AHEAD = 16  # pieces of a file that are read and not written yet
+_ALIGNED = 128 << 10  # bytes written at once; of more at a time Linux looks for large pages, which can take long
+_ROOMS = 4  # pieces of a file that are held at a time
 _BEGIN = 8 << 20  # bytes written, after which the disk is told to begin
 _SYNC_WRITE = 2  # of sync_file_range: begin, and do not wait
 _THREADS = min(8, os.cpu_count() or 1)
@@ -58,17 +61,17 @@ def plain_files(folder: Path) -> list[Found]:
         place, prefix = waiting.pop()
         with os.scandir(place) as entries:
             for entry in entries:
-                status = entry.stat(follow_symlinks=False)
                 name = prefix + entry.name
-                if stat.S_ISDIR(status.st_mode):
+                if entry.is_dir(follow_symlinks=False):
                     waiting.append((entry.path, name + "/"))
-                elif not stat.S_ISREG(status.st_mode):
+                    continue
+                status = entry.stat(follow_symlinks=False)
+                if not stat.S_ISREG(status.st_mode):
                     raise Odd(f"{entry.path} is a link or a device; an artifact holds plain files only")
-                elif "\\" in name or not (name.isascii() or _is_text(name)):
+                if "\\" in name or not (name.isascii() or _is_text(name)):
                     raise Odd(f"{name!r} is not a name for a file of an artifact; rename it")
-                else:
-                    found.append(Found(entry.path, name, status))
-    return sorted(found, key=lambda each: each.name)
+                found.append(Found(entry.path, name, status))
+    return sorted(found, key=itemgetter(1))  # by name
 
 
 def found_files(path: Path) -> list[Found]:
@@ -81,11 +84,13 @@ def found_files(path: Path) -> list[Found]:
     return [Found(str(path), path.name, status)]
 
 
-def read_file(path: str) -> bytes:
-    """The bytes of a small file that is no link."""
+def read_file(path: str, size: int) -> bytes:
+    """The bytes of a small file that is no link; ``size`` is what it should have."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         data = os.read(descriptor, SEGMENT)
+        if len(data) == size < SEGMENT:  # less than was asked for: that was the end
+            return data
         while more := os.read(descriptor, SEGMENT):
             data += more
         return data
@@ -148,57 +153,106 @@ def _cloned(reading: int, writing: int) -> bool:
 def _copy(reading: int, writing: int, stream: Stream | None) -> tuple[str, int]:
     hasher, size = blake3(), 0
     with _Writer(writing, stream, aside=os.fstat(reading).st_size >= _LARGE) as writer:
-        data = os.read(reading, SEGMENT)
-        while data:
-            while len(data) < SEGMENT and (more := os.read(reading, SEGMENT - len(data))):
-                data += more
-            hasher.update(data)
-            size += len(data)
-            following = os.read(reading, SEGMENT) if len(data) == SEGMENT else b""
-            writer.write(data, last=not following)
-            data = following
-        if not size:
-            writer.write(b"", last=True)
-    return PREFIX + hasher.hexdigest(), size
+        piece = _filled(reading, writer.room())
+        while True:
+            hasher.update(piece)
+            size += len(piece)
+            # A full piece is not known to be the last one before more was asked for.
+            following = _filled(reading, writer.room()) if len(piece) == SEGMENT else piece[:0]
+            writer.write(piece, last=not following)
+            if not following:
+                return PREFIX + hasher.hexdigest(), size
+            piece = following
+
+
+def _filled(reading: int, room: bytearray) -> memoryview:
+    """The next bytes of a file, fewer than there is room for at its end only."""
+    view, size = memoryview(room), 0
+    while size < SEGMENT and (more := os.readv(reading, [view[size:]])):
+        size += more
+    return view[:size]
 
 
 class _Writer:
-    """Encrypts and writes the pieces of a file, the next ones being read meanwhile when it is a large one."""
+    """Encrypts and writes the pieces of a file, for a large one in a thread of its own. The same few rooms hold the
+    pieces again and again, so that they stay in the processor's cache.
+
+    Telling the disk to begin may wait for the disk, so that is a third thread's work.
+    """
 
     def __init__(self, descriptor: int, stream: Stream | None, *, aside: bool) -> None:
         self._descriptor, self._stream = descriptor, stream
-        self._thread = ThreadPoolExecutor(1) if aside else None
-        self._waiting: deque[Future[None]] = deque()
-        self._number, self._size, self._started = 0, 0, 0
+        self._number, self._size = 0, 0
+        self._sealed, self._held = bytearray(), 0  # what is encrypted and not written yet
+        if stream is not None:
+            self._held = len(stream.header)
+            self._sealed = bytearray(stream.header) + bytes(_ALIGNED + SEGMENT + TAG)
+        self._free: SimpleQueue[bytearray] = SimpleQueue()
+        self._pieces: SimpleQueue[tuple[memoryview, bool] | None] = SimpleQueue()
+        self._ends: SimpleQueue[int | None] = SimpleQueue()
+        self._error: OSError | None = None
+        self._threads = [Thread(target=work, daemon=True) for work in (self._work, self._begin)] if aside else []
+        for _ in range(_ROOMS if aside else 2):
+            self._free.put(bytearray(SEGMENT))
 
     def __enter__(self) -> _Writer:
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            while self._waiting:
-                self._waiting.popleft().result()
-        finally:
-            if self._thread is not None:
-                self._thread.shutdown(cancel_futures=True)
+        if self._threads:
+            self._pieces.put(None)
+            self._threads[0].join()
+            self._ends.put(None)
+            self._threads[1].join()
+        if self._error is not None:
+            raise self._error
 
-    def write(self, data: bytes, *, last: bool) -> None:
-        if self._thread is None:
-            self._write(data, last)
-            return
-        self._waiting.append(self._thread.submit(self._write, data, last))
-        if len(self._waiting) > _AHEAD:
-            self._waiting.popleft().result()
+    def room(self) -> bytearray:
+        """Where the next piece may be read to."""
+        return self._free.get()
 
-    def _write(self, data: bytes, last: bool) -> None:
-        if self._stream is not None:
-            data = (b"" if self._number else self._stream.header) + self._stream.seal(self._number, data, last=last)
+    def write(self, piece: memoryview, *, last: bool) -> None:
+        """Write a piece that lies in such a room; it is free again afterwards."""
+        if self._threads:
+            self._pieces.put((piece, last))
+        else:
+            self._write(piece, last)
+            self._free.put(cast(bytearray, piece.obj))
+
+    def _work(self) -> None:
+        while (item := self._pieces.get()) is not None:
+            if self._error is None:
+                try:
+                    self._write(*item)
+                except OSError as error:  # the reader goes on as if nothing were, and hears of it at the end
+                    self._error = error
+            self._free.put(cast(bytearray, item[0].obj))
+
+    def _write(self, piece: memoryview, last: bool) -> None:
+        if self._stream is None:
+            self._put(piece)
+        else:
+            self._held += self._stream.seal_into(self._number, piece, self._sealed, self._held, last=last)
             self._number += 1
-        rest = memoryview(data)
+            ready = self._held if last else self._held - self._held % _ALIGNED
+            self._put(memoryview(self._sealed)[:ready])
+            self._sealed[: self._held - ready] = self._sealed[ready : self._held]
+            self._held -= ready
+
+    def _put(self, data: memoryview) -> None:
+        rest = data
         while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-        self._size += len(data)
-        self._started = start_writing(self._descriptor, self._started, self._size)
+            rest = rest[os.write(self._descriptor, rest[:_ALIGNED]) :]
+        begun, self._size = self._size // _BEGIN, self._size + len(data)
+        if self._threads and begun < self._size // _BEGIN:
+            self._ends.put(self._size)
+
+    def _begin(self) -> None:
+        started = 0
+        while (end := self._ends.get()) is not None:
+            started = start_writing(self._descriptor, started, end)
 
 
 # -- on the disk
@@ -272,13 +326,15 @@ class KnownFiles:
 
     _MAGIC = b"treadle known files 2\n\n\n"
     _HEAD = struct.Struct("<24s32s32s")
-    _RECORD = struct.Struct("<QQQqq32s")  # device, inode, size, time of change of bytes and of inode in ns, digest
+    _KEY = struct.Struct("<QQQqq")  # device, inode, size, time of change of bytes and of inode in ns
+    _RECORD = _KEY.size + 32  # and the digest
 
     def __init__(self, cache: Path, folder: Path) -> None:
         self._path = cache / blake3_bytes(os.fsencode(os.path.realpath(folder))).removeprefix(PREFIX)[:32]
         self._looks, self._tree = b"", b""
         self._known = self._read()
         self._seen: dict[bytes, bytes] = {}
+        self._look_now = b""
         self._began = time.time_ns()
 
     def _read(self) -> dict[bytes, bytes]:
@@ -287,7 +343,7 @@ class KnownFiles:
         except OSError:
             return {}
         body, check = data[:-32], data[-32:]
-        size, start = self._RECORD.size, self._HEAD.size
+        size, start = self._RECORD, self._HEAD.size
         if not body.startswith(self._MAGIC) or (len(body) - start) % size or blake3(body).digest() != check:
             return {}
         _, self._looks, self._tree = self._HEAD.unpack_from(body)
@@ -295,14 +351,17 @@ class KnownFiles:
 
     def tree(self, files: Sequence[Found]) -> tuple[str, set[bytes]] | None:
         """The digest of the tree and of its files where nothing changed in any of them."""
-        keys = [self._key(file.status) for file in files]
-        if self._looks != _look(files, keys) or not all(map(self._known.__contains__, keys)):
+        keys = [_key(status) for _, _, status in files]
+        self._look_now = _look(files, keys)
+        if self._looks != self._look_now or not all(map(self._known.__contains__, keys)):
             return None
         return PREFIX + self._tree.hex(), {self._known[key] for key in keys}
 
     def digest(self, status: os.stat_result) -> str | None:
         """The digest of a file that has not changed since, or None."""
-        key = self._key(status)
+        if not self._known:
+            return None
+        key = _key(status)
         digest = self._known.get(key)
         if digest is None:
             return None
@@ -313,23 +372,22 @@ class KnownFiles:
         """Keep what was read; not of a file that changed so lately that its times may not tell of another change."""
         settled = self._began - _SETTLED
         if status.st_mtime_ns < settled and status.st_ctime_ns < settled:
-            self._seen[self._key(status)] = raw
+            self._seen[_key(status)] = raw
 
-    def save(self, files: Sequence[Found], tree: str) -> None:
-        """Write down what is known now, in place of what was."""
-        looks = _look(files, [self._key(file.status) for file in files])
-        if self._seen == self._known and looks == self._looks:
+    def save(self, tree: str) -> None:
+        """Write down what is known now of the files that were asked for, in place of what was."""
+        if self._seen == self._known and self._look_now == self._looks:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        body = self._HEAD.pack(self._MAGIC, looks, bytes.fromhex(tree.removeprefix(PREFIX)))
+        body = self._HEAD.pack(self._MAGIC, self._look_now, bytes.fromhex(tree.removeprefix(PREFIX)))
         body += b"".join(key + digest for key, digest in self._seen.items())
         temporary = self._path.with_name(f".{secrets.token_hex(8)}")
         temporary.write_bytes(body + blake3(body).digest())
         temporary.replace(self._path)
 
-    def _key(self, status: os.stat_result) -> bytes:
-        values = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, b"")
-        return self._RECORD.pack(*values)[:-32]
+
+def _key(status: os.stat_result, pack: Callable[..., bytes] = KnownFiles._KEY.pack) -> bytes:
+    return pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _look(files: Sequence[Found], keys: Sequence[bytes]) -> bytes:

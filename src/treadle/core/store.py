@@ -87,7 +87,7 @@ class Store:
                 return same[0]
             entries = Taking(self).take(files, known)
             digest = self._put_manifest(entries)
-        known.save(files, digest)
+        known.save(digest)
         return digest
 
     def _put_manifest(self, entries: list[Entry]) -> str:
