@@ -7,15 +7,18 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
+from treadle.core.artifacts import Artifact
 from treadle.core.config import Settings
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
+from treadle.core.remote import open_remote
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.record.suppression import SuppressionList
 from treadle.text.accounting import Accounting
 from treadle.text.corpus import Corpus, write_corpus
 from treadle.text.document import Document
+from treadle.text.lake import current, pour
 from treadle.text.source import SourceContext, open_source, read_sources
 from treadle.text.suppress import Suppress, Suppression
 from treadle.text.transform import run_transforms
@@ -33,6 +36,7 @@ class CollectSettings(Settings):
     """Where the text comes from."""
 
     sources: list[SourceSettings] = Field(min_length=1, description="read in this order")
+    lake: str | None = Field(None, description="folder or bucket that holds the corpus for other tools, as Parquet")
 
 
 def collect(driver: Driver, settings: CollectSettings, suppression: SuppressionList | None) -> Corpus:
@@ -45,7 +49,34 @@ def collect(driver: Driver, settings: CollectSettings, suppression: SuppressionL
     corpus = driver.run(gather, suppression, sources=sources, fingerprints=fingerprints)
     if not driver.planning:
         driver.listener.say(corpus.accounting().line())
+    if settings.lake is not None:
+        ingest(driver, corpus, settings.lake)
     return corpus
+
+
+def ingest(driver: Driver, corpus: Corpus, lake: str) -> None:
+    """Pour the corpus into the lake, unless that is what it holds. What it held before is part of the request, since a
+    lake that was poured and then changed has to be poured again."""
+    try:
+        remote = open_remote(lake, driver.folder)
+        before = current(remote)
+    except UserError as error:
+        raise UserError(f"collect.lake: {error}") from None
+    held = before["corpus"] if before else None
+    if held is not None and held == corpus.digest:
+        return
+    known = corpus.pending or corpus.document_count()
+
+    def work(run: Run) -> dict[str, Artifact]:
+        poured = pour(remote, corpus.digest, corpus.documents(), lambda done: run.progress(done, known, "documents"))
+        run.summary(documents=poured.documents, files=poured.files, written=poured.written, deleted=poured.deleted)
+        driver.listener.say(
+            f"lake {remote.url}: {poured.documents:,} documents in {poured.files:,} files,"
+            f" {poured.written:,} written, {poured.deleted:,} deleted; {poured.digest[:11]}"
+        )
+        return {}
+
+    driver.act("collect.ingest", work, inputs=[corpus], lake=lake, replaces=held)
 
 
 @step(version=1, packages=("pyarrow",))
