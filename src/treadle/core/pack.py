@@ -48,13 +48,17 @@ class Pack:
             self.modified, self.bytes = status.st_mtime, status.st_size
             self.damage: str | None = None
             head = file.read(_HEAD.size)
-            if len(head) < _HEAD.size or not head.startswith(_MAGIC):
-                raise Corrupt(f"{path} is not a pack of objects, or its first bytes changed")
-            self.encrypted = bool(_HEAD.unpack(head)[1])
-            index = _read_index(file, head, self.bytes)
+            self.complete = True  # whether the index names every object that was written
+            written, index = _read_index(file, head, self.bytes)
             if index is None:
+                if len(head) < _HEAD.size or not head.startswith(_MAGIC):
+                    raise Corrupt(f"{path} is not a pack of objects, or its first bytes and its index changed")
+                self.complete = False
                 self.damage = "its index is not what was written; treadle pull REMOTE mends it"
                 index = _index_bytes(_scan(file, self.bytes))
+            elif written != head:
+                self.damage = "its first bytes are not what was written; treadle pull REMOTE mends it"
+            self.encrypted = bool(_HEAD.unpack(written)[1])
         self._index, self._count = index, len(index) // _PLACE.size
         self.end = self.bytes - _TAIL.size - len(index)  # of the records
 
@@ -167,18 +171,24 @@ def _index_bytes(places: Iterator[tuple[bytes, int, int]]) -> bytes:
     return b"".join(sorted([pack(*place) for place in places]))
 
 
-def _read_index(file: BinaryIO, head: bytes, size: int) -> bytes | None:
-    """The index; None when it is not what was written."""
+def _read_index(file: BinaryIO, head: bytes, size: int) -> tuple[bytes, bytes | None]:
+    """The head as it was written, and the index; None when it is not what was written.
+
+    A head that changed is known again: there are two, and the tail's check is over one of them.
+    """
     if size < _HEAD.size + _TAIL.size:
-        return None
+        return head, None
     file.seek(size - _TAIL.size)
     count, check, end = _TAIL.unpack(file.read(_TAIL.size))
     start = size - _TAIL.size - count * _PLACE.size
     if end != _END or start < _HEAD.size:
-        return None
+        return head, None
     file.seek(start)
     index = file.read(count * _PLACE.size)
-    return index if blake3(head + index).digest() == check else None
+    for written in (head, _HEAD.pack(_MAGIC, False), _HEAD.pack(_MAGIC, True)):
+        if blake3(written + index).digest() == check:
+            return written, index
+    return head, None
 
 
 def _scan(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:

@@ -96,6 +96,19 @@ class Packs:
                 yield pack.path.name, pack.damage or "has something between its objects; treadle pull REMOTE mends it"
         yield from self._strays.items()
 
+    def require_complete(self) -> None:
+        """``Corrupt`` where there is a pack of which nobody can say what lies in it: what is to go may be there."""
+        aside = "move the file out of the store"
+        unsure = {
+            pack.path.name: f"treadle pull REMOTE mends it, or {aside}" for pack in self.current() if not pack.complete
+        }
+        unsure |= {name: aside for name in self._strays if name.endswith(SUFFIX)}
+        for name, way in sorted(unsure.items()):
+            raise Corrupt(
+                f"{self._folder / name} is damaged, and what is to be erased may be in it; no object was deleted:"
+                f" {way}, then run this again"
+            )
+
     def read(self, stored: Stored) -> bytes:
         """The bytes of an object as they lie there."""
         descriptor = os.open(stored.path, os.O_RDONLY)

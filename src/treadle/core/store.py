@@ -342,9 +342,12 @@ class Store:
     def delete(self, digests: set[str], *, older_than: float | None = None) -> int:
         """Remove objects and every view that shows them. Only erasure and garbage collection call this.
 
-        With ``older_than`` (seconds since the epoch) what was put since stays. Returns the bytes of what was removed.
+        With ``older_than`` (seconds since the epoch) what was put since stays; without, all of it has to go, and a pack
+        that hides what is in it is ``Corrupt`` before anything is removed. Returns the bytes of what was removed.
         """
         with self.alone():
+            if older_than is None and digests:
+                self.packs.require_complete()
             digests = {each for each in digests if is_digest(each)}
             if older_than is not None:
                 digests = {each for each in digests if self._age(each) < older_than}
