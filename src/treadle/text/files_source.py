@@ -65,13 +65,14 @@ class Files:
     """Source ``files``.
 
     ``fields`` says which column is the ``text``, ``label``, ``time``, ``subject``, ``messages``, ``prompt``,
-    ``response`` or ``id``; without it a column ``text`` and the known chat layouts are recognized. Other
-    columns stay in the document's ``fields`` under their own names; of the subject only a keyed digest does.
+    ``response``, ``chosen``, ``rejected`` or ``id``; without it a column ``text`` and the known chat layouts are
+    recognized. Other columns stay in the document's ``fields`` under their own names; of the subject only a keyed
+    digest does.
     ``encoding`` is for row files that are not UTF-8; a text's own is guessed. ``reading`` says how documents are
     read, ``archives`` what may come out of packed files; files that match ``ignore`` are left out, and counted.
     """
 
-    version = 2
+    version = 3
 
     def __init__(
         self,

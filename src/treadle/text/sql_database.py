@@ -19,7 +19,7 @@ from treadle.core.errors import MissingExtra, UserError
 _ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _PASSWORD = re.compile(r"^[A-Za-z0-9_+]+://[^:/@]*:[^@]+@")  # as SQLAlchemy reads a URL
 _PASSWORD_SETTING = re.compile(r"(?i)[?&]\w*pass(?:word|wd|phrase)?=(?!\$\{env:)[^&]")
-_AT_ONCE = 1000  # rows fetched at a time
+_AT_ONCE = 250  # rows fetched at a time
 _STEPS = 100_000  # of SQLite's machine between two looks at the clock
 
 
@@ -120,7 +120,7 @@ class SqlReading:
         return names
 
     def rows(self, query: str, values: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-        """The rows of a query as they come, by the names of their columns; memory holds a thousand of them.
+        """The rows of a query as they come, by the names of their columns; memory holds a few hundred of them.
 
         A colon before a word in ``query`` is a parameter only where ``values`` has it.
         """

@@ -39,8 +39,8 @@ class Sql:
 
     ``url`` names a database as SQLAlchemy does and holds no password; ``${env:NAME}`` in it is read from the
     environment. ``query`` gives the rows, ``key`` is the column that tells them apart, ``watermark`` one that never
-    goes down when a row is added or changed. ``fields`` is that of ``files``. ``name`` stands in locators in place of the
-    database's name. ``seconds`` is what reading may take.
+    goes down when a row is added or changed. ``fields`` is that of ``files``. ``name`` stands in locators in place of
+    the database's name. ``seconds`` is what reading may take.
     """
 
     version = 1
