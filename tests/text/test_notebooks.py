@@ -16,7 +16,8 @@ CODE = {"cell_type": "code", "source": ["x = '```'\n", "x"], "outputs": [{"text"
 @pytest.mark.parametrize(
     "notebook",
     [
-        {"cells": [{"cell_type": "markdown", "source": "# A\n"}, CODE, "odd"], "metadata": {"kernelspec": {"language": "R"}}},
+        {"cells": [{"cell_type": "markdown", "source": "# A\n"}, CODE, "odd"],
+         "metadata": {"kernelspec": {"language": "R"}}},
         {"worksheets": [{"cells": [{"cell_type": "markdown", "source": ["# A"]}, {**CODE, "input": CODE["source"]}]}],
          "metadata": {"language_info": {"name": "R"}}},
     ],
