@@ -24,6 +24,7 @@ EXTRAS = {
     "postgres": ("psycopg",),
     "remote": ("fsspec", "s3fs", "pyfastcdc"),
     "sql": ("sqlalchemy",),
+    "huggingface": ("datasets", "huggingface-hub"),
     "documents": ("lxml", "pylatexenc", "pypdfium2", "resiliparse", "zstandard"),
     "comet": ("comet-ml",),
     "wandb": ("wandb",),
@@ -32,6 +33,9 @@ EXTRAS = {
 NOT_EXERCISED = {
     "GPU": "training and engines take a CUDA device where torch sees one; not run here",
     "hub download": "hub ids go through huggingface_hub; needs a network, not run here",
+    "GitHub, GitLab, Confluence": "sources; not reached here, a server that speaks their documented API was",
+    "Hugging Face datasets": "out of a folder they are read here; the hub itself was not reached",
+    "databases": "SQLite and PostgreSQL are read here; what else SQLAlchemy opens was not",
     "Google Cloud Storage": "gs:// for a store or a remote goes through gcsfs; not run here, S3 is",
     "Azure Blob Storage": "abfs:// for a store or a remote goes through adlfs; not run here, S3 is",
 }

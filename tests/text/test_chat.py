@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from treadle.text.chat import MalformedChatError, from_messages, recognize
+from treadle.text.accounting import Accounting
+from treadle.text.chat import MalformedChatError, Message, from_messages, recognize
+from treadle.text.document import Document
+
+Collect = Callable[..., tuple[list[Document], Accounting]]
 
 PAIR = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}]
 
@@ -27,15 +35,15 @@ PAIR = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": 
 def test_every_layout_gives_the_same_messages(row: dict[str, Any]) -> None:
     found = recognize({**row, "extra": 1})
     assert found is not None
-    messages, used = found
-    assert messages == PAIR
-    assert used == frozenset(row)
+    assert found.messages == PAIR
+    assert found.keys == frozenset(row)
+    assert found.rejected is None
 
 
 def test_alpacas_input_stands_below_the_instruction() -> None:
     found = recognize({"instruction": "Translate.", "input": "Tee", "output": "tea"})
     assert found is not None
-    assert found[0][0]["content"] == "Translate.\n\nTee"
+    assert found.messages[0]["content"] == "Translate.\n\nTee"
 
 
 def test_a_system_message_may_come_first() -> None:
@@ -50,7 +58,16 @@ def test_a_system_message_may_come_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [{}, {"text": "x"}, {"prompt": "x"}, {"messages": "x"}, {"answer": ["x"], "question": "y"}]
+    "row",
+    [
+        {},
+        {"text": "x"},
+        {"chosen": "x"},
+        {"chosen": "x", "rejected": None},
+        {"prompt": "x"},
+        {"messages": "x"},
+        {"answer": ["x"], "question": "y"},
+    ],
 )
 def test_what_is_no_conversation_is_not_taken_for_one(row: dict[str, Any]) -> None:
     assert recognize(row) is None
@@ -78,3 +95,119 @@ def test_what_is_no_conversation_is_not_taken_for_one(row: dict[str, Any]) -> No
 def test_malformed_turns_are_told_by_their_place(messages: list[Any], reason: str) -> None:
     with pytest.raises(MalformedChatError, match=reason):
         from_messages(messages)
+
+
+LESS = [PAIR[0], {"role": "assistant", "content": "What?"}]
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": "\n\nHuman: Hello?\n\nAssistant: Hi.", "rejected": "\n\nHuman: Hello?\n\nAssistant: What?"},
+        {"prompt": "\n\nHuman: Hello?\n\nAssistant:", "chosen": " Hi.", "rejected": " What?"},
+        {"prompt": "Hello?", "chosen": "Hi.", "rejected": "What?"},
+        {"prompt": "Hello?", "chosen": PAIR, "rejected": LESS, "messages": PAIR},
+        {"prompt": PAIR[:1], "chosen": PAIR[1:], "rejected": LESS[1:]},
+        {"chosen": PAIR, "rejected": LESS},
+    ],
+)
+def test_every_layout_of_a_preference_gives_both_ways(row: dict[str, Any]) -> None:
+    found = recognize({**row, "score": 1})
+    assert found is not None
+    stripped = [
+        [{**message, "content": message["content"].strip()} for message in way]
+        for way in (found.messages, found.rejected or [])
+    ]
+    assert stripped == [PAIR, LESS]
+    assert found.keys == frozenset(row)
+
+
+HUMANS = "\n\nHuman: a\n\nHuman: b\n\nAssistant: c"
+ASKED, EMPTY = "\n\nHuman: a\n\nAssistant: c", "\n\nHuman: a\n\nAssistant: "
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"chosen": "Hi.", "rejected": "What?"}, "chosen: neither a transcript nor an answer"),
+        ({"chosen": PAIR, "rejected": 7}, "rejected: rejected is neither a text nor messages"),
+        ({"chosen": PAIR, "rejected": PAIR}, "chosen and rejected are the same"),
+        ({"prompt": "a", "chosen": "b", "rejected": " "}, "rejected: message 2 is empty"),
+        ({"prompt": {}, "chosen": "b", "rejected": "c"}, "prompt is neither"),
+        ({"chosen": HUMANS, "rejected": ASKED}, "chosen: message 2 is the user"),
+        ({"chosen": ASKED, "rejected": EMPTY}, "rejected: the last message"),
+        ({"instruction": "a", "output": "b", "history": [["c"]]}, "turn 1 of the history"),
+        ({"instruction": "a", "output": "b", "history": 3}, "history is not a list"),
+        ({"instruction": "a", "output": "b", "system": 3}, "system is not a text"),
+    ],
+)  # fmt: skip
+def test_malformed_preferences_and_histories(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(MalformedChatError, match=reason):
+        recognize(row)
+
+
+def test_what_stands_beside_a_conversation() -> None:
+    found = recognize({"conversations": PAIR, "system": "Be brief.", "id": 1})
+    assert found is not None
+    assert (found.messages, found.keys) == ([SYSTEM, *PAIR], frozenset({"conversations", "system"}))
+    assert recognize({"conversations": [SYSTEM, *PAIR], "system": "Be long."}).messages == [SYSTEM, *PAIR]  # type: ignore[union-attr]
+    row = {"instruction": "And?", "input": "", "output": "No.", "system": "Be brief.", "history": [["Hello?", "Hi."]]}
+    found = recognize(row)
+    assert found is not None
+    last = [{"role": "user", "content": "And?"}, {"role": "assistant", "content": "No."}]
+    assert (found.messages, found.keys) == ([SYSTEM, *PAIR, *last], frozenset(row))
+
+
+def write_sharegpt(messages: list[Message], rejected: list[Message] | None) -> dict[str, Any]:
+    names = {"user": "human", "assistant": "gpt", "system": "system"}
+    return {"conversations": [{"from": names[turn["role"]], "value": turn["content"]} for turn in messages]}
+
+
+def write_transcript(messages: list[Message], rejected: list[Message] | None) -> dict[str, Any]:
+    names = {"user": "Human", "assistant": "Assistant"}
+    ways = {"chosen": messages, "rejected": rejected or []}
+    return {key: "".join(f"\n\n{names[turn['role']]}: {turn['content']}" for turn in way) for key, way in ways.items()}
+
+
+def write_openai(messages: list[Message], rejected: list[Message] | None) -> dict[str, Any]:
+    return {"messages": messages} if rejected is None else {"chosen": messages, "rejected": rejected}
+
+
+def write_alpaca(messages: list[Message], rejected: list[Message] | None) -> dict[str, Any]:
+    said = [turn["content"] for turn in messages]
+    *before, (asked, answered) = zip(said[::2], said[1::2], strict=True)
+    return {"instruction": asked, "input": "", "output": answered, "history": [list(turn) for turn in before]}
+
+
+@pytest.mark.parametrize("write", [write_openai, write_sharegpt, write_transcript, write_alpaca])
+def test_real_preferences_round_trip_through_every_layout(
+    shared_data: Path, tmp_path: Path, collect: Collect, write: Callable[..., dict[str, Any]]
+) -> None:
+    """What HH-RLHF holds, written in a layout and read again, is what it was; what is malformed has its reason."""
+    path = shared_data / "7-load-drift-feedback" / "hh_rlhf_harmless.jsonl.gz"
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        rows = [next(lines) for _ in range(600)]
+    (tmp_path / "hh.jsonl").write_text("".join(rows), encoding="utf-8")
+    documents, accounting = collect(path="hh.jsonl")
+    assert len(documents) > 550
+    assert accounting.read == 600
+    assert {piece.reason.partition(": ")[0].rstrip("0123456789") for piece in accounting.quarantined} <= {"line "}
+    with (tmp_path / "again.jsonl").open("w", encoding="utf-8") as out:
+        for document in documents:
+            out.write(json.dumps(write(document.fields["messages"], document.fields["rejected"])) + "\n")
+    again, counted = collect(path="again.jsonl")
+    assert counted.quarantined == []
+    assert [each.fields["messages"] for each in again] == [each.fields["messages"] for each in documents]
+    if write in (write_openai, write_transcript):
+        assert [each.fields["rejected"] for each in again] == [each.fields["rejected"] for each in documents]
+    assert [each.text for each in again] == [each.text for each in documents]
+
+
+def test_columns_of_a_preference_may_have_other_names(tmp_path: Path, collect: Collect) -> None:
+    row = {"q": "Hello?", "good": "Hi.", "bad": "What?", "who": "x"}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "bad": ""}) + "\n")
+    (document,), accounting = collect(path="p.jsonl", fields={"prompt": "q", "chosen": "good", "rejected": "bad"})
+    assert document.fields == {"who": "x", "messages": PAIR, "rejected": LESS}
+    assert document.text == "Hello?\n\nHi."
+    assert accounting.quarantined[0].reason == "line 2: rejected: message 2 is empty"

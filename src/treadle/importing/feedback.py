@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.core.digest import canonical_json
-from treadle.core.errors import MissingExtra, UserError, nearest
+from treadle.core.errors import UserError, nearest
 from treadle.core.identifiers import id_at, time_of
 from treadle.core.runs import Run
 from treadle.importing.admission import Admission, iso
@@ -27,14 +26,14 @@ from treadle.record.feedback import Feedback, Kind
 from treadle.record.interaction import is_interaction_id
 from treadle.record.recorder import FEEDBACK, INTERACTIONS
 from treadle.text.accounting import Accounting, Quarantined
+from treadle.text.sql_database import SqlDatabase
 
 FIELDS = ("interaction", "thumbs", "score", "correction", "preference", "comment", "user", "time")
 _SAYING: tuple[Kind, ...] = ("thumbs", "score", "correction", "preference")
 _UP = frozenset({"up", "1", "1.0", "true", "yes", "good", "positive", "like", "thumbs_up", "+1", "👍"})
 _DOWN = frozenset({"down", "0", "0.0", "-1", "false", "no", "bad", "negative", "dislike", "thumbs_down", "👎"})
 _ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
-_PASSWORD = re.compile(r"^[A-Za-z0-9_+]+://[^:/@]*:[^@]+@")  # as SQLAlchemy reads a URL
-_PASSWORD_SETTING = re.compile(r"(?i)[?&]\w*pass(?:word|wd|phrase)?=(?!\$\{env:)[^&]")
+_SECONDS = 3600.0  # a query may take
 ERASED, BEFORE, EMPTY = "feedback.erased", "feedback.imported_before", "feedback.says_nothing"
 
 
@@ -149,41 +148,11 @@ def _from_csv(place: str, columns: Mapping[str, str], delimiter: str) -> Iterato
 def _from_database(place: str, query: str | None, columns: Mapping[str, str]) -> Iterator[Row]:
     if query is None:
         raise UserError("import feedback: a database needs --query, as in --query 'select id, rating from feedback'")
-    if _PASSWORD.search(_ENV.sub("", place)) or _PASSWORD_SETTING.search(place):
-        raise UserError("import feedback: the URL holds a password; put it into a variable and write ${env:NAME}")
-    url = _ENV.sub(_environment, place)
-    try:
-        from sqlalchemy import create_engine, exc, text
-    except ModuleNotFoundError:
-        raise MissingExtra("sqlalchemy", extra="sql") from None
-    _check_file(url)
-    try:
-        engine = create_engine(url)
-        try:
-            with engine.connect().execution_options(stream_results=True) as connection:
-                result = connection.execute(text(query))
-                _check_columns(list(result.keys()), columns, "the query")
-                for number, row in enumerate(result.mappings(), start=1):
-                    yield Row("query row", number, {name: _plain(value) for name, value in row.items()})
-        finally:
-            engine.dispose()
-    except (exc.SQLAlchemyError, ModuleNotFoundError) as error:
-        said = str(getattr(error, "orig", None) or error).splitlines()[0][:200]
-        raise UserError(f"import feedback: the database said: {said}; check --url and --query") from None
-
-
-def _environment(match: re.Match[str]) -> str:
-    value = os.environ.get(match[1])
-    if value is None:
-        raise UserError(f"import feedback: ${{env:{match[1]}}} is not set")
-    return value
-
-
-def _check_file(url: str) -> None:
-    """SQLite would make an empty database of a path that is not there."""
-    path = url.removeprefix("sqlite:///")
-    if path != url and path and not Path(path.partition("?")[0]).is_file():
-        raise UserError(f"import feedback: no file {path}; give the path of the database, as in sqlite:///ratings.db")
+    with SqlDatabase(place, where="import feedback", seconds=_SECONDS).reading() as reading:
+        asked = query.strip().removesuffix(";")
+        _check_columns(reading.columns(asked), columns, "the query")
+        for number, row in enumerate(reading.rows(asked), start=1):
+            yield Row("query row", number, {name: _plain(value) for name, value in row.items()})
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,9 @@ with the user and ending with the assistant; every message a text that is not em
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Message = dict[str, str]
@@ -16,50 +18,136 @@ _SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _ANSWERS = ("response", "completion", "answer", "output")
 _MOST_MESSAGES = 10_000
+_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+_TRANSCRIPT = re.compile(r"\s*Human:")
 
 
 class MalformedChatError(ValueError):
     """Why a conversation cannot be used, in words that do not quote it."""
 
 
-def recognize(row: Mapping[str, Any]) -> tuple[list[Message], frozenset[str]] | None:
-    """The conversation of a row, and which of its keys it is made of; None when the row has none of the known
-    layouts.
-
-    OpenAI (``messages``), ShareGPT (``conversations``), Alpaca (``instruction``, ``input``, ``output`` or
-    ``response``), and pairs (``prompt`` or ``question`` with ``response``, ``completion``, ``answer`` or
-    ``output``). ``MalformedChatError`` for a bad one.
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The messages of a row, and which of its keys they are made of. ``rejected`` is the same conversation as somebody
+    liked it less, where the row is a preference.
     """
+
+    messages: list[Message]
+    keys: frozenset[str]
+    rejected: list[Message] | None = None
+
+
+def recognize(row: Mapping[str, Any]) -> Conversation | None:
+    """The conversation of a row; None when the row has none of the known layouts.
+
+    OpenAI (``messages``), ShareGPT (``conversations``, with ``system`` beside), Alpaca (``instruction``, ``input``,
+    ``output`` or ``response``, with ``system`` and ``history`` beside), pairs (``prompt`` or ``question`` with
+    ``response``, ``completion``, ``answer`` or ``output``), and preferences (``chosen`` and ``rejected``, with or
+    without ``prompt``). ``MalformedChatError`` for a bad one.
+    """
+    if row.get("chosen") is not None and row.get("rejected") is not None:
+        found = from_preference(row.get("prompt"), row["chosen"], row["rejected"])
+        return Conversation(
+            found.messages, frozenset({"prompt", "messages", *found.keys}) & frozenset(row), found.rejected
+        )
     for key in ("messages", "conversations", "conversation"):
         if isinstance(row.get(key), list):
-            return from_messages(row[key]), frozenset({key})
+            system = row.get("system") if isinstance(row.get("system"), str) else ""
+            return Conversation(
+                checked(_after(system, _messages(row[key]))), _used(row, key, "system" if system else key)
+            )
     answer = next((key for key in _ANSWERS if isinstance(row.get(key), str)), None)
     if answer is None:
         return None
     if isinstance(row.get("instruction"), str):
-        keys = frozenset({"instruction", "input", answer})
-        return from_alpaca(row["instruction"], row.get("input"), row[answer]), keys & frozenset(row)
+        keys = _used(row, "instruction", "input", answer, "system", "history")
+        messages = from_alpaca(row["instruction"], row.get("input"), row[answer], row.get("system"), row.get("history"))
+        return Conversation(messages, keys)
     for prompt in ("prompt", "question"):
         if isinstance(row.get(prompt), str):
-            return from_pair(row[prompt], row[answer]), frozenset({prompt, answer})
+            return Conversation(from_pair(row[prompt], row[answer]), frozenset({prompt, answer}))
     return None
+
+
+def _used(row: Mapping[str, Any], *names: str) -> frozenset[str]:
+    return frozenset(names) & frozenset(row)
 
 
 def from_messages(turns: Any) -> list[Message]:
     """OpenAI's ``role`` and ``content``, or ShareGPT's ``from`` and ``value``."""
+    return checked(_messages(turns))
+
+
+def _messages(turns: Any) -> list[Message]:
     if not isinstance(turns, list):
         raise MalformedChatError("messages are not a list")
-    if len(turns) > _MOST_MESSAGES:
-        raise MalformedChatError(f"more than {_MOST_MESSAGES} messages")
-    return checked([_message(turn, place) for place, turn in enumerate(turns, start=1)])
+    return [_message(turn, place) for place, turn in enumerate(turns, start=1)]
 
 
-def from_alpaca(instruction: Any, context: Any, answer: Any) -> list[Message]:
-    """The instruction, with its input below it when there is one, and the answer."""
-    if context is not None and not isinstance(context, str):
-        raise MalformedChatError("input is not a text")
+def _after(system: str | None, messages: list[Message]) -> list[Message]:
+    """The messages, with what a column beside them says as the system's, unless they have their own."""
+    if not system or not system.strip() or (messages and messages[0]["role"] == "system"):
+        return messages
+    return [{"role": "system", "content": system}, *messages]
+
+
+def from_alpaca(instruction: Any, context: Any, answer: Any, system: Any = None, history: Any = None) -> list[Message]:
+    """The instruction, with its input below it when there is one, and the answer. ``history`` are the questions and
+    answers before it.
+    """
+    for name, value in (("input", context), ("system", system)):
+        if value is not None and not isinstance(value, str):
+            raise MalformedChatError(f"{name} is not a text")
     prompt = f"{instruction}\n\n{context}" if context and context.strip() else instruction
-    return from_pair(prompt, answer)
+    before: list[Message] = []
+    if history is not None and not isinstance(history, list):
+        raise MalformedChatError("history is not a list")
+    for place, turn in enumerate(history or (), start=1):
+        if not isinstance(turn, list) or len(turn) != 2:
+            raise MalformedChatError(f"turn {place} of the history is not a question and an answer")
+        before += from_pair(*turn)
+    return checked(_after(system, [*before, *from_pair(prompt, answer)]))
+
+
+def from_preference(prompt: Any, chosen: Any, rejected: Any) -> Conversation:
+    """Two ways a conversation went: each a text, messages or a transcript, whole or, with ``prompt``, only what comes
+    after it.
+    """
+    before = [] if prompt is None else _turns(prompt, "user", "prompt")
+    ways = []
+    for name, way in (("chosen", chosen), ("rejected", rejected)):
+        try:
+            turns = _turns(way, "assistant", name)
+            if not before and turns and turns[0]["role"] == "assistant" and isinstance(way, str):
+                raise MalformedChatError("neither a transcript nor an answer to a prompt")
+            ways.append(checked([*before, *turns] if turns and turns[0]["role"] == "assistant" else turns))
+        except MalformedChatError as error:
+            raise MalformedChatError(f"{name}: {error}") from None
+    if ways[0] == ways[1]:
+        raise MalformedChatError("chosen and rejected are the same")
+    return Conversation(ways[0], frozenset({"chosen", "rejected"}), ways[1])
+
+
+def from_transcript(text: str) -> list[Message]:
+    """Turns as HH-RLHF writes them: ``\\n\\nHuman: ...\\n\\nAssistant: ...``. An answer still to come, as at the end
+    of a prompt, is none.
+    """
+    _, *parts = _SPEAKER.split("\n\n" + text.lstrip())
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    found = [{"role": _SPEAKERS[who], "content": said.strip()} for who, said in turns]
+    if found and found[-1] == {"role": "assistant", "content": ""} and text.rstrip().endswith("Assistant:"):
+        found.pop()
+    return found
+
+
+def _turns(value: Any, role: str, name: str) -> list[Message]:
+    """Of a preference: messages, a transcript, or a text that ``role`` said."""
+    if isinstance(value, str):
+        return from_transcript(value) if _TRANSCRIPT.match(value) else [{"role": role, "content": value}]
+    if isinstance(value, list):
+        return _messages(value)
+    raise MalformedChatError(f"{name} is neither a text nor messages")
 
 
 def from_pair(prompt: Any, answer: Any) -> list[Message]:
@@ -75,6 +163,8 @@ def checked(messages: list[Message]) -> list[Message]:
     """
     if not messages:
         raise MalformedChatError("no messages")
+    if len(messages) > _MOST_MESSAGES:
+        raise MalformedChatError(f"more than {_MOST_MESSAGES} messages")
     turns = messages[1:] if messages[0]["role"] == "system" else messages
     first = len(messages) - len(turns) + 1
     for place, message in enumerate(messages, start=1):

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,8 +19,8 @@ from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
 from treadle.text.accounting import Quarantined
 from treadle.text.document import Origin
-from treadle.text.outcomes import SOURCE, Outcome, Pending
-from treadle.text.readers.catalog import PACKAGES
+from treadle.text.outcomes import SOURCE, Outcome, Pending, in_order
+from treadle.text.readers.catalog import versions
 from treadle.text.readers.compression import Archives
 from treadle.text.readers.piece import Documents
 from treadle.text.readers.sniff import ROWS, sniff, unpacked_name
@@ -35,8 +33,6 @@ from treadle.text.source import SourceContext
 
 _WHOLLY_HASHED = 1 << 28  # bytes; a larger file's fingerprint is its size and time
 _IGNORED = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", "__MACOSX/*")
-_MOST_WAITING = 64  # pieces that wait for one before them that a worker reads
-_MOST_BYTES_WAITING = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +61,14 @@ class Files:
     """Source ``files``.
 
     ``fields`` says which column is the ``text``, ``label``, ``time``, ``subject``, ``messages``, ``prompt``,
-    ``response`` or ``id``; without it a column ``text`` and the known chat layouts are recognized. Other
-    columns stay in the document's ``fields`` under their own names; of the subject only a keyed digest does.
+    ``response``, ``chosen``, ``rejected`` or ``id``; without it a column ``text`` and the known chat layouts are
+    recognized. Other columns stay in the document's ``fields`` under their own names; of the subject only a keyed
+    digest does.
     ``encoding`` is for row files that are not UTF-8; a text's own is guessed. ``reading`` says how documents are
     read, ``archives`` what may come out of packed files; files that match ``ignore`` are left out, and counted.
     """
 
-    version = 2
+    version = 3
 
     def __init__(
         self,
@@ -121,7 +118,7 @@ class Files:
         for file in found:
             hasher.update(f"{file.locator}\0{file.digest()}\n".encode("utf-8", "surrogatepass"))
         if not all(_of_rows(file.locator) for file in found):
-            hasher.update(" ".join(f"{name} {_version(name)}" for name in PACKAGES).encode())
+            hasher.update(versions().encode())
         return f"{len(found)} files b3:{hasher.hexdigest()}"
 
     def files(self) -> Sequence[FoundFile | RemoteFile]:
@@ -153,7 +150,7 @@ class Files:
         workers = Workers(self._settings.documents)
         reading = Reading(self._settings, workers)
         try:
-            yield from _in_order(self._all(reading, cursor))
+            yield from in_order(self._all(reading, cursor))
         finally:
             workers.close()
 
@@ -173,36 +170,6 @@ class Files:
                 yield from reading.file(raw, file.locator, file.size())
 
 
-def _in_order(found: Iterator[Outcome | Pending]) -> Iterator[Outcome]:
-    """Pieces in the order they were found, while workers read ahead within bounds."""
-    waiting: deque[Outcome | Pending] = deque()
-    size = 0
-    for piece in found:
-        waiting.append(piece)
-        size += _size(piece)
-        while waiting and (
-            not isinstance(waiting[0], Pending)
-            or waiting[0].future.done()
-            or len(waiting) > _MOST_WAITING
-            or size > _MOST_BYTES_WAITING
-        ):
-            size -= _size(waiting[0])
-            yield from _settled(waiting.popleft())
-    while waiting:
-        yield from _settled(waiting.popleft())
-
-
-def _settled(piece: Outcome | Pending) -> Iterator[Outcome]:
-    if isinstance(piece, Pending):
-        yield from piece.outcomes(piece.future.result())
-    else:
-        yield piece
-
-
-def _size(piece: Outcome | Pending) -> int:
-    return piece.size if isinstance(piece, Pending) else len(getattr(piece, "text", ""))
-
-
 def _found(project: Path, path: Path) -> FoundFile:
     # Relative to the project wherever that is possible, so that a project can be moved and its documents keep
     # their ids.
@@ -215,13 +182,6 @@ def _of_rows(name: str) -> bool:
     """Whether a file's name says that it holds rows, which no package outside reads."""
     kind = sniff(name, b"").name
     return kind in ROWS or sniff(unpacked_name(name, kind), b"").name in ROWS
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "none"
 
 
 def _check_encoding(encoding: str) -> None:

@@ -4,6 +4,7 @@ one that waits for its reader.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from treadle.text.row_mapping import UnusableRowError, source_time
 
 SOURCE = "files"
 Outcome = Document | Dropped | Quarantined
+_MOST_WAITING = 64  # pieces that wait for one before them that a worker reads
+_MOST_BYTES_WAITING = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +61,25 @@ class Origin:
 class Outcomes:
     """Makes them, with what all documents of a source have in common (license, origin ...)."""
 
-    def __init__(self, common: Mapping[str, Any], keyed: Callable[[str], str], workers: Workers) -> None:
+    def __init__(
+        self, common: Mapping[str, Any], keyed: Callable[[str], str], workers: Workers, source: str = SOURCE
+    ) -> None:
+        self._source = source
         self._common = common
         self._keyed = keyed
         self._workers = workers
 
     def dropped(self, locator: str, rule: str, reason: str) -> Dropped:
         """A piece that is left out, as it is counted."""
-        empty = Document(document_id(SOURCE, locator, b""), SOURCE, locator, "", **self._common)
+        empty = Document(document_id(self._source, locator, b""), self._source, locator, "", **self._common)
         return Dropped(empty, rule, reason)
 
     def text(self, locator: str, data: bytes, text: str, fields: dict[str, Any]) -> Outcome:
         """A whole text that was read here."""
         if not text.strip():
-            return Quarantined(f"{SOURCE}:{locator}", 0, "empty: nothing but white space")
-        identity = document_id(SOURCE, locator, data)
-        return Document(identity, SOURCE, locator, text, fields=fields, **self._common)
+            return Quarantined(f"{self._source}:{locator}", 0, "empty: nothing but white space")
+        identity = document_id(self._source, locator, data)
+        return Document(identity, self._source, locator, text, fields=fields, **self._common)
 
     def pending(self, kind: str, data: bytes, origin: Origin, fields: dict[str, Any]) -> Pending:
         """A document that a worker reads."""
@@ -97,8 +103,8 @@ class Outcomes:
                 subject = more["from"] = self._keyed(piece.person)
             raw = data if piece.raw is None else piece.raw
             yield Document(
-                id=document_id(SOURCE, locator, raw),
-                source=SOURCE,
+                id=document_id(self._source, locator, raw),
+                source=self._source,
                 locator=locator,
                 text=piece.text,
                 time=time,
@@ -108,6 +114,36 @@ class Outcomes:
             )
         if not pieces:
             yield Quarantined(origin.source, origin.offset, f"{origin.words}empty: there is nothing in it to read")
+
+
+def in_order(found: Iterator[Outcome | Pending]) -> Iterator[Outcome]:
+    """Pieces in the order they were found, while workers read ahead within bounds."""
+    waiting: deque[Outcome | Pending] = deque()
+    size = 0
+    for piece in found:
+        waiting.append(piece)
+        size += _size(piece)
+        while waiting and (
+            not isinstance(waiting[0], Pending)
+            or waiting[0].future.done()
+            or len(waiting) > _MOST_WAITING
+            or size > _MOST_BYTES_WAITING
+        ):
+            size -= _size(waiting[0])
+            yield from _settled(waiting.popleft())
+    while waiting:
+        yield from _settled(waiting.popleft())
+
+
+def _settled(piece: Outcome | Pending) -> Iterator[Outcome]:
+    if isinstance(piece, Pending):
+        yield from piece.outcomes(piece.future.result())
+    else:
+        yield piece
+
+
+def _size(piece: Outcome | Pending) -> int:
+    return piece.size if isinstance(piece, Pending) else len(getattr(piece, "text", ""))
 
 
 def _time(value: str | None) -> tuple[str | None, dict[str, Any]]:

@@ -34,7 +34,19 @@ class Fields(BaseModel):
     messages: str | None = None
     prompt: str | None = None
     response: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
     id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a row says: its text, the columns that is made of, and the messages where it is a conversation."""
+
+    text: str
+    keys: frozenset[str] = frozenset()
+    messages: list[chat.Message] | None = None
+    rejected: list[chat.Message] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +60,21 @@ class RowMapping:
 
     def __post_init__(self) -> None:
         given = self.fields
-        if (given.prompt is None) != (given.response is None):
+        if (given.chosen is None) != (given.rejected is None):
+            raise UserError("files: fields names only one of chosen and rejected; a preference needs both")
+        if given.chosen is None and (given.prompt is None) != (given.response is None):
             raise UserError("files: fields names only one of prompt and response; a pair needs both")
-        if sum(name is not None for name in (given.text, given.messages, given.prompt)) > 1:
-            raise UserError("files: fields names more than one of text, messages, and prompt with response; keep one")
+        if sum(name is not None for name in (given.text, given.messages, given.response, given.chosen)) > 1:
+            raise UserError(
+                "files: fields names more than one of text, messages, prompt with response, and chosen with rejected;"
+                " keep one"
+            )
         if given.subject is not None and given.subject == given.id:
             raise UserError(
                 "files: fields uses the same column as subject and id; an id is kept as it is, a person is not"
             )
-        moved = (given.text, given.time, given.messages, given.prompt, given.response, given.id, given.subject)
+        moved = (given.text, given.time, given.messages, given.prompt, given.response, given.chosen, given.rejected,
+                 given.id, given.subject)  # fmt: skip
         object.__setattr__(self, "_moved", frozenset(name for name in moved if name is not None))
 
     def document(self, row: Row, source: str, file: str, common: Mapping[str, Any]) -> Document:
@@ -68,10 +86,12 @@ class RowMapping:
         if not isinstance(row.value, dict):
             raise UnusableRowError("not a mapping of names to values")
         values: dict[str, Any] = row.value
-        text, messages, used = self._content(values)
-        fields = {key: value for key, value in values.items() if key not in used and key not in self._moved}
-        if messages is not None:
-            fields["messages"] = messages
+        content = self._content(values)
+        fields = {key: value for key, value in values.items() if key not in content.keys and key not in self._moved}
+        if content.messages:
+            fields["messages"] = content.messages
+        if content.rejected is not None:
+            fields["rejected"] = content.rejected
         if self.fields.label is not None:
             fields["label"] = _label(_required(values, self.fields.label, "label"))
         subject = self._subject(values, fields)
@@ -82,38 +102,40 @@ class RowMapping:
             id=document_id(source, locator, row.raw),
             source=source,
             locator=locator,
-            text=text,
+            text=content.text,
             time=self._time(values),
             subject=subject,
             fields=fields,
             **common,
         )
 
-    def _content(self, values: dict[str, Any]) -> tuple[str, list[chat.Message] | None, frozenset[str]]:
-        """Text, messages when it is a conversation, and the columns they are made of."""
+    def _content(self, values: dict[str, Any]) -> _Content:
         given = self.fields
+        if given.text is not None:
+            return _Content(_text(_required(values, given.text, "text")))
         try:
-            if given.text is not None:
-                return _text(_required(values, given.text, "text")), None, frozenset()
-            if given.messages is not None:
-                messages = chat.from_messages(_required(values, given.messages, "messages"))
-            elif given.prompt is not None and given.response is not None:
-                prompt = _required(values, given.prompt, "prompt")
-                messages = chat.from_pair(prompt, _required(values, given.response, "response"))
-            else:
-                found = chat.recognize(values)
-                if found is None:
-                    return self._plain_text(values)
-                return _spoken(found[0]), *found
+            found = self._conversation(values)
         except chat.MalformedChatError as error:
             raise UnusableRowError(str(error)) from None
-        return _spoken(messages), messages, frozenset()
-
-    def _plain_text(self, values: dict[str, Any]) -> tuple[str, None, frozenset[str]]:
+        if found is not None:
+            return _Content(_spoken(found.messages), found.keys, found.messages, found.rejected)
         for key in ("text", "content"):
             if key in values:
-                return _text(values[key]), None, frozenset({key})
+                return _Content(_text(values[key]), frozenset({key}))
         raise UnusableRowError(f"no text among {_columns(values)}; say which column it is with `fields: {{text: ...}}`")
+
+    def _conversation(self, values: dict[str, Any]) -> chat.Conversation | None:
+        given, none = self.fields, frozenset[str]()
+        if given.messages is not None:
+            return chat.Conversation(chat.from_messages(_required(values, given.messages, "messages")), none)
+        if given.chosen is not None and given.rejected is not None:
+            prompt = None if given.prompt is None else _required(values, given.prompt, "prompt")
+            chosen, rejected = (_required(values, name, name) for name in (given.chosen, given.rejected))
+            return chat.from_preference(prompt, chosen, rejected)
+        if given.prompt is not None and given.response is not None:
+            prompt = _required(values, given.prompt, "prompt")
+            return chat.Conversation(chat.from_pair(prompt, _required(values, given.response, "response")), none)
+        return chat.recognize(values)
 
     def _subject(self, values: dict[str, Any], fields: dict[str, Any]) -> str | None:
         """The keyed digest of the person; it also stands in the fields under the column's name, to split

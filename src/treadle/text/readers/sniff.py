@@ -10,7 +10,7 @@ HEAD = 8192  # bytes looked at
 
 ROWS = ("csv", "json", "jsonl", "parquet", "tsv")
 TEXTS = ("md", "txt")
-DOCUMENTS = ("docx", "eml", "epub", "html", "pdf", "tex", "xml")
+DOCUMENTS = ("docx", "eml", "epub", "html", "ipynb", "pdf", "tex", "xml")
 STREAMS = ("mbox", "mediawiki", "warc")
 ARCHIVES = ("tar", "zip")
 PACKINGS = ("bz2", "gz", "lzma", "xz", "zst")
@@ -20,7 +20,7 @@ _SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
     ".txt": "txt", ".text": "txt", ".md": "md", ".markdown": "md", ".rst": "txt", ".log": "txt", ".srt": "txt",
     ".html": "html", ".htm": "html", ".xhtml": "html", ".pdf": "pdf", ".epub": "epub", ".docx": "docx",
-    ".tex": "tex", ".ltx": "tex", ".eml": "eml", ".mbox": "mbox", ".xml": "xml", ".nxml": "xml",
+    ".ipynb": "ipynb", ".tex": "tex", ".ltx": "tex", ".eml": "eml", ".mbox": "mbox", ".xml": "xml", ".nxml": "xml",
     ".warc": "warc", ".wet": "warc", ".wat": "warc", ".zip": "zip", ".jar": "zip", ".tar": "tar",
 }  # fmt: skip
 _PACKED = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst", ".lzma": "lzma"}

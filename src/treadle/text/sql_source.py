@@ -1,0 +1,182 @@
+"""The source ``sql``: the rows of a query, out of any database SQLAlchemy opens.
+
+What a row was is told by its key, when it changed by a watermark: a column that never goes down when a row is added or
+changed, such as ``updated_at``. With it, whether there is anything new costs one query that counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from blake3 import blake3
+
+from treadle.core.digest import blake3_bytes, canonical_json
+from treadle.core.errors import UserError, nearest
+from treadle.text.accounting import Quarantined
+from treadle.text.document import Document, Origin
+from treadle.text.row_mapping import Fields, RowMapping, UnusableRowError
+from treadle.text.rows import BadRow, Limits
+from treadle.text.source import SourceContext
+from treadle.text.sql_database import SqlDatabase, SqlReading
+from treadle.text.table_rows import table_row
+
+SOURCE = "sql"
+_TYPES: dict[str, Any] = {
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "decimal": Decimal,
+    "uuid": UUID,
+}
+
+
+class Sql:
+    """Source ``sql``.
+
+    ``url`` names a database as SQLAlchemy does and holds no password; ``${env:NAME}`` in it is read from the
+    environment. ``query`` gives the rows, ``key`` is the column that tells them apart, ``watermark`` one that never
+    goes down when a row is added or changed. ``fields`` is that of ``files``. ``name`` stands in locators in place of
+    the database's name. ``seconds`` is what reading may take.
+    """
+
+    version = 1
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        query: str,
+        key: str,
+        context: SourceContext,
+        watermark: str | None = None,
+        name: str | None = None,
+        fields: Fields | None = None,
+        license: str | None = None,  # noqa: A002 (the file's word)
+        personal_data: bool = False,
+        origin: Origin = "human",
+        purpose: str | None = None,
+        retain_until: str | None = None,
+        seconds: float = 3600.0,
+        max_row_bytes: int = 16_000_000,
+        max_depth: int = 64,
+    ) -> None:
+        given = fields or Fields()
+        if given.id is not None:
+            raise UserError("sql: fields names an id; the key is the id")
+        self._database = SqlDatabase(url, where=SOURCE, seconds=seconds, folder=context.project)
+        self._query = query.strip().removesuffix(";")
+        self._key, self._watermark, self._name = key, watermark, name
+        self._mapping = RowMapping(given.model_copy(update={"id": key}), context.keyed, personal=personal_data)
+        self._common = {"license": license, "origin": origin, "purpose": purpose, "retain_until": retain_until}
+        self._limits = Limits(max_row_bytes, max_depth)
+        self.cursor: str | None = None  # where reading stands; what `read` goes on from
+
+    def fingerprint(self) -> str:
+        """How many rows there are and the highest watermark. Without one, a digest over all rows, each of them read.
+
+        An update that leaves the watermark, and a row that goes while another comes below the highest, are not seen.
+        """
+        with self._database.reading() as reading:
+            self._check_columns(reading)
+            if self._watermark is None:
+                return self._digest(reading)
+            mark = reading.quoted(self._watermark)
+            asked = f"SELECT count(*) AS n, count({mark}) AS marked, max({mark}) AS high FROM {self._rows()}"
+            (told,) = reading.rows(asked)
+        found = [told["n"], told["marked"], _tagged(told["high"])]
+        return f"{told['n']} rows {blake3_bytes(canonical_json(found))}"
+
+    def read(self, cursor: str | None = None) -> Iterator[Document | Quarantined]:
+        """Every row in the order of watermark and key; with ``cursor``, those after it, and those without a watermark.
+
+        A row that changed comes again after the cursor, since its watermark went up; one that was deleted says nothing,
+        and one that appears late with a watermark below the cursor is missed: only a whole read sees those.
+        """
+        name = self._name or self._database.name()
+        with self._database.reading() as reading:
+            self._check_columns(reading)
+            self._check_key(reading)
+            for number, row in enumerate(reading.rows(*self._asked(reading, cursor)), start=1):
+                self.cursor = canonical_json(
+                    [_tagged(row.get(self._watermark or "")), _tagged(row[self._key])]
+                ).decode()
+                yield self._piece(number, row, name)
+
+    def _place(self, row: Mapping[str, Any]) -> str:
+        mark = row[self._watermark] if self._watermark else None
+        return canonical_json([_tagged(mark), _tagged(row[self._key])]).decode()
+
+    def _piece(self, number: int, row: Mapping[str, Any], name: str) -> Document | Quarantined:
+        made = table_row(number, row, self._limits)
+        if isinstance(made, BadRow):
+            return Quarantined(f"{SOURCE}:{name}", made.offset, made.reason)
+        try:
+            return self._mapping.document(made, SOURCE, name, self._common)
+        except UnusableRowError as error:
+            return Quarantined(f"{SOURCE}:{name}", made.offset, f"row {number}: {error}")
+
+    def _rows(self) -> str:
+        # What stands inside a FROM can only read, whatever the database. The line's end closes a comment.
+        return f"({self._query}\n) treadle_rows"
+
+    def _asked(self, reading: SqlReading, cursor: str | None) -> tuple[str, dict[str, Any]]:
+        key = reading.quoted(self._key)
+        mark = reading.quoted(self._watermark) if self._watermark else None
+        where, values = "", {}
+        if cursor is not None:
+            high, last = (_untagged(value) for value in json.loads(cursor))
+            values = {"treadle_last": last}
+            if mark is None:
+                where = f" WHERE {key} > :treadle_last"
+            elif high is None:
+                where, values = "", {}
+            else:
+                after = f"{mark} > :treadle_high OR ({mark} = :treadle_high AND {key} > :treadle_last)"
+                where, values = f" WHERE {after} OR {mark} IS NULL", {"treadle_high": high, **values}
+        order = f"{mark}, {key}" if mark else key
+        return f"SELECT * FROM {self._rows()}{where} ORDER BY {order}", values
+
+    def _check_columns(self, reading: SqlReading) -> None:
+        """SQLite takes the name of a column that is not there for a text, and says nothing."""
+        columns = reading.columns(self._query)
+        for column in (self._key, self._watermark):
+            if column is not None and column not in columns:
+                raise UserError(f"sql: the query has no column {column!r};{nearest(column, columns)}")
+
+    def _check_key(self, reading: SqlReading) -> None:
+        key = reading.quoted(self._key)
+        asked = f"SELECT count({key}) AS n, count(DISTINCT {key}) AS apart FROM {self._rows()}"
+        (told,) = reading.rows(asked)
+        if told["n"] != told["apart"]:
+            raise UserError(
+                f"sql: {self._key} is no key: {told['n']} rows have {told['apart']} values of it; name a column that"
+                " tells rows apart"
+            )
+
+    def _digest(self, reading: SqlReading) -> str:
+        hasher, count = blake3(), 0
+        for row in reading.rows(f"SELECT * FROM {self._rows()} ORDER BY {reading.quoted(self._key)}"):
+            made = table_row(count + 1, row, self._limits)
+            hasher.update(made.reason.encode() if isinstance(made, BadRow) else made.raw)
+            hasher.update(b"\n")
+            count += 1
+        return f"{count} rows b3:{hasher.hexdigest()}"
+
+
+def _tagged(value: Any) -> Any:
+    """A value as JSON that can be given back to the database as what it was."""
+    kind = type(value).__name__.lower()
+    if kind in _TYPES:
+        return {kind: value.isoformat() if hasattr(value, "isoformat") else str(value)}
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def _untagged(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) == 1:
+        ((kind, text),) = value.items()
+        return _TYPES[kind](text)
+    return value
