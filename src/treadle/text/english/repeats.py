@@ -1,0 +1,180 @@
+"""Runs of words that a text repeats: table A1 of Gopher (Rae et al. 2021), counted as datatrove 0.10 counts them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from treadle.text.english.characters import SPACE
+from treadle.text.english.compiled import compiled, pointer
+from treadle.text.english.kernel import BASE, text_of
+from treadle.text.english.phrases import all_words
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from treadle.text.english.kernel import Codes, Hashes, Places, Rules, Text
+
+    Limits = NDArray[np.float64]
+
+_HALF = np.uint64(32)
+
+
+@compiled
+def _real_words(text: Text, size: int, width: int) -> tuple[Places, Places]:
+    """Words that are no white space."""
+    starts, ends = all_words(text, 0, size, width, True)
+    codes, bits = text.codes, text.rules.bits
+    count = 0
+    for place in range(len(starts)):
+        if bits[codes[starts[place]]] & SPACE == 0:
+            starts[count], ends[count] = starts[place], ends[place]
+            count += 1
+    return starts[:count], ends[:count]
+
+
+@compiled
+def _same(text: Text, starts: Places, ends: Places, one: int, other: int, characters: int) -> bool:
+    """Whether the words from ``one`` on and from ``other`` on, written without blanks, begin with the same characters."""
+    codes = text.codes
+    here, there = starts[one], starts[other]
+    for _ in range(characters):
+        if codes[here] != codes[there]:
+            return False
+        here, there = here + 1, there + 1
+        if here == ends[one]:
+            one += 1
+            here = starts[one] if one < len(starts) else 0
+        if there == ends[other]:
+            other += 1
+            there = starts[other] if other < len(starts) else 0
+    return True
+
+
+@compiled
+def _numbered(text: Text, starts: Places, ends: Places, hashes: Hashes, slots: Places) -> Places:
+    """For each word the place where it stands first."""
+    slots[:] = -1
+    mask = len(slots) - 1
+    numbers = np.empty(len(starts), np.int32)
+    for place in range(len(starts)):
+        length = ends[place] - starts[place]
+        slot = np.int64((hashes[place] * BASE) >> _HALF) & mask
+        while True:
+            first = slots[slot]
+            if first < 0:
+                slots[slot] = place
+                first = place
+                break
+            same_length = ends[first] - starts[first] == length
+            if same_length and hashes[first] == hashes[place] and _same(text, starts, ends, first, place, length):
+                break
+            slot = (slot + 1) & mask
+        numbers[place] = first
+    return numbers
+
+
+@compiled
+def _most(numbers: Places, size: int, slots: Places, counts: Places) -> tuple[int, int]:
+    """Where the most frequent run of ``size`` words begins, the first of equals, and how often it occurs."""
+    slots[:] = -1
+    counts[:] = 0
+    mask = len(slots) - 1
+    most, where = 0, 0
+    for place in range(len(numbers) - size + 1):
+        value = np.uint64(0)
+        for offset in range(size):
+            value = (value + np.uint64(numbers[place + offset]) + np.uint64(1)) * BASE
+            value ^= value >> _HALF
+        slot = np.int64(value >> np.uint64(20)) & mask
+        while True:
+            first = slots[slot]
+            if first < 0:
+                slots[slot] = place
+                first = place
+                break
+            offset = 0
+            while offset < size and numbers[first + offset] == numbers[place + offset]:
+                offset += 1
+            if offset == size:
+                break
+            slot = (slot + 1) & mask
+        counts[first] += 1
+        if counts[first] > most or (counts[first] == most and first < where):
+            most, where = counts[first], first
+    return where, most
+
+
+@compiled
+def _repeated(
+    text: Text, starts: Places, ends: Places, numbers: Places, joined: Hashes, lengths: Places, powers: Hashes,
+    size: int, slots: Places,
+) -> int:  # fmt: skip
+    """Characters in runs of ``size`` words that stood there before; runs that repeat one do not overlap. Runs are the
+    same when they are without the blanks between their words.
+    """
+    slots[:] = -1
+    mask = len(slots) - 1
+    place, found = 0, 0
+    while place < len(numbers) - size + 1:
+        length = lengths[place + size] - lengths[place]
+        value = joined[place + size] - joined[place] * powers[length]
+        slot = np.int64((value * BASE) >> _HALF) & mask
+        while True:
+            first = slots[slot]
+            if first < 0:
+                slots[slot] = place
+                place += 1
+                break
+            there = lengths[first + size] - lengths[first]
+            if there == length and joined[first + size] - joined[first] * powers[length] == value:
+                offset = 0
+                while offset < size and numbers[first + offset] == numbers[place + offset]:
+                    offset += 1
+                if offset == size or _same(text, starts, ends, first, place, length):
+                    found += length
+                    place += size
+                    break
+            slot = (slot + 1) & mask
+    return found
+
+
+@compiled
+def repetition(
+    codes: Codes, sums: Hashes, powers: Hashes, rules: Rules,
+    characters: int, top_sizes: Places, top_limits: Limits, repeated_sizes: Places, repeated_limits: Limits,
+) -> tuple[int, int, float]:  # fmt: skip
+    """The first limit that the text exceeds: 0 for none, 1 for the most frequent run and 2 for repeated runs; which of
+    the limits; and its share of the text's characters.
+    """
+    text = text_of(codes, sums, powers, rules)
+    starts, ends = _real_words(text, len(codes), rules.nodes.shape[1])
+    count = len(starts)
+    slot_count = 16
+    while slot_count < 2 * count:
+        slot_count *= 2
+    slots = np.empty(slot_count, np.int32)
+    hashes = np.empty(count, np.uint64)
+    joined = np.zeros(count + 1, np.uint64)
+    lengths = np.zeros(count + 1, np.int32)
+    for place in range(count):
+        length = ends[place] - starts[place]
+        hashes[place] = sums[ends[place]] - sums[starts[place]] * powers[length]
+        joined[place + 1] = joined[place] * powers[length] + hashes[place]
+        lengths[place + 1] = lengths[place] + length
+    numbers = _numbered(text, starts, ends, hashes, slots)
+    counts = np.empty(count, np.int32)
+    for which in range(len(top_sizes)):
+        size = top_sizes[which]
+        if count >= size:
+            where, most = _most(numbers, size, slots, counts)
+            share = (lengths[where + size] - lengths[where] + size - 1) * most / characters
+            if share > top_limits[which]:
+                return 1, which, share
+    for which in range(len(repeated_sizes)):
+        size = repeated_sizes[which]
+        share = _repeated(text, starts, ends, numbers, joined, lengths, powers, size, slots) / characters
+        if share > repeated_limits[which]:
+            return 2, which, share
+    return 0, 0, 0.0

@@ -1,0 +1,104 @@
+"""The tables that the compiled loops look things up in, made once a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from treadle.text.english.characters import properties, units
+from treadle.text.english.exceptions import special_cases
+from treadle.text.english.kernel import BASE, Rules, Strings, hash_characters
+from treadle.text.english.phrases import NESTED, words
+
+if TYPE_CHECKING:
+    from treadle.text.english.kernel import Codes, Hashes
+
+_powers = np.ones(1, np.uint64)
+
+
+def code_points(text: str) -> Codes:
+    """The characters as numbers; lone surrogates are numbers too."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def powers(length: int) -> Hashes:
+    """The base of the hash to the power of 0 to at least ``length``."""
+    global _powers
+    if len(_powers) <= length:
+        size = max(2 * len(_powers), length + 1, 1 << 14)
+        _powers = np.cumprod(np.concatenate([np.ones(1, np.uint64), np.full(size - 1, BASE)]), dtype=np.uint64)
+    return _powers
+
+
+def strings(members: Sequence[str]) -> Strings:
+    """The set of ``members``, each found by the number of its place."""
+    slots = np.full(1 << (2 * len(members) + 1).bit_length(), -1, np.int32)
+    hashes = np.array([hash_characters(code_points(word))[-1] for word in members], np.uint64)
+    for number, value in enumerate(hashes.tolist()):
+        slot = ((value * int(BASE)) % (1 << 64) >> 32) & (len(slots) - 1)
+        while slots[slot] >= 0:
+            slot = (slot + 1) & (len(slots) - 1)
+        slots[slot] = number
+    offsets = np.cumsum([0, *map(len, members)], dtype=np.int32)
+    return Strings(slots, hashes, offsets, code_points("".join(members)), len(slots) - 1)
+
+
+@lru_cache(1)
+def english() -> Rules:
+    """The rules of English."""
+    cases = special_cases()
+    lengths = [[len(word) for word in words] for words in cases.values()]
+    rules = Rules(
+        bits=properties(),
+        specials=strings(list(cases)),
+        special_offsets=np.cumsum([0, *map(len, lengths)], dtype=np.int32),
+        special_lengths=np.array([length for each in lengths for length in each], np.int32),
+        longest_special=max(map(len, cases)),
+        units=strings(units()),
+        longest_unit=max(map(len, units())),
+        phrase_words=strings([]),
+        longest_phrase_word=0,
+        nodes=np.zeros((1, 1), np.int16),
+        final=np.zeros(1, np.int8),
+    )
+    return _with_phrases(rules, [words for words in (_by_rule(chunk, rules) for chunk in cases) if len(words) > 1])
+
+
+def _by_rule(chunk: str, rules: Rules) -> list[str]:
+    """The words of a special case as they would be if it were none."""
+    codes = code_points(chunk)
+    starts, ends = words(codes, hash_characters(codes), powers(len(codes)), rules, False)
+    return [chunk[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _with_phrases(rules: Rules, phrases: Iterable[Sequence[str]]) -> Rules:
+    numbers: dict[str, int] = {}
+    following: list[dict[int, int]] = [{}]
+    nested: list[int] = [0]  # phrases that end here or on the way here
+    final: list[int] = [0]
+    for phrase in sorted(phrases, key=len):
+        node = 0
+        for word in phrase:
+            number = numbers.setdefault(word, len(numbers) + 1)
+            if number not in following[node]:
+                following[node][number] = len(following)
+                following.append({})
+                nested.append(nested[node])
+                final.append(0)
+            node = following[node][number]
+        final[node], nested[node] = 1, nested[node] + 1
+    if max(nested) > NESTED:
+        raise AssertionError(f"{max(nested)} special cases begin with the same word")
+    nodes = np.zeros((len(following), len(numbers) + 1), np.int16)
+    for node, children in enumerate(following):
+        for number, child in children.items():
+            nodes[node, number] = child
+    return rules._replace(
+        phrase_words=strings(list(numbers)),
+        longest_phrase_word=max(map(len, numbers)),
+        nodes=nodes,
+        final=np.array(final, np.int8),
+    )
