@@ -1,4 +1,4 @@
-"""What datatrove decides, run by the Python of its own environment: ``data_filters_peer.py decide|time|words``.
+"""What datatrove decides, run by the Python of its own environment: ``data_filters_peer.py decide|words|chain|alone``.
 
 Documents come as JSON strings, one a line, from a file; answers go out as JSON, one a line.
 """
@@ -40,14 +40,14 @@ def decisions(texts: list[str]) -> Iterator[dict[str, Any]]:
     """For each text what each filter says of it alone, and what the chain of the four does."""
     four = filters()
     for text in texts:
-        said: dict[str, Any] = {name: answer(*judged(one, text)) for name, one in four.items()}
+        alone = {name: judged(one, text) for name, one in four.items()}
         left, chain = text, None
         for name, one in four.items():
-            reason, left = judged(one, left)
+            reason, left = alone[name] if left == text else judged(one, left)
             if reason is not None:
                 chain = f"{name}.{reason}"
                 break
-        yield said | {"chain": answer(chain, left)}
+        yield {name: answer(*said) for name, said in alone.items()} | {"chain": answer(chain, left)}
 
 
 def answer(reason: str | None, text: str) -> list[str | None]:
@@ -55,17 +55,18 @@ def answer(reason: str | None, text: str) -> list[str | None]:
     return [reason, None if reason else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()]
 
 
-def timed(texts: list[str]) -> dict[str, float]:
-    """Processor seconds of the chain, and of each filter alone, over all texts."""
+def timed(texts: list[str], alone: bool) -> dict[str, float]:
+    """Processor seconds of the chain over all texts, or of each filter alone."""
     four = filters()
     for one in four.values():
         judged(one, "A first text loads what is loaded on first use. " * 20)
+    runs = {name: [one] for name, one in four.items()} if alone else {"chain": list(four.values())}
     seconds = {}
-    for name, chosen in {"chain": list(four.values()), **{name: [one] for name, one in four.items()}}.items():
+    for name, chosen in runs.items():
         importlib.import_module("datatrove.utils.text").split_into_parts.cache_clear()
         began = time.process_time()
         for text in texts:
-            left: str = text
+            left = text
             for one in chosen:
                 reason, left = judged(one, left)
                 if reason is not None:
@@ -94,7 +95,8 @@ def main() -> None:
         for found in words(texts):
             print(json.dumps(found))
     else:
-        print(json.dumps({"seconds": timed(texts), "version": version("datatrove"), "spacy": version("spacy")}))
+        found = {"seconds": timed(texts, task == "alone")}
+        print(json.dumps(found | {name: version(name) for name in ("datatrove", "spacy")}))
 
 
 if __name__ == "__main__":

@@ -37,11 +37,14 @@ if TYPE_CHECKING:
 BASE = np.uint64(0x9E3779B97F4A7C15)
 _ONE = np.uint64(1)
 _HALF = np.uint64(32)
+SIEVE_BITS = 15
+SIEVE_SHIFT = np.uint64(32 - SIEVE_BITS)
 
 
 class Strings(NamedTuple):
     """A set of strings: hash slots (a power of two), and the characters of each, end to end."""
 
+    sieve: NDArray[np.uint8]  # bits of hashes that may be in it; what is not there is not in it
     slots: Places
     hashes: Hashes
     offsets: Places
@@ -78,9 +81,13 @@ class Text(NamedTuple):
 def point_at(strings: Strings) -> Strings:
     """The same set as pointers."""
     return Strings(
-        pointer(strings.slots), pointer(strings.hashes), pointer(strings.offsets), pointer(strings.characters),
+        pointer(strings.sieve),
+        pointer(strings.slots),
+        pointer(strings.hashes),
+        pointer(strings.offsets),
+        pointer(strings.characters),
         strings.mask,
-    )  # fmt: skip
+    )
 
 
 @compiled
@@ -124,7 +131,11 @@ def number_of(strings: Strings, text: Text, start: int, end: int) -> int:
     codes = text.codes
     length = end - start
     value = text.sums[end] - text.sums[start] * text.powers[length]
-    slot = np.int64((value * BASE) >> _HALF) & strings.mask  # short strings have empty high bits
+    value_bits = (value * BASE) >> _HALF  # short strings have empty high bits
+    bit = np.int64(value_bits >> SIEVE_SHIFT)
+    if strings.sieve[bit >> 3] >> (bit & 7) & 1 == 0:
+        return -1
+    slot = np.int64(value_bits) & strings.mask
     while True:
         found = strings.slots[slot]
         if found < 0:

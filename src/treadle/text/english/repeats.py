@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
     Limits = NDArray[np.float64]
 
+_ONE = np.uint64(1)
 _HALF = np.uint64(32)
+# A slot holds the place of a run in its lower half and a part of its hash in the upper.
+_PLACE = np.uint64(0xFFFFFFFF)
+_TAG = np.uint64(0x7FFFFFFF00000000)
+_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @compiled
@@ -53,52 +58,59 @@ def _same(text: Text, starts: Places, ends: Places, one: int, other: int, charac
 
 
 @compiled
-def _numbered(text: Text, starts: Places, ends: Places, hashes: Hashes, slots: Places) -> Places:
+def _numbered(text: Text, starts: Places, ends: Places, hashes: Hashes, slots: Hashes) -> Places:
     """For each word the place where it stands first."""
-    slots[:] = -1
+    slots[:] = _EMPTY
     mask = len(slots) - 1
     numbers = np.empty(len(starts), np.int32)
     for place in range(len(starts)):
         length = ends[place] - starts[place]
-        slot = np.int64((hashes[place] * BASE) >> _HALF) & mask
+        value = hashes[place] * BASE
+        slot = np.int64(value >> _HALF) & mask
+        entry = value & _TAG
         while True:
-            first = slots[slot]
-            if first < 0:
-                slots[slot] = place
-                first = place
+            held = slots[slot]
+            if held == _EMPTY:
+                slots[slot] = entry | np.uint64(place)
+                numbers[place] = place
                 break
-            same_length = ends[first] - starts[first] == length
-            if same_length and hashes[first] == hashes[place] and _same(text, starts, ends, first, place, length):
-                break
+            if held & _TAG == entry:
+                first = np.int64(held & _PLACE)
+                if ends[first] - starts[first] == length and _same(text, starts, ends, first, place, length):
+                    numbers[place] = first
+                    break
             slot = (slot + 1) & mask
-        numbers[place] = first
     return numbers
 
 
 @compiled
-def _most(numbers: Places, size: int, slots: Places, counts: Places) -> tuple[int, int]:
+def _most(numbers: Places, size: int, slots: Hashes, counts: Places) -> tuple[int, int]:
     """Where the most frequent run of ``size`` words begins, the first of equals, and how often it occurs."""
-    slots[:] = -1
-    counts[:] = 0
+    slots[:] = _EMPTY
     mask = len(slots) - 1
     most, where = 0, 0
     for place in range(len(numbers) - size + 1):
         value = np.uint64(0)
         for offset in range(size):
-            value = (value + np.uint64(numbers[place + offset]) + np.uint64(1)) * BASE
+            value = (value + np.uint64(numbers[place + offset]) + _ONE) * BASE
             value ^= value >> _HALF
-        slot = np.int64(value >> np.uint64(20)) & mask
+        value *= BASE
+        slot = np.int64(value >> _HALF) & mask
+        entry = value & _TAG
         while True:
-            first = slots[slot]
-            if first < 0:
-                slots[slot] = place
+            held = slots[slot]
+            if held == _EMPTY:
+                slots[slot] = entry | np.uint64(place)
                 first = place
+                counts[place] = 0
                 break
-            offset = 0
-            while offset < size and numbers[first + offset] == numbers[place + offset]:
-                offset += 1
-            if offset == size:
-                break
+            if held & _TAG == entry:
+                first = np.int64(held & _PLACE)
+                offset = 0
+                while offset < size and numbers[first + offset] == numbers[place + offset]:
+                    offset += 1
+                if offset == size:
+                    break
             slot = (slot + 1) & mask
         counts[first] += 1
         if counts[first] > most or (counts[first] == most and first < where):
@@ -109,35 +121,46 @@ def _most(numbers: Places, size: int, slots: Places, counts: Places) -> tuple[in
 @compiled
 def _repeated(
     text: Text, starts: Places, ends: Places, numbers: Places, joined: Hashes, lengths: Places, powers: Hashes,
-    size: int, slots: Places,
+    size: int, slots: Hashes,
 ) -> int:  # fmt: skip
     """Characters in runs of ``size`` words that stood there before; runs that repeat one do not overlap. Runs are the
     same when they are without the blanks between their words.
     """
-    slots[:] = -1
+    slots[:] = _EMPTY
     mask = len(slots) - 1
     place, found = 0, 0
     while place < len(numbers) - size + 1:
         length = lengths[place + size] - lengths[place]
-        value = joined[place + size] - joined[place] * powers[length]
-        slot = np.int64((value * BASE) >> _HALF) & mask
+        value = (joined[place + size] - joined[place] * powers[length]) * BASE
+        slot = np.int64(value >> _HALF) & mask
+        entry = value & _TAG
         while True:
-            first = slots[slot]
-            if first < 0:
-                slots[slot] = place
+            held = slots[slot]
+            if held == _EMPTY:
+                slots[slot] = entry | np.uint64(place)
                 place += 1
                 break
-            there = lengths[first + size] - lengths[first]
-            if there == length and joined[first + size] - joined[first] * powers[length] == value:
-                offset = 0
-                while offset < size and numbers[first + offset] == numbers[place + offset]:
-                    offset += 1
-                if offset == size or _same(text, starts, ends, first, place, length):
-                    found += length
-                    place += size
-                    break
+            if held & _TAG == entry:
+                first = np.int64(held & _PLACE)
+                if lengths[first + size] - lengths[first] == length:
+                    offset = 0
+                    while offset < size and numbers[first + offset] == numbers[place + offset]:
+                        offset += 1
+                    if offset == size or _same(text, starts, ends, first, place, length):
+                        found += length
+                        place += size
+                        break
             slot = (slot + 1) & mask
     return found
+
+
+@compiled
+def _longest(lengths: Places, size: int) -> int:
+    """Characters of the longest run of ``size`` words with blanks between them."""
+    longest = 0
+    for place in range(len(lengths) - size):
+        longest = max(longest, lengths[place + size] - lengths[place])
+    return longest + size - 1
 
 
 @compiled
@@ -154,7 +177,7 @@ def repetition(
     slot_count = 16
     while slot_count < 2 * count:
         slot_count *= 2
-    slots = np.empty(slot_count, np.int32)
+    slots = np.empty(slot_count, np.uint64)
     hashes = np.empty(count, np.uint64)
     joined = np.zeros(count + 1, np.uint64)
     lengths = np.zeros(count + 1, np.int32)
@@ -165,10 +188,16 @@ def repetition(
         lengths[place + 1] = lengths[place] + length
     numbers = _numbered(text, starts, ends, hashes, slots)
     counts = np.empty(count, np.int32)
+    bound, bound_size = count, 0  # no run is more frequent than one that it holds
     for which in range(len(top_sizes)):
         size = top_sizes[which]
         if count >= size:
+            if size < bound_size:
+                bound = count
+            if bound * _longest(lengths, size) / characters <= top_limits[which]:
+                continue
             where, most = _most(numbers, size, slots, counts)
+            bound, bound_size = most, size
             share = (lengths[where + size] - lengths[where] + size - 1) * most / characters
             if share > top_limits[which]:
                 return 1, which, share

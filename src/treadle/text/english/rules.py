@@ -10,7 +10,7 @@ import numpy as np
 
 from treadle.text.english.characters import properties, units
 from treadle.text.english.exceptions import special_cases
-from treadle.text.english.kernel import BASE, Rules, Strings, hash_characters
+from treadle.text.english.kernel import BASE, SIEVE_BITS, SIEVE_SHIFT, Rules, Strings, hash_characters
 from treadle.text.english.phrases import NESTED, words
 
 if TYPE_CHECKING:
@@ -37,13 +37,17 @@ def strings(members: Sequence[str]) -> Strings:
     """The set of ``members``, each found by the number of its place."""
     slots = np.full(1 << (2 * len(members) + 1).bit_length(), -1, np.int32)
     hashes = np.array([hash_characters(code_points(word))[-1] for word in members], np.uint64)
+    sieve = np.zeros(1 << (SIEVE_BITS - 3), np.uint8)
     for number, value in enumerate(hashes.tolist()):
-        slot = ((value * int(BASE)) % (1 << 64) >> 32) & (len(slots) - 1)
+        mixed = (value * int(BASE)) % (1 << 64) >> 32
+        bit = mixed >> int(SIEVE_SHIFT)
+        sieve[bit >> 3] |= 1 << (bit & 7)
+        slot = mixed & (len(slots) - 1)
         while slots[slot] >= 0:
             slot = (slot + 1) & (len(slots) - 1)
         slots[slot] = number
     offsets = np.cumsum([0, *map(len, members)], dtype=np.int32)
-    return Strings(slots, hashes, offsets, code_points("".join(members)), len(slots) - 1)
+    return Strings(sieve, slots, hashes, offsets, code_points("".join(members)), len(slots) - 1)
 
 
 @lru_cache(1)
