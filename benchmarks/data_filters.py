@@ -1,8 +1,8 @@
 """The filters beside datatrove: ``python -m benchmarks.data_filters [--quick]``.
 
 Documents are those that the source ``files`` reads in ``6-pretraining-docs``. ``mismatches`` counts documents that any
-of the four filters (Gopher repetition, Gopher quality, C4, FineWeb, with their defaults), or the four in a chain, keeps,
-drops by another rule or leaves with another text than datatrove does; ``decisions`` is how many were compared.
+of the four filters (Gopher repetition, Gopher quality, C4, FineWeb, with their defaults), or the four in a chain,
+keeps, drops by another rule or leaves with another text than datatrove does; ``decisions`` is how many were compared.
 
 ``chain_cold`` and ``chain_hot``: the chain over every fourth document (a document that is dropped goes no further),
 processor seconds of theirs over ours, one processor, in processes of their own and in turn. Cold is the first pass of a
@@ -157,7 +157,9 @@ def beside_peer(texts: list[str], folder: Path, rounds: int) -> tuple[dict[str, 
 def pipeline(texts: list[str]) -> dict[str, float]:
     """MB/s of the transforms as ``prepare`` runs them."""
     transforms = load_transforms(list(NAMES), None)
-    batch = [Document(document_id("made", str(number), b""), "made", str(number), text) for number, text in enumerate(texts)]
+    batch = [
+        Document(document_id("made", str(number), b""), "made", str(number), text) for number, text in enumerate(texts)
+    ]
     found = {}
     for name, executor in (("process", InProcess()), ("pool", Pool())):
         seconds = 0.0

@@ -95,8 +95,8 @@ def main() -> None:
         for found in words(texts):
             print(json.dumps(found))
     else:
-        found = {"seconds": timed(texts, task == "alone")}
-        print(json.dumps(found | {name: version(name) for name in ("datatrove", "spacy")}))
+        measured = {"seconds": timed(texts, task == "alone")}
+        print(json.dumps({**measured, **{name: version(name) for name in ("datatrove", "spacy")}}))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from treadle.text.document import Document
 from treadle.text.transform import Piece, declare
 
 if TYPE_CHECKING:
-    from treadle.text.english.kernel import Strings
     from treadle.text.english.measures import WordMeasures
-    from treadle.text.english.repeats import Limits, Places
+    from treadle.text.english.repeats import Limits
+    from treadle.text.english.strings import Places, Strings
 
 _QUALITY = "Gopher, quality (Rae et al. 2021, A.1.1)"
 _REPETITION = "Gopher, repetition (Rae et al. 2021, table A1)"
@@ -74,8 +74,13 @@ class GopherQuality:
 
         if self._table is None:
             self._table = strings(self._stop_words)
-        measures = EnglishText(text).word_measures(self._table)
-        return self._of_length(measures) or self._of_symbols(text, measures) or self._of_lines(text) or self._of_words(measures)
+        measures = EnglishText([text]).word_measures(self._table)
+        return (
+            self._of_length(measures)
+            or self._of_symbols(text, measures)
+            or self._of_lines(text)
+            or self._of_words(measures)
+        )
 
     def _of_length(self, measures: WordMeasures) -> Finding:
         least, most = self._words
@@ -117,7 +122,10 @@ class GopherQuality:
     def _of_words(self, measures: WordMeasures) -> Finding:
         letters = _share(measures.with_letter, measures.words)
         if letters < self._letters:
-            return "gopher_below_alpha_threshold", f"{letters:.4g} of the words with a letter, fewer than {self._letters:.4g}"
+            return (
+                "gopher_below_alpha_threshold",
+                f"{letters:.4g} of the words with a letter, fewer than {self._letters:.4g}",
+            )
         if measures.listed < self._stops:
             return "gopher_enough_stop_words", f"{measures.listed} stop words, fewer than {self._stops}"
         return None
@@ -166,13 +174,16 @@ class GopherRepetition:
 
         if self._limits is None:
             self._limits = (_arrays(self._top), _arrays(self._repeated))
-        kind, which, share = EnglishText(text).repetition(*self._limits)
+        kind, which, share = EnglishText([text]).repetition(*self._limits)
         if kind == 0:
             return None
         size, limit = (self._top if kind == 1 else self._repeated)[which]
         if kind == 1:
             return f"top_{size}_gram", f"{share:.4g} of the text one run of {size} words, more than {limit:.4g}"
-        return f"duplicated_{size}_n_grams", f"{share:.4g} of the text repeated runs of {size} words, more than {limit:.4g}"
+        return (
+            f"duplicated_{size}_n_grams",
+            f"{share:.4g} of the text repeated runs of {size} words, more than {limit:.4g}",
+        )
 
 
 def _repeats(text: str, parts: list[str], name: str, noun: str, limits: tuple[float, float]) -> Finding:

@@ -85,7 +85,10 @@ class C4:
         if self._sentences > 0:
             count = self._count(kept)
             if count < self._sentences:
-                return ("too_few_sentences", f"{count} sentences in {len(kept)} good lines, fewer than {self._sentences}"), text
+                return (
+                    "too_few_sentences",
+                    f"{count} sentences in {len(kept)} good lines, fewer than {self._sentences}",
+                ), text
         return None, ("\n" if self._by_line else " ").join(kept).strip()
 
     def _lines(self, text: str) -> list[str]:
@@ -93,16 +96,16 @@ class C4:
             return text.splitlines()
         from treadle.text.english.text import EnglishText
 
-        return EnglishText(text).sentences()
+        return EnglishText([text]).sentences()
 
     def _count(self, lines: list[str]) -> int:
         if not self._by_line:
             return len(lines)
         if len(lines) >= self._sentences:  # each has at least one
             return len(lines)
-        from treadle.text.english.text import sentence_count
+        from treadle.text.english.text import EnglishText
 
-        return sentence_count(lines)
+        return sum(EnglishText(lines).sentence_counts())
 
     def _judged(self, line: str) -> tuple[str, str]:
         """A line as it may stay, and what is against it."""
@@ -180,9 +183,11 @@ class FineWeb:
         return self._of_words(text, breaks)
 
     def _of_words(self, text: str, breaks: int) -> Finding:
-        if breaks <= self._breaks * len(text.split()):  # white space alone makes no more words than there are
-            return None
         from treadle.text.english.text import EnglishText
 
-        share = breaks / EnglishText(text).word_count()
-        return ("list_ratio", f"{share:.4g} line ends a word, more than {self._breaks:.4g}") if share > self._breaks else None
+        share = breaks / max(1, EnglishText([text]).word_count())
+        return (
+            ("list_ratio", f"{share:.4g} line ends a word, more than {self._breaks:.4g}")
+            if share > self._breaks
+            else None
+        )

@@ -28,7 +28,7 @@ def _tail(codes: Codes, place: int, end: int, bits: Codes) -> bool:
             digits += 1
         if digits < 2 or digits > 5:
             return False
-    return place == end or codes[place] == 47 or codes[place] == 63 or codes[place] == 35  # noqa: PLR1714
+    return place == end or codes[place] == 47 or codes[place] == 63 or codes[place] == 35
 
 
 @compiled
@@ -44,9 +44,9 @@ def _domain(codes: Codes, start: int, end: int, bits: Codes) -> bool:
             if 2 <= after - place <= 63 and _tail(codes, after, end, bits):
                 return True
         after = place
-        while after < end and (bits[codes[after]] & HOST or codes[after] == 95 or codes[after] == 45):  # noqa: PLR1714
+        while after < end and (bits[codes[after]] & HOST or codes[after] == 95 or codes[after] == 45):
             after += 1
-        if after == place or after - place > 64 or after == end or codes[after] != 46:
+        if after - place < 1 or after - place > 64 or after >= end or codes[after] != 46:
             return False
         if not (bits[codes[place]] & HOST and bits[codes[after - 1]] & HOST):
             return False
@@ -77,7 +77,7 @@ def _octet(codes: Codes, place: int, length: int, number: int) -> bool:
     first = codes[place]
     positive = 49 <= first <= 57
     if length < 3:
-        return length > 0 and (positive or number == 1 or number == 2)  # noqa: PLR1714
+        return length > 0 and (positive or number == 1 or number == 2)
     if length > 3:
         return False
     second, third = codes[place + 1], codes[place + 2]
@@ -86,7 +86,7 @@ def _octet(codes: Codes, place: int, length: int, number: int) -> bool:
     if first != 50:
         return False
     if number == 0:
-        return bool(second == 48 or second == 49 or (second == 50 and 48 <= third <= 51))  # noqa: PLR1714
+        return bool(second == 48 or second == 49 or (second == 50 and 48 <= third <= 51))
     return bool(48 <= second <= 52 or (second == 53 and 48 <= third <= (52 if number == 3 else 53)))
 
 
@@ -106,23 +106,27 @@ def _number_address(codes: Codes, start: int, end: int, bits: Codes) -> bool:
         elif after >= end or codes[after] != 46:
             return False
         place = after + 1
-    one, two, three = codes[start], codes[start + 1], codes[start + 2]
-    if one == 49 and two == 48 and three == 46:  # 10.
+    return not _private(codes, start, end, bits)
+
+
+@compiled
+def _private(codes: Codes, start: int, end: int, bits: Codes) -> bool:
+    """Whether a valid address is of a network of one's own: 10, 127, 169.254, 192.168, 172.16 to 172.31."""
+    if codes[start] != 49:
         return False
-    if one == 49 and two == 50 and three == 55 and codes[start + 3] == 46:  # 127.
-        return False
-    if one != 49:
+    two, three, four = codes[start + 1], codes[start + 2], codes[start + 3]
+    if (two == 48 and three == 46) or (two == 50 and three == 55 and four == 46):
         return True
-    four, five, six, seven = codes[start + 3], codes[start + 4], codes[start + 5], codes[start + 6]
-    if two == 54 and three == 57 and four == 46 and five == 50 and six == 53 and seven == 52:  # 169.254
-        return not _groups(codes, start + 7, end, bits, 2)
-    if two == 57 and three == 50 and four == 46 and five == 49 and six == 54 and seven == 56:  # 192.168
-        return not _groups(codes, start + 7, end, bits, 2)
-    if two == 55 and three == 50 and four == 46:  # 172.16 to 172.31
-        private = (five == 49 and 54 <= six <= 57) or (five == 50 and bits[six] & DIGIT > 0)
-        private = private or (five == 51 and (six == 48 or six == 49))  # noqa: PLR1714
-        return not (private and _groups(codes, start + 6, end, bits, 2))
-    return True
+    five, six, seven = codes[start + 4], codes[start + 5], codes[start + 6]
+    if two == 54 and three == 57:
+        return bool(five == 50 and six == 53 and seven == 52 and _groups(codes, start + 7, end, bits, 2))
+    if two == 57 and three == 50:
+        return bool(five == 49 and six == 54 and seven == 56 and _groups(codes, start + 7, end, bits, 2))
+    if two == 55 and three == 50:
+        among = (five == 49 and 54 <= six <= 57) or (five == 50 and bits[six] & DIGIT > 0)
+        among = among or (five == 51 and 48 <= six <= 49)
+        return bool(among and _groups(codes, start + 6, end, bits, 2))
+    return False
 
 
 @compiled
@@ -131,15 +135,13 @@ def is_address(codes: Codes, start: int, end: int, bits: Codes) -> bool:
     if _number_address(codes, start, end, bits) or _domain(codes, start, end, bits):
         return True
     place = start
-    while place < end and (bits[codes[place]] & WORD or codes[place] == 43 or codes[place] == 45 or codes[place] == 46):  # noqa: PLR1714
+    while place < end and (bits[codes[place]] & WORD or codes[place] == 43 or codes[place] == 45 or codes[place] == 46):
         place += 1
     if place - start >= 2 and place + 2 < end and codes[place] == 58 and codes[place + 1] == 47 == codes[place + 2]:
         place += 3
         if _number_address(codes, place, end, bits) or _domain(codes, place, end, bits):
             return True
     for mark in range(start + 1, end):
-        if codes[mark] == 64 and (
-            _number_address(codes, mark + 1, end, bits) or _domain(codes, mark + 1, end, bits)
-        ):
+        if codes[mark] == 64 and (_number_address(codes, mark + 1, end, bits) or _domain(codes, mark + 1, end, bits)):
             return True
     return False

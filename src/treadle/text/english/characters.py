@@ -76,7 +76,7 @@ _UNITS = """
 km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa mbar mb
 MB kb KB gb GB tb TB T G M K % км км² км³ м м² м³ дм дм² дм³ см см² см³ мм мм² мм³ нм кг г мг м/с км/ч кПа Па мбар Кб
 КБ кб Мб МБ мб Гб ГБ гб Тб ТБ тбكم كم² كم³ م م² م³ سم سم² سم³ مم مم² مم³ كم غرام جرام جم كغ ملغ كوب اكواب + US$ C$ A$
-""".split()  # noqa: RUF001
+"""  # noqa: RUF001
 # spaCy's sentencizer.
 _ENDS = (
     "!.?։؟۔܀܁܂߹।॥၊။።፧፨᙮᜵᜶᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？𐩖𐩗𑁇𑁈𑂾𑂿𑃀𑃁𑅁𑅂𑅃𑇅𑇆𑇍𑇞𑇟"  # noqa: RUF001
@@ -140,7 +140,7 @@ def properties() -> NDArray[np.uint32]:
 
 def units() -> list[str]:
     """What comes off the end of a number: units, currencies and the plus sign."""
-    return list(dict.fromkeys([*_UNITS, *_CURRENCY]))
+    return list(dict.fromkeys([*_UNITS.split(), *_CURRENCY]))
 
 
 def _ranges(text: str) -> Iterator[int]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from treadle.core.errors import MissingExtra
 
 try:
     import numba
-    from numba.core import types
+    from numba import types
     from numba.extending import intrinsic
 except ImportError:
     raise MissingExtra("numba", extra="filters") from None
@@ -21,16 +24,30 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """The function as machine code. Kept beside the source, or in the user's cache folder where that is read-only;
-    where neither can be written, each process compiles for itself.
+    """The function as machine code, to be called by other compiled ones."""
+    return cast(F, numba.njit(nogil=True)(function))
+
+
+def entry(function: F) -> F:
+    """The function as machine code, to be called by Python. Kept beside the source, or in the user's cache folder where
+    that is read-only, until any source of this package changes; where it cannot be kept, each process compiles it anew.
     """
     try:
-        return cast(F, numba.njit(cache=True, nogil=True)(function))
-    except RuntimeError:  # numba found no folder for its cache
-        return cast(F, numba.njit(nogil=True)(function))
+        made = numba.njit(nogil=True, cache=True)(function)
+        # By itself it would look at the file of this function alone, not at those of the functions that it calls.
+        made._cache._cache_file._source_stamp = _sources()
+    except (AttributeError, RuntimeError):
+        return compiled(function)
+    return cast(F, made)
 
 
-@intrinsic  # type: ignore[misc]
+@lru_cache(1)
+def _sources() -> str:
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def _pointer(typing_context: Any, address: Any, like: Any) -> Any:
     """An address as a pointer to what the array ``like`` holds."""
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from treadle.text.english.characters import LETTER, MARK, SPACE
-from treadle.text.english.compiled import compiled
-from treadle.text.english.kernel import number_of, point_at, text_of
-from treadle.text.english.phrases import all_words
+from treadle.text.english.compiled import entry
+from treadle.text.english.strings import number_of, point_at, text_of
 
 if TYPE_CHECKING:
-    from treadle.text.english.kernel import Codes, Hashes, Rules, Strings
+    from treadle.text.english.strings import Codes, Hashes, Places, Rules, Strings
 
 
 class WordMeasures(NamedTuple):
@@ -25,12 +24,13 @@ class WordMeasures(NamedTuple):
     listed: int  # different words of the list that occur
 
 
-@compiled
-def word_measures(codes: Codes, sums: Hashes, powers: Hashes, rules: Rules, listed: Strings) -> WordMeasures:
+@entry
+def word_measures(
+    codes: Codes, sums: Hashes, powers: Hashes, rules: Rules, starts: Places, ends: Places, listed: Strings
+) -> WordMeasures:
     """Counts over the words of a text."""
     text = text_of(codes, sums, powers, rules)
     wanted = point_at(listed)
-    starts, ends = all_words(text, 0, len(codes), rules.nodes.shape[1], True)
     bits = text.rules.bits
     longest = 0
     for number in range(len(listed.offsets) - 1):
@@ -58,14 +58,3 @@ def word_measures(codes: Codes, sums: Hashes, powers: Hashes, rules: Rules, list
             if found >= 0:
                 seen[found] = True
     return WordMeasures(words, plain, plain_characters, with_letter, seen.sum())
-
-
-@compiled
-def count_words(codes: Codes, sums: Hashes, powers: Hashes, rules: Rules) -> int:
-    """Words of a text."""
-    text = text_of(codes, sums, powers, rules)
-    starts, _ = all_words(text, 0, len(codes), rules.nodes.shape[1], True)
-    count = 0
-    for place in range(len(starts)):
-        count += text.rules.bits[text.codes[starts[place]]] & SPACE == 0
-    return count

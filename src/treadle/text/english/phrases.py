@@ -1,8 +1,8 @@
 """Special cases that other rules have cut up, put together again: the last pass of ``spacy.tokenizer``.
 
-``(8).)`` is cut into ``(``, ``8``, ``)`` ...; ``8)`` is in the table and becomes one word. The longest run of words that
-is in the table wins, the first of equals; a run that a longer one touches is left as it is. Runs across a blank are in
-no table but stand in the way of others all the same.
+``[3]):`` is cut into ``[``, ``3``, ``]``, ``)`` and ``:``; ``):`` is in the table and becomes one word. The longest run
+of words that is in the table wins, the first of equals; a run that a longer one touches is left as it is. Runs across
+a blank are in no table but stand in the way of others all the same.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treadle.text.english.compiled import compiled, pointer
-from treadle.text.english.kernel import number_of, put_special, special_case, split, text_of
+from treadle.text.english.compiled import compiled, entry, pointer
+from treadle.text.english.kernel import put_special, split
+from treadle.text.english.strings import number_of, special_case, text_of
 
 if TYPE_CHECKING:
-    from treadle.text.english.kernel import Codes, Hashes, Places, Rules, Text
+    from treadle.text.english.strings import Codes, Hashes, Places, Rules, Text
 
 NESTED = 4  # at most so many phrases begin at the same word
 
@@ -91,16 +92,16 @@ def _joined(text: Text, starts: Places, ends: Places, chosen: Places) -> tuple[P
 
 
 @compiled
-def all_words(text: Text, low: int, high: int, width: int, specials: bool) -> tuple[Places, Places]:
+def _words(text: Text, low: int, high: int, width: int) -> tuple[Places, Places]:
     """Where each word from ``low`` to ``high`` starts and ends, those of white space included. ``width`` is the number
     of words that phrases are made of, plus one.
     """
     size = high - low + 1
     starts = np.empty(2 * size, np.int32)  # its second half is room to work in
     ends = np.empty(size, np.int32)
-    count = split(text, low, high, specials, pointer(starts), pointer(ends), pointer(starts[size:]))
+    count = split(text, low, high, pointer(starts), pointer(ends), pointer(starts[size:]))
     starts, ends = starts[:count], ends[:count]
-    if not specials or count < 2:
+    if count < 2:
         return starts, ends
     firsts = np.empty(NESTED * count, np.int32)
     lengths = np.empty(NESTED * count, np.int32)
@@ -110,7 +111,25 @@ def all_words(text: Text, low: int, high: int, width: int, specials: bool) -> tu
     return _joined(text, starts, ends, _chosen(firsts, lengths, found, count))
 
 
-@compiled
-def words(codes: Codes, sums: Hashes, powers: Hashes, rules: Rules, specials: bool) -> tuple[Places, Places]:
-    """Where each word of a text starts and ends, those of white space included."""
-    return all_words(text_of(codes, sums, powers, rules), 0, len(codes), rules.nodes.shape[1], specials)
+@entry
+def words(codes: Codes, sums: Hashes, powers: Hashes, rules: Rules, bounds: Places) -> tuple[Places, Places, Places]:
+    """Where each word starts and ends, those of white space included; and the number of the first word of each part of
+    the text, parts being from one of ``bounds`` to the next and split each by itself.
+    """
+    text = text_of(codes, sums, powers, rules)
+    width = rules.nodes.shape[1]
+    firsts = np.zeros(len(bounds), np.int32)
+    if len(bounds) == 2:
+        starts, ends = _words(text, bounds[0], bounds[1], width)
+        firsts[1] = len(starts)
+        return starts, ends, firsts
+    all_starts = np.empty(len(codes), np.int32)  # no word is empty
+    all_ends = np.empty(len(codes), np.int32)
+    count = 0
+    for part in range(len(bounds) - 1):
+        starts, ends = _words(text, bounds[part], bounds[part + 1], width)
+        for place in range(len(starts)):
+            all_starts[count], all_ends[count] = starts[place], ends[place]
+            count += 1
+        firsts[part + 1] = count
+    return all_starts[:count], all_ends[:count], firsts

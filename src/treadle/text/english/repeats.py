@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treadle.text.english.characters import SPACE
-from treadle.text.english.compiled import compiled, pointer
-from treadle.text.english.kernel import BASE, text_of
-from treadle.text.english.phrases import all_words
+from treadle.text.english.compiled import compiled, entry
+from treadle.text.english.strings import BASE, text_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from treadle.text.english.kernel import Codes, Hashes, Places, Rules, Text
+    from treadle.text.english.strings import Codes, Hashes, Places, Rules, Text
 
     Limits = NDArray[np.float64]
 
@@ -27,21 +25,8 @@ _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @compiled
-def _real_words(text: Text, size: int, width: int) -> tuple[Places, Places]:
-    """Words that are no white space."""
-    starts, ends = all_words(text, 0, size, width, True)
-    codes, bits = text.codes, text.rules.bits
-    count = 0
-    for place in range(len(starts)):
-        if bits[codes[starts[place]]] & SPACE == 0:
-            starts[count], ends[count] = starts[place], ends[place]
-            count += 1
-    return starts[:count], ends[:count]
-
-
-@compiled
 def _same(text: Text, starts: Places, ends: Places, one: int, other: int, characters: int) -> bool:
-    """Whether the words from ``one`` on and from ``other`` on, written without blanks, begin with the same characters."""
+    """Whether so many characters are the same from word ``one`` on and from ``other`` on, without the blanks."""
     codes = text.codes
     here, there = starts[one], starts[other]
     for _ in range(characters):
@@ -75,7 +60,7 @@ def _numbered(text: Text, starts: Places, ends: Places, hashes: Hashes, slots: H
                 numbers[place] = place
                 break
             if held & _TAG == entry:
-                first = np.int64(held & _PLACE)
+                first = int(np.int64(held & _PLACE))
                 if ends[first] - starts[first] == length and _same(text, starts, ends, first, place, length):
                     numbers[place] = first
                     break
@@ -97,19 +82,20 @@ def _most(numbers: Places, size: int, slots: Hashes, counts: Places) -> tuple[in
         value *= BASE
         slot = np.int64(value >> _HALF) & mask
         entry = value & _TAG
+        first = place
         while True:
             held = slots[slot]
             if held == _EMPTY:
                 slots[slot] = entry | np.uint64(place)
-                first = place
                 counts[place] = 0
                 break
             if held & _TAG == entry:
-                first = np.int64(held & _PLACE)
+                earlier = int(np.int64(held & _PLACE))
                 offset = 0
-                while offset < size and numbers[first + offset] == numbers[place + offset]:
+                while offset < size and numbers[earlier + offset] == numbers[place + offset]:
                     offset += 1
                 if offset == size:
+                    first = earlier
                     break
             slot = (slot + 1) & mask
         counts[first] += 1
@@ -141,7 +127,7 @@ def _repeated(
                 place += 1
                 break
             if held & _TAG == entry:
-                first = np.int64(held & _PLACE)
+                first = int(np.int64(held & _PLACE))
                 if lengths[first + size] - lengths[first] == length:
                     offset = 0
                     while offset < size and numbers[first + offset] == numbers[place + offset]:
@@ -163,16 +149,15 @@ def _longest(lengths: Places, size: int) -> int:
     return longest + size - 1
 
 
-@compiled
+@entry
 def repetition(
-    codes: Codes, sums: Hashes, powers: Hashes, rules: Rules,
+    codes: Codes, sums: Hashes, powers: Hashes, rules: Rules, starts: Places, ends: Places,
     characters: int, top_sizes: Places, top_limits: Limits, repeated_sizes: Places, repeated_limits: Limits,
 ) -> tuple[int, int, float]:  # fmt: skip
     """The first limit that the text exceeds: 0 for none, 1 for the most frequent run and 2 for repeated runs; which of
-    the limits; and its share of the text's characters.
+    the limits; and its share of ``characters``. ``starts`` and ``ends`` are of words that are no white space.
     """
     text = text_of(codes, sums, powers, rules)
-    starts, ends = _real_words(text, len(codes), rules.nodes.shape[1])
     count = len(starts)
     slot_count = 16
     while slot_count < 2 * count:

@@ -10,11 +10,11 @@ import numpy as np
 
 from treadle.text.english.characters import properties, units
 from treadle.text.english.exceptions import special_cases
-from treadle.text.english.kernel import BASE, SIEVE_BITS, SIEVE_SHIFT, Rules, Strings, hash_characters
 from treadle.text.english.phrases import NESTED, words
+from treadle.text.english.strings import BASE, SIEVE_BITS, SIEVE_SHIFT, Rules, Strings, hash_characters
 
 if TYPE_CHECKING:
-    from treadle.text.english.kernel import Codes, Hashes
+    from treadle.text.english.strings import Codes, Hashes
 
 _powers = np.ones(1, np.uint64)
 
@@ -68,13 +68,16 @@ def english() -> Rules:
         nodes=np.zeros((1, 1), np.int16),
         final=np.zeros(1, np.int8),
     )
-    return _with_phrases(rules, [words for words in (_by_rule(chunk, rules) for chunk in cases) if len(words) > 1])
+    plain = rules._replace(specials=strings([]))
+    phrases = [words for words in (_by_rule(chunk, plain) for chunk in cases) if len(words) > 1]
+    return _with_phrases(rules, phrases)
 
 
-def _by_rule(chunk: str, rules: Rules) -> list[str]:
+def _by_rule(chunk: str, plain: Rules) -> list[str]:
     """The words of a special case as they would be if it were none."""
     codes = code_points(chunk)
-    starts, ends = words(codes, hash_characters(codes), powers(len(codes)), rules, False)
+    bounds = np.array([0, len(codes)], np.int32)
+    starts, ends, _ = words(codes, hash_characters(codes), powers(len(codes)), plain, bounds)
     return [chunk[start:end] for start, end in zip(starts, ends, strict=True)]
 
 

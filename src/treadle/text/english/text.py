@@ -7,72 +7,79 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treadle.text.english.kernel import hash_characters
-from treadle.text.english.measures import WordMeasures, count_words, word_measures
+from treadle.text.english.characters import SPACE
+from treadle.text.english.measures import WordMeasures, word_measures
 from treadle.text.english.phrases import words
 from treadle.text.english.repeats import repetition
 from treadle.text.english.rules import code_points, english, powers
-from treadle.text.english.sentences import count_sentences, sentence_ends
+from treadle.text.english.sentences import sentences
+from treadle.text.english.strings import hash_characters
 
 if TYPE_CHECKING:
-    from treadle.text.english.kernel import Codes, Hashes, Rules, Strings
-    from treadle.text.english.repeats import Limits, Places
+    from treadle.text.english.repeats import Limits
+    from treadle.text.english.strings import Places, Strings
 
 # The one word that spaCy cannot take: datatrove leaves it out of a text that holds it.
 _UNTAKEN = "IS_ALPHA"
 
 
 class EnglishText:
-    """The text ready for the compiled loops; each question splits it anew."""
+    """A text, split. ``parts`` are lines or the like that are split each by itself; by default it is one."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._take(text)
-        if _UNTAKEN in text and _UNTAKEN in self.words():
-            self._take(text.replace(_UNTAKEN, ""))
+    def __init__(self, parts: Sequence[str]) -> None:
+        self._parts = parts
+        self._split(parts)
+        if any(_UNTAKEN in part for part in parts):
+            self._split([_without_untaken(part) for part in parts])
 
-    def _take(self, text: str) -> None:
-        self._split = text
-        codes = code_points(text)
-        self._arguments: tuple[Codes, Hashes, Hashes, Rules] = (
-            codes,
-            hash_characters(codes),
-            powers(len(codes)),
-            english(),
-        )
+    def _split(self, parts: Sequence[str]) -> None:
+        self._whole = "".join(parts)
+        codes = code_points(self._whole)
+        self._arguments = (codes, hash_characters(codes), powers(len(codes)), english())
+        bounds = np.cumsum([0, *map(len, parts)], dtype=np.int32)
+        self._starts, self._ends, self._firsts = words(*self._arguments, bounds)
+
+    def _places(self) -> tuple[Places, Places]:
+        """Where words start and end that are no white space."""
+        codes, _, _, rules = self._arguments
+        real = (rules.bits[codes[self._starts]] & SPACE) == 0
+        return self._starts[real], self._ends[real]
 
     def words(self) -> list[str]:
         """The words, those of white space left out."""
-        starts, ends = words(*self._arguments, True)
-        found = [self._split[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-        return [word for word in found if not word.isspace()]
-
-    def sentences(self) -> list[str]:
-        """The sentences, each with the space in front of it; together they are the text."""
-        ends = sentence_ends(*self._arguments).tolist()[:-1]
-        return [self._text[start:end] for start, end in zip([0, *ends], [*ends, len(self._text)], strict=True)]
+        starts, ends = self._places()
+        return [self._whole[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def word_count(self) -> int:
         """The number of words."""
-        return count_words(*self._arguments)
+        return len(self._places()[0])
+
+    def sentence_counts(self) -> list[int]:
+        """Sentences of each part; an empty one has one."""
+        codes, _, _, rules = self._arguments
+        counts: list[int] = sentences(codes, rules.bits, self._starts, self._ends, self._firsts)[1].tolist()
+        return counts
+
+    def sentences(self) -> list[str]:
+        """The sentences of a text that is one part, each with the space in front of it; together they are the text."""
+        (text,) = self._parts
+        codes, _, _, rules = self._arguments
+        ends = sentences(codes, rules.bits, self._starts, self._ends, self._firsts)[0].tolist()[:-1]
+        return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
 
     def word_measures(self, listed: Strings) -> WordMeasures:
         """Counts over the words; ``listed`` are words to look for."""
-        return word_measures(*self._arguments, listed)
+        return word_measures(*self._arguments, self._starts, self._ends, listed)
 
-    def repetition(
-        self, top: tuple[Places, Limits], repeated: tuple[Places, Limits]
-    ) -> tuple[int, int, float]:
-        """The first limit that the text exceeds, see ``repeats.repetition``; of what was left out the share stays."""
-        return repetition(*self._arguments, len(self._text), *top, *repeated)
+    def repetition(self, top: tuple[Places, Limits], repeated: tuple[Places, Limits]) -> tuple[int, int, float]:
+        """The first limit that the text exceeds, see ``repeats.repetition``."""
+        characters = sum(map(len, self._parts))
+        return repetition(*self._arguments, *self._places(), characters, *top, *repeated)
 
 
-def sentence_count(lines: Sequence[str]) -> int:
-    """Sentences of all lines, each line by itself; an empty one has one."""
-    whole = "".join(lines)
-    if _UNTAKEN in whole:
-        lines = [EnglishText(line)._split for line in lines]  # noqa: SLF001 (of this class)
-        whole = "".join(lines)
-    codes = code_points(whole)
-    bounds = np.cumsum([0, *map(len, lines)], dtype=np.int32)
-    return count_sentences(codes, hash_characters(codes), powers(len(codes)), english(), bounds)
+def _without_untaken(part: str) -> str:
+    if _UNTAKEN not in part:
+        return part
+    alone = EnglishText.__new__(EnglishText)
+    alone._split([part])
+    return part.replace(_UNTAKEN, "") if _UNTAKEN in alone.words() else part
