@@ -60,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="treadle-filters-") as name:
         folder = Path(name)
         wrong = mismatches(texts, folder)
-        ratios, figures = beside_peer(texts[:: 2 if arguments.quick else 4], folder, 1 if arguments.quick else 3)
+        ratios, figures = beside_peer(texts[:: 2 if arguments.quick else 4], folder, 1 if arguments.quick else 2)
     figures = {
         "mismatches": len(wrong),
         "documents": len(texts),

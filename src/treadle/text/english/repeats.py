@@ -152,10 +152,10 @@ def _longest(lengths: Places, size: int) -> int:
 @entry
 def repetition(
     codes: Codes, sums: Hashes, powers: Hashes, rules: Rules, starts: Places, ends: Places,
-    characters: int, top_sizes: Places, top_limits: Limits, repeated_sizes: Places, repeated_limits: Limits,
+    top_sizes: Places, top_limits: Limits, repeated_sizes: Places, repeated_limits: Limits,
 ) -> tuple[int, int, float]:  # fmt: skip
     """The first limit that the text exceeds: 0 for none, 1 for the most frequent run and 2 for repeated runs; which of
-    the limits; and its share of ``characters``. ``starts`` and ``ends`` are of words that are no white space.
+    the limits; and its share of the text's characters. ``starts`` and ``ends`` are of words that are no white space.
     """
     text = text_of(codes, sums, powers, rules)
     count = len(starts)
@@ -179,16 +179,16 @@ def repetition(
         if count >= size:
             if size < bound_size:
                 bound = count
-            if bound * _longest(lengths, size) / characters <= top_limits[which]:
+            if bound * _longest(lengths, size) / len(codes) <= top_limits[which]:
                 continue
             where, most = _most(numbers, size, slots, counts)
             bound, bound_size = most, size
-            share = (lengths[where + size] - lengths[where] + size - 1) * most / characters
+            share = (lengths[where + size] - lengths[where] + size - 1) * most / len(codes)
             if share > top_limits[which]:
                 return 1, which, share
     for which in range(len(repeated_sizes)):
         size = repeated_sizes[which]
-        share = _repeated(text, starts, ends, numbers, joined, lengths, powers, size, slots) / characters
+        share = _repeated(text, starts, ends, numbers, joined, lengths, powers, size, slots) / len(codes)
         if share > repeated_limits[which]:
             return 2, which, share
     return 0, 0, 0.0

@@ -19,20 +19,11 @@ if TYPE_CHECKING:
     from treadle.text.english.repeats import Limits
     from treadle.text.english.strings import Places, Strings
 
-# The one word that spaCy cannot take: datatrove leaves it out of a text that holds it.
-_UNTAKEN = "IS_ALPHA"
-
 
 class EnglishText:
     """A text, split. ``parts`` are lines or the like that are split each by itself; by default it is one."""
 
     def __init__(self, parts: Sequence[str]) -> None:
-        self._parts = parts
-        self._split(parts)
-        if any(_UNTAKEN in part for part in parts):
-            self._split([_without_untaken(part) for part in parts])
-
-    def _split(self, parts: Sequence[str]) -> None:
         self._whole = "".join(parts)
         codes = code_points(self._whole)
         self._arguments = (codes, hash_characters(codes), powers(len(codes)), english())
@@ -62,10 +53,9 @@ class EnglishText:
 
     def sentences(self) -> list[str]:
         """The sentences of a text that is one part, each with the space in front of it; together they are the text."""
-        (text,) = self._parts
         codes, _, _, rules = self._arguments
         ends = sentences(codes, rules.bits, self._starts, self._ends, self._firsts)[0].tolist()[:-1]
-        return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+        return [self._whole[start:end] for start, end in zip([0, *ends], [*ends, len(self._whole)], strict=True)]
 
     def word_measures(self, listed: Strings) -> WordMeasures:
         """Counts over the words; ``listed`` are words to look for."""
@@ -73,13 +63,4 @@ class EnglishText:
 
     def repetition(self, top: tuple[Places, Limits], repeated: tuple[Places, Limits]) -> tuple[int, int, float]:
         """The first limit that the text exceeds, see ``repeats.repetition``."""
-        characters = sum(map(len, self._parts))
-        return repetition(*self._arguments, *self._places(), characters, *top, *repeated)
-
-
-def _without_untaken(part: str) -> str:
-    if _UNTAKEN not in part:
-        return part
-    alone = EnglishText.__new__(EnglishText)
-    alone._split([part])
-    return part.replace(_UNTAKEN, "") if _UNTAKEN in alone.words() else part
+        return repetition(*self._arguments, *self._places(), *top, *repeated)
