@@ -32,7 +32,7 @@ _LONGEST_RUN = 1000  # words
 Finding = tuple[str, str] | None  # the name of a rule and what it found
 
 
-@declare(version=1, packages=("numba",))
+@declare(version=1)
 class GopherQuality:
     """Drops texts by the number, length and kind of their words, and by their lines; needs English. A limit of nothing
     or 0 is not checked.
@@ -131,7 +131,7 @@ class GopherQuality:
         return None
 
 
-@declare(version=1, packages=("numba",))
+@declare(version=1)
 class GopherRepetition:
     """Drops texts that repeat lines, paragraphs or runs of words; needs English. ``top_n_grams`` limits the share of
     the most frequent run of so many words, ``dup_n_grams`` that of all repeated ones. A limit of nothing or 0 is not

@@ -25,7 +25,7 @@ _ENDS = (".", "?", "!", '"', "'")
 _POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 
 
-@declare(version=1, packages=("numba",))
+@declare(version=1)
 class C4:
     """Takes lines out that are no sentences or are about cookies and scripts, and drops texts with too few sentences
     left, with a curly bracket or with lorem ipsum; needs English. Lines taken out of texts that stay are noted. -1
@@ -131,7 +131,7 @@ class C4:
         return line, ""
 
 
-@declare(version=1, packages=("numba",))
+@declare(version=1)
 class FineWeb:
     """Drops texts whose lines do not end as sentences, are short, are repeated, or are too many for their words; needs
     English.

@@ -16,6 +16,7 @@ from treadle.text.english.strings import BASE, SIEVE_BITS, SIEVE_SHIFT, Rules, S
 if TYPE_CHECKING:
     from treadle.text.english.strings import Codes, Hashes
 
+_KEPT = 1 << 22  # powers that are kept between texts
 _powers = np.ones(1, np.uint64)
 
 
@@ -28,8 +29,11 @@ def powers(length: int) -> Hashes:
     """The base of the hash to the power of 0 to at least ``length``."""
     global _powers
     if len(_powers) <= length:
-        size = max(2 * len(_powers), length + 1, 1 << 14)
-        _powers = np.cumprod(np.concatenate([np.ones(1, np.uint64), np.full(size - 1, BASE)]), dtype=np.uint64)
+        size = max(length + 1, 1 << 14)
+        made: Hashes = np.cumprod(np.concatenate([np.ones(1, np.uint64), np.full(size - 1, BASE)]), dtype=np.uint64)
+        if length > _KEPT:
+            return made
+        _powers = made
     return _powers
 
 
