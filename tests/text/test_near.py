@@ -140,20 +140,19 @@ def mixed() -> list[Document]:
     return documents(*likenesses(1, 500))
 
 
-def clusters_by_force(made: list[Document], threshold: float = 0.8) -> set[int]:
-    """Numbers of the documents that go: each with each, chains followed."""
+def gone_by_force(made: list[Document], threshold: float = 0.8) -> set[int]:
+    """Numbers of the documents that go: each is compared with every one that stays before it."""
     sets = list(sets_of([document.text for document in made]))
-    cluster = list(range(len(made)))
-    for one in range(len(made)):
-        for other in range(one):
-            if jaccard(sets[one], sets[other]) >= threshold:
-                cluster = [cluster[other] if each == cluster[one] else each for each in cluster]
-    return {number for number, each in enumerate(cluster) if each in cluster[:number]}
+    stays: list[int] = []
+    for number, mine in enumerate(sets):
+        if all(jaccard(mine, sets[other]) < threshold for other in stays):
+            stays.append(number)
+    return set(range(len(made))) - set(stays)
 
 
 def test_it_finds_what_comparing_each_with_each_finds(mixed: list[Document]) -> None:
     kept, accounting = run(mixed, "deduplicate_near")
-    gone = clusters_by_force(mixed)
+    gone = gone_by_force(mixed)
     assert len(gone) > 50
     assert [document.id for document in kept] == [each.id for n, each in enumerate(mixed) if n not in gone]
     assert accounting.dropped == {"deduplicate_near.similar": len(gone)}
@@ -193,7 +192,7 @@ def test_clusters_are_kept_in_a_table_and_shown(tmp_path: Path) -> None:
     _, accounting = run(made, "deduplicate_near")
     accounting.write(tmp_path)
     rows = list(read_duplicates(tmp_path))
-    assert [(row.cluster, row.document) for row in rows] == [(made[0].id, made[1].id), (made[0].id, made[3].id)]
+    assert [(row.kept, row.document) for row in rows] == [(made[0].id, made[1].id), (made[0].id, made[3].id)]
     assert [row.similarity for row in rows] == [round(96 / 97, 4)] * 2
     again = read_accounting(tmp_path)
     assert again == accounting
@@ -226,11 +225,11 @@ def test_lines_that_earlier_documents_have_are_taken_out() -> None:
 
 
 def test_paragraphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = documents("One paragraph\nof two lines.\n\nAnother paragraph here.", "New.\n \n\nOne paragraph\nof two lines.")
+    made = documents(
+        "One paragraph\nof two lines.\n\nAnother paragraph here.", "New.\n \n\nOne paragraph\nof two lines."
+    )
     step = {"deduplicate_lines": {"unit": "paragraph"}}
     expected = run(made, step)
     assert [document.text for document in expected[0]] == [made[0].text, "New."]
     monkeypatch.setattr(transform, "SHARD_DOCUMENTS", 1)
     assert run(made, step) == expected
-
-

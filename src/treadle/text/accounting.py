@@ -39,11 +39,15 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """The document that stays where another is its duplicate, and how alike they are, from 0 to 1."""
+    """The document that stays where another is its duplicate, and how alike they are, from 0 to 1.
+
+    ``cluster`` is the id of the first document of the cluster where that is another one.
+    """
 
     document: str
     locator: str
     similarity: float = 1.0
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +102,9 @@ class Accounting:
             kept.append(_sample(dropped))
         if dropped.twin is not None and not dropped.private:
             twin, document = dropped.twin, dropped.document
-            self.duplicates.add(
-                Duplicate(twin.document, document.id, dropped.rule, round(twin.similarity, 4)),
-                twin.locator,
-                document.locator,
-            )
+            similarity, cluster = round(twin.similarity, 4), twin.cluster or twin.document
+            row = Duplicate(cluster, document.id, twin.document, dropped.rule, similarity)
+            self.duplicates.add(row, twin.locator, document.locator)
 
     def note(self, note: Note) -> None:
         """Count something that drops nothing."""

@@ -103,24 +103,6 @@ def check_format(metadata: dict[bytes, bytes], path: Path) -> None:
         raise UserError(f"{path.name} is a corpus of format {number}; this Treadle reads {FORMAT}, update it")
 
 
-def pack(documents: Sequence[Document]) -> bytes:
-    """Documents as bytes, for the time of one run only."""
-    pa, _ = _pyarrow()
-    schema = _schema(pa)
-    sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.ipc.new_stream(sink, schema, options=options) as stream:
-        stream.write_table(_table(pa, schema, documents))
-    return bytes(sink.getvalue())
-
-
-def unpack(data: bytes) -> list[Document]:
-    """The documents that ``pack`` was given."""
-    pa, _ = _pyarrow()
-    with pa.ipc.open_stream(data) as stream:
-        return [document for batch in stream for document in _documents(batch)]
-
-
 def _schema(pa: Any) -> pa.Schema:
     text, texts = pa.string(), pa.list_(pa.field("item", pa.string(), nullable=False))
     columns = [

@@ -53,9 +53,11 @@ class DeduplicateLines:
                 continue
             removed += sum(again)
             changed += 1
-            left = _JOINT[self._unit].join(
-                piece for piece, gone in zip(pieces, again, strict=True) if not gone
-            ).strip("\n")
+            left = (
+                _JOINT[self._unit]
+                .join(piece for piece, gone in zip(pieces, again, strict=True) if not gone)
+                .strip("\n")
+            )
             if left.strip():
                 yield replace(document, text=left)
             else:

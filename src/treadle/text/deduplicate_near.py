@@ -4,7 +4,7 @@ compared exactly before anything is dropped."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -53,11 +53,13 @@ class DeduplicateNear:
         names = [(each.id, each.locator, str(each.fields.get("label", ""))) for each in documents]
         return Shingled(names, list(sets_of([each.text for each in documents], self.words)))
 
-    def decide(
-        self, looks: Iterable[Any], again: Callable[[Sequence[int]], Iterable[Any]]
-    ) -> Mapping[int, Verdict]:
-        """All members of a cluster but one. Two documents are in one cluster when a chain of similar pairs joins
-        them; texts that somebody labelled differently are no pair."""
+    def decide(self, looks: Iterable[Any], again: Callable[[Sequence[int]], Iterable[Any]]) -> Mapping[int, Verdict]:
+        """Of each cluster, those that are similar to one that stays.
+
+        A chain of similar pairs joins the members of a cluster, so its ends need not be alike: beginning with the
+        first, or longest, a member stays when nothing that stays already is similar to it. Texts that somebody
+        labeled differently are no pair.
+        """
         sketches = list(looks)
         if not sketches:
             return {}
@@ -81,19 +83,25 @@ class DeduplicateNear:
     ) -> dict[int, Verdict]:
         verdicts = {}
         for members in clusters:
-            kept = members[0]
+            ordered = members
             if self._keep == "longest":
-                kept = max(members, key=lambda number: (characters[number], -number))
-            for number in members:
-                if number != kept:
-                    verdicts[number] = verdict(RULE, sets, kept, jaccard(sets[kept], sets[number]))
+                ordered = sorted(members, key=lambda number: (-characters[number], number))
+            stays: list[int] = []
+            for number in ordered:
+                alike = [other for other in stays if self.alike(sets, number, other)]
+                if not alike:
+                    stays.append(number)
+                    continue
+                similarity, best = max((jaccard(sets[number], sets[other]), -other) for other in alike)
+                verdicts[number] = verdict(RULE, sets, -best, similarity, cluster=members[0])
         return verdicts
 
 
-def verdict(rule: str, sets: Sets, kept: int, similarity: float) -> Verdict:
+def verdict(rule: str, sets: Sets, kept: int, similarity: float, *, cluster: int) -> Verdict:
     """Dropped in favor of ``kept``."""
     name, locator, _ = sets.names[kept]
-    return Verdict(rule, f"{similarity:.3f} of its runs of words are those of {name}", Twin(name, locator, similarity))
+    twin = Twin(name, locator, similarity, sets.names[cluster][0])
+    return Verdict(rule, f"{similarity:.3f} of its runs of words are those of {name}", twin)
 
 
 class Sets:

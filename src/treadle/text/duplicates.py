@@ -1,7 +1,8 @@
 """Which documents went as duplicates of which: every pair in a table, the largest clusters in the account.
 
 The table is ``duplicates.parquet`` beside a corpus: a row for each document that went, with ``cluster`` (the id of the
-document that stayed), ``document``, ``rule`` and ``similarity`` (1 for exact). It holds ids alone, no text and no name.
+cluster's first document), ``document``, ``kept`` (the document that stayed for it, mostly the first), ``rule`` and
+``similarity`` of the two (1 for exact). It holds ids alone, no text and no name.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ _ROWS = 100_000
 
 
 class Duplicate(NamedTuple):
-    """One document that went: the one that stayed, which names the cluster, and by what rule."""
+    """One document that went, in favor of which, and by what rule."""
 
     cluster: str
     document: str
+    kept: str
     rule: str
     similarity: float
 
 
 @dataclass(slots=True)
 class Cluster:
-    """A document that stayed, and what went for it. ``members`` are the first few, with their locators."""
+    """What went, as long as it goes together. ``document`` is its first, and ``locator`` that of the one that stayed;
+    ``members`` are the first few that went, with their own."""
 
     document: str
     locator: str
@@ -49,6 +52,8 @@ class Duplicates:
 
     def __bool__(self) -> bool:
         return bool(self._clusters)
+
+    __hash__ = None  # type: ignore[assignment]  # it grows
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Duplicates) and self.to_json() == other.to_json()
@@ -114,10 +119,14 @@ class Duplicates:
             return
         pa, pq = _pyarrow()
         text = pa.string()
-        names = (("cluster", text), ("document", text), ("rule", text), ("similarity", pa.float64()))
+        names = [(name, pa.float64() if name == "similarity" else text) for name in Duplicate._fields]
         schema = pa.schema([pa.field(name, kind, False) for name, kind in names], metadata=_FORMAT)
         with pq.ParquetWriter(
-            folder / DUPLICATES_FILE, schema, compression="zstd", use_dictionary=["cluster", "rule"], version="2.6"
+            folder / DUPLICATES_FILE,
+            schema,
+            compression="zstd",
+            use_dictionary=["cluster", "kept", "rule"],
+            version="2.6",
         ) as writer:
             for start in range(0, len(self._rows), _ROWS):
                 columns = zip(*self._rows[start : start + _ROWS], strict=True)

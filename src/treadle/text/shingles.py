@@ -10,8 +10,9 @@ pairs / 2^64.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -81,7 +82,14 @@ def sets_of(texts: Sequence[str], size: int = SIZE) -> Iterator[NDArray[np.uint6
     for first, last in chunks(texts):
         hashes, starts = shingles(texts[first:last], size)
         for place in range(last - first):
-            yield np.unique(hashes[starts[place] : starts[place + 1]])
+            yield _different(hashes[starts[place] : starts[place + 1]])
+
+
+def _different(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    ordered = np.sort(numbers)
+    fresh = np.ones(len(ordered), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=fresh[1:])
+    return ordered[fresh]
 
 
 def jaccard(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> float:
@@ -98,69 +106,87 @@ def word_hashes(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.in
     """The hash of every word of every text, and where each text's begin, of shape (texts + 1,)."""
     found: list[NDArray[np.uint64]] = []
     counts = np.zeros(len(texts), dtype=np.int64)
-    waiting: list[tuple[int, str]] = []
-    characters = 0
-    for place, part in _pieces(texts):
-        waiting.append((place, part))
-        characters += len(part)
-        if characters >= _CHUNK:
+    for _, parts in itertools.groupby(_pieces(texts), key=lambda piece: piece[1].isascii()):
+        waiting: list[tuple[int, str]] = []
+        characters = 0
+        for place, part in parts:
+            waiting.append((place, part))
+            characters += len(part)
+            if characters >= _CHUNK:
+                found.append(_count(waiting, counts))
+                waiting, characters = [], 0
+        if waiting:
             found.append(_count(waiting, counts))
-            waiting, characters = [], 0
-    found.append(_count(waiting, counts))
-    return np.concatenate(found), np.concatenate(([0], np.cumsum(counts)))
+    return np.concatenate(found or [np.empty(0, dtype=np.uint64)]), np.concatenate(([0], np.cumsum(counts)))
 
 
 def mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Every bit of a number spread over all of it: the finalizer of splitmix64."""
-    mixed = numbers
-    for shift, factor in _MIX:
-        mixed = mixed ^ (mixed >> np.uint64(shift))
-        mixed *= np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed = numbers >> np.uint64(_MIX[0][0])
+    mixed ^= numbers
+    mixed *= np.uint64(_MIX[0][1])
+    moved = mixed >> np.uint64(_MIX[1][0])
+    mixed ^= moved
+    mixed *= np.uint64(_MIX[1][1])
+    np.right_shift(mixed, np.uint64(31), out=moved)
+    mixed ^= moved
+    return mixed
 
 
 def _pieces(texts: Iterable[str]) -> Iterator[tuple[int, str]]:
     for place, text in enumerate(texts):
-        low = text if text.isascii() else text.lower()
-        if len(low) <= _PIECE:
-            yield place, low
+        if len(text) <= _PIECE:
+            yield place, text
             continue
-        for start in range(0, len(low), _PIECE):
-            yield place, low[start : start + _PIECE]
+        for start in range(0, len(text), _PIECE):
+            yield place, text[start : start + _PIECE]
 
 
 def _count(parts: Sequence[tuple[int, str]], counts: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Hashes of the words in the parts, in order; their number is added to the count of each part's text."""
     line = "\n".join(part for _, part in parts) + "\n"
-    codes, word, begins = _read(line)
+    codes, begins = _read(line)
     starts = np.flatnonzero(begins)
     if not len(starts):
         return np.empty(0, dtype=np.uint64)
     powers, inverse = _powers(len(line))
-    values = codes * word
-    hashes = np.add.reduceat(values * powers[: len(line)], starts)
+    sums = np.cumsum(codes * powers[: len(line)])
+    before = np.where(starts > 0, sums[starts - 1], np.uint64(0))
+    hashes = np.diff(before, append=sums[-1:])  # what stands between two words adds nothing
     hashes *= inverse[starts]
     borders = np.cumsum([len(part) + 1 for _, part in parts])
-    within = np.diff(np.concatenate(([0], np.searchsorted(starts, borders))))
+    within = np.diff(np.searchsorted(starts, borders), prepend=0)
     np.add.at(counts, np.array([place for place, _ in parts]), within)
     return mix(hashes)
 
 
-def _read(line: str) -> tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Code points, whether each belongs to a word, and whether a word begins with it."""
-    if line.isascii():
-        codes8 = _lower()[np.frombuffer(line.encode("ascii"), dtype=np.uint8)]
-        word = codes8 != 0
-        begins = word.copy()
-        begins[1:] &= ~word[:-1]
-        return codes8.astype(np.uint64), word, begins
-    codes = np.frombuffer(line.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    kinds = _kinds()[codes]
-    word = kinds != 0
-    begins = word.copy()
-    begins[1:] &= (kinds[:-1] == 0) | (kinds[1:] == 2) | (kinds[:-1] == 2)
-    low = np.where((codes >= 0x41) & (codes <= 0x5A), codes + 0x20, codes)
-    return low.astype(np.uint64), word, begins
+def _read(line: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Code points in lower case, 0 for those that divide words, and whether a word begins with each."""
+    try:
+        data = line.encode("latin-1").translate(_lower(1).tobytes())
+    except UnicodeEncodeError:
+        return _read_wide(line)
+    low = np.frombuffer(data, dtype=np.uint8)
+    begins = low != 0
+    begins[1:] &= low[:-1] == 0
+    return low, begins
+
+
+def _read_wide(line: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    codes: NDArray[Any] = np.frombuffer(line.encode("utf-16-le", "surrogatepass"), dtype=np.uint16)
+    if len(codes) != len(line):
+        codes = np.frombuffer(line.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    rare = np.flatnonzero(codes > 0xFF)  # in most languages of Europe, quotes and dashes alone
+    data = codes.astype(np.uint8).tobytes().translate(_lower(1).tobytes())
+    low = np.frombuffer(data, dtype=np.uint8).astype(codes.dtype)
+    low[rare] = np.take(_lower(codes.itemsize), codes[rare])
+    begins = low != 0
+    inside = begins[:-1].copy()
+    if int(codes.max()) >= SINGLE[0][0]:
+        single = np.take(_single(), codes)
+        inside &= ~(single[1:] | single[:-1])
+    begins[1:] &= ~inside
+    return low, begins
 
 
 def _short_runs(
@@ -175,22 +201,34 @@ def _short_runs(
 
 
 @functools.cache
-def _kinds() -> NDArray[np.uint8]:
-    """By code point: 0 divides words, 1 is part of one, 2 is one."""
-    kinds = np.ones(0x110000, dtype=np.uint8)
-    for value, ranges in ((0, DIVIDING), (2, SINGLE)):
-        for first, last in ranges:
-            kinds[first : last + 1] = value
-    return kinds
+def _lower(width: int) -> NDArray[Any]:
+    """By code point of so many bytes: itself in lower case, or 0 where it divides words.
+
+    Lower cases of characters that Unicode has never change; sigma has one form here, wherever it stands.
+    """
+    if width == 4:
+        codes = np.arange(0x110000, dtype=np.uint32)
+        cased: Iterable[int] = range(0x20000)
+    else:
+        codes = np.arange(1 << 8 * width, dtype=np.uint8 if width == 1 else np.uint16)
+        cased = range(len(codes))
+    for code in cased:
+        low = chr(code).lower()
+        if len(low) == 1:
+            codes[code] = ord(low)
+    if width > 1:
+        codes[0x3C2] = 0x3C3
+    for first, last in DIVIDING:
+        codes[first : last + 1] = 0
+    return codes
 
 
 @functools.cache
-def _lower() -> NDArray[np.uint8]:
-    """By byte of ASCII: itself in lower case, or 0 where it divides words."""
-    codes = np.arange(256, dtype=np.uint8)
-    codes[ord("A") : ord("Z") + 1] += 32
-    codes[_kinds()[:256] == 0] = 0
-    return codes
+def _single() -> NDArray[np.bool_]:
+    single = np.zeros(0x110000, dtype=bool)
+    for first, last in SINGLE:
+        single[first : last + 1] = True
+    return single
 
 
 _known_powers: tuple[NDArray[np.uint64], NDArray[np.uint64]] | None = None

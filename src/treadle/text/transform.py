@@ -82,9 +82,7 @@ class Whole(Protocol):
         """What it needs of those that ``again`` was called for."""
         ...
 
-    def decide(
-        self, looks: Iterable[Any], again: Callable[[Sequence[int]], Iterable[Any]]
-    ) -> Mapping[int, Verdict]:
+    def decide(self, looks: Iterable[Any], again: Callable[[Sequence[int]], Iterable[Any]]) -> Mapping[int, Verdict]:
         """The documents to drop, by number. ``again`` takes ascending numbers and gives a second look at those
         documents, some of them at a time, in order."""
         ...
