@@ -31,7 +31,7 @@ class Deduplicate:
         """Documents not seen before, in order."""
         for document in documents:
             label = str(document.fields.get("label", ""))
-            known = self._first.setdefault(_key(document), (document.id, document.locator, label))
+            known = self._first.setdefault(key_of(document), (document.id, document.locator, label))
             if known[0] == document.id:
                 yield document
                 continue
@@ -41,7 +41,8 @@ class Deduplicate:
             yield Dropped(document, rule, f"{what} as {known[0]}", twin=Twin(known[0], known[1]))
 
 
-def _key(document: Document) -> bytes:
+def key_of(document: Document) -> bytes:
+    """Names what a document says, whatever its spacing."""
     text = document.text if document.text.isascii() else unicodedata.normalize("NFC", document.text)
     hasher = blake3(" ".join(text.split()).encode("utf-8", "surrogatepass"))
     messages = document.fields.get("messages")

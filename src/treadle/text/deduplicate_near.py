@@ -73,10 +73,15 @@ class DeduplicateNear:
 
     def alike(self, sets: Sets, one: int, other: int) -> bool:
         """Whether two candidates are near duplicates, exactly."""
-        low, high = sorted((sets.size(one), sets.size(other)))
-        if low < self.threshold * high - 1e-9 or sets.label(one) != sets.label(other):
-            return False
-        return jaccard(sets[one], sets[other]) >= self.threshold - 1e-9
+        return self.similarity(sets, one, sets, other) is not None
+
+    def similarity(self, sets: Sets, one: int, others: Sets, other: int) -> float | None:
+        """How alike two candidates are; None where they are no near duplicates."""
+        low, high = sorted((sets.size(one), others.size(other)))
+        if low < self.threshold * high - 1e-9 or sets.label(one) != others.label(other):
+            return None
+        found = jaccard(sets[one], others[other])
+        return found if found >= self.threshold - 1e-9 else None
 
     def _verdicts(
         self, clusters: Iterable[Sequence[int]], sets: Sets, characters: NDArray[np.int64]
@@ -88,11 +93,12 @@ class DeduplicateNear:
                 ordered = sorted(members, key=lambda number: (-characters[number], number))
             stays: list[int] = []
             for number in ordered:
-                alike = [other for other in stays if self.alike(sets, number, other)]
+                found = [(self.similarity(sets, number, sets, other), -other) for other in stays]
+                alike = [(value, place) for value, place in found if value is not None]
                 if not alike:
                     stays.append(number)
                     continue
-                similarity, best = max((jaccard(sets[number], sets[other]), -other) for other in alike)
+                similarity, best = max(alike)
                 verdicts[number] = verdict(RULE, sets, -best, similarity, cluster=members[0])
         return verdicts
 

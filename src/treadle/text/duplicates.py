@@ -7,7 +7,7 @@ cluster's first document), ``document``, ``kept`` (the document that stayed for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +83,10 @@ class Duplicates:
             )
         both._more = [mine + theirs for mine, theirs in zip(self._more, later._more, strict=True)]
         return both
+
+    def know_again(self, rows: Iterable[Duplicate]) -> None:
+        """Put these before the others in the table; the account that was read back counts them already."""
+        self._rows = [*rows, *self._rows]
 
     def to_json(self) -> dict[str, Any]:
         """How many clusters, how many documents went for them, and the largest clusters."""
