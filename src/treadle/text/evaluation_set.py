@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from treadle.text.dataset import SPLITS, Example
 from treadle.text.decontaminate import MIN_WORDS, RUN, SIMILAR, find_leaks
@@ -94,6 +95,21 @@ def keep_apart(splits: Mapping[str, Sequence[Example]], sets: Sequence[Evaluatio
         if place not in gone:
             left[name].append(examples[place])
     return KeptApart(left, tuple(gone[place] for place in sorted(gone)), met)
+
+
+def told(accounting: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What an account (as JSON) says of each set: ``items`` it has, how many were ``met`` in the examples, and
+    ``dropped`` documents by rule."""
+    notes, gone = accounting.get("notes") or {}, accounting["dropped"]
+    names = [note.removeprefix(PREFIX).removesuffix(".items") for note in notes if note.endswith(".items")]
+    return {
+        name: {
+            "items": notes[f"{PREFIX}{name}.items"],
+            "met": notes[f"{PREFIX}{name}.met"],
+            "dropped": {rule: gone[found] for rule in _TOLD if (found := f"{PREFIX}{name}.{rule}") in gone},
+        }
+        for name in names
+    }
 
 
 def leaks(tests: EvaluationSet, examples: Sequence[Example]) -> dict[int, tuple[str, int]]:
