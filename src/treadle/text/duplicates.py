@@ -19,6 +19,7 @@ _FORMAT = {b"treadle.duplicates.format": b"1"}
 _SHOWN_CLUSTERS = 20
 _SHOWN_MEMBERS = 5
 _ROWS = 100_000
+NO_DUPLICATES: dict[str, Any] = {"clusters": 0, "dropped": 0, "largest": []}  # as JSON
 
 
 class Duplicate(NamedTuple):
