@@ -80,7 +80,9 @@ class Turn:
         yield "prepare"
         tokenizing = Tokenizing(file.develop.base_model, base, file.develop.max_length, prompt)
         placed = _still(record, Dataset, taken.split)
-        self.prepared = prepare(driver, file.prepare, self.corpus, corrections, placed, file.task, tokenizing)
+        self.prepared = prepare(
+            driver, file.prepare, self.corpus, corrections, placed, file.task, tokenizing, record.versions
+        )
         dataset = self.prepared.dataset
 
         yield "develop"

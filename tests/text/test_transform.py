@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +201,17 @@ def test_one_that_comes_from_another_distribution(tmp_path: Path, monkeypatch: p
     (kept, *_), _ = run(documents("tea"), ["shout"])
     assert kept.text == "TEA!"
     assert load_transforms(["shout"], None)[0].key()["version"] == "outside-texts 1.2"
+
+
+def test_a_pool_takes_shards_as_it_can_work_on_them() -> None:
+    taken = []
+
+    def shards() -> Iterator[int]:
+        for number in range(50):
+            taken.append(number)
+            yield -number
+
+    results = Pool(1).map(abs, shards())
+    assert next(results) == 0
+    assert len(taken) <= 4
+    assert list(results) == list(range(1, 50))

@@ -11,6 +11,8 @@ from treadle.cli.cycle import run_turn
 from treadle.cli.output import emit, here, json_option, say, set_option
 from treadle.cycle import Turn
 from treadle.project import open_project
+from treadle.text.duplicates import NO_DUPLICATES
+from treadle.text.evaluation_set import told
 
 Shown = tuple[dict[str, Any], list[str]]
 
@@ -29,7 +31,12 @@ def _collect(this: Turn) -> Shown:
 
 
 def _prepare(this: Turn) -> Shown:
-    public, lines = _accounting(this.prepared.dataset.read_json("accounting.json"))
+    accounting = this.prepared.dataset.read_json("accounting.json")
+    public, lines = _accounting(accounting)
+    public |= {"duplicates": accounting.get("duplicates", NO_DUPLICATES), "evaluation_sets": told(accounting)}
+    for name, found in public["evaluation_sets"].items():
+        gone = sum(found["dropped"].values())
+        lines.append(f"{name}: {found['met']:,} of {found['items']:,} items met, {gone:,} documents dropped for it")
     report = this.prepared.report.shown("explore.html")
     return {**public, "splits": this.prepared.dataset.counts(), "report": report}, lines
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Protocol, TypeVar
 
 S = TypeVar("S")
@@ -41,7 +42,17 @@ class Pool:
         self.workers = workers or os.cpu_count() or 1
 
     def map(self, function: Callable[[S], R], shards: Iterable[S]) -> Iterator[R]:
-        """Shards are sent as workers become free."""
+        """Shards are sent as workers become free; two for each wait in memory, or wait to be taken."""
         context = multiprocessing.get_context("spawn")
+        waiting: deque[Future[R]] = deque()
         with ProcessPoolExecutor(self.workers, mp_context=context) as pool:
-            yield from pool.map(function, shards)
+            try:
+                for shard in shards:
+                    waiting.append(pool.submit(function, shard))
+                    if len(waiting) > 2 * self.workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()

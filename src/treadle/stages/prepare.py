@@ -4,8 +4,9 @@ report."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +23,19 @@ from treadle.lm.conversation import with_system_prompt
 from treadle.lm.packing import TokenizedExample
 from treadle.lm.tokens import Tokens, write_tokens
 from treadle.record.report import Report
-from treadle.text.accounting import Accounting
+from treadle.record.version import Version, Versions
+from treadle.text.accounting import Accounting, Dropped, Note, read_accounting
 from treadle.text.corpus import Corpus, write_corpus
-from treadle.text.dataset import SPLITS, Dataset, Example, split_groups, write_dataset
-from treadle.text.decontaminate import decontaminate
+from treadle.text.dataset import DATASET_FILE, SPLITS, Dataset, Example, split_groups, write_dataset
+from treadle.text.decontaminate import MIN_WORDS, decontaminate
+from treadle.text.document import Document
 from treadle.text.drops import DroppedExample, account
+from treadle.text.duplicates import read_duplicates
+from treadle.text.earlier import Earlier
+from treadle.text.evaluation_set import PREFIX, KeptApart, keep_apart, set_of_documents, set_of_examples
 from treadle.text.examples import load_maker, make_examples
 from treadle.text.handles import Index, Profile
+from treadle.text.source import SourceContext, open_source, read_sources
 from treadle.text.split import split_examples
 from treadle.text.transform import load_transforms, parse_step, run_transforms
 
@@ -59,6 +66,23 @@ class SplitSettings(Settings):
         return self
 
 
+class EvaluationSettings(Settings):
+    """An evaluation set that nothing is learned from. What else may be set depends on the type."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="what rules and reports call it")
+    type: str = Field("files", description="a source, as in collect.sources, with its settings: path ...")
+    dataset: str | None = Field(None, description="instead of a source, a version whose test split it is: dataset@v1")
+
+
+class EarlierSettings(Settings):
+    """What earlier versions have, and this one is to do without."""
+
+    versions: list[str] = Field(default_factory=list, description="dataset@v1 ...")
+    near: float | None = Field(0.8, ge=0.1, le=1, description="similarity of a near duplicate; null for exact ones")
+
+
 class PrepareSettings(Settings):
     """What is done to the text, in order, before a model sees it."""
 
@@ -67,7 +91,11 @@ class PrepareSettings(Settings):
     steps: list[str | dict[str, Any]] = Field(
         ["normalize", "deduplicate", "redact"], description="transforms, then `examples: MAKER`"
     )
+    earlier: EarlierSettings = EarlierSettings()
     split: SplitSettings = SplitSettings()
+    decontaminate: list[EvaluationSettings] = Field(
+        default_factory=list, description="evaluation sets that no example may give away"
+    )
     on: str = Field("process", description="where transforms run: process, pool")
 
     @model_validator(mode="after")
@@ -75,6 +103,10 @@ class PrepareSettings(Settings):
         places = [place for place, item in enumerate(self.steps) if isinstance(item, dict) and EXAMPLES in item]
         if places and places != [len(self.steps) - 1]:
             raise ValueError("`examples:` comes once, as the last of the steps")
+        names = [each.name for each in self.decontaminate]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"decontaminate names {twice!r} twice; each set needs a name of its own")
         return self
 
 
@@ -114,6 +146,7 @@ def prepare(
     placed: Dataset | None,
     task: str,
     tokenizing: Tokenizing,
+    versions: Versions,
 ) -> Prepared:
     """From documents, and what users corrected, to a dataset and what is known of it. Groups stay on the side where
     ``placed`` has them."""
@@ -123,6 +156,9 @@ def prepare(
     driver.executor = load("treadle.executors", settings.on).value()
     keys = [{**each.key(), "packages": _versions(each.packages)} for each in loaded]
     cleaned = driver.run(clean, corpus, transforms=transforms, keys=keys)
+    if settings.earlier.versions:
+        earlier = tuple(_corpus_of(driver, versions, ref) for ref in settings.earlier.versions)
+        cleaned = driver.run(leave_out, cleaned, earlier, near=settings.earlier.near)
     corrected = driver.run(clean, corrections, transforms=transforms, keys=keys) if corrections else None
     dataset = driver.run(
         assemble,
@@ -135,6 +171,8 @@ def prepare(
         maker_settings=maker_settings,
         split=settings.split.model_dump(),
     )
+    if settings.decontaminate:
+        dataset = _kept_apart(driver, settings.decontaminate, versions, dataset, cleaned, corrected)
     tests = driver.run(choose_tests, dataset)
     cases = driver.run(choose_cases, corrected, task=task) if corrected else None
     cases = cases if cases is None or cases.pending or cases.counts()["test"] >= MIN_ITEMS else None
@@ -149,6 +187,62 @@ def prepare(
             driver.listener.say(_of_corrections(corrected, dataset))
         driver.listener.say(f"report with pictures: {report.shown('explore.html')}")
     return Prepared(cleaned, dataset, tests, cases, tokens, index, profile, report)
+
+
+def _kept_apart(
+    driver: Driver,
+    sets: Sequence[EvaluationSettings],
+    versions: Versions,
+    dataset: Dataset,
+    cleaned: Corpus,
+    corrected: Corpus | None,
+) -> Dataset:
+    context = SourceContext(driver.folder, driver.runs.keyed_person)
+    sources, datasets = _sources(sets), [each for each in sets if each.dataset]
+    fingerprints = [open_source(given, context, where).fingerprint() for _, given, where in sources]
+    return driver.run(
+        keep_evaluations_apart,
+        dataset,
+        cleaned,
+        corrected,
+        tuple(Dataset(_version(versions, str(each.dataset)).digest, driver.runs.store) for each in datasets),
+        sources=[list(source) for source in sources],
+        fingerprints=fingerprints,
+        names=[each.name for each in datasets],
+    )
+
+
+def _sources(sets: Sequence[EvaluationSettings]) -> list[tuple[str, dict[str, Any], str]]:
+    """Name, settings and place in the file of the sets that a source gives."""
+    found = []
+    for place, each in enumerate(sets):
+        given = {key: value for key, value in each.model_dump().items() if key not in {"name", "dataset"}}
+        where = f"prepare.decontaminate[{place}]"
+        if each.dataset is None:
+            found.append((each.name, given, where))
+        elif given != {"type": "files"}:
+            raise UserError(f"{where}: expected a source or a dataset, not both")
+    return found
+
+
+def _version(versions: Versions, ref: str) -> Version:
+    found = versions.resolve(ref)
+    if found is None or found.kind != "dataset":
+        raise UserError(f"prepare: {ref!r} is no version of a dataset; expected one such as dataset@v1")
+    return found
+
+
+def _corpus_of(driver: Driver, versions: Versions, ref: str) -> Corpus:
+    """The cleaned documents that a version of a dataset was made from."""
+    digest: Any = _version(versions, ref).digest
+    while (made := driver.runs.producer(digest)) is not None:
+        if "corpus" in made.inputs:
+            corpus = Corpus(made.inputs["corpus"], driver.runs.store)
+            if driver.runs.store.has(corpus.digest):
+                return corpus
+            raise UserError(f"prepare.earlier: the documents of {ref} are no longer in the store")
+        digest = made.inputs.get("dataset")
+    raise UserError(f"prepare.earlier: {ref} was not made here, so its documents are not known; leave it out")
 
 
 def _of_corrections(corrected: Corpus, dataset: Dataset) -> str:
@@ -182,6 +276,21 @@ def clean(corpus: Corpus, *, transforms: list[Any], keys: list[dict[str, Any]], 
         accounting.write(cleaned.path)
         run.summary(read=accounting.read, kept=accounting.kept, dropped=sum(accounting.dropped.values()))
         return cleaned.commit()
+
+
+@step(version=1, packages=("pyarrow",))
+def leave_out(corpus: Corpus, earlier: tuple[Corpus, ...], *, near: float | None, run: Run) -> Corpus:
+    """The documents that no earlier corpus has, neither exactly nor nearly (``near`` is the similarity)."""
+    accounting = Accounting()
+    known = Earlier(tuple(each.path() for each in earlier), near)
+    with run.create(Corpus) as left:
+        kept = run_transforms(corpus.documents(), [known], accounting, run.executor.map)
+        left.add_documents(write_corpus(left.path, kept))
+        both = corpus.accounting().then(accounting)
+        both.duplicates.know_again(read_duplicates(corpus.path()))
+        both.write(left.path)
+        run.summary(read=accounting.read, kept=accounting.kept, dropped=sum(accounting.dropped.values()))
+        return left.commit()
 
 
 @step(version=2, packages=("pyarrow",))
@@ -236,6 +345,63 @@ def assemble(
         dataset.add_documents(name for example in _all(splits) for name in example.documents)
         run.summary(**{name: float(count) for name, count in counts.items()})
         return dataset.commit()
+
+
+@step(version=1, packages=("pyarrow",))
+def keep_evaluations_apart(
+    dataset: Dataset,
+    corpus: Corpus,
+    corrected: Corpus | None,
+    tests: tuple[Dataset, ...],
+    *,
+    sources: list[list[Any]],
+    fingerprints: list[str],
+    names: list[str],
+    run: Run,
+) -> Dataset:
+    """The dataset without what gives an item of an evaluation set away. Nothing of the sets is stored but what the
+    account quotes. ``fingerprints`` are their sources' own; ``names`` are those of ``tests``."""
+    came = Accounting()
+    context = SourceContext(run.folder, run.keyed)
+    opened = [open_source(given, context, where) for _, given, where in sources]
+    sets = [
+        set_of_documents(name, (document for batch in read_sources([source], came) for document in batch))
+        for (name, _, _), source in zip(sources, opened, strict=True)
+    ]
+    sets += [set_of_examples(name, each.examples("test")) for name, each in zip(names, tests, strict=True)]
+    if [each.fingerprint() for each in opened] != fingerprints:
+        raise UserError("prepare.decontaminate: a set changed while it was read; run the same command again")
+    for each in sets:
+        if not len(each):
+            raise UserError(f"prepare.decontaminate: {each.name} has no text of {MIN_WORDS} words or more to look for")
+    before = {name: dataset.examples(name) for name in SPLITS}
+    apart = keep_apart(before, sets)
+    info = {key: value for key, value in dataset.read_json(DATASET_FILE).items() if key not in {"counts", "format"}}
+    _require(apart.splits, {side: info["split"][side] for side in ("train", "validation")}, apart.dropped)
+    batches = itertools.chain(corpus.documents(), corrected.documents() if corrected else ())
+    accounting = read_accounting(dataset.path()).then(_account_apart(dataset, apart, batches))
+    for each in sets:
+        accounting.note(Note(f"{PREFIX}{each.name}.items", len(each)))
+        accounting.note(Note(f"{PREFIX}{each.name}.met", apart.met[each.name]))
+    with run.create(Dataset) as left:
+        counts = write_dataset(left.path, apart.splits, accounting=accounting.to_json(), info=info)
+        left.add_documents(name for example in _all(apart.splits) for name in example.documents)
+        run.summary(dropped=len(apart.dropped), **{name: float(count) for name, count in counts.items()})
+        return left.commit()
+
+
+def _account_apart(dataset: Dataset, apart: KeptApart, batches: Iterable[Sequence[Document]]) -> Accounting:
+    """What the dataset kept, less the documents of which no example is left."""
+    kept = {name for example in _all(apart.splits) for name in example.documents}
+    gone = {name: drop for drop in reversed(apart.dropped) for name in drop.example.documents if name not in kept}
+    read = read_accounting(dataset.path()).kept
+    accounting = Accounting(read=read, kept=read - len(gone))
+    for batch in batches:
+        for document in batch:
+            drop = gone.pop(document.id, None)
+            if drop is not None:
+                accounting.drop(Dropped(document, drop.rule, drop.reason))
+    return accounting.close()
 
 
 @step(version=1, packages=("pyarrow",))

@@ -17,6 +17,7 @@ from typing import Any
 from treadle.core.digest import canonical_json
 from treadle.core.errors import TreadleError
 from treadle.text.document import Document
+from treadle.text.duplicates import Duplicate, Duplicates
 
 ACCOUNTING_FILE = "accounting.json"
 _SAMPLES = 5  # kept for each rule
@@ -37,13 +38,30 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class Twin:
+    """The document that stays where another is its duplicate, and how alike they are, from 0 to 1.
+
+    ``cluster`` is the id of the first document of the cluster where that is another one.
+    """
+
+    document: str
+    locator: str
+    similarity: float = 1.0
+    cluster: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
-    """A document that a rule took out, and why. ``private``: no sample of it is kept, not even its id."""
+    """A document that a rule took out, and why. ``private``: no sample of it is kept, not even its id.
+
+    ``twin`` is set where it went as a duplicate; the two are of one cluster.
+    """
 
     document: Document
     rule: str
     reason: str
     private: bool = False
+    twin: Twin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +92,7 @@ class Accounting:
     quarantined: list[Quarantined] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
+    duplicates: Duplicates = field(default_factory=Duplicates)
 
     def drop(self, dropped: Dropped) -> None:
         """Count a dropped document and keep the first few of each rule as samples."""
@@ -81,6 +100,11 @@ class Accounting:
         kept = self.samples.setdefault(dropped.rule, [])
         if not dropped.private and len(kept) < _SAMPLES:
             kept.append(_sample(dropped))
+        if dropped.twin is not None and not dropped.private:
+            twin, document = dropped.twin, dropped.document
+            similarity, cluster = round(twin.similarity, 4), twin.cluster or twin.document
+            row = Duplicate(cluster, document.id, twin.document, dropped.rule, similarity)
+            self.duplicates.add(row, twin.locator, document.locator)
 
     def note(self, note: Note) -> None:
         """Count something that drops nothing."""
@@ -118,6 +142,7 @@ class Accounting:
             "quarantined": [asdict(piece) for piece in self.quarantined],
             "notes": dict(sorted(self.notes.items())),
             "samples": {rule: [asdict(sample) for sample in found] for rule, found in sorted(self.samples.items())},
+            **({"duplicates": self.duplicates.to_json()} if self.duplicates else {}),
         }
 
     def line(self) -> str:
@@ -128,8 +153,10 @@ class Accounting:
         )
 
     def write(self, folder: Path) -> None:
-        """``accounting.json`` in an artifact's folder; ``TreadleError`` when the sum does not hold."""
+        """``accounting.json`` in an artifact's folder, and ``duplicates.parquet`` beside it where there are any;
+        ``TreadleError`` when the sum does not hold."""
         (folder / ACCOUNTING_FILE).write_bytes(canonical_json(self.close().to_json()) + b"\n")
+        self.duplicates.write(folder)
 
 
 def read_accounting(folder: Path) -> Accounting:
@@ -142,6 +169,7 @@ def read_accounting(folder: Path) -> Accounting:
         quarantined=[Quarantined(**piece) for piece in value["quarantined"]],
         notes=value.get("notes", {}),
         samples={rule: [Sample(**one) for one in found] for rule, found in value.get("samples", {}).items()},
+        duplicates=Duplicates.from_json(value.get("duplicates")),
     ).close()
 
 
@@ -164,6 +192,7 @@ def _joined(first: Accounting, second: Accounting, *, read: int, kept: int) -> A
         quarantined=first.quarantined + second.quarantined,
         notes=_added(first.notes, second.notes),
         samples=samples,
+        duplicates=first.duplicates.and_then(second.duplicates),
     )
 
 

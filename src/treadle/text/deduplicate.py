@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from blake3 import blake3
 
 from treadle.core.digest import canonical_json
-from treadle.text.accounting import Dropped
+from treadle.text.accounting import Dropped, Twin
 from treadle.text.document import Document
 from treadle.text.transform import Piece, declare
 
 _KEY_BYTES = 16  # of BLAKE3: among 10^12 documents two agree by chance with probability 10^-15
 
 
-@declare(version=1, ordered=True)
+@declare(version=2, ordered=True)
 class Deduplicate:
     """Two documents are the same when their texts have the same words in the same order and case, and the
     same speakers.
@@ -31,17 +31,18 @@ class Deduplicate:
         """Documents not seen before, in order."""
         for document in documents:
             label = str(document.fields.get("label", ""))
-            known = self._first.setdefault(_key(document), (document.id, document.locator, label))
+            known = self._first.setdefault(key_of(document), (document.id, document.locator, label))
             if known[0] == document.id:
                 yield document
                 continue
             conflict = known[2] != label
             rule = "deduplicate.label_conflict" if conflict else "deduplicate.exact"
             what = "the same text under another label" if conflict else "the same text"
-            yield Dropped(document, rule, f"{what} as {known[0]}")
+            yield Dropped(document, rule, f"{what} as {known[0]}", twin=Twin(known[0], known[1]))
 
 
-def _key(document: Document) -> bytes:
+def key_of(document: Document) -> bytes:
+    """Names what a document says, whatever its spacing."""
     text = document.text if document.text.isascii() else unicodedata.normalize("NFC", document.text)
     hasher = blake3(" ".join(text.split()).encode("utf-8", "surrogatepass"))
     messages = document.fields.get("messages")

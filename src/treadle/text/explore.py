@@ -16,9 +16,11 @@ from typing import Any
 from treadle.text import chart
 from treadle.text.dataset import SPLITS, Example
 from treadle.text.document import Document
+from treadle.text.evaluation_set import told
 
 _SHOWN_EXAMPLES = 4
 _SHOWN_QUARANTINED = 20
+_SHOWN_CLUSTERS = 20
 _SHOWN_CHARACTERS = 320
 _FATES = {"kept": chart.ACCENT, "dropped": chart.SECOND, "quarantined": chart.WARN}
 _MARKS = "\n\t\u00a0\u200c\u200d"  # not printable by themselves, and harmless: spaces and joiners
@@ -79,6 +81,8 @@ def render_report(
         _origins(collected),
         _splits(splits),
         _duplicates_and_people(stages),
+        _clusters(stages),
+        _evaluation_sets(stages),
         _quarantined(stages),
     ]
     body = "\n".join(part for part in parts if part)
@@ -199,7 +203,7 @@ def _duplicates_and_people(stages: Mapping[str, Mapping[str, Any]]) -> str:
     personal: Counter[str] = Counter()
     for accounting in stages.values():
         for rule, count in accounting["dropped"].items():
-            if re.search(r"dedup|repeated|same_|near_", rule):
+            if re.search(r"dedup|repeated|earlier|same_|near_", rule):
                 same[rule] += count
         for note, count in (accounting.get("notes") or {}).items():
             if note.startswith("redact."):
@@ -209,6 +213,39 @@ def _duplicates_and_people(stages: Mapping[str, Mapping[str, Any]]) -> str:
     words = "" if same else "<p>No duplicates were left out.</p>"
     words += "" if personal else "<p>No personal data was found by the rules that ran. Names are not among them.</p>"
     return _section("Duplicates and personal data", pictures, words)
+
+
+def _clusters(stages: Mapping[str, Mapping[str, Any]]) -> str:
+    """The largest clusters of duplicates, each with the first that went for it."""
+    found = [accounting["duplicates"] for accounting in stages.values() if accounting.get("duplicates")]
+    clusters, gone = (sum(int(each[key]) for each in found) for key in ("clusters", "dropped"))
+    if not clusters:
+        return ""
+    shown = []
+    for cluster in sorted((one for each in found for one in each["largest"]), key=lambda one: -int(one["size"])):
+        rows = "".join(
+            f"<tr><td>{_text(_cut(member['locator']))}</td><td><code>{_text(member['rule'])}</code></td>"
+            f"<td>{float(member['similarity']):.3f}</td></tr>"
+            for member in cluster["members"]
+        )
+        more = int(cluster["size"]) - 1 - len(cluster["members"])
+        rows += f"<tr><td>{more:,} more</td><td></td><td></td></tr>" if more else ""
+        summary = f"{int(cluster['size']):,} like {_text(_cut(cluster['locator']))}"
+        head = "<tr><th>went</th><th>rule</th><th>likeness</th></tr>"
+        shown.append(f"<details><summary>{summary}</summary><table>{head}{rows}</table></details>")
+    words = f"<p>{gone:,} documents went for one that stays, in {clusters:,} clusters; the largest:</p>"
+    return _section("Clusters of duplicates", "", words + "".join(shown[:_SHOWN_CLUSTERS]))
+
+
+def _evaluation_sets(stages: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = "".join(
+        f"<tr><td>{_text(name)}</td><td>{int(each['items']):,}</td><td>{int(each['met']):,}</td>"
+        f"<td>{_text(', '.join(f'{count:,} {rule}' for rule, count in each['dropped'].items()) or 'none')}</td></tr>"
+        for accounting in stages.values()
+        for name, each in told(accounting).items()
+    )
+    head = "<tr><th>set</th><th>items</th><th>met in examples</th><th>documents dropped</th></tr>"
+    return _section("Evaluation sets kept apart", "", f"<table>{head}{rows}</table>") if rows else ""
 
 
 def _quarantined(stages: Mapping[str, Mapping[str, Any]]) -> str:

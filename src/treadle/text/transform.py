@@ -12,8 +12,9 @@ settings:
                 yield Dropped(document, "shout.empty", "nothing to shout")
 
 One that must see all documents in order (exact deduplication) is a class whose constructor takes the settings
-and whose instance is called with each batch; it sets ``ordered = True``. Every document that goes in comes
-out or is dropped by name: the runner checks it.
+and whose instance is called with each batch; it sets ``ordered = True``. One that can decide only when it has seen
+all of them (near duplicates) is a ``Whole``. Every document that goes in comes out or is dropped by name: the
+runner checks it.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from treadle.core.digest import canonical_json
 from treadle.core.errors import MissingExtra, UserError
 from treadle.core.plugins import Plugin, load
 from treadle.core.settings import bind, check
-from treadle.text.accounting import Accounting, Dropped, Note
+from treadle.text.accounting import Accounting, Dropped, Note, Twin
 from treadle.text.document import Document
+from treadle.text.spill import Spill
 
 GROUP = "treadle.transforms"
 SHARD_DOCUMENTS = 1000
@@ -56,6 +58,36 @@ class Transform(Protocol):
     def start(self) -> Apply: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a ``Whole`` drops a document."""
+
+    rule: str
+    reason: str
+    twin: Twin | None = None
+
+
+class Whole(Protocol):
+    """A transform that decides when it has seen all documents; its class sets ``whole = True``.
+
+    Looks are taken wherever the executor likes, shard by shard, and must be small: they lie in memory, the documents
+    do not. Documents are numbered from 0 in their order.
+    """
+
+    def look(self, documents: Shard) -> Any:
+        """What deciding needs of a shard."""
+        ...
+
+    def look_again(self, documents: Shard) -> Any:
+        """What it needs of those that ``again`` was called for."""
+        ...
+
+    def decide(self, looks: Iterable[Any], again: Callable[[Sequence[int]], Iterable[Any]]) -> Mapping[int, Verdict]:
+        """The documents to drop, by number. ``again`` takes ascending numbers and gives a second look at those
+        documents, some of them at a time, in order."""
+        ...
+
+
 class Map(Protocol):
     """An executor's ``map``: results in the order of the shards. The built-in ``map`` is one."""
 
@@ -72,6 +104,7 @@ class NamedTransform:
     version: str
     ordered: bool
     packages: tuple[str, ...] = ()
+    whole: bool = False
 
     def start(self) -> Apply:
         """Ready to be called with batches, in order."""
@@ -88,14 +121,16 @@ class NamedTransform:
         return {"name": self.name, "settings": dict(self.settings), "version": self.version}
 
 
-def declare(*, version: int, packages: tuple[str, ...] = (), ordered: bool = False) -> Callable[[F], F]:
+def declare(
+    *, version: int, packages: tuple[str, ...] = (), ordered: bool = False, whole: bool = False
+) -> Callable[[F], F]:
     """Decorator for a transform: its integer version, the distributions whose versions matter, whether it
-    needs the order.
+    needs the order, or all documents.
     """
 
     def mark(target: F) -> F:
         vars_of: Any = target
-        vars_of.version, vars_of.packages, vars_of.ordered = version, packages, ordered
+        vars_of.version, vars_of.packages, vars_of.ordered, vars_of.whole = version, packages, ordered, whole
         return target
 
     return mark
@@ -140,12 +175,13 @@ def run_transforms(
     runs it; the others run here. Boundaries of shards depend on the documents alone.
     """
     shards = _counted_in(_shards(batches), accounting)
-    for ordered, group in groupby(transforms, key=lambda transform: transform.ordered):
+    for kind, group in groupby(transforms, key=_kind):
         run = tuple(group)
-        if ordered:
-            outcomes: Iterator[Outcome] = _in_order(shards, run)
-        else:
-            outcomes = map(functools.partial(_fused, run), shards)
+        if kind == "whole":
+            for transform in run:
+                shards = _counted_out(_decided(shards, transform, map), accounting)
+            continue
+        outcomes = _in_order(shards, run) if kind == "ordered" else map(functools.partial(_fused, run), shards)
         shards = _counted_out(outcomes, accounting)
     for shard in shards:
         accounting.kept += len(shard)
@@ -201,6 +237,45 @@ def _in_order(shards: Iterable[Shard], transforms: tuple[Transform, ...]) -> Ite
         yield outcome
 
 
+def _kind(transform: Transform) -> str:
+    return "whole" if getattr(transform, "whole", False) else "ordered" if transform.ordered else "fused"
+
+
+def _decided(shards: Iterable[Shard], transform: Transform, map: Map) -> Iterator[Outcome]:  # noqa: A002
+    with Spill() as spill:
+        looks = map(functools.partial(_look, transform), spill.take(shards))
+
+        def again(numbers: Sequence[int]) -> Iterator[Any]:
+            return map(functools.partial(_look_again, transform), spill.some(numbers))
+
+        verdicts = _whole(transform).decide(looks, again)
+        for first, shard in spill.shards():
+            outcome = Outcome(shard)
+            outcome.pass_through(transform.name, functools.partial(_judge, verdicts, first))
+            yield outcome
+
+
+def _judge(verdicts: Mapping[int, Verdict], first: int, shard: Sequence[Document]) -> Iterator[Piece]:
+    for number, document in enumerate(shard, start=first):
+        verdict = verdicts.get(number)
+        if verdict is None:
+            yield document
+        else:
+            yield Dropped(document, verdict.rule, verdict.reason, twin=verdict.twin)
+
+
+def _look(transform: Transform, shard: Shard) -> Any:
+    return _whole(transform).look(shard)
+
+
+def _look_again(transform: Transform, shard: Shard) -> Any:
+    return _whole(transform).look_again(shard)
+
+
+def _whole(transform: Transform) -> Whole:
+    return cast("Whole", _started(transform))
+
+
 _started_here: dict[tuple[str, bytes, Path | None], Apply] = {}
 
 
@@ -254,6 +329,7 @@ def _named(plugin: Plugin, settings: dict[str, Any], project: Path | None) -> Na
         version=plugin.version or str(getattr(target, "version", 1)),
         ordered=bool(getattr(target, "ordered", False)),
         packages=tuple(getattr(target, "packages", ())),
+        whole=bool(getattr(target, "whole", False)),
     )
 
 
