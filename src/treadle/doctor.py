@@ -24,6 +24,7 @@ EXTRAS = {
     "postgres": ("psycopg",),
     "remote": ("fsspec", "s3fs", "pyfastcdc"),
     "sql": ("sqlalchemy",),
+    "crawl": ("httpx", "resiliparse"),
     "documents": ("lxml", "pylatexenc", "pypdfium2", "resiliparse", "zstandard"),
     "comet": ("comet-ml",),
     "wandb": ("wandb",),

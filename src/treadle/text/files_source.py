@@ -153,7 +153,7 @@ class Files:
         workers = Workers(self._settings.documents)
         reading = Reading(self._settings, workers)
         try:
-            yield from _in_order(self._all(reading, cursor))
+            yield from in_order(self._all(reading, cursor))
         finally:
             workers.close()
 
@@ -173,7 +173,7 @@ class Files:
                 yield from reading.file(raw, file.locator, file.size())
 
 
-def _in_order(found: Iterator[Outcome | Pending]) -> Iterator[Outcome]:
+def in_order(found: Iterator[Outcome | Pending]) -> Iterator[Outcome]:
     """Pieces in the order they were found, while workers read ahead within bounds."""
     waiting: deque[Outcome | Pending] = deque()
     size = 0

@@ -45,7 +45,7 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a worker's document comes from: its locator, and how what cannot be read of it is named. ``time`` is that
-    of whoever kept it, and goes before the document's own.
+    of whoever kept it, and goes before the document's own; ``modified`` counts where the document names none.
     """
 
     locator: str
@@ -53,27 +53,31 @@ class Origin:
     offset: int = 0
     words: str = ""
     time: str | None = None
+    modified: str | None = None
 
 
 class Outcomes:
     """Makes them, with what all documents of a source have in common (license, origin ...)."""
 
-    def __init__(self, common: Mapping[str, Any], keyed: Callable[[str], str], workers: Workers) -> None:
+    def __init__(
+        self, common: Mapping[str, Any], keyed: Callable[[str], str], workers: Workers, source: str = SOURCE
+    ) -> None:
+        self._source = source
         self._common = common
         self._keyed = keyed
         self._workers = workers
 
     def dropped(self, locator: str, rule: str, reason: str) -> Dropped:
         """A piece that is left out, as it is counted."""
-        empty = Document(document_id(SOURCE, locator, b""), SOURCE, locator, "", **self._common)
+        empty = Document(document_id(self._source, locator, b""), self._source, locator, "", **self._common)
         return Dropped(empty, rule, reason)
 
     def text(self, locator: str, data: bytes, text: str, fields: dict[str, Any]) -> Outcome:
         """A whole text that was read here."""
         if not text.strip():
-            return Quarantined(f"{SOURCE}:{locator}", 0, "empty: nothing but white space")
-        identity = document_id(SOURCE, locator, data)
-        return Document(identity, SOURCE, locator, text, fields=fields, **self._common)
+            return Quarantined(f"{self._source}:{locator}", 0, "empty: nothing but white space")
+        identity = document_id(self._source, locator, data)
+        return Document(identity, self._source, locator, text, fields=fields, **self._common)
 
     def pending(self, kind: str, data: bytes, origin: Origin, fields: dict[str, Any]) -> Pending:
         """A document that a worker reads."""
@@ -87,7 +91,7 @@ class Outcomes:
                 yield Quarantined(source, origin.offset + piece.offset, origin.words + piece.reason)
                 continue
             locator = origin.locator + piece.part
-            time, more = _time(origin.time or piece.time)
+            time, more = _time(origin.time or piece.time or origin.modified)
             if origin.time and piece.time:
                 more["published"] = piece.time
             if piece.title:
@@ -97,8 +101,8 @@ class Outcomes:
                 subject = more["from"] = self._keyed(piece.person)
             raw = data if piece.raw is None else piece.raw
             yield Document(
-                id=document_id(SOURCE, locator, raw),
-                source=SOURCE,
+                id=document_id(self._source, locator, raw),
+                source=self._source,
                 locator=locator,
                 text=piece.text,
                 time=time,
