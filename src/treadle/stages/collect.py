@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field
@@ -47,6 +48,13 @@ def collect(driver: Driver, settings: CollectSettings, suppression: SuppressionL
     if not driver.planning:
         driver.listener.say(corpus.accounting().line())
     return corpus
+
+
+def refresh(folder: Path, keyed: Callable[[str], str], settings: CollectSettings, tell: Callable[[str], None]) -> None:
+    """Bring every source that keeps a snapshot up to date, due or not."""
+    for place, source in enumerate(settings.sources):
+        where = f"collect.sources[{place}]"
+        open_source(source.model_dump(), SourceContext(folder, keyed), where).refresh(tell, asked=True)
 
 
 def _refresh(driver: Driver, source: OpenSource) -> None:

@@ -133,6 +133,8 @@ class Website:
             return "it was not crawled yet"
         if head.settings != self._settings():
             return "settings of its crawl changed"
+        if not head.pages:
+            return "its last crawl brought home no page"
         if self._every is not None and snapshot.age(head) >= self._every:
             return f"the last crawl began {head.began:%Y-%m-%d %H:%M} UTC"
         return None

@@ -49,8 +49,10 @@ class Line:
 
     def telling(self) -> list[Any]:
         """What documents and their account depend on."""
+        if self.outcome == "rules":
+            return [self.url, self.outcome, self.digest]
         said = [self.url, self.outcome, self.rule, self.reason, *self.opt_out]
-        return [*said, self.digest, self.media, self.changed] if self.outcome in ("page", "rules") else said
+        return [*said, self.digest, self.media, self.changed] if self.outcome == "page" else said
 
     def to_json(self) -> dict[str, Any]:
         """A line of the file; what is empty is left out."""
@@ -123,7 +125,7 @@ def check_digest(head: Head, lines: Sequence[Line], folder: Path) -> None:
 
 def age(head: Head) -> float:
     """Seconds since the crawl began."""
-    return (datetime.now(UTC) - head.began).total_seconds()
+    return max(0.0, (datetime.now(UTC) - head.began).total_seconds())
 
 
 def _digest(lines: Sequence[Line]) -> str:
