@@ -7,6 +7,7 @@ gives the same snapshot, whether or not somebody was killed on the way.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from treadle.text.readers.warc import Record
 MOST_REDIRECTS = 10
 _MOST_ROBOTS_REDIRECTS = 5
 _SITES_AT_ONCE = 16
+_TELL_EVERY = 10.0  # seconds
 Tell = Callable[[str], None]
 
 
@@ -78,6 +80,7 @@ class Crawler:
         self._canonicals: dict[str, str] = {}
         self._nofollow: dict[str, None] = {}
         self._next = _Round()
+        self._told = time.monotonic()
 
     async def run(self) -> list[Line]:
         """A line for each address that was found, sorted, and one for each file of rules."""
@@ -103,7 +106,7 @@ class Crawler:
         )
         gate = asyncio.Semaphore(_SITES_AT_ONCE)
         verdicts: dict[str, Verdict] = {}
-        await self._gathered(self._ask(name, urls, verdicts, gate) for name, urls in groups.items())
+        await self._gathered(self._ask(name, urls, verdicts, gate, total) for name, urls in groups.items())
         for url in sorted(verdicts):
             self._take(verdicts[url], found[url])
 
@@ -128,12 +131,17 @@ class Crawler:
             self._lines[url] = Line(url, "dropped", *refused)
         return refused is None
 
-    async def _ask(self, name: str, urls: list[str], verdicts: dict[str, Verdict], gate: asyncio.Semaphore) -> None:
+    async def _ask(
+        self, name: str, urls: list[str], verdicts: dict[str, Verdict], gate: asyncio.Semaphore, total: int
+    ) -> None:
         async with gate:
             site = self._sites[name]
             for url in urls:
                 visit = Visit(url, None, failure=site.unreachable) if site.unreachable else await self._visit(site, url)
                 verdicts[url] = self._judge.judge(visit, site.policy)
+                if time.monotonic() - self._told >= _TELL_EVERY:
+                    self._told = time.monotonic()
+                    self._tell(f"{len(verdicts):,} of {total:,} in this round")
 
     async def _visit(self, site: Site, url: str, rules: bool = False) -> Visit:
         """What is known of an address, or what asking for it gives now. Files of rules may be of any type."""
