@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.server
+import ssl
 import threading
 import time
 from collections import Counter
@@ -36,6 +37,7 @@ class Site:
     headers: list[Mapping[str, str]] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     url: str = ""
+    tls: ssl.SSLContext | None = None
     _server: Any = None
 
     def __enter__(self) -> Site:
@@ -47,6 +49,8 @@ class Site:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bound)
         self._server.daemon_threads = True
         self._server.block_on_close = False
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()

@@ -65,6 +65,7 @@ class Client:
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept, so none is sent
             follow_redirects=False,
             trust_env=False,
+            verify=httpx.create_ssl_context(),  # $SSL_CERT_FILE names the authorities of a company
             timeout=limits.seconds,
         )
 

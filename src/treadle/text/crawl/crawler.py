@@ -101,9 +101,8 @@ class Crawler:
         for url in candidates:
             if self._admitted(url, found[url]):
                 groups.setdefault(site_of(url), []).append(url)
-        self._tell(
-            f"{len(self._lines):,} addresses settled, {sum(map(len, groups.values())):,} to ask for in this round"
-        )
+        total = sum(map(len, groups.values()))
+        self._tell(f"{len(self._lines):,} addresses settled, {total:,} to ask for in this round")
         gate = asyncio.Semaphore(_SITES_AT_ONCE)
         verdicts: dict[str, Verdict] = {}
         await self._gathered(self._ask(name, urls, verdicts, gate, total) for name, urls in groups.items())
