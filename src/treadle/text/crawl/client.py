@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -19,6 +20,7 @@ from treadle.core.errors import MissingExtra
 from treadle.text.crawl.address import host_of
 from treadle.text.crawl.warc_file import Headers
 
+_MOST_ADDRESSES = 4  # of one host that are tried
 Wanted = Callable[[int, Headers], bool]
 
 
@@ -59,6 +61,7 @@ class Client:
         except ImportError:
             raise MissingExtra("httpx", extra="crawl") from None
         self._errors: tuple[type[Exception], ...] = (httpx.HTTPError, httpx.InvalidURL)
+        self._unconnected: type[Exception] = httpx.ConnectError
         self._limits = limits
         self._client = httpx.AsyncClient(
             headers=dict(sent),
@@ -84,9 +87,15 @@ class Client:
         await self._client.aclose()
 
     async def _get(self, url: str, conditions: Mapping[str, str], wanted: Wanted) -> Answer:
-        address = await self._resolved(url)
-        if isinstance(address, Answer):
-            return address
+        addresses = await self._resolved(url)
+        if isinstance(addresses, Answer):
+            return addresses
+        for address in addresses[:-1]:
+            with suppress(self._unconnected):
+                return await self._asked(url, address, conditions, wanted)
+        return await self._asked(url, addresses[-1], conditions, wanted)
+
+    async def _asked(self, url: str, address: str, conditions: Mapping[str, str], wanted: Wanted) -> Answer:
         asked = self._client.build_request(
             "GET",
             self._client.base_url.join(url).copy_with(host=address),
@@ -118,19 +127,19 @@ class Client:
         finally:
             await answer.aclose()
 
-    async def _resolved(self, url: str) -> str | Answer:
+    async def _resolved(self, url: str) -> list[str] | Answer:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
             found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             return Answer(failure="no such host", again=True)
-        addresses = [str(each[4][0]) for each in found]
+        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))[:_MOST_ADDRESSES]
         if host_of(url) not in self._limits.private:
             addresses = [each for each in addresses if is_public(each)]
         if not addresses:
             return Answer(failure="an address in a private network, which only `start` may name")
-        return addresses[0]
+        return addresses
 
 
 def is_public(address: str) -> bool:
