@@ -25,6 +25,7 @@ EXTRAS = {
     "remote": ("fsspec", "s3fs", "pyfastcdc"),
     "sql": ("sqlalchemy",),
     "huggingface": ("datasets", "huggingface-hub"),
+    "crawl": ("httpx", "resiliparse"),
     "documents": ("lxml", "pylatexenc", "pypdfium2", "resiliparse", "zstandard"),
     "comet": ("comet-ml",),
     "wandb": ("wandb",),

@@ -20,7 +20,7 @@ COMMANDS = {
     "plan": "cycle",
     "run": "cycle",
     "watch": "watch",
-    "collect": "stages",
+    "collect": "collect",
     "prepare": "stages",
     "develop": "stages",
     "track": "stages",

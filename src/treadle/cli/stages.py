@@ -1,4 +1,4 @@
-"""One command a stage: run the cycle as far as that stage and show what it gave."""
+"""One command a stage (the first is in ``cli.collect``): run the cycle as far as that stage and show what it gave."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from treadle.cli.collect import shown
 from treadle.cli.cycle import run_turn
 from treadle.cli.output import emit, here, json_option, say, set_option
 from treadle.cycle import Turn
@@ -17,22 +18,9 @@ from treadle.text.evaluation_set import told
 Shown = tuple[dict[str, Any], list[str]]
 
 
-def _accounting(accounting: dict[str, Any]) -> Shown:
-    public = {name: accounting[name] for name in ("in", "kept", "dropped", "quarantined")}
-    lines = [f"dropped {count:>7,}  {rule}" for rule, count in sorted(public["dropped"].items())]
-    lines += [
-        f"quarantined {piece['source']} at {piece['offset']}: {piece['reason']}" for piece in public["quarantined"][:20]
-    ]
-    return public, lines
-
-
-def _collect(this: Turn) -> Shown:
-    return _accounting(this.corpus.read_json("accounting.json"))
-
-
 def _prepare(this: Turn) -> Shown:
     accounting = this.prepared.dataset.read_json("accounting.json")
-    public, lines = _accounting(accounting)
+    public, lines = shown(accounting)
     public |= {"duplicates": accounting.get("duplicates", NO_DUPLICATES), "evaluation_sets": told(accounting)}
     for name, found in public["evaluation_sets"].items():
         gone = sum(found["dropped"].values())
@@ -91,7 +79,6 @@ def _command(stage: str, show: Callable[[Turn], Shown], summary: str) -> click.C
     return command
 
 
-collect = _command("collect", _collect, "Read every source into the corpus: in = kept + dropped + quarantined.")
 prepare = _command("prepare", _prepare, "Clean, make examples, split; writes a report with pictures.")
 develop = _command("develop", _develop, "Fine-tune, and evaluate against the baselines, with 95 % intervals.")
 track = _command("track", _track, "Register versions of dataset and model.")

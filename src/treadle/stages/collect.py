@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field
@@ -19,7 +20,7 @@ from treadle.text.accounting import Accounting
 from treadle.text.corpus import Corpus, write_corpus
 from treadle.text.document import Document
 from treadle.text.lake import current, pour
-from treadle.text.source import SourceContext, open_source, read_sources
+from treadle.text.source import OpenSource, SourceContext, open_source, read_sources
 from treadle.text.suppress import Suppress, Suppression
 from treadle.text.transform import run_transforms
 
@@ -42,10 +43,11 @@ class CollectSettings(Settings):
 def collect(driver: Driver, settings: CollectSettings, suppression: SuppressionList | None) -> Corpus:
     """One corpus from all sources. Settings are checked and fingerprints taken before anything is read."""
     context = SourceContext(driver.folder, driver.runs.keyed_person)
-    sources = [source.model_dump() for source in settings.sources]
-    fingerprints = [
-        open_source(source, context, f"collect.sources[{place}]").fingerprint() for place, source in enumerate(sources)
-    ]
+    sources = [each.model_dump() for each in settings.sources]
+    opened = [open_source(source, context, f"collect.sources[{place}]") for place, source in enumerate(sources)]
+    for source in opened:
+        _refresh(driver, source)
+    fingerprints = [source.fingerprint() for source in opened]
     corpus = driver.run(gather, suppression, sources=sources, fingerprints=fingerprints)
     if not driver.planning:
         driver.listener.say(corpus.accounting().line())
@@ -77,6 +79,21 @@ def ingest(driver: Driver, corpus: Corpus, lake: str) -> None:
         return {}
 
     driver.act("collect.ingest", work, inputs=[corpus], lake=lake, replaces=held)
+
+
+def refresh(folder: Path, keyed: Callable[[str], str], settings: CollectSettings, tell: Callable[[str], None]) -> None:
+    """Bring every source that keeps a snapshot up to date, due or not."""
+    for place, source in enumerate(settings.sources):
+        where = f"collect.sources[{place}]"
+        open_source(source.model_dump(), SourceContext(folder, keyed), where).refresh(tell, asked=True)
+
+
+def _refresh(driver: Driver, source: OpenSource) -> None:
+    """A snapshot is brought up to date before it is fingerprinted; a plan says that it would be."""
+    if not driver.planning:
+        source.refresh(driver.listener.say)
+    elif (why := source.due()) is not None:
+        driver.listener.say(f"{source.name} would be fetched: {why}")
 
 
 @step(version=1, packages=("pyarrow",))

@@ -48,7 +48,7 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a worker's document comes from: its locator, and how what cannot be read of it is named. ``time`` is that
-    of whoever kept it, and goes before the document's own.
+    of whoever kept it, and goes before the document's own; ``modified`` counts where the document names none.
     """
 
     locator: str
@@ -56,6 +56,7 @@ class Origin:
     offset: int = 0
     words: str = ""
     time: str | None = None
+    modified: str | None = None
 
 
 class Outcomes:
@@ -93,7 +94,7 @@ class Outcomes:
                 yield Quarantined(source, origin.offset + piece.offset, origin.words + piece.reason)
                 continue
             locator = origin.locator + piece.part
-            time, more = _time(origin.time or piece.time)
+            time, more = _time(origin.time or piece.time or origin.modified)
             if origin.time and piece.time:
                 more["published"] = piece.time
             if piece.title:

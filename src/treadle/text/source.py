@@ -26,7 +26,8 @@ _BATCH_CHARACTERS = 8_000_000
 class Source(Protocol):
     """Settings are the keyword parameters of the class; one called ``context`` is given, not set.
 
-    ``version`` (optional class attribute, an integer) goes up when the same source would be read differently.
+    ``version`` (optional class attribute, an integer) goes up when the same source would be read differently. A source
+    that keeps a snapshot has ``due()`` and ``refresh(tell, asked=False)`` besides (``OpenSource`` says what they do).
     """
 
     def fingerprint(self) -> str:
@@ -63,6 +64,19 @@ class OpenSource:
     def fingerprint(self) -> str:
         """The source's own, with its code's version before it."""
         return f"{self.name}@{self.version} {self.source.fingerprint()}"
+
+    def due(self) -> str | None:
+        """Why ``refresh`` would bring something home; None for a source that has nothing of its own to keep."""
+        asked: Callable[[], str | None] | None = getattr(self.source, "due", None)
+        return asked() if asked else None
+
+    def refresh(self, tell: Callable[[str], None], *, asked: bool = False) -> None:
+        """Let a source that keeps a snapshot of what lies elsewhere bring it up to date where that is due, or
+        ``asked`` for. Collecting does this before it takes fingerprints; planning never does.
+        """
+        bring: Callable[..., None] | None = getattr(self.source, "refresh", None)
+        if bring:
+            bring(tell, asked=asked)
 
 
 def open_source(settings: Mapping[str, Any], context: SourceContext, where: str = "collect.sources") -> OpenSource:

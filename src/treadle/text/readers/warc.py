@@ -23,6 +23,7 @@ _START = re.compile(rb"WARC/\d{1,2}\.\d{1,2}\r?\n\Z")
 _KINDS = {"text/html": "html", "application/xhtml+xml": "html", "text/plain": "txt", "application/pdf": "pdf",
           "text/markdown": "md", "application/epub+zip": "epub", "text/xml": "xml", "application/xml": "xml",
           "application/rss+xml": "xml", "application/atom+xml": "xml", "message/rfc822": "eml"}  # fmt: skip
+READ_TYPES = frozenset(_KINDS)
 _READ = frozenset({"response", "resource", "conversion"})
 
 

@@ -1,0 +1,1 @@
+"""A polite crawler: what it fetched lies in WARC files, and everything else is worked out from those."""
