@@ -150,11 +150,13 @@ def work(source: Path, target: Path) -> None:
 
 
 def make_peer() -> None:
-    """Datatrove in an environment of its own, made on first use."""
+    """Datatrove in an environment of its own, made on first use; 0.10 hashes texts as xxhash before 4 took them."""
     if not (PEER / "bin" / "python").exists():
         subprocess.run([sys.executable, "-m", "venv", PEER], check=True)
-        packages = ["datatrove[processing]", "spacy", "orjson"]
-        subprocess.run([str(PEER / "bin" / "pip"), "install", "--quiet", *packages], check=True)
+    check = "import datatrove, fasteners, orjson, regex, spacy, tokenizers, xxhash; assert xxhash.VERSION < '4'"
+    if subprocess.run([PEER / "bin" / "python", "-c", check], check=False, capture_output=True).returncode:
+        packages = ["datatrove[processing]", "fasteners", "orjson", "regex", "spacy", "tokenizers", "xxhash<4"]
+        subprocess.run([PEER / "bin" / "pip", "install", "--quiet", *packages], check=True)
 
 
 def peer_version() -> str:
