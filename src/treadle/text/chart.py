@@ -1,8 +1,7 @@
 """Charts as HTML and SVG that take their colors from the page around them, so they are right in light and in dark.
 
 Bars are rows of a table, so they read without eyes and can be linked; what needs a plane is SVG, with the numbers in a
-table beside it. Data is counted before: what is drawn has tens of marks however many texts there are. Nothing here needs
-a script or a library.
+table beside it. Data is counted before: what is drawn has tens of marks however many texts there are.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 _MAX_BARS = 14
 _LABEL = 44  # characters of a bar's label
-_WIDE, _HIGH = 720, 210  # of a drawing, in its own units; the page shows it smaller where there is less room
+_WIDE, _HIGH = 900, 230  # of a drawing, in its own units; the page shows it smaller where there is less room
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 34
 _MARKS = "\n\t\u00a0\u200c\u200d"  # not printable by themselves, and harmless: spaces and joiners
 SERIES = ("accent", "second", "third", "warn")
@@ -43,7 +42,7 @@ def bars(
     if rest or others:
         name = f"{len(rest):,} others" if rest and not others else "all others"
         rows.append((name, sum(n for _, n in rest) + others, None))
-    longest = max(max(n for _, n, _ in rows), 1)
+    longest = max(*(n for _, n, _ in rows), 1)
     total = max(sum(n for _, n, _ in rows), 1)
     lines = []
     for label, n, link in rows:
@@ -121,7 +120,9 @@ def columns(counts: Mapping[str, int], *, title: str) -> str:
     return _drawing("".join(body), title) + _numbers(["when", "documents"], [(name, f"{n:,}") for name, n in rows])
 
 
-def density(cells: Sequence[Sequence[int]], *, title: str, across: tuple[str, str, str], up: tuple[str, str, str]) -> str:
+def density(
+    cells: Sequence[Sequence[int]], *, title: str, across: tuple[str, str, str], up: tuple[str, str, str]
+) -> str:
     """A plane of counts, ``cells[column][row]``, darker where there are more. ``across`` and ``up`` are a name, the
     least and the most."""
     most = max((n for column in cells for n in column), default=0)
@@ -193,8 +194,8 @@ class _Frame:
     @classmethod
     def around(cls, xs: Sequence[float], ys: Sequence[float], *, log: bool) -> _Frame:
         least = min(xs)
-        most = max(max(xs), least + 1)
-        return cls(max(least, 1.0) if log else least, most + (1 if log else 0), _nice(max(max(ys), 1e-9)), log)
+        most = max(*xs, least + 1)
+        return cls(max(least, 1.0) if log else least, most + (1 if log else 0), _nice(max(*ys, 1e-09)), log)
 
     def x(self, value: float) -> float:
         if self.log:
@@ -215,9 +216,9 @@ class _Frame:
                 f'<path class="rule" d="M{_LEFT} {y:.1f}H{self.right}"/>'
                 f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{said}</text>'
             )
-        for tick in self._ticks() if ticks else ():
-            lines.append(f'<text x="{self.x(tick):.1f}" y="{_HIGH - 18}" text-anchor="middle">{short(tick)}</text>')
-        name = f'<text class="name" x="{(_LEFT + self.right) / 2}" y="{_HIGH - 3}" text-anchor="middle">{text(unit)}</text>'
+        low, middle = f'y="{_HIGH - 18}" text-anchor="middle"', (_LEFT + self.right) / 2
+        lines += [f'<text x="{self.x(tick):.1f}" {low}>{short(tick)}</text>' for tick in self._ticks() if ticks]
+        name = f'<text class="name" x="{middle}" y="{_HIGH - 3}" text-anchor="middle">{text(unit)}</text>'
         above = f'<text class="name" x="{_LEFT + 4}" y="{_TOP + 12}">{text(high)}</text>' if high else ""
         return "".join(lines) + name + above
 
@@ -233,9 +234,9 @@ class _Frame:
 
 
 def _nice(value: float) -> float:
-    """The next number that starts with 1, 2, 4, 5 or 10 and is not below."""
+    """The next round number that is not below."""
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 4, 5, 10) if step * power >= value * 0.999)
+    return next(step * power for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= value * 0.999)
 
 
 def _hits(frame: _Frame, drawn: Mapping[str, Points], *, percent: bool) -> list[str]:
@@ -249,7 +250,8 @@ def _hits(frame: _Frame, drawn: Mapping[str, Points], *, percent: bool) -> list[
         half = max((frame.x(first[min(number + 1, len(first) - 1)][0]) - frame.x(first[max(number - 1, 0)][0])) / 4, 2)
         said = "; ".join(f"{name} {_figure(points[number][1], percent)}" for name, points in drawn.items())
         found.append(
-            f'<rect class="hit" x="{here - half:.1f}" y="{_TOP}" width="{half * 2:.1f}" height="{_HIGH - _TOP - _BOTTOM}">'
+            f'<rect class="hit" x="{here - half:.1f}" y="{_TOP}" width="{half * 2:.1f}"'
+            f' height="{_HIGH - _TOP - _BOTTOM}">'
             f"<title>about {short(x)}: {text(said)}</title></rect>"
         )
     return found

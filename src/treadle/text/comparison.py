@@ -45,8 +45,8 @@ class Comparison:
 
 
 def changed_words(before: Overview, after: Overview) -> tuple[list[Change], list[Change]]:
-    """Words that became more frequent, and less, by log-odds with a Dirichlet prior from both together (Monroe, Colaresi
-    and Quinn 2008, "Fightin' Words"); only those beyond 1.96 standard errors, the surest first.
+    """Words that became more frequent, and less, by log-odds with a Dirichlet prior from both together (Monroe,
+    Colaresi and Quinn 2008, "Fightin' Words"); only those beyond 1.96 standard errors, the surest first.
     """
     old, new = before.words.counts, after.words.counts
     total_old, total_new = old.total(), new.total()

@@ -81,8 +81,9 @@ def make_examples(
     """Run a maker over all documents and hold it to account.
 
     ``by`` says what the split will be made by (``module``, ``subject``, any field): it fills the group of
-    examples whose maker left it empty; ``log`` hears of each document that was dropped. Raises ``UserError`` for a setting the maker does not take, and when a
-    document was neither used nor dropped.
+    examples whose maker left it empty. ``log`` hears of each document that was dropped.
+
+    Raises ``UserError`` for a setting the maker does not take, and when a document was neither used nor dropped.
     """
     name = name or getattr(maker, "__name__", "maker")
     documents_parameter = next(iter(signature(maker).parameters))

@@ -7,6 +7,7 @@ there, and says what is gone. Two references are compared document by document.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,7 +110,9 @@ def compare(record: Record, first: str, second: str) -> tuple[Subject, Material]
     before, after = find_subject(record, first), find_subject(record, second)
     for side in (before, after):
         if side.texts is None:
-            raise UserError(f"explore {side.ref}: the texts it was made from are no longer here, so nothing can be compared")
+            raise UserError(
+                f"explore {side.ref}: the texts it was made from are no longer here, so nothing can be compared"
+            )
     prints = _Print(), _Print()
     old, new = (
         overview_of(seen.watching(side.documents()), **_expected(side.texts))
@@ -146,6 +149,7 @@ def material_of(subject: Subject, *, title: str, tokens: Mapping[str, Sequence[i
         splits=splits,
         tokens=tokens or {},
         ref=subject.ref,
+        touched=Counter(row.rule for part in _logged(subject) for row in read_rule_log(part.path(RULES_FILE))),
     )
 
 
@@ -156,7 +160,7 @@ def page_of(material: Material) -> str:
 
 def touched_by(subject: Subject, rule: str) -> list[RuleHit]:
     """The documents that a rule touched, in order; ``UserError`` for a rule that did not run, or was not noted."""
-    logged = [part for part in (subject.dataset, subject.cleaned) if part is not None and part.has(RULES_FILE)]
+    logged = _logged(subject)
     if not logged:
         raise UserError(
             f"explore {subject.ref}: which rule touched which document was not noted when it was made, or is gone;"
@@ -164,15 +168,14 @@ def touched_by(subject: Subject, rule: str) -> list[RuleHit]:
         )
     found: list[Touched] = []
     rules: set[str] = set()
-    for part in reversed(logged):
+    for part in logged:
         for row in read_rule_log(part.path(RULES_FILE)):
             rules.add(row.rule)
             if row.rule == rule:
                 found.append(row)
     if not found:
         known = sorted(rules)
-        said = f" those are {', '.join(known[:20])}" if known else " no rule touched any"
-        raise UserError(f"explore {subject.ref}: no document was touched by a rule {rule!r};{nearest(rule, known)}{said}")
+        raise UserError(f"explore {subject.ref}: no document was touched by a rule {rule!r};{nearest(rule, known)}")
     wanted = {row.document for row in found}
     places: dict[str, tuple[str, str]] = {}
     for corpus in (subject.corpus, subject.cleaned):
@@ -181,11 +184,20 @@ def touched_by(subject: Subject, rule: str) -> list[RuleHit]:
     return [RuleHit(row.document, row.fate, *places.get(row.document, ("", ""))) for row in found]
 
 
+def _logged(subject: Subject) -> list[Artifact]:
+    """What of it has a list of rules, in the order they ran."""
+    return [part for part in (subject.cleaned, subject.dataset) if part is not None and part.has(RULES_FILE)]
+
+
 def _last(record: Record) -> Subject:
     version = record.versions.latest(Dataset.kind)
     if version is not None:
         return _subject(record, version.short, version.digest, Dataset.kind)
-    for step, kind in (("prepare.assemble", Dataset.kind), ("prepare.clean", Corpus.kind), ("collect.gather", Corpus.kind)):
+    for step, kind in (
+        ("prepare.assemble", Dataset.kind),
+        ("prepare.clean", Corpus.kind),
+        ("collect.gather", Corpus.kind),
+    ):
         for run in record.runs.find(step=step, status="done", limit=1):
             digests = list(_digests(run.outputs))
             if digests:
@@ -243,7 +255,7 @@ def _splits(dataset: Dataset | None) -> dict[str, SplitShape]:
 
 
 def _as_documents(dataset: Dataset | None) -> Iterator[list[Document]]:
-    """Examples as texts, for a dataset whose documents are not here. Who they are about is not known, so none is shown."""
+    """Examples as texts, for a dataset whose documents are not here. Whom they are about is not known."""
     for name in SPLITS if dataset is not None else ():
         assert dataset is not None
         for batch in iterate_split(dataset.path(), name):

@@ -1,13 +1,15 @@
-"""The page that shows a body of texts: where they came from, what they say, what was dropped and why, how it was split.
+"""The page that shows a body of texts: where they came from, what they say, what was dropped and why, the splits.
 
-One HTML file that needs nothing else and loads nothing, light and dark by the reader's own setting, readable without its
-one small script. Every text that came from a source is escaped. Dropped texts are shown as the accounting sampled them,
-cut and masked; of texts about people there are only counts. A number leads to its rule, the rule to its source and to the
-command that lists the documents it touched.
+One HTML file that needs nothing else and loads nothing, light and dark by the reader's own setting, readable without
+its one small script. Every text that came from a source is escaped. Dropped texts are shown as the accounting sampled
+them, cut and masked; of texts about people there are only counts. A number leads to its rule, the rule to its source
+and to the command that lists the documents it touched.
 """
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +59,8 @@ class Material:
 
     ``stages`` maps a stage to its accounting as JSON (``in``, ``kept``, ``dropped``, ``quarantined``, ``notes``,
     ``samples``, ``duplicates``), in order. ``collected`` and ``kept`` are the documents before and after cleaning,
-    ``tokens`` the tokens of each example by split. ``ref`` is what commands call it; empty when nothing can be asked.
+    ``tokens`` the tokens of each example by split. ``ref`` is what commands call it, ``touched`` how many
+    documents each rule touched where that was noted: the command can list these.
     """
 
     title: str
@@ -69,6 +72,7 @@ class Material:
     comparison: Comparison | None = None
     subtitle: str = ""
     ref: str = ""
+    touched: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def subject(self) -> Overview:
@@ -91,15 +95,17 @@ def render_report(material: Material) -> str:
         _duplicates(stages),
         _personal_data(stages),
         _splits(material.splits),
-        _rules(stages, material.ref),
+        _rules(stages, material.ref, material.touched),
         _quarantined(stages),
     ]
-    return page(material.title, material.subtitle or _about(subject), _tiles(material), sections)
+    return page(material.title, material.subtitle or _about(material), _tiles(material), sections)
 
 
-def _about(overview: Overview) -> str:
-    part = "" if overview.sampled == overview.documents else f", {overview.sampled:,} of them looked at word by word"
-    return f"{overview.documents:,} documents, {overview.lengths.total:,} characters{part}"
+def _about(material: Material) -> str:
+    overview = material.subject
+    part = "" if overview.sampled == overview.documents else f"; {overview.sampled:,} of them looked at word by word"
+    cleaned = " after cleaning" if material.kept is not None and material.comparison is None else ""
+    return f"{overview.documents:,} documents{cleaned}, {overview.lengths.total:,} characters{part}"
 
 
 def _tiles(material: Material) -> str:
@@ -161,7 +167,7 @@ def _by_rule(stages: Mapping[str, Account]) -> tuple[Counter[str], Counter[str],
     return dropped, noted, {rule: "#" + rule_anchor(rule) for rule in (*dropped, *noted)}
 
 
-def _rules(stages: Mapping[str, Account], ref: str) -> str:
+def _rules(stages: Mapping[str, Account], ref: str, touched: Mapping[str, int]) -> str:
     dropped, noted, _ = _by_rule(stages)
     samples = {rule: found for each in stages.values() for rule, found in (each.get("samples") or {}).items()}
     names = [*(rule for rule, _ in dropped.most_common()), *sorted(rule for rule, n in noted.items() if n)]
@@ -169,22 +175,28 @@ def _rules(stages: Mapping[str, Account], ref: str) -> str:
     for place, rule in enumerate(names):
         info = rule_info(rule)
         count = f"{dropped[rule]:,} dropped" if rule in dropped else f"{noted[rule]:,} found or changed"
-        cited = f'<a href="{text(info.url)}" rel="noreferrer">{text(info.source)}</a>' if info.url else text(info.source)
+        cited = (
+            f'<a href="{text(info.url)}" rel="noreferrer">{text(info.source)}</a>' if info.url else text(info.source)
+        )
         said = f"{text(info.what)} " if info.what else ""
         parts = [f'<p class="note">{said}Source: {cited}.</p>']
         found = samples.get(rule, ())
-        parts += [_sample(sample) for sample in found]
+        if found:
+            parts.append(f'<div class="samples">{"".join(_sample(sample) for sample in found)}</div>')
         if rule in dropped and not found:
             parts.append('<p class="note">No sample is kept of texts about people.</p>')
-        if ref:
-            command = f"treadle explore {ref} --rule {rule}"
-            parts.append(f'<p class="note">The documents it touched:</p><pre><code>{text(command)}</code></pre>')
+        if ref and touched.get(rule):
+            command = f"treadle explore {ref} --rule {shlex.quote(rule)}"
+            parts.append(
+                f'<p class="note">The {touched[rule]:,} documents it touched:</p>'
+                f"<pre><code>{text(command)}</code></pre>"
+            )
         opened = " open" if place < _OPEN_RULES else ""
         shown.append(
             f'<details class="rule" id="{text(rule_anchor(rule))}"{opened}><summary><b><code>{text(rule)}</code></b>'
             f" <span>{count}</span></summary>{''.join(parts)}</details>"
         )
-    intro = "Each rule with who published it, samples of what it dropped, masked, and what triggered it <mark>marked</mark>."
+    intro = "Each rule with who published it, and samples of what it dropped, the trigger <mark>marked</mark>."
     return section("Rules", *shown, intro=intro)
 
 
@@ -246,14 +258,17 @@ def _origins(overview: Overview) -> str:
     if len(overview.origins.counts) > 1:
         pictures += titled("Origins", origins)
     months = overview.months.counts
-    if months:
+    only = ""
+    if len(months) == 1:
+        only = f"All with a time are of {next(iter(months))}. "
+    elif months:
         many = len(months) > 36
         counts = Counter[str]()
         for month, count in months.items():
             counts[month[:4] if many else month] += count
         pictures += titled("Time", chart.columns(counts, title="documents by " + ("year" if many else "month")))
     undated = overview.documents - months.total()
-    note = f"{undated:,} of {overview.documents:,} documents carry no time of their own." if undated else ""
+    note = only + (f"{undated:,} of {overview.documents:,} documents carry no time of their own." if undated else "")
     return section("Where it comes from", pictures, f'<p class="note">{note}</p>' if note else "")
 
 
@@ -284,7 +299,7 @@ def _splits(splits: Mapping[str, SplitShape]) -> str:
 
 def _duplicates(stages: Mapping[str, Account]) -> str:
     dropped, _, links = _by_rule(stages)
-    same = {rule: n for rule, n in dropped.items() if any(word in rule for word in ("dedup", "repeated", "same_", "near_"))}
+    same = {rule: n for rule, n in dropped.items() if re.search(r"^dedup|repeated_|\.same_", rule)}
     if not stages:
         return ""
     picture = chart.bars(same, title="documents left out as duplicates", color="second", links=links)
@@ -352,7 +367,7 @@ def _compared(material: Material) -> str:
         titled("Words that became more frequent", _diverging(comparison.more, "accent")),
         titled("Words that became less frequent", _diverging(comparison.less, "second")),
     )
-    how = "Bars are standard errors of the log-odds, the larger the surer; numbers are per million words, before and after."
+    how = "Bars are standard errors of the log-odds; numbers are per million words, before and after."
     return section("What changed", said, names, words, f'<p class="note">{how}</p>' if words else "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from treadle.text import chart
@@ -19,17 +20,20 @@ _PLANES = (("word_count", "stop_words"), ("mean_word_length", "letter_words"), (
 _NAMES = {"characters": "characters", "word_count": "words", "stop_words": "stop words, of 8"}
 # English function words; what is left says more of what the texts are about.
 _FUNCTION_WORDS = frozenset(
-    "a about after all also an and any are as at be because been but by can could did do does for from had has have he"
-    " her him his i if in into is it its may me more most my no not of on one only or other our out she so some such"
-    " than that the their them then there these they this to up upon us was we were what when which who will with would"
-    " you your".split()
+    re.findall(
+        r"\w+",
+        "a about after all also an and any are as at be because been but by can could did do does for from "
+        "had has have he her him his i if in into is it its may me more most my no not of on one only or "
+        "other our out she so some such than that the their them then there these they this to up upon us was "
+        "we were what when which who will with would you your ",
+    )
 )
 
 
 def text_map(overview: Overview) -> str:
     """Texts as points: alike is near. Pointing at one shows what it says; without a script its title does."""
     points = overview.points
-    drawn = lay_out([point.words for point in points], fewest_texts=_FEWEST_TEXTS)
+    drawn = lay_out([point.words for point in points], fewest_texts=_FEWEST_TEXTS, unsaid=_FUNCTION_WORDS)
     if drawn is None:
         return ""
     radius = 6 if len(points) < 400 else 4.6 if len(points) < 1200 else 3.8
@@ -44,14 +48,15 @@ def text_map(overview: Overview) -> str:
         )
     label = f"Map of {len(points):,} texts; arrow keys go from one to the next. The table below names its regions."
     picture = (
-        f'<div class="map"><div class="tools" hidden><label>Find <input type="search" placeholder="a word, a source ...">'
+        f'<div class="map"><div class="tools" hidden><label>Find <input type="search" placeholder="a word">'
         f'</label><output aria-live="polite"></output></div><svg tabindex="0" role="img" aria-label="{label}"'
-        f' viewBox="0 0 {_WIDE} {_HIGH}" xmlns="http://www.w3.org/2000/svg">{"".join(circles)}{_labels(drawn)}</svg></div>'
+        f' viewBox="0 0 {_WIDE} {_HIGH}" xmlns="http://www.w3.org/2000/svg">{"".join(circles)}{_labels(drawn)}'
+        "</svg></div>"
     )
     of = "" if len(points) == overview.documents else f" of {overview.documents:,}"
     intro = (
-        f"{len(points):,}{of} texts; those that use the same words lie near each other. The axes mean nothing, and neither"
-        " does the distance between far apart groups."
+        f"{len(points):,}{of} texts; those that use the same words lie near each other. The axes mean nothing, and"
+        " neither does the distance between far apart groups."
     )
     return section("Map of the texts", picture, _regions(drawn), intro=intro)
 
@@ -62,7 +67,7 @@ def _labels(drawn: TextMap) -> str:
     found = []
     for region in sorted(drawn.regions, key=lambda region: -region.texts):
         said = " · ".join(region.words)
-        if not said:
+        if not said or region.texts < _FEWEST_TEXTS * 2:
             continue
         half = len(said) * 4.2
         x = min(max(_EDGE + region.x * (_WIDE - 2 * _EDGE), half + 8), _WIDE - half - 8)
@@ -89,7 +94,7 @@ def languages(overview: Overview) -> str:
     """Shares of languages among the texts looked at, or how to get them."""
     if overview.language_missing:
         return section("Languages", f'<p class="note">{text(overview.language_missing)}</p>')
-    picture = chart.bars(overview.languages, title="documents by language", color="third")
+    picture = chart.bars(overview.languages, title="documents by language", color="third", most=10)
     note = f"Guessed from the start of {overview.sampled:,} documents." if picture else ""
     return section("Languages", picture, f'<p class="note">{note}</p>' if note else "")
 
@@ -112,7 +117,9 @@ def vocabulary(overview: Overview) -> str:
     growth = ""
     if len(overview.growth) > 2:
         points = {"different words": [(float(x), float(y)) for x, y in overview.growth]}
-        growth = chart.curves(points, title="vocabulary growth", unit="words read", percent=False, high="different words")
+        growth = chart.curves(
+            points, title="vocabulary growth", unit="words read", log=False, percent=False, high="different words"
+        )
         growth = titled("Growth", growth)
     once = sum(1 for n in overview.words.counts.values() if n == 1)
     total, different = overview.words.counts.total() + overview.words.given_up, len(overview.words.counts)

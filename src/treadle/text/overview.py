@@ -8,6 +8,7 @@ several of them use the word.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -190,7 +191,7 @@ class Counting:
             overview.growth.append((seen, len(overview.words.counts)))
             self._next_growth = math.ceil(seen * 1.15)
         if seen < _NGRAM_WORDS:  # how many documents a run is in: one that repeats itself does not count more
-            overview.pairs.add({f"{a} {b}" for a, b in zip(words, words[1:], strict=False)})
+            overview.pairs.add({f"{a} {b}" for a, b in itertools.pairwise(words)})
             overview.triples.add({f"{a} {b} {c}" for a, b, c in zip(words, words[1:], words[2:], strict=False)})
 
 

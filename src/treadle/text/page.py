@@ -36,13 +36,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozenset
     """Rows of HTML cells; columns in ``numbers`` are aligned to the right."""
     if not rows:
         return ""
-    names = "".join(
-        f'<th scope="col"{_right(n, numbers)}>{text(name)}</th>' for n, name in enumerate(head)
-    )
+    names = "".join(f'<th scope="col"{_right(n, numbers)}>{text(name)}</th>' for n, name in enumerate(head))
     lines = "".join(
         "<tr>" + "".join(f"<td{_right(n, numbers)}>{cell}</td>" for n, cell in enumerate(row)) + "</tr>" for row in rows
     )
-    return f'<div class="scroll"><table class="rows"><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table class="rows"><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table></div>'
+    )
 
 
 def anchor(name: str) -> str:
@@ -106,61 +106,79 @@ section{background:var(--card);border:1px solid var(--line);border-radius:14px;p
 h2{font-size:19px;letter-spacing:-.01em;margin:0 0 10px}
 h3{font-size:12px;font-weight:600;text-transform:uppercase;letter-spacing:.05em;margin:14px 0 6px;color:var(--soft)}
 p{margin:6px 0}.intro,.note{color:var(--soft);max-width:72ch}.note{font-size:13.5px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(132px,1fr));gap:12px}
-.tiles div{background:var(--card);border:1px solid var(--line);border-radius:14px;padding:13px 16px}
-.tiles b{display:block;font-size:25px;line-height:1.25;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(116px,1fr));gap:12px}
+.tiles div{background:var(--card);border:1px solid var(--line);border-radius:14px;padding:13px 14px}
+.tiles b{display:block;font-size:24px;line-height:1.25;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
 .tiles span{color:var(--soft);font-size:13px}
-.beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,270px),1fr));gap:8px 34px}.beside>div{min-width:0}
+.beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,270px),1fr));gap:8px 34px}
+.beside>div{min-width:0}
 .scroll{overflow-x:auto}table{border-collapse:collapse}caption{position:absolute;width:1px;height:1px;overflow:hidden;
 clip-path:inset(50%)}th{font-weight:400;text-align:left}
-.bars{width:100%;font-size:14px;position:relative}.bars th{width:1%;max-width:270px;padding:2px 12px 2px 0;white-space:nowrap;
+.bars{width:100%;font-size:14px;position:relative}.bars th{width:1%;max-width:270px;padding:2px 12px 2px 0;
+white-space:nowrap;
 overflow:hidden;text-overflow:ellipsis}.bars .bar{min-width:60px;white-space:nowrap;line-height:0}
 .bars .bar i{display:inline-block;height:14px;min-width:2px;vertical-align:middle;border-radius:2px}
 .bars .n{width:1%;padding:2px 0 2px 10px;font-size:13px;color:var(--soft);white-space:nowrap}
 .n{text-align:right!important;font-variant-numeric:tabular-nums}
-i.accent{background:var(--accent)}i.second{background:var(--second)}i.third{background:var(--third)}i.warn{background:var(--warn)}
-.legend{display:flex;flex-wrap:wrap;gap:4px 16px;list-style:none;padding:0;margin:6px 0;font-size:13px;color:var(--soft)}
+i.accent{background:var(--accent)}i.second{background:var(--second)}i.third{background:var(--third)}
+i.warn{background:var(--warn)}
+.legend{display:flex;flex-wrap:wrap;gap:4px 16px;list-style:none;padding:0;margin:6px 0;font-size:13px;
+color:var(--soft)}
 .legend i{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:6px}
 ul.plain{list-style:none;padding:0;margin:6px 0;color:var(--soft)}ul.plain b{color:var(--ink);font-weight:600}
 svg{display:block;width:100%;height:auto;margin:4px 0;overflow:visible}svg.small{max-width:310px}
 svg text{font-size:12px;fill:var(--soft);font-variant-numeric:tabular-nums}svg .name{fill:var(--ink)}
 svg .rule{stroke:var(--line);stroke-width:1}svg .hit{fill:transparent}svg .hit:hover{fill:var(--ink);fill-opacity:.07}
-svg .plane{fill:var(--faint)}svg .line{fill:none;stroke-width:2;stroke-linejoin:round}svg .area{opacity:.13;stroke:none}
-svg .accent{stroke:var(--accent)}svg .second{stroke:var(--second)}svg .third{stroke:var(--third)}svg .warn{stroke:var(--warn)}
+svg .plane{fill:var(--faint)}svg .line{fill:none;stroke-width:2;stroke-linejoin:round}
+svg .area{opacity:.13;stroke:none}
+svg .accent{stroke:var(--accent)}svg .second{stroke:var(--second)}svg .third{stroke:var(--third)}
+svg .warn{stroke:var(--warn)}
 svg .area.accent,svg .fill.accent{fill:var(--accent);stroke:none}svg .area.second{fill:var(--second)}
 svg .area.third{fill:var(--third)}svg .area.warn{fill:var(--warn)}
-.rows{width:100%;font-size:14px}.rows td,.rows th{vertical-align:top;padding:6px 14px 6px 0;border-top:1px solid var(--line);
+.rows{width:100%;font-size:14px}.rows td,.rows th{vertical-align:top;padding:6px 14px 6px 0;
+border-top:1px solid var(--line);
 overflow-wrap:anywhere}.rows thead th{border-top:0;color:var(--soft);font-size:13px;white-space:nowrap}
 .rows td:last-child,.rows th:last-child{padding-right:0}
-.grid{font-size:12.5px;position:relative;margin:6px 0;font-variant-numeric:tabular-nums}.grid td{text-align:center;width:42px;
+.grid{font-size:12.5px;position:relative;margin:6px 0;font-variant-numeric:tabular-nums}.grid td{text-align:center;
+width:42px;
 height:30px;border:1px solid var(--card);background:var(--faint)}.grid tr:first-of-type td{background:none}
-.grid th[scope=row]{padding-right:10px;white-space:nowrap}.grid th[scope=col]{vertical-align:bottom;height:112px;padding:0}
-.grid th[scope=col] span{display:block;writing-mode:vertical-rl;transform:rotate(180deg);margin:0 auto;white-space:nowrap;
+.grid th[scope=row]{padding-right:10px;white-space:nowrap}
+.grid th[scope=col]{vertical-align:bottom;height:112px;padding:0}
+.grid th[scope=col] span{display:block;writing-mode:vertical-rl;transform:rotate(180deg);margin:0 auto;
+white-space:nowrap;
 padding-top:6px}
 details{margin:6px 0}summary{cursor:pointer;padding:2px 0}details.numbers{font-size:13px;color:var(--soft)}
-details.numbers table{margin:4px 0;font-variant-numeric:tabular-nums}details.numbers td,details.numbers th{padding:1px 16px 1px 0}
+details.numbers table{margin:4px 0;font-variant-numeric:tabular-nums}
+details.numbers td,details.numbers th{padding:1px 16px 1px 0}
 .rule{scroll-margin-top:16px}details.rule{border-top:1px solid var(--line);margin:0;padding:8px 0}
 details.rule:first-of-type{border-top:0}details.rule:target{background:var(--faint);margin:0 -12px;padding:8px 12px;
 border-radius:10px}details.rule summary b{font-weight:600}details.rule summary span{color:var(--soft)}
 details.rule .sample{border-left:3px solid var(--line);padding:2px 0 2px 12px;margin:10px 0}
-.sample p{margin:2px 0;white-space:pre-wrap;overflow-wrap:anywhere}.sample small{color:var(--soft);overflow-wrap:anywhere}
+.samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,380px),1fr));gap:0 24px}
+.sample p{margin:2px 0;overflow-wrap:anywhere;font-size:14px}.sample small{color:var(--soft);overflow-wrap:anywhere}
 mark{background:var(--mark);color:var(--markink);border-radius:3px;padding:0 2px;box-decoration-break:clone}
 code{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,monospace;overflow-wrap:anywhere}
 pre{background:var(--faint);border-radius:8px;padding:8px 12px;overflow-x:auto;margin:8px 0}
 .map{position:relative}.map svg{background:var(--faint);border-radius:12px;touch-action:manipulation}
-.map circle{opacity:.78;cursor:default}.map circle.dim{opacity:.07}.map circle.here{opacity:1;stroke:var(--ink);stroke-width:2}
+.map circle{opacity:.78;cursor:default}.map circle.dim{opacity:.07}
+.map circle.here{opacity:1;stroke:var(--ink);stroke-width:2}
 .map .label{font-size:15px;font-weight:600;fill:var(--ink);paint-order:stroke;stroke:var(--faint);stroke-width:5px;
 stroke-linejoin:round;pointer-events:none}
-.tip{position:absolute;z-index:2;max-width:340px;background:var(--card);border:1px solid var(--line);border-radius:10px;
+.tip{position:absolute;z-index:2;max-width:340px;background:var(--card);border:1px solid var(--line);
+border-radius:10px;
 padding:9px 12px;font-size:13px;line-height:1.45;box-shadow:0 6px 24px rgb(0 0 0/.18);pointer-events:none;
 overflow-wrap:anywhere}.tip b{display:block;font-weight:600}.tip i{color:var(--soft);font-style:normal;display:block}
+.tools label{display:inline-flex;gap:8px;align-items:center}
 .tools{display:flex;flex-wrap:wrap;gap:8px 16px;align-items:center;margin:8px 0;font-size:13.5px;color:var(--soft)}
-input[type=search]{font:inherit;color:var(--ink);background:var(--card);border:1px solid var(--line);border-radius:8px;
+input[type=search]{font:inherit;color:var(--ink);background:var(--card);border:1px solid var(--line);
+border-radius:8px;
 padding:5px 10px;width:min(280px,100%)}[hidden]{display:none!important}
 .diverge{width:100%;font-size:14px;position:relative}.diverge th{padding:2px 12px 2px 0;white-space:nowrap;width:1%}
-.diverge td{padding:2px 0}.diverge td i{display:inline-block;height:14px;border-radius:2px;vertical-align:middle;min-width:2px}
+.diverge td{padding:2px 0}
+.diverge td i{display:inline-block;height:14px;border-radius:2px;vertical-align:middle;min-width:2px}
 .diverge .n{color:var(--soft);font-size:13px;white-space:nowrap;padding-left:10px;width:1%}
-@media (max-width:600px){header,main{padding-left:14px;padding-right:14px}section{padding:16px}.bars th{max-width:130px}}
+@media (max-width:600px){header,main{padding-left:14px;padding-right:14px}section{padding:16px}
+.bars th{max-width:130px}}
 @media print{body{background:#fff}nav,.tools{display:none}section{break-inside:avoid;border:0;padding:0}}
 """ + "".join(f".r{n}{{fill:var(--c{n})}}" for n in range(REGION_COLORS))
 
@@ -188,7 +206,9 @@ for (const map of document.querySelectorAll(".map")) {
     const spot = point.node.getBoundingClientRect(), box = map.getBoundingClientRect();
     const x = spot.left - box.left, right = x > box.width / 2;
     tip.style.left = right ? "auto" : x + 16 + "px"; tip.style.right = right ? box.width - x + 8 + "px" : "auto";
-    tip.style.top = spot.top - box.top + 10 + "px"; };
+    const low = spot.top > innerHeight * 0.6;
+    tip.style.top = low ? "auto" : spot.top - box.top + 14 + "px";
+    tip.style.bottom = low ? box.bottom - spot.top + 8 + "px" : "auto"; };
   const place = event => { const at = svg.getScreenCTM().inverse();
     return new DOMPoint(event.clientX, event.clientY).matrixTransform(at); };
   svg.addEventListener("pointermove", event => {
@@ -221,8 +241,8 @@ for (const map of document.querySelectorAll(".map")) {
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src \
-'sha256-{hash}'; base-uri 'none'; form-action 'none'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:; \
+script-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'">
 <link rel="icon" href="data:,">
 <title>{title}</title><style>{style}</style></head>
 <body><a class="skip" href="#content">To the content</a>

@@ -22,7 +22,7 @@ class Redact:
         """Every document, redacted."""
         counts: Counter[str] = Counter()
         here: Counter[str] = Counter()  # in one document
-        touched = 0
+        touched = []
         changed: dict[str, list[str]] = {}
 
         def change(text: str) -> str:
@@ -33,11 +33,12 @@ class Redact:
         for document in documents:
             here.clear()
             result = map_text(document, change)
-            touched += result is not document
+            if result is not document:
+                touched.append(document.id)
             counts.update(here)
             for kind in here:
                 changed.setdefault(kind, []).append(document.id)
             yield result
-        yield Note("redact.documents", touched)
+        yield Note("redact.documents", len(touched), tuple(touched))
         for kind, count in sorted(counts.items()):
             yield Note(f"redact.{kind}", count, tuple(changed[kind]))

@@ -45,9 +45,14 @@ _KNOWN = {
     "deduplicate_lines": ("Lines that stood elsewhere before.", "Lee et al. 2022, on duplicates in training text"),
     "redact": ("Personal data of this kind, replaced by its name.", "pattern, context words and checksum of this kind"),
     "normalize": ("Unicode NFC, one kind of line end, no control characters.", "Unicode, UAX #15 (NFC)"),
-    "decontaminate": ("A test's question or answer stands in it.", "Carlini et al. 2021; Gopher (Rae et al. 2021, A.1.3)"),
+    "decontaminate": (
+        "A test's question or answer stands in it.",
+        "Carlini et al. 2021; Gopher (Rae et al. 2021, A.1.3)",
+    ),
     "split": ("Beyond the limit that the file sets for a split.", "the project's own limit"),
     "suppress": ("About somebody whose erasure was asked for; nothing of it is listed.", "GDPR, article 17"),
+    "examples": ("The maker of examples cannot use it; the reason is beside each sample.", _OWN),
+    "python_docs": ("Nothing to learn from in it; the reason is beside each sample.", _OWN),
     "collect": ("Stands twice in its sources.", _OWN),
 }
 

@@ -1,10 +1,10 @@
 """A two-dimensional map on which texts that use the same words lie near each other.
 
-Words are hashed into columns weighted by tf-idf, reduced to a few dimensions by a truncated SVD, and laid out by pulling
-each text toward its nearest neighbors while chance pairs push each other away (the objective of UMAP, McInnes et al.
-2018, with the kernel 1 / (1 + d^2)). After the SVD everything is done in rounded numbers and in plain arithmetic, so the
-same texts give the same map however many threads the linear algebra had. Near means alike; far, and the axes, mean
-nothing.
+Words are hashed into columns weighted by tf-idf, reduced to a few dimensions by a truncated SVD, and laid out by
+pulling each text toward its nearest neighbors while chance pairs push each other away (the objective of UMAP, McInnes
+et al. 2018, with the kernel 1 / (1 + d^2)). After the SVD everything is done in rounded numbers and in plain
+arithmetic, so the same texts give the same map however many threads the linear algebra had. Near means alike; far,
+and the axes, mean nothing.
 """
 
 from __future__ import annotations
@@ -48,10 +48,12 @@ class TextMap:
     regions: list[Region]
 
 
-def lay_out(texts: Sequence[Sequence[str]], *, fewest_texts: int = 2) -> TextMap | None:
+def lay_out(
+    texts: Sequence[Sequence[str]], *, fewest_texts: int = 2, unsaid: frozenset[str] = frozenset()
+) -> TextMap | None:
     """The map of texts given as words; None when there are too few or they say too little.
 
-    A word names a region only when at least ``fewest_texts`` of the region use it.
+    A word names a region only when at least ``fewest_texts`` of the region use it; ``unsaid`` words never do.
     """
     import numpy as np
 
@@ -62,15 +64,28 @@ def lay_out(texts: Sequence[Sequence[str]], *, fewest_texts: int = 2) -> TextMap
         return None
     pairs = _neighbors(reduced)
     places = _relaxed(reduced[:, :2].astype(np.float64), pairs)
-    low, high = places.min(axis=0), places.max(axis=0)
-    places = (places - low) / np.maximum(high - low, 1e-9)
+    places = _filling(places)
     region_of, middles = _regions(places)
-    typical = _typical(texts, region_of, len(middles), fewest_texts)
+    typical = _typical(texts, region_of, len(middles), fewest_texts, unsaid)
     regions = [
         Region(round(float(x), 4), round(float(y), 4), typical[n], int((region_of == n).sum()))
         for n, (x, y) in enumerate(middles)
     ]
     return TextMap([(round(float(x), 4), round(float(y), 4)) for x, y in places], region_of.tolist(), regions)
+
+
+def _filling(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coordinates from 0 to 1, such that a few far off texts do not push the others together."""
+    import numpy as np
+
+    ordered = np.sort(places, axis=0)
+    edge = len(places) // 30
+    low, high = ordered[edge], ordered[len(places) - 1 - edge]
+    scaled = (places - low) / np.maximum(high - low, 1e-9)
+    # Beyond the edge a distance d is drawn as d / (1 + 8 d): always inside, and the order stays.
+    under, over = np.maximum(-scaled, 0), np.maximum(scaled - 1, 0)
+    scaled = np.clip(scaled, 0, 1) - under / (1 + 8 * under) + over / (1 + 8 * over)
+    return np.asarray((scaled + 0.125) / 1.25)
 
 
 def _weighted(texts: Sequence[Sequence[str]]) -> NDArray[np.float32]:
@@ -162,13 +177,13 @@ def _regions(places: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def _typical(
-    texts: Sequence[Sequence[str]], region_of: NDArray[np.int64], count: int, fewest: int
+    texts: Sequence[Sequence[str]], region_of: NDArray[np.int64], count: int, fewest: int, unsaid: frozenset[str]
 ) -> list[tuple[str, ...]]:
     """Words that more of a region's texts use than of all texts, three for each region."""
     inside = [Counter[str]() for _ in range(count)]
     everywhere: Counter[str] = Counter()
     for words, region in zip(texts, region_of.tolist(), strict=True):
-        different = {word for word in words if len(word) > 2 and not word.isdigit()}
+        different = {word for word in words if len(word) > 2 and not word.isdigit()} - unsaid
         inside[region].update(different)
         everywhere.update(different)
     sizes = [max(1, int((region_of == n).sum())) for n in range(count)]
