@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -129,8 +130,13 @@ def report(**changes: Any) -> str:
     return render_report(Material(**given))
 
 
+@functools.cache
+def plain() -> str:
+    return report()
+
+
 def test_what_a_person_wants_to_know_is_there() -> None:
-    reader = read(report())
+    reader = read(plain())
     for words in (
         "1,240 in = 1,200 kept + 39 dropped + 1 quarantined",
         "filter.max_symbols",
@@ -152,7 +158,7 @@ def test_what_a_person_wants_to_know_is_there() -> None:
 
 
 def test_a_number_leads_to_its_rule_the_rule_to_its_source_and_to_the_documents() -> None:
-    page = report()
+    page = plain()
     reader = read(page)
     ids = [attributes["id"] for _, attributes in reader.tags if attributes.get("id")]
     assert len(ids) == len(set(ids))
@@ -172,7 +178,7 @@ def test_a_number_leads_to_its_rule_the_rule_to_its_source_and_to_the_documents(
 
 
 def test_the_page_needs_nothing_else() -> None:
-    page = report()
+    page = plain()
     reader = read(page)
     assert not {tag for tag, _ in reader.tags} & {"img", "iframe", "object", "embed", "image", "base", "form"}
     assert [tag for tag, _ in reader.tags if tag == "script"] == ["script"]
@@ -221,7 +227,7 @@ def test_hostile_text_stays_text() -> None:
 
 
 def test_every_drawing_is_well_formed_and_says_what_it_is() -> None:
-    drawings = re.findall(r"<svg .*?</svg>", report(), re.DOTALL)
+    drawings = re.findall(r"<svg .*?</svg>", plain(), re.DOTALL)
     assert len(drawings) >= 5
     for drawing in drawings:
         root = ElementTree.fromstring(drawing.replace("\xa0", " "))
@@ -281,25 +287,25 @@ def test_a_tally_gives_up_what_is_rare() -> None:
 
 
 def test_the_sample_is_spread_and_the_same_in_any_order() -> None:
-    many = documents(count=30_000)
-    first = overview_of([many], documents=30_000, characters=1)
-    again = overview_of([many[::-1]], documents=30_000, characters=1)
-    assert first.documents == 30_000
-    assert 11_000 < first.sampled < 13_000
+    many = documents(count=15_000)
+    first = overview_of([many], documents=36_000, characters=1)
+    again = overview_of([many[::-1]], documents=36_000, characters=1)
+    assert first.documents == 15_000
+    assert 4_500 < first.sampled < 5_500
     assert first.words.counts == again.words.counts
     assert first.languages == again.languages
 
 
 def test_texts_with_the_same_words_lie_together() -> None:
-    texts = [[WORDS[n % 3][(n * 7 + k * k) % 5] for k in range(12)] for n in range(150)]
+    texts = [[WORDS[n % 3][(n * 7 + k * k) % 5] for k in range(12)] for n in range(90)]
     drawn = lay_out(texts)
     assert drawn is not None
     again = lay_out(texts)
     assert again == drawn
-    for n in range(150):
+    for n in range(90):
         x, y = drawn.places[n]
         nearest = min(
-            (m for m in range(150) if m != n), key=lambda m: abs(drawn.places[m][0] - x) + abs(drawn.places[m][1] - y)
+            (m for m in range(90) if m != n), key=lambda m: abs(drawn.places[m][0] - x) + abs(drawn.places[m][1] - y)
         )
         assert nearest % 3 == n % 3
     assert all(0 <= x <= 1 and 0 <= y <= 1 for x, y in drawn.places)

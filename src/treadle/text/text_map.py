@@ -109,12 +109,14 @@ def _reduced(matrix: NDArray[np.float32]) -> NDArray[np.int64]:
     """The first singular directions as whole numbers, so that what follows is exact."""
     import numpy as np
 
-    gram = matrix.T.astype(np.float64) @ matrix.astype(np.float64)
-    _, vectors = np.linalg.eigh(gram)
-    vectors = vectors[:, ::-1][:, :_DIMENSIONS]
-    largest = np.abs(vectors).argmax(axis=0)
-    vectors = vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
-    return np.asarray(np.rint(matrix.astype(np.float64) @ vectors * _ROUNDED), dtype=np.int64)
+    values = matrix.astype(np.float64)
+    few = len(values) < _COLUMNS  # the smaller square has the same directions
+    squares, vectors = np.linalg.eigh(values @ values.T if few else values.T @ values)
+    squares, vectors = squares[::-1][:_DIMENSIONS], vectors[:, ::-1][:, :_DIMENSIONS]
+    projected = vectors * np.sqrt(np.maximum(squares, 0)) if few else values @ vectors
+    largest = np.abs(projected).argmax(axis=0)
+    projected = projected * np.where(projected[largest, np.arange(projected.shape[1])] < 0, -1.0, 1.0)
+    return np.asarray(np.rint(projected * _ROUNDED), dtype=np.int64)
 
 
 def _neighbors(reduced: NDArray[np.int64]) -> NDArray[np.int64]:
