@@ -10,17 +10,34 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from console.browser.conftest import find_chromium
-from docs.conftest import Treadle
+from docs.conftest import Treadle, write_reviews
 from docs.test_json import differences, promised
+from treadle.project import open_project
 
 
 @pytest.fixture(scope="module")
-def page(
-    tiny: tuple[Path, dict[str, Any]], treadle: Treadle, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
+def project(treadle: Treadle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reviews, of which three come twice and four give an address."""
+    folder = tmp_path_factory.mktemp("explored")
+    write_reviews(folder / "reviews.jsonl")
+    lines = (folder / "reviews.jsonl").read_text().splitlines()
+    asked = [
+        json.dumps({"review": f"write to me{n}@example.org, the lamp broke at {n}", "sentiment": "bad"})
+        for n in range(4)
+    ]
+    (folder / "reviews.jsonl").write_text("\n".join([*lines, *lines[10:13], *asked]) + "\n")
+    made = treadle(folder, "init", "reviews", "--template", "classifier", "--data", "reviews.jsonl")
+    assert made.returncode == 0, made.stderr
+    ran = treadle(folder, "-C", "reviews", "run", "--until", "prepare")
+    assert ran.returncode == 0, ran.stderr
+    return folder / "reviews"
+
+
+@pytest.fixture(scope="module")
+def page(project: Path, treadle: Treadle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The file and what ``--json`` said of it."""
     out = tmp_path_factory.mktemp("page") / "explore.html"
-    done = treadle(tiny[0], "explore", "--out", str(out), "--json")
+    done = treadle(project, "explore", "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr
     return out, json.loads(done.stdout)
 
@@ -29,42 +46,36 @@ def test_what_it_says(page: tuple[Path, dict[str, Any]]) -> None:
     out, said = page
     assert not differences(promised("explore"), said)
     assert out.stat().st_size == said["bytes"]
-    assert said["stages"]["collect"]["in"] == 82
+    assert said["stages"]["collect"]["in"] == 89
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
-def test_from_a_number_to_the_documents(
-    page: tuple[Path, dict[str, Any]], tiny: tuple[Path, dict[str, Any]], treadle: Treadle
-) -> None:
+def test_from_a_number_to_the_documents(page: tuple[Path, dict[str, Any]], project: Path, treadle: Treadle) -> None:
     text = page[0].read_text()
-    folder = tiny[0]
-    rules = {rule: n for stage in page[1]["stages"].values() for rule, n in stage["dropped"].items()}
-    listed = [rule for rule in rules if f"--rule {rule}<" in text]
-    for rule in listed[:1]:
-        done = treadle(folder, "explore", page[1]["ref"], "--rule", rule, "--json")
+    for rule, count, fate in (("deduplicate.exact", 3, "dropped"), ("redact.email", 4, "changed")):
+        assert f'href="#rule-{rule}"' in text
+        assert f"treadle explore {page[1]['ref']} --rule {rule}<" in text
+        done = treadle(project, "explore", page[1]["ref"], "--rule", rule, "--json")
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         assert not differences(promised("explore --rule"), found)
-        assert len(found["documents"]) == rules[rule]
-        assert all(hit["locator"] for hit in found["documents"])
-    wrong = treadle(folder, "explore", "--rule", "filter.nothing")
+        assert {(hit["fate"], bool(hit["locator"])) for hit in found["documents"]} == {(fate, True)}
+        assert len({hit["document"] for hit in found["documents"]}) == count
+    assert "@example.org" not in text
+    wrong = treadle(project, "explore", "--rule", "filter.nothing")
     assert wrong.returncode == 2
     assert "no document was touched by a rule 'filter.nothing'" in wrong.stderr
 
 
-def test_two_versions(tiny: tuple[Path, dict[str, Any]], treadle: Treadle, tmp_path: Path) -> None:
-    before = next(stage for stage in tiny[1]["stages"] if stage["stage"] == "collect")
-    runs = json.loads(treadle(tiny[0], "runs", "--json").stdout)
-    corpus = next(run["outputs"] for run in runs if run["step"] == "collect.gather")
-    digest = next(iter(corpus.values()))
-    assert before
-    data = json.loads(treadle(tiny[0], "explore", "--json", "--out", str(tmp_path / "one.html")).stdout)
-    done = treadle(tiny[0], "explore", digest, data["digest"], "--out", str(tmp_path / "two.html"), "--json")
+def test_two_versions(page: tuple[Path, dict[str, Any]], project: Path, treadle: Treadle, tmp_path: Path) -> None:
+    with open_project(project) as opened:
+        digest = opened.record.runs.find(step="collect.gather", limit=1)[0].outputs["corpus"]
+    out = tmp_path / "two.html"
+    done = treadle(project, "explore", str(digest), page[1]["digest"], "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr
     members = json.loads(done.stdout)["compared"]["members"]
-    assert members["added"] == 0
-    assert members["shared"] + members["removed"] == 80
-    assert "What changed" in (tmp_path / "two.html").read_text()
+    assert (members["added"], members["removed"], members["shared"], members["changed"]) == (0, 3, 84, 4)
+    assert "What changed" in out.read_text()
 
 
 @pytest.mark.parametrize(
@@ -76,10 +87,8 @@ def test_two_versions(tiny: tuple[Path, dict[str, Any]], treadle: Treadle, tmp_p
         (("--rule", "x", "--out", "y.html"), "give one REF and no --out"),
     ],
 )
-def test_mistakes_are_one_line(
-    tiny: tuple[Path, dict[str, Any]], treadle: Treadle, arguments: tuple[str, ...], said: str
-) -> None:
-    done = treadle(tiny[0], "explore", *arguments)
+def test_mistakes_are_one_line(project: Path, treadle: Treadle, arguments: tuple[str, ...], said: str) -> None:
+    done = treadle(project, "explore", *arguments)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
