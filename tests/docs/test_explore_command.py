@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from console.browser.conftest import find_chromium
 from docs.conftest import Treadle, write_reviews
@@ -100,24 +101,43 @@ def test_a_browser_has_nothing_to_complain_of(page: tuple[Path, dict[str, Any]])
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         for script in (True, False):
             context = browser.new_context(offline=True, java_script_enabled=script, reduced_motion="reduce")
-            tab, wrong, asked = context.new_page(), list[str](), list[str]()
-            tab.on("console", lambda said, wrong=wrong: wrong.append(said.text))
-            tab.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
-            tab.on("request", lambda request, asked=asked: asked.append(request.url))
-            tab.goto(page[0].as_uri())
-            assert tab.get_by_role("heading", name="Map of the texts").is_visible()
-            if script:
-                _use(tab)
-            else:
-                assert tab.locator(".map circle title").count() > 20
-                assert not tab.locator(".tools").is_visible()
-            assert wrong == []
-            assert asked == [page[0].as_uri()]
+            heard = _listening(context.new_page())
+            _look(heard, page[0].as_uri(), script=script)
+            assert heard.wrong == []
+            assert heard.asked == [page[0].as_uri()]
             context.close()
         browser.close()
 
 
-def _use(tab: Any) -> None:
+@dataclass
+class _Heard:
+    """A tab, what went wrong in it, and what it asked for."""
+
+    tab: Page
+    wrong: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+def _listening(tab: Page) -> _Heard:
+    heard = _Heard(tab)
+    tab.on("console", lambda said: heard.wrong.append(said.text))
+    tab.on("pageerror", lambda error: heard.wrong.append(str(error)))
+    tab.on("request", lambda request: heard.asked.append(request.url))
+    return heard
+
+
+def _look(heard: _Heard, address: str, *, script: bool) -> None:
+    tab = heard.tab
+    tab.goto(address)
+    assert tab.get_by_role("heading", name="Map of the texts").is_visible()
+    if script:
+        _use(tab)
+    else:
+        assert tab.locator(".map circle title").count() > 20
+        assert not tab.locator(".tools").is_visible()
+
+
+def _use(tab: Page) -> None:
     """Hover, keys and search show texts; a link opens its rule."""
     picture = tab.locator(".map svg")
     picture.focus()
@@ -129,6 +149,7 @@ def _use(tab: Any) -> None:
     tab.keyboard.press("Escape")
     assert tab.locator(".tip").is_hidden()
     spot = tab.locator(".map circle").first.bounding_box()
+    assert spot is not None
     tab.mouse.move(spot["x"] + 2, spot["y"] + 2)
     assert tab.locator(".tip").is_visible()
     tab.get_by_role("searchbox").fill("no text says this")

@@ -19,7 +19,7 @@ from treadle.text.dataset import Example
 from treadle.text.document import Document
 from treadle.text.excerpts import excerpt_around
 from treadle.text.explore import Material, SplitShape, render_report
-from treadle.text.overview import Lengths, Overview, Tally, overview_of
+from treadle.text.overview import Expected, Lengths, Overview, Tally, overview_of
 from treadle.text.rule_log import RULES_FILE, RuleLog, Touched, read_rule_log
 from treadle.text.rules import rule_info
 from treadle.text.text_map import lay_out
@@ -288,8 +288,8 @@ def test_a_tally_gives_up_what_is_rare() -> None:
 
 def test_the_sample_is_spread_and_the_same_in_any_order() -> None:
     many = documents(count=15_000)
-    first = overview_of([many], documents=36_000, characters=1)
-    again = overview_of([many[::-1]], documents=36_000, characters=1)
+    first = overview_of([many], expected=Expected(36_000, 1))
+    again = overview_of([many[::-1]], expected=Expected(36_000, 1))
     assert first.documents == 15_000
     assert 4_500 < first.sampled < 5_500
     assert first.words.counts == again.words.counts

@@ -22,7 +22,7 @@ from treadle.text.corpus import Corpus, read_names
 from treadle.text.dataset import SPLITS, Dataset, iterate_split
 from treadle.text.document import Document
 from treadle.text.explore import Material, SplitShape, render_report
-from treadle.text.overview import Overview, overview_of
+from treadle.text.overview import Expected, Overview, overview_of
 from treadle.text.rule_log import RULES_FILE, Touched, read_rule_log
 
 _NAMES = 12  # of added and of removed documents
@@ -115,7 +115,7 @@ def compare(record: Record, first: str, second: str) -> tuple[Subject, Material]
             )
     prints = _Print(), _Print()
     old, new = (
-        overview_of(seen.watching(side.documents()), **_expected(side.texts))
+        overview_of(seen.watching(side.documents()), expected=_expected(side.texts))
         for side, seen in zip((before, after), prints, strict=True)
     )
     more, less = changed_words(old, new)
@@ -125,7 +125,7 @@ def compare(record: Record, first: str, second: str) -> tuple[Subject, Material]
 
 
 def material_of(subject: Subject, *, title: str, tokens: Mapping[str, Sequence[int]] | None = None) -> Material:
-    """Counts everything. ``UserError`` when no text of it is here any more."""
+    """Counts everything. A dataset whose documents are gone is counted by its examples, and none of them is shown."""
     stages: dict[str, Any] = {}
     if subject.corpus is not None and subject.corpus is not subject.texts:
         stages["collect"] = _account(subject.corpus)
@@ -138,9 +138,9 @@ def material_of(subject: Subject, *, title: str, tokens: Mapping[str, Sequence[i
         collected = overview_of(_as_documents(subject.dataset))
     elif subject.corpus is not None and texts is not subject.corpus:
         collected = overview_of(subject.corpus.documents(), look=False)
-        kept = overview_of(texts.documents(), **_expected(texts))
+        kept = overview_of(texts.documents(), expected=_expected(texts))
     else:
-        collected = overview_of(texts.documents(), **_expected(texts))
+        collected = overview_of(texts.documents(), expected=_expected(texts))
     return Material(
         title=title,
         collected=collected,
@@ -214,8 +214,8 @@ def _subject(record: Record, ref: str, digest: str, kind: str) -> Subject:
         return Subject(ref, digest, cleaned=corpus if before else None, corpus=before or corpus)
     run = record.runs.producer(digest)
     cleaned = _input(record, run, "corpus")
-    corpus = _input(record, record.runs.producer(cleaned.digest), "corpus") if cleaned else None
-    return Subject(ref, digest, Dataset(digest, record.store), cleaned, corpus, _input(record, run, "corrected"))
+    collected = _input(record, record.runs.producer(cleaned.digest), "corpus") if cleaned else None
+    return Subject(ref, digest, Dataset(digest, record.store), cleaned, collected, _input(record, run, "corrected"))
 
 
 def _input(record: Record, run: RunRecord | None, name: str) -> Corpus | None:
@@ -265,10 +265,10 @@ def _as_documents(dataset: Dataset | None) -> Iterator[list[Document]]:
             ]
 
 
-def _expected(corpus: Corpus | None) -> dict[str, int]:
+def _expected(corpus: Corpus | None) -> Expected | None:
     """About how many documents and characters will come, from what the files say of themselves."""
     if corpus is None:
-        return {}
+        return None
     try:
         import pyarrow.parquet as pq
     except ImportError:
@@ -283,7 +283,7 @@ def _expected(corpus: Corpus | None) -> dict[str, int]:
                     n for n in range(about.num_columns) if about.row_group(group).column(n).path_in_schema == "text"
                 )
                 characters += about.row_group(group).column(place).total_uncompressed_size
-    return {"documents": documents, "characters": characters}
+    return Expected(documents, characters)
 
 
 def _membership(before: Subject, after: Subject, old: _Print, new: _Print) -> Membership:

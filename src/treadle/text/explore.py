@@ -339,7 +339,8 @@ def _personal_data(stages: Mapping[str, Account]) -> str:
 
 
 def _quarantined(stages: Mapping[str, Account]) -> str:
-    longest = max((account["quarantined"] for account in stages.values()), key=len, default=[])
+    pieces: list[list[Any]] = [account["quarantined"] for account in stages.values()]
+    longest: list[Any] = max(pieces, key=len, default=[])
     rows = [
         (text(piece["source"]), f"{int(piece['offset']):,}", text(piece["reason"]))
         for piece in longest[:_SHOWN_QUARANTINED]

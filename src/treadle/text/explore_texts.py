@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from treadle.text import chart
 from treadle.text.chart import text
 from treadle.text.overview import MEASURES, Overview
 from treadle.text.page import REGION_COLORS, beside, section, titled
 from treadle.text.text_map import TextMap, lay_out
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _WIDE, _HIGH, _EDGE = 960, 620, 26
 _WORDS = 20
@@ -147,7 +152,7 @@ def measures(overview: Overview) -> str:
     grid = chart.grid(
         [names[column] for column in varied], together.tolist(), title="rank correlation of each two measures"
     )
-    planes = [_plane(values, *(MEASURES.index(name) for name in pair), names) for pair in _PLANES]
+    planes = [_plane(values, MEASURES.index(across), MEASURES.index(up), names) for across, up in _PLANES]
     intro = (
         f"Of {len(overview.measures):,} documents: each two measures of the filters as a rank correlation (1: they rise"
         " together, -1: one falls), and three pairs as densities, darker where more documents lie."
@@ -155,15 +160,14 @@ def measures(overview: Overview) -> str:
     return section("Quality measures", f'<div class="scroll">{grid}</div>', beside(*planes), intro=intro)
 
 
-def _plane(values: object, across: int, up: int, names: Sequence[str]) -> str:
+def _plane(values: NDArray[np.float64], across: int, up: int, names: Sequence[str]) -> str:
     import numpy as np
 
-    table = np.asarray(values)
-    if not (np.ptp(table[:, across]) > 0 and np.ptp(table[:, up]) > 0):
+    if not (np.ptp(values[:, across]) > 0 and np.ptp(values[:, up]) > 0):
         return ""
     sides, told = [], []
     for column in (across, up):
-        found = table[:, column]
+        found = values[:, column]
         low, high = float(found.min()), float(np.quantile(found, 0.995))
         high = high if high > low else float(found.max())
         scaled = np.clip(found, low, high)
@@ -179,11 +183,10 @@ def _plane(values: object, across: int, up: int, names: Sequence[str]) -> str:
     return f"<div>{chart.density(cells.tolist(), title=title, across=told[0], up=told[1])}</div>"
 
 
-def _ranks(values: object) -> object:
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks from 0, equal values sharing their mean."""
     import numpy as np
 
-    found = np.asarray(values)
-    _, inverse, counts = np.unique(found, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
-    return (ends - counts / 2)[inverse]
+    return np.asarray((ends - counts / 2)[inverse], dtype=np.float64)

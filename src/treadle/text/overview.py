@@ -130,7 +130,7 @@ class Overview:
     def shown(self, tally: Tally, most: int, skip: frozenset[str] = frozenset()) -> list[tuple[str, int]]:
         """The most frequent that may be shown: where texts are about people, only what several of them say."""
         fewest = _FEWEST if self.about_people else 1
-        found = []
+        found: list[tuple[str, int]] = []
         for name, count in tally.counts.most_common():
             if count < fewest or len(found) == most:
                 break
@@ -195,17 +195,21 @@ class Counting:
             overview.triples.add({f"{a} {b} {c}" for a, b, c in zip(words, words[1:], words[2:], strict=False)})
 
 
+class Expected(NamedTuple):
+    """About how much will come."""
+
+    documents: int
+    characters: int
+
+
 def overview_of(
-    batches: Iterable[Sequence[Document]],
-    *,
-    documents: int | None = None,
-    characters: int | None = None,
-    look: bool = True,
+    batches: Iterable[Sequence[Document]], *, expected: Expected | None = None, look: bool = True
 ) -> Overview:
-    """The overview of all documents. ``documents`` and ``characters`` say about how many will come, so that the sample
-    is spread over all of them; without, everything is looked at, and without ``look`` nothing."""
+    """The overview of all documents. ``expected`` spreads the sample over all of them; without, everything is looked
+    at, and without ``look`` nothing."""
+    documents, characters = expected or (0, 0)
     share = min(1.0, SAMPLE / documents) if documents else float(look)
-    if characters and documents:
+    if characters:
         share = min(share, SAMPLE_CHARACTERS / characters)
     counting = Counting(share, min(share, MAP_POINTS / documents) if documents else share)
     for batch in batches:
