@@ -150,7 +150,9 @@ def measures(overview: Overview) -> str:
     ranks = np.stack([_ranks(values[:, column]) for column in varied])
     together = np.corrcoef(ranks)
     grid = chart.grid(
-        [names[column] for column in varied], together.tolist(), title="rank correlation of each two measures"
+        [names[column] for column in varied],
+        [[float(n) for n in row] for row in together],
+        title="rank correlation of each two measures",
     )
     planes = [_plane(values, MEASURES.index(across), MEASURES.index(up), names) for across, up in _PLANES]
     intro = (
