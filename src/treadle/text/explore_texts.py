@@ -148,7 +148,7 @@ def measures(overview: Overview) -> str:
     if len(varied) < 2:
         return ""
     ranks = np.stack([_ranks(values[:, column]) for column in varied])
-    together = np.corrcoef(ranks)
+    together = np.atleast_2d(np.corrcoef(ranks))
     grid = chart.grid(
         [names[column] for column in varied],
         [[float(n) for n in row] for row in together],
