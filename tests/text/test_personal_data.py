@@ -117,7 +117,7 @@ def test_the_transform_redacts_fields_and_notes_counts() -> None:
     result, *notes = Redact(kinds=["email"])([made])
     assert getattr(result, "text", None) == "[EMAIL]"
     assert "mail.test" not in repr(result)
-    assert notes == [Note("redact.documents", 1), Note("redact.email", 2)]
+    assert notes == [Note("redact.documents", 1, ("doc:1",)), Note("redact.email", 2, ("doc:1",))]
 
 
 LABELS = {

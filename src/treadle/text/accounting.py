@@ -18,6 +18,9 @@ from treadle.core.digest import canonical_json
 from treadle.core.errors import TreadleError
 from treadle.text.document import Document
 from treadle.text.duplicates import Duplicate, Duplicates
+from treadle.text.excerpts import excerpt_around
+from treadle.text.rule_log import Log
+from treadle.text.triggers import trigger_of
 
 ACCOUNTING_FILE = "accounting.json"
 _SAMPLES = 5  # kept for each rule
@@ -55,6 +58,7 @@ class Dropped:
     """A document that a rule took out, and why. ``private``: no sample of it is kept, not even its id.
 
     ``twin`` is set where it went as a duplicate; the two are of one cluster.
+    ``span``: the characters of its text that triggered the rule, half open, where the rule has such a place.
     """
 
     document: Document
@@ -62,29 +66,40 @@ class Dropped:
     reason: str
     private: bool = False
     twin: Twin | None = None
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something counted on the way that drops nothing: ``redact.email`` 3."""
+    """Something counted on the way that drops nothing: ``redact.email`` 3. ``documents``: ids of those it changed."""
 
     name: str
     count: int = 1
+    documents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One dropped document as the report shows it; ``text`` is masked and cut."""
+    """One dropped document as the report shows it; ``text`` is masked and cut, ``mark`` the place in it that triggered
+    the rule."""
 
     document: str
     locator: str
     reason: str
     text: str
+    mark: tuple[int, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields by name; ``mark`` where there is one."""
+        return {name: value for name, value in asdict(self).items() if name != "mark" or value is not None}
 
 
 @dataclass(slots=True)
 class Accounting:
-    """The running count. ``close`` proves the sum, and only a closed one is worth writing."""
+    """The running count. ``close`` proves the sum, and only a closed one is worth writing.
+
+    ``log`` takes note of every document that a rule touched, where somebody wants to know.
+    """
 
     read: int = 0
     kept: int = 0
@@ -93,6 +108,7 @@ class Accounting:
     notes: dict[str, int] = field(default_factory=dict)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     duplicates: Duplicates = field(default_factory=Duplicates)
+    log: Log | None = field(default=None, compare=False, repr=False)
 
     def drop(self, dropped: Dropped) -> None:
         """Count a dropped document and keep the first few of each rule as samples."""
@@ -105,10 +121,14 @@ class Accounting:
             similarity, cluster = round(twin.similarity, 4), twin.cluster or twin.document
             row = Duplicate(cluster, document.id, twin.document, dropped.rule, similarity)
             self.duplicates.add(row, twin.locator, document.locator)
+        if self.log is not None and not dropped.private:
+            self.log.add((dropped.document.id,), dropped.rule, "dropped")
 
     def note(self, note: Note) -> None:
         """Count something that drops nothing."""
         self.notes[note.name] = self.notes.get(note.name, 0) + note.count
+        if self.log is not None:
+            self.log.add(note.documents, note.name, "changed")
 
     def close(self) -> Accounting:
         """Itself; ``TreadleError`` when the parts do not add up to what came in."""
@@ -141,7 +161,7 @@ class Accounting:
             "dropped": dict(sorted(self.dropped.items())),
             "quarantined": [asdict(piece) for piece in self.quarantined],
             "notes": dict(sorted(self.notes.items())),
-            "samples": {rule: [asdict(sample) for sample in found] for rule, found in sorted(self.samples.items())},
+            "samples": {rule: [sample.to_json() for sample in found] for rule, found in sorted(self.samples.items())},
             **({"duplicates": self.duplicates.to_json()} if self.duplicates else {}),
         }
 
@@ -168,7 +188,7 @@ def read_accounting(folder: Path) -> Accounting:
         dropped=value["dropped"],
         quarantined=[Quarantined(**piece) for piece in value["quarantined"]],
         notes=value.get("notes", {}),
-        samples={rule: [Sample(**one) for one in found] for rule, found in value.get("samples", {}).items()},
+        samples={rule: [_read_sample(one) for one in found] for rule, found in value.get("samples", {}).items()},
         duplicates=Duplicates.from_json(value.get("duplicates")),
     ).close()
 
@@ -177,8 +197,18 @@ def _sample(dropped: Dropped) -> Sample:
     from treadle.text.personal_data import excerpt, mask
 
     document = dropped.document
-    text = "" if document.subject else excerpt(document.text, _EXCERPT)
-    return Sample(document.id, mask(document.locator), dropped.reason, text)
+    locator = mask(document.locator)
+    if document.subject:
+        return Sample(document.id, locator, dropped.reason, "")
+    span = dropped.span or trigger_of(dropped.rule, document.text)
+    if span is None:
+        return Sample(document.id, locator, dropped.reason, excerpt(document.text, _EXCERPT))
+    return Sample(document.id, locator, dropped.reason, *excerpt_around(document.text, span, _EXCERPT))
+
+
+def _read_sample(value: dict[str, Any]) -> Sample:
+    mark = value.get("mark")
+    return Sample(**{**value, "mark": (int(mark[0]), int(mark[1])) if mark else None})
 
 
 def _joined(first: Accounting, second: Accounting, *, read: int, kept: int) -> Accounting:

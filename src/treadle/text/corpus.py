@@ -89,8 +89,9 @@ def read_documents(folder: Path) -> Iterator[list[Document]]:
     for path in files:
         with pq.ParquetFile(path) as file:
             check_format(file.schema_arrow.metadata or {}, path)
-            for batch in file.iter_batches(batch_size=_BATCH):
-                yield _documents(batch)
+            for group in range(file.num_row_groups):  # asked for all at once, Arrow keeps what it read of the file
+                for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group]):
+                    yield _documents(batch)
 
 
 def check_format(metadata: dict[bytes, bytes], path: Path) -> None:

@@ -9,6 +9,7 @@ from treadle.core.errors import TreadleError
 from treadle.text.accounting import Accounting, Dropped
 from treadle.text.dataset import Example
 from treadle.text.document import Document
+from treadle.text.rule_log import Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +28,16 @@ def account(
     before: Iterable[Example],
     after: Iterable[Example],
     dropped: Sequence[DroppedExample],
+    log: Log | None = None,
 ) -> Accounting:
     """Count the documents behind ``before``: kept when an example of ``after`` still has them, else dropped
     by the first rule.
 
-    ``TreadleError`` when a document vanished without a rule.
+    ``log`` hears of each that was dropped. ``TreadleError`` when a document vanished without a rule.
     """
     read = {name for example in before for name in example.documents}
     kept = {name for example in after for name in example.documents}
-    accounting = Accounting(read=len(read), kept=len(kept))
+    accounting = Accounting(read=len(read), kept=len(kept), log=log)
     told = set(kept)
     for drop in dropped:
         for name in drop.example.documents:

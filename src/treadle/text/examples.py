@@ -23,6 +23,7 @@ from treadle.text.accounting import Accounting, Dropped
 from treadle.text.dataset import Example
 from treadle.text.docstrings import family
 from treadle.text.document import Document
+from treadle.text.rule_log import Log
 
 GROUP = "treadle.examples"
 MAX_MESSAGES = 200
@@ -75,12 +76,14 @@ def make_examples(
     name: str = "",
     by: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    log: Log | None = None,
 ) -> Made:
     """Run a maker over all documents and hold it to account.
 
     ``by`` says what the split will be made by (``module``, ``subject``, any field): it fills the group of
-    examples whose maker left it empty. Raises ``UserError`` for a setting the maker does not take, and when a
-    document was neither used nor dropped.
+    examples whose maker left it empty. ``log`` hears of each document that was dropped.
+
+    Raises ``UserError`` for a setting the maker does not take, and when a document was neither used nor dropped.
     """
     name = name or getattr(maker, "__name__", "maker")
     documents_parameter = next(iter(signature(maker).parameters))
@@ -105,7 +108,7 @@ def make_examples(
             f"examples: {name} neither used nor dropped {len(lost)} documents, {lost[0]} first;"
             " yield Dropped for what is not used"
         )
-    accounting = Accounting(read=len(known), kept=len(used))
+    accounting = Accounting(read=len(known), kept=len(used), log=log)
     for document, dropped in left_out.items():
         if document not in used:
             accounting.drop(replace(dropped, rule=f"examples.{dropped.rule}"))

@@ -38,12 +38,13 @@ def normalized(text: str) -> str:
 @declare(version=1)
 def normalize(documents: Sequence[Document]) -> Iterator[Piece]:
     """Text and the strings of the fields in normal form; how many documents changed is noted."""
-    changed = 0
+    changed = []
     for document in documents:
         result = map_text(document, normalized)
-        changed += result is not document
+        if result is not document:
+            changed.append(document.id)
         yield result
-    yield Note("normalize.changed", changed)
+    yield Note("normalize.changed", len(changed), tuple(changed))
 
 
 def _overloaded(text: str) -> bool:

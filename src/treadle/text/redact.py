@@ -21,17 +21,24 @@ class Redact:
     def __call__(self, documents: Sequence[Document]) -> Iterator[Piece]:
         """Every document, redacted."""
         counts: Counter[str] = Counter()
-        touched = 0
+        here: Counter[str] = Counter()  # in one document
+        touched = []
+        changed: dict[str, list[str]] = {}
 
         def change(text: str) -> str:
             redacted, found = self._scanner.redact(text)
-            counts.update(found)
+            here.update(found)
             return redacted
 
         for document in documents:
+            here.clear()
             result = map_text(document, change)
-            touched += result is not document
+            if result is not document:
+                touched.append(document.id)
+            counts.update(here)
+            for kind in here:
+                changed.setdefault(kind, []).append(document.id)
             yield result
-        yield Note("redact.documents", touched)
+        yield Note("redact.documents", len(touched), tuple(touched))
         for kind, count in sorted(counts.items()):
-            yield Note(f"redact.{kind}", count)
+            yield Note(f"redact.{kind}", count, tuple(changed[kind]))

@@ -196,6 +196,7 @@ class Outcome:
     documents: Shard
     dropped: list[Dropped] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, list[str]] = field(default_factory=dict)  # ids by note
 
     def pass_through(self, name: str, apply: Apply) -> None:
         """Send the documents through one transform; ``UserError`` when it loses, doubles or invents one."""
@@ -209,6 +210,7 @@ class Outcome:
                 gone.append(piece)
             elif isinstance(piece, Note):
                 self.notes[piece.name] = self.notes.get(piece.name, 0) + piece.count
+                self.changed.setdefault(piece.name, []).extend(piece.documents)
             else:
                 raise UserError(f"transform {name} gave a {type(piece).__name__}; expected Document, Dropped or Note")
         after = [document.id for document in kept] + [drop.document.id for drop in gone]
@@ -314,7 +316,7 @@ def _counted_out(outcomes: Iterable[Outcome], accounting: Accounting) -> Iterato
         for dropped in outcome.dropped:
             accounting.drop(dropped)
         for name, count in outcome.notes.items():
-            accounting.note(Note(name, count))
+            accounting.note(Note(name, count, tuple(outcome.changed.get(name, ()))))
         yield outcome.documents
 
 
