@@ -28,7 +28,9 @@ from treadle.text.dataset import SPLITS, Dataset, Example, split_groups, write_d
 from treadle.text.decontaminate import decontaminate
 from treadle.text.drops import DroppedExample, account
 from treadle.text.examples import load_maker, make_examples
+from treadle.text.findings import FindingsFile
 from treadle.text.handles import Index, Profile
+from treadle.text.mentions import data_key
 from treadle.text.split import split_examples
 from treadle.text.transform import load_transforms, parse_step, run_transforms
 
@@ -118,7 +120,8 @@ def prepare(
     """From documents, and what users corrected, to a dataset and what is known of it. Groups stay on the side where
     ``placed`` has them."""
     transforms, maker, maker_settings = _parse(settings, task)
-    loaded = load_transforms(transforms, driver.folder)
+    key = data_key(driver.runs.keyed_person)
+    loaded = load_transforms(transforms, driver.folder, key=key)
     _, maker_version = load_maker(maker, driver.folder)
     driver.executor = load("treadle.executors", settings.on).value()
     keys = [{**each.key(), "packages": _versions(each.packages)} for each in loaded]
@@ -161,7 +164,7 @@ def _of_corrections(corrected: Corpus, dataset: Dataset) -> str:
     )
 
 
-@step(version=1, packages=("pyarrow",))
+@step(version=2, packages=("pyarrow",))
 def clean(corpus: Corpus, *, transforms: list[Any], keys: list[dict[str, Any]], run: Run) -> Corpus:
     """Every transform over every document, in order. ``keys`` carries the versions of their code into the step's
     key."""
@@ -175,10 +178,11 @@ def clean(corpus: Corpus, *, transforms: list[Any], keys: list[dict[str, Any]], 
             run.progress(done, corpus.document_count(), "documents")
             yield batch
 
-    loaded = load_transforms(transforms, run.folder)
+    loaded = load_transforms(transforms, run.folder, key=data_key(run.keyed))
     with run.create(Corpus) as cleaned:
-        kept = run_transforms(watched(corpus.documents()), loaded, accounting, run.executor.map)
-        cleaned.add_documents(write_corpus(cleaned.path, kept))
+        with FindingsFile(cleaned.path) as findings:
+            kept = run_transforms(watched(corpus.documents()), loaded, accounting, run.executor.map, findings.add)
+            cleaned.add_documents(write_corpus(cleaned.path, kept))
         accounting.write(cleaned.path)
         run.summary(read=accounting.read, kept=accounting.kept, dropped=sum(accounting.dropped.values()))
         return cleaned.commit()

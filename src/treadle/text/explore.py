@@ -15,6 +15,7 @@ from typing import Any
 
 from treadle.text import chart
 from treadle.text.dataset import SPLITS, Example
+from treadle.text.detectors import RULES
 from treadle.text.document import Document
 
 _SHOWN_EXAMPLES = 4
@@ -206,9 +207,30 @@ def _duplicates_and_people(stages: Mapping[str, Mapping[str, Any]]) -> str:
                 personal[note.removeprefix("redact.")] += count
     pictures = _titled("Duplicates left out", chart.bars(same, title="duplicates", color=chart.SECOND))
     pictures += _titled("Personal data masked", chart.bars(personal, title="personal data", color=chart.WARN))
+    pictures += _personal(stages, personal)
     words = "" if same else "<p>No duplicates were left out.</p>"
     words += "" if personal else "<p>No personal data was found by the rules that ran. Names are not among them.</p>"
     return _section("Duplicates and personal data", pictures, words)
+
+
+def _personal(stages: Mapping[str, Mapping[str, Any]], counts: Counter[str]) -> str:
+    """For each kind: how it is told, who published that, masked samples, and how its documents are listed."""
+    samples = {rule: found for each in stages.values() for rule, found in (each.get("samples") or {}).items()}
+    shown = []
+    for kind, count in counts.most_common():
+        if kind not in RULES:
+            continue
+        name, rule = f"redact.{kind}", RULES[kind]
+        rows = "".join(
+            f"<tr><td><code>{_text(sample['document'])}</code></td><td>{_text(_cut(sample['text']))}</td></tr>"
+            for sample in samples.get(name, ())
+        )
+        shown.append(
+            f'<details id="{name}"><summary><code>{name}</code> {count:,}: {_text(rule.finds)}</summary>'
+            f"<p>Told by: {_text(rule.check)}. Source: {_text(rule.source)}. Its documents: <code>treadle rule {name}"
+            f"</code></p><table>{rows}</table></details>"
+        )
+    return "".join(shown)
 
 
 def _quarantined(stages: Mapping[str, Mapping[str, Any]]) -> str:
