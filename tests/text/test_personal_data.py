@@ -15,14 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treadle.core.errors import UserError
-from treadle.text.accounting import Dropped, Note, Touched
+from treadle.core.executors import Pool
+from treadle.text.accounting import Accounting, Dropped, Note, Touched
+from treadle.text.detectors import DETECTORS, RULES
 from treadle.text.document import Document
 from treadle.text.findings import FindingsFile, mentioning, read_findings
 from treadle.text.mentions import mention, mentions_of
 from treadle.text.personal_data import KINDS, Scanner, find, mask, redact, sample
 from treadle.text.pseudonyms import Pseudonyms
 from treadle.text.redact import Redact
-from treadle.text.transform import TransformContext
+from treadle.text.transform import TransformContext, load_transforms, run_transforms
 
 KEY = b"k" * 32
 CHECKED = {"credit_card", "iban", "crypto_wallet", "us_ssn"}
@@ -285,3 +287,25 @@ def test_recall_and_precision_on_labelled_texts(shared_data: Path) -> None:
     assert min(right[kind] / wanted[kind] for kind in wanted) >= 0.97
     assert min(right[kind] / given_back[kind] for kind in wanted) >= 0.97
     assert sum(right.values()) >= 0.99 * sum(wanted.values())
+
+
+def test_the_page_names_every_rule_with_its_source() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "stages" / "prepare.md").read_text()
+    for kind, rule in RULES.items():
+        assert f"| `{kind}` | {rule.finds} | {rule.check} | {rule.source} |" in page
+    assert {detector.kind for detector in DETECTORS} == set(KINDS)
+
+
+def test_a_pool_keeps_the_same_findings_and_pseudonyms() -> None:
+    made = [Document(f"doc:{n}", "t", str(n), f"person{n % 7}@mail.test and {n}") for n in range(1200)]
+    steps: list[Any] = [{"redact": {"kinds": {"email": "replace"}}}]
+    results = []
+    for mapped in (map, Pool(workers=2).map):
+        accounting, touched = Accounting(), list[Touched]()
+        loaded = load_transforms(steps, None, key=KEY)
+        shards = list(run_transforms([made], loaded, accounting, mapped, touched.append))
+        results.append((shards, touched, accounting.close().to_json()))
+    assert results[0] == results[1]
+    assert len({document.text.partition(" ")[0] for shard in results[0][0] for document in shard}) == 7
+    assert len(results[0][1]) == 1200
+    assert len(results[0][2]["samples"]["redact.email"]) == 5
