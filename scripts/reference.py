@@ -35,6 +35,7 @@ GIVEN = {"context", "documents", "evidence", "items", "outputs", "run", "seed"}
 # What somebody needs who adds a part from outside; each is public and stays.
 EXTENDING = {
     "A transform": ("treadle.text.document:Document", "treadle.text.accounting:Dropped", "treadle.text.accounting:Note",
+                    "treadle.text.accounting:Touched", "treadle.text.transform:TransformContext",
                     "treadle.text.transform:declare"),
     "A source": ("treadle.text.source:Source", "treadle.text.source:SourceContext",
                  "treadle.text.accounting:Quarantined", "treadle.text.document:document_id"),

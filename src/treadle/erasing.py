@@ -37,6 +37,8 @@ from treadle.record.recorder import CASES, FEEDBACK, INTERACTIONS
 from treadle.record.turn import TurnInputs
 from treadle.stages.collect import admit
 from treadle.text.corpus import Corpus
+from treadle.text.findings import mentioning
+from treadle.text.mentions import IDENTIFIER, data_key, mentions_of
 from treadle.text.suppress import Matcher, Suppression, identifier_words
 
 _FREE_TEXTS = ("error ", "note ", "surroundings ", "texts ")  # how `named_objects` calls what holds words
@@ -113,6 +115,7 @@ class Person:
         entries = {keyed(subject): 0}
         if words:
             entries[keyed(" ".join(words))] = len(words)
+        entries |= dict.fromkeys(mentions_of(data_key(keyed), subject), IDENTIFIER)
         return cls(record, entries, [keyed(subject)])
 
     def in_row(self, row: dict[str, Any]) -> bool:
@@ -125,7 +128,8 @@ class Person:
         """Ids of the documents about them or naming them."""
         if corpus.digest not in self._corpora:
             found = {doc.id for batch in corpus.documents() for doc in batch if self._matcher.matches(doc)}
-            self._corpora[corpus.digest] = found
+            # What was redacted, or is gone, is known by the digests that were kept of it.
+            self._corpora[corpus.digest] = found | mentioning(corpus.path(), self.entries)
         return self._corpora[corpus.digest]
 
 

@@ -39,6 +39,8 @@ def test_evaluation_sets_are_kept_apart(project: Project) -> None:
     assert "Evaluation sets kept apart" in page
     assert "quiz" in project.call("prepare").stdout
     assert project.json("prepare")["evaluation_sets"] == after["evaluation_sets"]
+    rule, count = next(iter(quiz["dropped"].items()))
+    assert len(project.json("explore", "--rule", f"decontaminate.quiz.{rule}")["documents"]) == count
 
     (project.folder / "evals.jsonl").write_text('{"question": "Who?", "answer": "42"}\n')
     failed = project.call("prepare", check=2)
@@ -55,6 +57,8 @@ def test_what_an_earlier_version_has_is_left_out(project: Project) -> None:
     assert after["dropped"]["earlier.near"] == 1
     assert after["duplicates"]["dropped"] >= 61
     assert after["kept"] > 20
+    hits = project.json("explore", "--rule", "earlier.near")["documents"]
+    assert [hit["fate"] for hit in hits] == ["dropped"]
     with open_project(project.folder) as opened:
         run = opened.record.runs.find(step="prepare.leave_out", status="done")[0]
         assert isinstance(run.inputs["earlier"], list)

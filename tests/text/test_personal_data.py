@@ -14,10 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treadle.text.accounting import Note
+from treadle.core.errors import UserError
+from treadle.core.executors import Pool
+from treadle.text.accounting import Accounting, Dropped, Note, Touched
+from treadle.text.detectors import DETECTORS, RULES
 from treadle.text.document import Document
-from treadle.text.personal_data import KINDS, find, mask, redact
+from treadle.text.findings import FindingsFile, mentioning, read_findings
+from treadle.text.mentions import mention, mentions_of
+from treadle.text.personal_data import KINDS, Scanner, find, mask, redact, sample
+from treadle.text.pseudonyms import Pseudonyms
 from treadle.text.redact import Redact
+from treadle.text.transform import TransformContext, load_transforms, run_transforms
+
+KEY = b"k" * 32
+CHECKED = {"credit_card", "iban", "crypto_wallet", "us_ssn"}
 
 FOUND = [
     ("email", "write to |jane.doe+x@mail.example.co.uk|."),
@@ -48,6 +58,31 @@ FOUND = [
     ("phone", "(212) 555-0123"),
     ("phone", "call |0151 234567|"),
     ("phone", "Tel: |030 1234-567|"),
+    ("api_key", "key |ghp_" + "a1" * 18 + "| is old"),
+    ("national_id", "DNI |12345678Z|"),
+    ("national_id", "NIE |X1234567L|"),
+    ("national_id", "Steuer-ID |86095742719|"),
+    ("national_id", "|AB 12 34 56 C|"),
+    ("national_id", "codice |RSSMRA85T10A562S|"),
+    ("national_id", "NIR |2 55 08 14 168 025 38|"),
+    ("national_id", "PESEL |44051401359|"),
+    ("national_id", "BSN |111222333|"),
+    ("national_id", "|85.07.30-033.28|"),
+    ("national_id", "SIN |130 692 544|"),
+    ("national_id", "CPF |111.444.777-35|"),
+    ("medical_id", "MRN: |A-1234567|"),
+    ("medical_id", "NHS number |943 476 5919|"),
+    ("medical_id", "|1EG4-TE5-MK73|"),
+    ("medical_id", "NPI |1234567893|"),
+    ("medical_id", "Versichertennummer |A123456780|"),
+    ("account", "account number |123456789012|"),
+    ("vehicle_id", "|1HGCM82633A004352|"),
+    ("vehicle_id", "Fahrgestellnummer |WVWZZZ1JZXW000001|"),
+    ("address", "at |12 North Main Street| today"),
+    ("address", "wohnt |Musterstraße 12|"),
+    ("address", "au |12 rue de Rivoli|"),
+    ("address", "en |Calle Mayor 5|"),
+    ("address", "in |Via Roma 12|"),
 ]
 LEFT = [
     "version 1.2.3.4",
@@ -65,6 +100,14 @@ LEFT = [
     "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNb",
     "UUID 123e4567-e89b-12d3-a456-426614174000",
     "sha256 00:11:22:33:44:55:66:77",
+    "12345678A and X1234567A",
+    "Steuer-ID 86095742718",
+    "Versichertennummer A123456781",
+    "111.444.777-36 and 85.07.30-033.29",
+    "1HGCM82633A004353",
+    "86095742719 and 44051401359 and 111222333 alone",
+    "sk-learn and eyJust and hf_model",
+    "3 in a row, Main Street",
 ]
 
 
@@ -114,10 +157,99 @@ def test_the_transform_redacts_fields_and_notes_counts() -> None:
     made = Document(
         "doc:1", "t", "1", "a.b@mail.test", fields={"messages": [{"role": "user", "content": "c.d@mail.test"}]}
     )
-    result, *notes = Redact(kinds=["email"])([made])
+    result, touched, *notes = Redact(kinds=["email"])([made])
     assert getattr(result, "text", None) == "[EMAIL]"
     assert "mail.test" not in repr(result)
-    assert notes == [Note("redact.documents", 1, ("doc:1",)), Note("redact.email", 2, ("doc:1",))]
+    assert isinstance(touched, Touched)
+    assert (touched.document, touched.rule, touched.count) == ("doc:1", "redact.email", 2)
+    assert notes == [Note("redact.documents", 1), Note("redact.email", 2)]
+
+
+SAME = [
+    ("email", "Jane.Doe@mail.test", "jane.doe@MAIL.test"),
+    ("phone", "+49 30 1234567", "030/123-4567"),
+    ("phone", "(212) 555-0123", "+1 212.555.0123 x42"),
+    ("iban", "GB82 WEST 1234 5698 7654 32", "gb82west12345698765432"),
+    ("credit_card", "4111 1111 1111 1111", "4111-1111-1111-1111"),
+]
+
+
+@pytest.mark.parametrize(("kind", "one", "other"), SAME)
+def test_spellings_of_one_value_are_one(kind: str, one: str, other: str) -> None:
+    digest = mention(KEY, kind, one)
+    assert digest is not None
+    assert digest == mention(KEY, kind, other)
+    assert digest != mention(bytes(32), kind, one)
+    assert digest != mention(KEY, kind, one[:-1] + "9")
+
+
+@pytest.mark.parametrize(("kind", "marked"), FOUND)
+def test_a_pseudonym_is_of_its_shape_and_nobodys(kind: str, marked: str) -> None:
+    text = marked.replace("|", "")
+    made = next(iter(Redact(action="replace", context=TransformContext(key=KEY))([Document("doc:1", "t", "1", text)])))
+    assert isinstance(made, Document)
+    (finding,) = find(text)
+    value, rest = text[finding.start : finding.end], len(text) - finding.end
+    stand_in = made.text[finding.start : len(made.text) - rest]
+    assert stand_in != value
+    assert value not in made.text
+    assert stand_in == Pseudonyms(KEY)(kind, value) != Pseudonyms(bytes(32))(kind, value)
+    if kind in CHECKED:
+        assert [each.kind for each in find(made.text) if each.kind == kind] == []
+    if kind == "email":
+        assert stand_in.endswith("@example.com")
+
+
+def test_each_kind_has_its_action() -> None:
+    made = [
+        Document("doc:1", "t", "1", "a.b@mail.test and (212) 555-0123"),
+        Document("doc:2", "t", "2", "SSN 536-22-1234 of c.d@mail.test"),
+        Document("doc:3", "t", "3", "nothing"),
+    ]
+    transform = Redact(
+        kinds={"email": "replace", "phone": "redact", "us_ssn": "drop"}, context=TransformContext(key=KEY)
+    )
+    pieces = list(transform(made))
+    first, third = (piece for piece in pieces if isinstance(piece, Document))
+    assert first.text == f"{Pseudonyms(KEY)('email', 'a.b@mail.test')} and [PHONE]"
+    assert third is made[2]
+    assert [(piece.document.id, piece.rule) for piece in pieces if isinstance(piece, Dropped)] == [
+        ("doc:2", "redact.drop_us_ssn")
+    ]
+    with pytest.raises(UserError, match="key of a project"):
+        Redact(action="replace")
+
+
+def test_words_count_in_their_languages_and_within_reach() -> None:
+    german = Scanner(("phone",), languages=("de",))
+    assert german.find("Rufnummer 0151 234567")
+    assert not german.find("call 0151 234567")
+    assert not Scanner(("phone",), window=4).find("call me on 0151 234567")
+    with pytest.raises(UserError, match="no context words"):
+        Scanner(languages=("tlh",))
+
+
+def test_samples_show_no_value_and_no_name() -> None:
+    for kind, marked in FOUND:
+        before, inner, after = ("", marked, "") if "|" not in marked else marked.split("|")
+        shown = sample(f"Ask Jane Doe about {before}{inner}{after}", kind)
+        assert f"[{kind.upper()}]" in shown
+        assert inner not in shown
+        assert "Jane" not in shown
+
+
+def test_findings_are_kept_by_document_and_mention(tmp_path: Path) -> None:
+    rows = [
+        Touched("doc:1", "redact.email", 2, (str(mention(KEY, "email", "a.b@mail.test")),)),
+        Touched("doc:2", "redact.phone"),
+    ]
+    with FindingsFile(tmp_path) as file:
+        for row in rows:
+            file.add(row)
+    assert list(read_findings(tmp_path)) == rows
+    assert mentioning(tmp_path, mentions_of(KEY, "A.B@mail.test")) == {"doc:1"}
+    assert mentioning(tmp_path, mentions_of(KEY, "Jane Doe")) == set()
+    assert list(read_findings(tmp_path / "absent")) == []
 
 
 LABELS = {
@@ -155,3 +287,25 @@ def test_recall_and_precision_on_labelled_texts(shared_data: Path) -> None:
     assert min(right[kind] / wanted[kind] for kind in wanted) >= 0.97
     assert min(right[kind] / given_back[kind] for kind in wanted) >= 0.97
     assert sum(right.values()) >= 0.99 * sum(wanted.values())
+
+
+def test_the_page_names_every_rule_with_its_source() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "stages" / "prepare.md").read_text()
+    for kind, rule in RULES.items():
+        assert f"| `{kind}` | {rule.finds} | {rule.check} | {rule.source} |" in page
+    assert {detector.kind for detector in DETECTORS} == set(KINDS)
+
+
+def test_a_pool_keeps_the_same_findings_and_pseudonyms() -> None:
+    made = [Document(f"doc:{n}", "t", str(n), f"person{n % 7}@mail.test and {n}") for n in range(1200)]
+    steps: list[Any] = [{"redact": {"kinds": {"email": "replace"}}}]
+    results = []
+    for mapped in (map, Pool(workers=2).map):
+        accounting, touched = Accounting(), list[Touched]()
+        loaded = load_transforms(steps, None, key=KEY)
+        shards = list(run_transforms([made], loaded, accounting, mapped, touched.append))
+        results.append((shards, touched, accounting.close().to_json()))
+    assert results[0] == results[1]
+    assert len({document.text.partition(" ")[0] for shard in results[0][0] for document in shard}) == 7
+    assert len(results[0][1]) == 1200
+    assert len(results[0][2]["samples"]["redact.email"]) == 5

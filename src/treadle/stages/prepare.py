@@ -34,7 +34,9 @@ from treadle.text.duplicates import read_duplicates
 from treadle.text.earlier import Earlier
 from treadle.text.evaluation_set import PREFIX, KeptApart, keep_apart, set_of_documents, set_of_examples
 from treadle.text.examples import load_maker, make_examples
+from treadle.text.findings import FindingsFile
 from treadle.text.handles import Index, Profile
+from treadle.text.mentions import data_key
 from treadle.text.rule_log import RULES_FILE, RuleLog, RuleRows
 from treadle.text.source import SourceContext, open_source, read_sources
 from treadle.text.split import split_examples
@@ -152,7 +154,8 @@ def prepare(
     """From documents, and what users corrected, to a dataset and what is known of it. Groups stay on the side where
     ``placed`` has them."""
     transforms, maker, maker_settings = _parse(settings, task)
-    loaded = load_transforms(transforms, driver.folder)
+    key = data_key(driver.runs.keyed_person)
+    loaded = load_transforms(transforms, driver.folder, key=key)
     _, maker_version = load_maker(maker, driver.folder)
     driver.executor = load("treadle.executors", settings.on).value()
     keys = [{**each.key(), "packages": _versions(each.packages)} for each in loaded]
@@ -270,10 +273,10 @@ def clean(corpus: Corpus, *, transforms: list[Any], keys: list[dict[str, Any]], 
             run.progress(done, corpus.document_count(), "documents")
             yield batch
 
-    loaded = load_transforms(transforms, run.folder)
+    loaded = load_transforms(transforms, run.folder, key=data_key(run.keyed))
     with run.create(Corpus) as cleaned:
-        with RuleLog(cleaned.path) as accounting.log:
-            kept = run_transforms(watched(corpus.documents()), loaded, accounting, run.executor.map)
+        with RuleLog(cleaned.path) as accounting.log, FindingsFile(cleaned.path) as findings:
+            kept = run_transforms(watched(corpus.documents()), loaded, accounting, run.executor.map, findings.add)
             cleaned.add_documents(write_corpus(cleaned.path, kept))
         accounting.write(cleaned.path)
         run.summary(read=accounting.read, kept=accounting.kept, dropped=sum(accounting.dropped.values()))

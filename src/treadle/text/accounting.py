@@ -23,7 +23,7 @@ from treadle.text.rule_log import Log
 from treadle.text.triggers import trigger_of
 
 ACCOUNTING_FILE = "accounting.json"
-_SAMPLES = 5  # kept for each rule
+SAMPLES = 5  # kept for each rule
 _EXCERPT = 200  # characters
 
 
@@ -94,6 +94,20 @@ class Sample:
         return {name: value for name, value in asdict(self).items() if name != "mark" or value is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A document in which a rule found something and which went on: its id, the rule (``redact.email``), how often.
+
+    ``mentions`` are keyed digests of what was found. ``sample`` is shown in the report, masked.
+    """
+
+    document: str
+    rule: str
+    count: int = 1
+    mentions: tuple[str, ...] = ()
+    sample: Sample | None = None
+
+
 @dataclass(slots=True)
 class Accounting:
     """The running count. ``close`` proves the sum, and only a closed one is worth writing.
@@ -114,7 +128,7 @@ class Accounting:
         """Count a dropped document and keep the first few of each rule as samples."""
         self.dropped[dropped.rule] = self.dropped.get(dropped.rule, 0) + 1
         kept = self.samples.setdefault(dropped.rule, [])
-        if not dropped.private and len(kept) < _SAMPLES:
+        if not dropped.private and len(kept) < SAMPLES:
             kept.append(_sample(dropped))
         if dropped.twin is not None and not dropped.private:
             twin, document = dropped.twin, dropped.document
@@ -123,6 +137,15 @@ class Accounting:
             self.duplicates.add(row, twin.locator, document.locator)
         if self.log is not None and not dropped.private:
             self.log.add((dropped.document.id,), dropped.rule, "dropped")
+
+    def touch(self, touched: Touched) -> None:
+        """Keep the first few samples of each rule that changes documents and drops none."""
+        if self.log is not None:
+            self.log.add((touched.document,), touched.rule, "changed")
+        if touched.sample is not None:
+            kept = self.samples.setdefault(touched.rule, [])
+            if len(kept) < SAMPLES:
+                kept.append(touched.sample)
 
     def note(self, note: Note) -> None:
         """Count something that drops nothing."""
@@ -214,7 +237,7 @@ def _read_sample(value: dict[str, Any]) -> Sample:
 def _joined(first: Accounting, second: Accounting, *, read: int, kept: int) -> Accounting:
     samples = dict(first.samples)
     for rule, found in second.samples.items():
-        samples[rule] = (samples.get(rule, []) + found)[:_SAMPLES]
+        samples[rule] = (samples.get(rule, []) + found)[:SAMPLES]
     return Accounting(
         read=read,
         kept=kept,

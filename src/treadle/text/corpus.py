@@ -55,7 +55,7 @@ def write_corpus(folder: Path, batches: Iterable[Sequence[Document]]) -> list[st
 
     ``MissingExtra`` without pyarrow. A corpus without documents is one file without rows.
     """
-    pa, pq = _pyarrow()
+    pa, pq = pyarrow()
     schema = _schema(pa)
     ids: list[str] = []
     number = characters = 0
@@ -82,7 +82,7 @@ def read_documents(folder: Path) -> Iterator[list[Document]]:
     """Batches of documents in the order they were written; ``UserError`` for a format this Treadle does
     not read.
     """
-    _, pq = _pyarrow()
+    _, pq = pyarrow()
     files = sorted(folder.glob(_PATTERN))
     if not files:
         raise Corrupt(f"{folder} holds no {_PATTERN}; it is not a corpus")
@@ -175,7 +175,8 @@ def _documents(batch: pa.RecordBatch) -> list[Document]:
     return documents
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def pyarrow() -> tuple[Any, Any]:
+    """The packages that read and write Parquet; ``MissingExtra`` without them."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -186,7 +187,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 def read_names(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Id, source and locator of every document, without reading the texts."""
-    _, pq = _pyarrow()
+    _, pq = pyarrow()
     for path in sorted(folder.glob(_PATTERN)):
         with pq.ParquetFile(path) as file:
             check_format(file.schema_arrow.metadata or {}, path)

@@ -8,19 +8,26 @@ it found.
 from __future__ import annotations
 
 import functools
+import re
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from treadle.core.errors import MissingExtra, UserError, nearest
-from treadle.text.detectors import DETECTORS, Check
+from treadle.text.candidate_checks import Check
+from treadle.text.context_words import LANGUAGES
+from treadle.text.detectors import DETECTORS, RULES, detectors
+from treadle.text.surroundings import LOOK_BACK
 
 _MOST_PASSES = 10  # of redacting
+_MARKS = "".join(map(chr, range(0xFDD0, 0xFDF0)))  # characters that no text has: each stands for a stand-in
+KINDS: tuple[str, ...] = tuple(RULES)
+_LABEL = re.compile(r"\[(?:" + "|".join(kind.upper() for kind in KINDS) + r")\]")
+_SHOWN_AROUND = 60  # characters of a sample on each side of what was found
+_SEARCHED = 50_000  # characters of a text in which a sample is looked for
 _EXCERPT_MARGIN = 96  # characters; longer than any finding, so an excerpt never ends inside one
-
-KINDS: tuple[str, ...] = tuple(detector.kind for detector in DETECTORS)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,16 +39,27 @@ class Finding:
     kind: str
 
 
+# What stands in for a finding, from its kind and value; None for the name of its kind.
+StandIn = Callable[[str, str], "str | None"]
+
+
 class Scanner:
     """The compiled patterns of some kinds. Make one and use it for many texts."""
 
-    def __init__(self, kinds: Sequence[str] = KINDS) -> None:
-        """``MissingExtra`` without google-re2, ``UserError`` for an unknown kind."""
+    def __init__(
+        self, kinds: Sequence[str] = KINDS, *, languages: Sequence[str] = LANGUAGES, window: int = LOOK_BACK
+    ) -> None:
+        """``languages`` are those whose context words count, within ``window`` bytes before a finding.
+
+        ``MissingExtra`` without google-re2, ``UserError`` for an unknown kind or language.
+        """
         re2 = _re2()
         for kind in kinds:
             if kind not in KINDS:
                 raise UserError(f"there is no kind of personal data called {kind!r};{nearest(kind, KINDS)}")
-        self._detectors = [detector for detector in DETECTORS if detector.kind in kinds]
+        usual = tuple(languages) == LANGUAGES and window == LOOK_BACK
+        known = DETECTORS if usual else detectors(languages, window)
+        self._detectors = [detector for detector in known if detector.kind in kinds]
         options = re2.Options()
         options.encoding = re2.Options.Encoding.LATIN1  # patterns and texts are UTF-8 bytes
         self._set = re2.Set.SearchSet(options)
@@ -75,14 +93,26 @@ class Scanner:
         Doing it twice changes nothing: what a replacement brings within reach of a word such as phone is
         looked at again.
         """
-        counts: Counter[str] = Counter()
+        text, found = self.rewrite(text, lambda _kind, _value: None)
+        return text, Counter(kind for kind, _ in found)
+
+    def rewrite(self, text: str, stand_in: StandIn) -> tuple[str, list[tuple[str, str]]]:
+        """The text with each finding replaced by what ``stand_in`` makes of it, or by its kind where that is None;
+        and the findings, kind and value. A stand-in is not looked at again.
+        """
+        found: list[tuple[str, str]] = []
+        made: list[str] = []
+        mark = next((sign for sign in _MARKS if sign not in text), "")
         for _ in range(_MOST_PASSES):
             findings = self.find(text)
             if not findings:
                 break
-            counts.update(finding.kind for finding in findings)
-            text = _replaced(text, findings)
-        return text, counts
+            found += [(each.kind, text[each.start : each.end].replace(mark, "")) for each in findings]
+            text, made = _marked(text, findings, stand_in, mark, made)
+        if not made:
+            return text, found
+        pieces = text.split(mark)
+        return "".join(piece + each for piece, each in zip(pieces, [*made, ""], strict=True)), found
 
 
 @functools.lru_cache(maxsize=32)
@@ -116,6 +146,29 @@ def excerpt(text: str, length: int) -> str:
     return shown if len(shown) == len(masked) and len(window) == len(text) else shown + "…"
 
 
+def sample(text: str, kind: str) -> str:
+    """A little of the text around the first finding of a kind, which is replaced like all others. Words with a capital
+    letter or a digit, which may be names, are hidden.
+    """
+    masked = mask(text[:_SEARCHED])
+    label = f"[{kind.upper()}]"
+    place = masked.find(label)
+    if place < 0:
+        return label
+    before = masked[max(0, place - _SHOWN_AROUND) : place]
+    after = masked[place + len(label) :][:_SHOWN_AROUND]
+    words = [*before.split()[place > _SHOWN_AROUND :], label, *after.split()]
+    return " ".join(_hidden(word) for word in words)
+
+
+def _hidden(word: str) -> str:
+    labels = _LABEL.findall(word)
+    if labels:
+        return " ".join(labels)
+    plain = not any(sign.isalnum() for sign in word) or (word.islower() and not any(map(str.isdigit, word)))
+    return word if plain else "···"
+
+
 def _places(pattern: Any, check: Check, data: bytes) -> Iterator[tuple[int, int]]:
     """Where candidates pass the check. Searching goes on after what was found, so two numbers in a row are
     two.
@@ -129,12 +182,25 @@ def _places(pattern: Any, check: Check, data: bytes) -> Iterator[tuple[int, int]
         position = place[1] if place else end
 
 
-def _replaced(text: str, findings: Sequence[Finding]) -> str:
-    parts, position = [], 0
+def _marked(
+    text: str, findings: Sequence[Finding], stand_in: StandIn, mark: str, made: Sequence[str]
+) -> tuple[str, list[str]]:
+    """The text with the findings replaced, by ``mark`` where there is a stand-in; and the stand-ins that its marks
+    are for, in order. ``made`` are those of the marks it has already.
+    """
+    parts: list[str] = []
+    now: list[str] = []
+    position = seen = 0
     for finding in findings:
-        parts += [text[position : finding.start], f"[{finding.kind.upper()}]"]
+        before, value = text[position : finding.start], text[finding.start : finding.end]
+        kept = before.count(mark)
+        now += made[seen : seen + kept]
+        seen += kept + value.count(mark)  # a stand-in inside a finding goes with it
+        new = stand_in(finding.kind, value.replace(mark, ""))
+        parts += [before, f"[{finding.kind.upper()}]" if new is None else mark]
+        now += [] if new is None else [new]
         position = finding.end
-    return "".join([*parts, text[position:]])
+    return "".join([*parts, text[position:]]), [*now, *made[seen:]]
 
 
 def _in_characters(data: bytes, spans: list[tuple[int, int, str]]) -> Iterator[Finding]:

@@ -6,31 +6,6 @@ import re
 
 from treadle.text.surroundings import Context, isolated
 
-CONTEXT = Context(
-    "phones?",
-    "tel",
-    "telephones?",
-    "telefone?",
-    "teléfono",
-    "tél",
-    "téléphone",
-    "call(?:s|ed|ing)?",
-    "mobile?",
-    "cell(?:phone|ular)?",
-    "fax",
-    "dial",
-    "whatsapp",
-    "handy",
-    "móvil",
-    "reach (?:me|us|him|her|them)",
-    "contact",
-    "sms",
-    "text (?:me|us)",
-    "extension",
-    "answering",
-    "voicemail",
-    "messages? (?:to|on|from|at)",
-)
 _PHONE_AFTER = re.compile(rb"(?i)[ ,(-]{1,2}(?:office|fax|home|mobile|cell|work|phone|tel)\b")
 _DIGITS = re.compile(rb"\d+")
 _MOST_DIGITS, _MOST_GROUPS = 15, 6
@@ -39,13 +14,13 @@ _EXTENSION = re.compile(rb" ?(?:x|ext\.?) ?\d{1,6}")
 _DATE_LIKE = re.compile(rb"(?:\d{4}[-./]\d\d?[-./]\d\d?|\d\d?[-./]\d\d?[-./]\d{4})(?!\d)")
 
 
-def phone_number(data: bytes, start: int, end: int) -> tuple[int, int] | None:
+def phone_number(context: Context, data: bytes, start: int, end: int) -> tuple[int, int] | None:
     """International, North American in its usual spellings, or any number beside a word like phone."""
     text = data[start:end]
     if text[:1] == b"+":
         return _checked_number(data, start, _fitting(data, start, end), least=8)
     last = _fitting(data, start, end)
-    named = CONTEXT.before(data, start) or _PHONE_AFTER.match(data, last)
+    named = context.before(data, start) or _PHONE_AFTER.match(data, last)
     if named and not _DATE_LIKE.match(text):
         return _checked_number(data, start, last, least=6)
     usual = _NORTH_AMERICAN.search(text)

@@ -1,44 +1,105 @@
-"""Personal data replaced by its kind, as in ``[EMAIL]``, in the text and in the strings of the fields."""
+"""Personal data in the text and in the strings of the fields: replaced by its kind, as in ``[EMAIL]``, replaced by a
+keyed pseudonym, or the document dropped.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from treadle.text.accounting import Note
+from treadle.core.errors import UserError
+from treadle.text.accounting import SAMPLES, Dropped, Note, Sample, Touched
+from treadle.text.context_words import LANGUAGES
+from treadle.text.detectors import RULES
 from treadle.text.document import Document, map_text
-from treadle.text.personal_data import KINDS, Scanner
-from treadle.text.transform import Piece, declare
+from treadle.text.mentions import mention
+from treadle.text.personal_data import KINDS, Scanner, mask, sample
+from treadle.text.pseudonyms import Pseudonyms
+from treadle.text.surroundings import LOOK_BACK
+from treadle.text.transform import Piece, TransformContext, declare
+
+Action = Literal["redact", "replace", "drop"]
 
 
-@declare(version=1, packages=("google-re2",))
+@declare(version=2, packages=("google-re2",))
 class Redact:
-    """Redacts these kinds, all by default. What was found is noted as a count for each kind, never itself."""
+    """Personal data of these kinds, all by default: redact, replace by a keyed pseudonym, or drop the document.
 
-    def __init__(self, *, kinds: list[str] | None = None) -> None:
-        self._scanner = Scanner(KINDS if kinds is None else kinds)
+    ``kinds`` is a list, whose kinds have ``action``, or an action for each kind. ``languages`` are those whose words
+    (phone, born on) count, within ``window`` bytes before a number. What was found is noted as counts, and as keyed
+    digests for erasure; never itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        kinds: list[str] | dict[str, Action] | None = None,
+        action: Action = "redact",
+        languages: list[str] | None = None,
+        window: int = LOOK_BACK,
+        context: TransformContext | None = None,
+    ) -> None:
+        wanted = list(KINDS) if kinds is None else kinds
+        self._actions = dict(wanted) if isinstance(wanted, dict) else dict.fromkeys(wanted, action)
+        if not 1 <= window <= 1000:
+            raise UserError(f"redact: window is {window}; expected 1 to 1000 bytes")
+        self._scanner = Scanner(tuple(self._actions), languages=languages or LANGUAGES, window=window)
+        self._key = context.key if context else None
+        if "replace" in self._actions.values() and self._key is None:
+            raise UserError("redact: pseudonyms need the key of a project; use redact or drop here")
+        self._pseudonyms = Pseudonyms(self._key or bytes(32))
 
     def __call__(self, documents: Sequence[Document]) -> Iterator[Piece]:
-        """Every document, redacted."""
+        """Every document, rewritten, or dropped for what it holds."""
         counts: Counter[str] = Counter()
-        here: Counter[str] = Counter()  # in one document
-        touched = []
-        changed: dict[str, list[str]] = {}
-
-        def change(text: str) -> str:
-            redacted, found = self._scanner.redact(text)
-            here.update(found)
-            return redacted
-
+        shown: Counter[str] = Counter()
+        touched = 0
         for document in documents:
-            here.clear()
-            result = map_text(document, change)
-            if result is not document:
-                touched.append(document.id)
-            counts.update(here)
-            for kind in here:
-                changed.setdefault(kind, []).append(document.id)
+            found = _Found()
+            result = map_text(document, lambda text, found=found: self._rewritten(text, found))  # type: ignore[misc]
+            drops = next((kind for kind in found.values if self._actions[kind] == "drop"), None)
+            if drops is not None:
+                yield Dropped(document, f"redact.drop_{drops}", f"holds {RULES[drops].finds}")
+                continue
+            touched += bool(found.values)
             yield result
-        yield Note("redact.documents", len(touched), tuple(touched))
+            for kind in sorted(found.values):
+                counts[kind] += len(found.values[kind])
+                shown[kind] += 1
+                yield self._touched(document, kind, found, shown[kind] <= SAMPLES)
+        yield Note("redact.documents", touched)
         for kind, count in sorted(counts.items()):
-            yield Note(f"redact.{kind}", count, tuple(changed[kind]))
+            yield Note(f"redact.{kind}", count)
+
+    def _rewritten(self, text: str, found: _Found) -> str:
+        rewritten, values = self._scanner.rewrite(text, self._stand_in)
+        for kind, value in values:
+            found.texts.setdefault(kind, text)
+            found.values.setdefault(kind, []).append(value)
+        return rewritten
+
+    def _stand_in(self, kind: str, value: str) -> str | None:
+        return self._pseudonyms(kind, value) if self._actions[kind] == "replace" else None
+
+    def _touched(self, document: Document, kind: str, found: _Found, show: bool) -> Touched:
+        values = found.values[kind]
+        digests = {mention(self._key, kind, value) for value in values} if self._key else set()
+        mentions = tuple(sorted(each for each in digests if each is not None))
+        rule = f"redact.{kind}"
+        if not show:
+            return Touched(document.id, rule, len(values), mentions)
+        reason = f"{self._actions[kind]}: {RULES[kind].finds} ({RULES[kind].source})"
+        text = "" if document.subject else sample(found.texts[kind], kind)
+        return Touched(
+            document.id, rule, len(values), mentions, Sample(document.id, mask(document.locator), reason, text)
+        )
+
+
+@dataclass(slots=True)
+class _Found:
+    """What one document holds: values by kind, and for each the first text it was in."""
+
+    values: dict[str, list[str]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)

@@ -43,7 +43,7 @@ _KNOWN = {
     "deduplicate.label_conflict": ("One text under two labels; the first stays.", _OWN),
     "deduplicate_near": ("Nearly the same text again.", "MinHash (Broder 1997); Lee et al. 2022"),
     "deduplicate_lines": ("Lines that stood elsewhere before.", "Lee et al. 2022, on duplicates in training text"),
-    "redact": ("Personal data of this kind, replaced by its name.", "pattern, context words and checksum of this kind"),
+    "redact": ("Documents in which personal data was found.", _OWN),
     "normalize": ("Unicode NFC, one kind of line end, no control characters.", "Unicode, UAX #15 (NFC)"),
     "decontaminate": (
         "A test's question or answer stands in it.",
@@ -62,6 +62,8 @@ def rule_info(name: str) -> RuleInfo:
     transform, _, setting = name.partition(".")
     if transform == "filter" and (published := _published(setting)):
         return RuleInfo(name, *published, _url(published[1]))
+    if transform == "redact" and (told := _personal(setting.removeprefix("drop_"))):
+        return RuleInfo(name, *told)
     for length in range(name.count(".") + 1, 0, -1):
         known = _KNOWN.get(".".join(name.split(".")[:length]))
         if known:
@@ -77,6 +79,13 @@ def _published(setting: str) -> tuple[str, str] | None:
             side = "Fewer" if setting.startswith("min_") else "More"
             return f"{side} {rule.noun} than the limit.", rule.source
     return None
+
+
+def _personal(kind: str) -> tuple[str, str] | None:
+    from treadle.text.detectors import RULES
+
+    rule = RULES.get(kind)
+    return (f"Finds {rule.finds}, told by: {rule.check}.", rule.source) if rule else None
 
 
 def _said(transform: str) -> str:

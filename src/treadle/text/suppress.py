@@ -11,6 +11,7 @@ from functools import partial
 
 from treadle.text.accounting import Dropped
 from treadle.text.document import Document, strings
+from treadle.text.mentions import IDENTIFIER, data_key, mentions_in
 from treadle.text.transform import Apply, Piece
 
 RULE = "suppress.erased"
@@ -24,7 +25,7 @@ class Suppression:
     name them.
 
     ``windows`` are the numbers of words that the entries stand for, so that only runs of those lengths are
-    looked up.
+    looked up; ``IDENTIFIER`` is among them where an entry stands for an address or a number however it is written.
     """
 
     entries: frozenset[str] = frozenset()
@@ -54,6 +55,8 @@ class Matcher:
         self._suppression = suppression
         self._keyed = keyed
         self._nobody: set[str] = set()
+        self._lengths = tuple(count for count in suppression.windows if count > 0)
+        self._key = data_key(keyed) if IDENTIFIER in suppression.windows else None
 
     def matches(self, document: Document) -> bool:
         """Whether the document is about, or names, somebody who is suppressed."""
@@ -62,9 +65,11 @@ class Matcher:
         return bool(self._suppression.windows) and any(self.names_somebody(text) for text in strings(document))
 
     def names_somebody(self, text: str) -> bool:
-        """Whether a run of words of ``text`` names somebody who is suppressed."""
+        """Whether a run of words of ``text``, or an address or number in it, names somebody who is suppressed."""
         words = identifier_words(text)
-        return any(self._listed(run) for run in _runs(words, self._suppression.windows))
+        if any(self._listed(run) for run in _runs(words, self._lengths)):
+            return True
+        return self._key is not None and any(each in self._suppression.entries for each in mentions_in(self._key, text))
 
     def _listed(self, run: str) -> bool:
         if run in self._nobody:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 
-_LOOK_BACK = 48  # bytes before a number in which a word like "phone" counts
+LOOK_BACK = 48  # bytes before a number in which a word like "phone" counts
+_NEVER = rb"\z."  # what no text matches
 
 
 class Context:
-    """Words that make a number what it is when they stand shortly before it."""
+    """Words that make a number what it is when they stand shortly before it, at most ``window`` bytes."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, window: int = LOOK_BACK) -> None:
         either = "|".join(words)
         # A placeholder such as ``[PHONE]`` is no such word, or redacting twice would redact more.
-        self._pattern = re.compile(rf"(?i)(?<![a-z_])(?:{either})(?![a-z\]])".encode())
-        self.hint = f"(?i)(?:{either})".encode()
+        self._pattern = re.compile(rf"(?i)(?<![a-z_])(?:{either})(?![a-z\]])".encode()) if words else None
+        self._window = window
+        self.hint = f"(?i)(?:{either})".encode() if words else _NEVER
 
     def before(self, data: bytes, start: int) -> bool:
         """Whether one of the words stands within reach of ``start``."""
-        return self._pattern.search(data, max(0, start - _LOOK_BACK), start) is not None
+        return self._pattern is not None and self._pattern.search(data, max(0, start - self._window), start) is not None
 
 
 def isolated(data: bytes, start: int, end: int) -> bool:

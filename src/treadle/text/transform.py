@@ -23,7 +23,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -32,7 +32,7 @@ from treadle.core.digest import canonical_json
 from treadle.core.errors import MissingExtra, UserError
 from treadle.core.plugins import Plugin, load
 from treadle.core.settings import bind, check
-from treadle.text.accounting import Accounting, Dropped, Note, Twin
+from treadle.text.accounting import Accounting, Dropped, Note, Touched, Twin
 from treadle.text.document import Document
 from treadle.text.spill import Spill
 
@@ -40,7 +40,7 @@ GROUP = "treadle.transforms"
 SHARD_DOCUMENTS = 1000
 SHARD_CHARACTERS = 4_000_000
 
-Piece = Document | Dropped | Note
+Piece = Document | Dropped | Note | Touched
 Apply = Callable[[Sequence[Document]], Iterable[Piece]]
 Shard = list[Document]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -95,6 +95,16 @@ class Map(Protocol):
 
 
 @dataclass(frozen=True)
+class TransformContext:
+    """What a transform may know of its surroundings, where it has a parameter ``context``. ``key``: the project's for
+    pseudonyms and mentions, 32 bytes.
+    """
+
+    project: Path | None = None
+    key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class NamedTransform:
     """A transform as the file names it. It travels to other processes by name and is loaded there."""
 
@@ -105,13 +115,14 @@ class NamedTransform:
     ordered: bool
     packages: tuple[str, ...] = ()
     whole: bool = False
+    context: TransformContext = field(default_factory=TransformContext, repr=False)
 
     def start(self) -> Apply:
         """Ready to be called with batches, in order."""
         target = load(GROUP, self.name, self.project).value
         where = f"prepare.steps ({self.name})"
         if inspect.isclass(target):
-            instance: Apply = bind(target, self.settings, where=where, provided={})
+            instance: Apply = bind(target, self.settings, where=where, provided={"context": self.context})
             return instance
         values = check(target, self.settings, where=where, provided=(_documents_parameter(target),))
         return functools.partial(target, **values)
@@ -149,13 +160,18 @@ def parse_step(item: Any, where: str) -> tuple[str, dict[str, Any]]:
     raise UserError(f"{where}: expected a name, or one name with its settings, as in `filter: {{min_chars: 20}}`")
 
 
-def load_transforms(items: Sequence[Any], project: Path | None, where: str = "prepare.steps") -> list[NamedTransform]:
-    """The transforms that a list in the file names, settings checked; ``UserError`` otherwise."""
+def load_transforms(
+    items: Sequence[Any], project: Path | None, where: str = "prepare.steps", *, key: bytes | None = None
+) -> list[NamedTransform]:
+    """The transforms that a list in the file names, settings checked; ``UserError`` otherwise. ``key`` is what those
+    that make pseudonyms make them with.
+    """
+    context = TransformContext(project, key)
     loaded = []
     for place, item in enumerate(items):
         name, settings = parse_step(item, f"{where}[{place}]")
         plugin = load(GROUP, name, project)
-        named = _named(plugin, settings, project)
+        named = replace(_named(plugin, settings, project), context=context)
         with suppress(MissingExtra):  # a plan needs no package that only a run needs
             named.start()  # a wrong setting shows before anything runs
         loaded.append(named)
@@ -167,22 +183,24 @@ def run_transforms(
     transforms: Sequence[Transform],
     accounting: Accounting,
     map: Map = map,  # noqa: A002 (it is what it is)
+    touched: Callable[[Touched], object] | None = None,
 ) -> Iterator[Shard]:
     """What is left of the documents, shard by shard and in order; ``accounting`` is complete when the
     iterator ends.
 
     Neighbouring transforms that do not need the order run as one function over each shard, wherever ``map``
-    runs it; the others run here. Boundaries of shards depend on the documents alone.
+    runs it; the others run here. Boundaries of shards depend on the documents alone. ``touched`` is given what
+    transforms found in documents that went on.
     """
     shards = _counted_in(_shards(batches), accounting)
     for kind, group in groupby(transforms, key=_kind):
         run = tuple(group)
         if kind == "whole":
             for transform in run:
-                shards = _counted_out(_decided(shards, transform, map), accounting)
+                shards = _counted_out(_decided(shards, transform, map), accounting, touched)
             continue
         outcomes = _in_order(shards, run) if kind == "ordered" else map(functools.partial(_fused, run), shards)
-        shards = _counted_out(outcomes, accounting)
+        shards = _counted_out(outcomes, accounting, touched)
     for shard in shards:
         accounting.kept += len(shard)
         if shard:
@@ -197,6 +215,7 @@ class Outcome:
     dropped: list[Dropped] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
     changed: dict[str, list[str]] = field(default_factory=dict)  # ids by note
+    touched: list[Touched] = field(default_factory=list)
 
     def pass_through(self, name: str, apply: Apply) -> None:
         """Send the documents through one transform; ``UserError`` when it loses, doubles or invents one."""
@@ -211,8 +230,12 @@ class Outcome:
             elif isinstance(piece, Note):
                 self.notes[piece.name] = self.notes.get(piece.name, 0) + piece.count
                 self.changed.setdefault(piece.name, []).extend(piece.documents)
+            elif isinstance(piece, Touched):
+                self.touched.append(piece)
             else:
-                raise UserError(f"transform {name} gave a {type(piece).__name__}; expected Document, Dropped or Note")
+                raise UserError(
+                    f"transform {name} gave a {type(piece).__name__}; expected Document, Dropped, Note or Touched"
+                )
         after = [document.id for document in kept] + [drop.document.id for drop in gone]
         if len(after) != len(before) or set(after) != set(before):
             raise UserError(
@@ -278,14 +301,14 @@ def _whole(transform: Transform) -> Whole:
     return cast("Whole", _started(transform))
 
 
-_started_here: dict[tuple[str, bytes, Path | None], Apply] = {}
+_started_here: dict[tuple[str, bytes, TransformContext], Apply] = {}
 
 
 def _started(transform: Transform) -> Apply:
     """Stateless transforms are loaded once in a process, not once a shard."""
     if not isinstance(transform, NamedTransform):
         return transform.start()
-    key = (transform.name + transform.version, canonical_json(dict(transform.settings)), transform.project)
+    key = (transform.name + transform.version, canonical_json(dict(transform.settings)), transform.context)
     if key not in _started_here:
         _started_here[key] = transform.start()
     return _started_here[key]
@@ -311,12 +334,18 @@ def _counted_in(shards: Iterable[Shard], accounting: Accounting) -> Iterator[Sha
         yield shard
 
 
-def _counted_out(outcomes: Iterable[Outcome], accounting: Accounting) -> Iterator[Shard]:
+def _counted_out(
+    outcomes: Iterable[Outcome], accounting: Accounting, touched: Callable[[Touched], object] | None
+) -> Iterator[Shard]:
     for outcome in outcomes:
         for dropped in outcome.dropped:
             accounting.drop(dropped)
         for name, count in outcome.notes.items():
             accounting.note(Note(name, count, tuple(outcome.changed.get(name, ()))))
+        for each in outcome.touched:
+            accounting.touch(each)
+            if touched is not None:
+                touched(each)
         yield outcome.documents
 
 
