@@ -94,7 +94,6 @@ def test_run(tiny: tuple[Path, dict[str, Any]]) -> None:
         ("collect", ("collect",)),
         ("prepare", ("prepare",)),
         ("doctor", ("doctor",)),
-        ("rule", ("rule", "redact.email")),
         ("forget", ("forget", "jane.roe@example.org", "--dry-run")),
     ],
 )
