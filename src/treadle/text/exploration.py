@@ -25,6 +25,11 @@ from treadle.text.explore import Material, SplitShape, render_report
 from treadle.text.overview import Expected, Overview, overview_of
 from treadle.text.rule_log import RULES_FILE, Touched, read_rule_log
 
+# The steps whose result is explored when none is named.
+_MAKERS = {
+    Dataset.kind: ("prepare.assemble", "prepare.keep_evaluations_apart"),
+    Corpus.kind: ("prepare.leave_out", "prepare.clean", "collect.gather"),
+}
 _NAMES = 12  # of added and of removed documents
 _FORMS = "a corpus or a dataset: dataset@v1, b3:..."
 
@@ -190,18 +195,16 @@ def _logged(subject: Subject) -> list[Artifact]:
 
 
 def _last(record: Record) -> Subject:
-    version = record.versions.latest(Dataset.kind)
+    """What was made last: a dataset, also one that was never made a version; else a corpus."""
+    for kind, steps in _MAKERS.items():
+        runs = [run for step in steps for run in record.runs.find(step=step, status="done", limit=1)]
+        for run in sorted(runs, key=lambda run: run.started, reverse=True):
+            for digest in _digests(run.outputs):
+                versions = record.versions.with_digest(digest)
+                return _subject(record, versions[0].short if versions else digest[:19], digest, kind)
+    version = record.versions.latest(Dataset.kind)  # brought in from elsewhere
     if version is not None:
         return _subject(record, version.short, version.digest, Dataset.kind)
-    for step, kind in (
-        ("prepare.assemble", Dataset.kind),
-        ("prepare.clean", Corpus.kind),
-        ("collect.gather", Corpus.kind),
-    ):
-        for run in record.runs.find(step=step, status="done", limit=1):
-            digests = list(_digests(run.outputs))
-            if digests:
-                return _subject(record, digests[0][:19], digests[0], kind)
     raise UserError("there is nothing to explore yet; run treadle collect or treadle prepare first")
 
 
