@@ -23,7 +23,7 @@ from treadle.core.head_target import head_target
 from treadle.core.ledger import Fact, Problem
 from treadle.core.publisher import Publisher
 from treadle.core.restore import Target, restore
-from treadle.core.verify import verify
+from treadle.core.verify import erased_objects, verify
 from treadle.core.workspace import TABLES, Workspace
 from treadle.record.record import PROJECTIONS, Record
 
@@ -309,6 +309,9 @@ def live(store: Path, seed: int) -> None:
             with Archive(kept) as archive:
                 restore(archive, Target(store, store / "treadle.db", (*TABLES, *PROJECTIONS), heads), older=True)
             kept.unlink()
+            with Workspace(store, projections=PROJECTIONS) as workspace:  # made again since, which no row tells of now
+                erased, under_way = erased_objects(workspace)
+                workspace.store.delete({name for name in erased - under_way if workspace.store.has_object(name)})
 
 
 def deed(record: Record, chance: random.Random) -> None:
