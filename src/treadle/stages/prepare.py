@@ -308,7 +308,8 @@ def tokenize(
         examples = dataset.examples(name)
         splits[name] = []
         for done, example in enumerate(examples):
-            ids, answer = tokenizer.encode_for_training(with_system_prompt(example.messages, system_prompt))
+            messages = with_system_prompt(example.messages, system_prompt)
+            ids, answer = tokenizer.encode_for_training(messages, tools=example.tools)
             splits[name].append(TokenizedExample(ids, answer))
             run.progress(done + 1, len(examples), "examples", name)
     with run.create(Tokens) as tokens:
