@@ -59,7 +59,7 @@ pieces = st.sampled_from(
 @given(st.lists(st.lists(pieces, max_size=14).map("".join), max_size=4))
 def test_ids_are_the_tokenizers_own(kind: str, texts: list[str]) -> None:
     encoder = BulkEncoder(tokenizer(kind))
-    assert encoder.cuts == (kind in ("gpt2", "llama3", "qwen", "smollm"))
+    assert encoder.remembers == (kind in ("gpt2", "llama3", "qwen", "smollm"))
     for _ in range(2):  # the second time from memory
         found = encoder.encode(texts)
         parts = [found.ids[a:b].tolist() for a, b in pairwise([0, *found.ends.tolist()])]

@@ -7,7 +7,8 @@ are those of ``encode_batch`` without special tokens, token by token.
 What is cut out is a word of ASCII letters with the blank before it, or right behind a single line feed, when what
 follows can neither belong to it nor be composed with its last letter. The expressions of GPT-2 and of the Llama-3
 family, and the splitting of digits, part before and behind such a word: none looks back, none has a blank but at its
-start or among blanks, and none looks further ahead than over blanks. Tokenizers of any other make are used as they are.
+start or among blanks, and none looks further ahead than over blanks. GPT-2's also parts between a sign and a letter,
+where Llama-3's keeps the last sign with the word. Tokenizers of any other make are used as they are.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 _VISIBLE = "!-~\u00a1-\u00ac\u00ae-\u02af\u2010-\u2027"  # no engine takes these for blanks
 _ENDS = "\\x00-@\\[-`{-\\x7f\u2010-\u2027"  # neither a letter nor a mark
+_OPENS = "!-&(-/:-@\\[-`{-~\u2010-\u2027"  # visible, and neither a letter, a digit nor the sign of a contraction
 _WORD = re.compile(f"((?: |(?<=[{_VISIBLE}]\\n))[A-Za-z]+)(?=[{_ENDS}]|\\Z)")
+_WORD_OR_NAME = re.compile(f"((?: |(?<=[{_VISIBLE}]\\n)|(?<=[{_OPENS}]))[A-Za-z]+)(?=[{_ENDS}]|\\Z)")
 _MOST_CHARACTERS = 32 << 20  # of remembered pieces
 # Expressions by which tokenizers split, and of which the above holds.
 _LLAMA = (
@@ -61,15 +64,20 @@ class BulkEncoder:
         self._np = np
         self._tokenizer = tokenizer
         described = json.loads(tokenizer.to_str())
-        self.cuts = cuts_safely(described)
+        self._word = cut_by(described)
         added = [token["content"] for token in described.get("added_tokens") or () if token["content"]]
         self._added = re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True)))) if added else None
         self._forget()
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the tokenizer is of a make that allows it."""
+        return self._word is not None
+
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Ids of every text, in order."""
         np = self._np
-        if not self.cuts:
+        if self._word is None:
             return self._directly(texts)
         if self._characters > _MOST_CHARACTERS:
             self._forget()
@@ -79,7 +87,7 @@ class BulkEncoder:
             if self._added is not None and self._added.search(text):
                 pieces = [text]
             else:
-                pieces = list(filter(None, _WORD.split(text)))
+                pieces = list(filter(None, self._word.split(text)))
             rows.append(np.fromiter(map(self._memory.__getitem__, pieces), np.int64, len(pieces)))
             counts[place] = len(pieces)
         self._learn()
@@ -129,17 +137,19 @@ class _Memory(dict[str, int]):
         return number
 
 
-def cuts_safely(described: dict[str, Any]) -> bool:
-    """Whether a tokenizer (tokenizer.json, parsed) is of a make that parts texts at the places above."""
+def cut_by(described: dict[str, Any]) -> re.Pattern[str] | None:
+    """What a text may be cut at for a tokenizer (tokenizer.json, parsed); None where it is of another make."""
     normalizer = described.get("normalizer")
     if normalizer is not None and normalizer.get("type") != "NFC":
-        return False
+        return None
     model = described.get("model") or {}
     if model.get("type") != "BPE" or model.get("dropout"):
-        return False
+        return None
     splitter = described.get("pre_tokenizer") or {}
     parts = splitter.get("pretokenizers", [splitter])
-    return bool(parts) and any(map(_parts_there, parts)) and all(map(_harmless, parts))
+    if not any(map(_parts_there, parts)) or not all(map(_harmless, parts)):
+        return None
+    return _WORD if any(_expression(part) in _EXPRESSIONS[:2] for part in parts) else _WORD_OR_NAME
 
 
 def _harmless(part: dict[str, Any]) -> bool:
@@ -153,4 +163,8 @@ def _parts_there(part: dict[str, Any]) -> bool:
         return bool(part.get("use_regex", True))
     if part.get("type") != "Split" or part.get("invert"):
         return False
-    return part.get("behavior") == "Isolated" and (part.get("pattern") or {}).get("Regex") in _EXPRESSIONS
+    return part.get("behavior") == "Isolated" and _expression(part) in _EXPRESSIONS
+
+
+def _expression(part: dict[str, Any]) -> str:
+    return str((part.get("pattern") or {}).get("Regex", ""))
