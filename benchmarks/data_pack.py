@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -133,10 +134,9 @@ def ours(texts: list[str], model: Path, folder: Path) -> dict[str, Any]:
 def theirs(way: str, texts: list[str], model: Path, folder: Path) -> dict[str, Any]:
     """``datasets.map`` with the tokenizer, then one of two ways to pack."""
     os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
-    import datasets
     from transformers import AutoTokenizer
-    from trl import pack_dataset
 
+    datasets, trl = (importlib.import_module(name) for name in ("datasets", "trl"))
     datasets.disable_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(model)
     datasets.Dataset.from_dict({"text": texts}).save_to_disk(folder / "texts")
@@ -144,7 +144,7 @@ def theirs(way: str, texts: list[str], model: Path, folder: Path) -> dict[str, A
     began = time.perf_counter()
     found = kept.map(lambda batch: tokenizer(batch["text"]), batched=True, remove_columns=["text"])
     if way == "trl":
-        packed = pack_dataset(found.select_columns(["input_ids"]), WIDTH, strategy="bfd")
+        packed = trl.pack_dataset(found.select_columns(["input_ids"]), WIDTH, strategy="bfd")
     else:
         packed = found.map(_group_texts, batched=True)
     seconds = time.perf_counter() - began

@@ -32,7 +32,7 @@ _ENDS = "\\x00-@\\[-`{-\\x7f\u2010-\u2027"  # neither a letter nor a mark
 _OPENS = "!-&(-/:-@\\[-`{-~\u2010-\u2027"  # visible, and neither a letter, a digit nor the sign of a contraction
 _WORD = re.compile(f"((?: |(?<=[{_VISIBLE}]\\n))[A-Za-z]+)(?=[{_ENDS}]|\\Z)")
 _WORD_OR_NAME = re.compile(f"((?: |(?<=[{_VISIBLE}]\\n)|(?<=[{_OPENS}]))[A-Za-z]+)(?=[{_ENDS}]|\\Z)")
-_MOST_CHARACTERS = 32 << 20  # of remembered pieces
+_MOST_CHARACTERS = 8 << 20  # of remembered pieces, which take some fifteen times the memory
 # Expressions by which tokenizers split, and of which the above holds.
 _LLAMA = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -20,6 +20,7 @@ from treadle.core.steps import step
 from treadle.evals.baselines import WORKED_EXAMPLES, worked_examples
 from treadle.lm.conversation import with_system_prompt
 from treadle.lm.packing import TokenizedExample
+from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens, write_tokens
 from treadle.record.report import Report
 from treadle.text.accounting import Accounting
@@ -59,6 +60,14 @@ class SplitSettings(Settings):
         return self
 
 
+class TokenizerSettings(Settings):
+    """A tokenizer of one's own, for a model that is trained from nothing."""
+
+    kind: Literal["bpe", "unigram", "wordpiece"] = Field("bpe", description="bpe, unigram, wordpiece")
+    vocabulary: int = Field(32_000, ge=300, le=1_000_000, description="tokens, the special ones included")
+    special: list[str] = Field(["<|endoftext|>"], description="tokens of their own; the first ends a text")
+
+
 class PrepareSettings(Settings):
     """What is done to the text, in order, before a model sees it."""
 
@@ -68,6 +77,7 @@ class PrepareSettings(Settings):
         ["normalize", "deduplicate", "redact"], description="transforms, then `examples: MAKER`"
     )
     split: SplitSettings = SplitSettings()
+    tokenizer: TokenizerSettings | None = Field(None, description="train a tokenizer on the cleaned text")
     on: str = Field("process", description="where transforms run: process, pool")
 
     @model_validator(mode="after")
@@ -104,6 +114,7 @@ class Prepared:
     index: Index
     profile: Profile
     report: Report
+    tokenizer: TrainedTokenizer | None = None
 
 
 def prepare(
@@ -139,6 +150,8 @@ def prepare(
     cases = driver.run(choose_cases, corrected, task=task) if corrected else None
     cases = cases if cases is None or cases.pending or cases.counts()["test"] >= MIN_ITEMS else None
     tokens = driver.run(tokenize, dataset, **dataclasses.asdict(tokenizing)) if task == "chat" else None
+    own = settings.tokenizer
+    tokenizer = driver.run(train_tokenizer, cleaned, **own.model_dump()) if own else None
     index = driver.run(index_examples, dataset)
     profile = driver.run(profile_questions, dataset)
     report = driver.run(explore, corpus, cleaned, dataset, tokens)
@@ -147,8 +160,18 @@ def prepare(
         driver.listener.say(f"{counts}; no group on two sides")
         if corrected is not None:
             driver.listener.say(_of_corrections(corrected, dataset))
+        if tokenizer is not None:
+            driver.listener.say(_of_the_tokenizer(tokenizer))
         driver.listener.say(f"report with pictures: {report.shown('explore.html')}")
-    return Prepared(cleaned, dataset, tests, cases, tokens, index, profile, report)
+    return Prepared(cleaned, dataset, tests, cases, tokens, index, profile, report, tokenizer)
+
+
+def _of_the_tokenizer(tokenizer: TrainedTokenizer) -> str:
+    found = tokenizer.fertility()
+    return (
+        f"tokenizer of {found['vocabulary']:,.0f} tokens: {found['tokens_per_word']:.2f} a word,"
+        f" {found['bytes_per_token']:.2f} bytes each, {found['unknown']:.2%} unknown"
+    )
 
 
 def _of_corrections(corrected: Corpus, dataset: Dataset) -> str:
@@ -291,7 +314,26 @@ def _of_the_corpus(splits: Mapping[str, Sequence[Example]]) -> list[Example]:
     return [example for example in _all(splits) if FEEDBACK not in example.fields]
 
 
-@step(version=1, packages=("tokenizers", "numpy"))
+@step(version=1, packages=("tokenizers",))
+def train_tokenizer(
+    cleaned: Corpus, *, kind: Literal["bpe", "unigram", "wordpiece"], vocabulary: int, special: list[str], run: Run
+) -> TrainedTokenizer:
+    """A tokenizer learned from the cleaned text, and how many tokens it makes of it."""
+    from treadle.lm.tokenizer_training import measure_fertility
+    from treadle.lm.tokenizer_training import train_tokenizer as train
+
+    def texts() -> Iterator[str]:
+        return (document.text for batch in cleaned.documents() for document in batch)
+
+    with run.create(TrainedTokenizer) as tokenizer:
+        train(tokenizer.path, texts, kind=kind, vocabulary=vocabulary, special=special)
+        batches = ([document.text for document in batch] for batch in cleaned.documents())
+        run.summary(**measure_fertility(tokenizer.path, batches))
+        tokenizer.add_documents(cleaned.document_ids())
+        return tokenizer.commit()
+
+
+@step(version=2, packages=("tokenizers", "numpy"))
 def tokenize(
     dataset: Dataset, *, base_model: str, fingerprint: str, max_length: int, system_prompt: str | None, run: Run
 ) -> Tokens:
