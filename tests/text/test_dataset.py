@@ -99,13 +99,36 @@ def test_no_example_without_lineage(tmp_path: Path) -> None:
 
 
 def test_strange_messages_and_splits_are_refused(tmp_path: Path) -> None:
-    odd = Example((doc(1),), messages=({"role": "tool", "content": "x"},))
-    with pytest.raises(UserError, match="role 'tool'"):
-        write_dataset(tmp_path, {"train": [odd]}, accounting=ACCOUNTING)
+    for message in ({"role": "robot", "content": "x"}, {"role": "user", "content": "x", "tool_calls": []}):
+        odd = Example((doc(1),), messages=(message,))
+        with pytest.raises(UserError, match=f"role '{message['role']}'"):
+            write_dataset(tmp_path, {"train": [odd]}, accounting=ACCOUNTING)
     with pytest.raises(UserError, match="unknown split 'dev'"):
         write_dataset(tmp_path, {"dev": []}, accounting=ACCOUNTING)
     with pytest.raises(UserError, match="unknown split 'dev'"):
         read_split(tmp_path, "dev")
+
+
+def test_calls_of_tools_are_kept_and_only_then_a_new_format_is_written(tmp_path: Path) -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "weather", "arguments": {"city": "Bern", "days": 2}}}
+    messages = (
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "sunny", "tool_call_id": "a", "name": "weather"},
+        {"role": "assistant", "content": "Sunny."},
+    )
+    tools = ({"type": "function", "function": {"name": "weather"}},)
+    calling = Example((doc(1),), messages=messages, tools=tools)
+    write_dataset(tmp_path, {"train": [calling, chat(1)], "test": [chat(2)]}, accounting=ACCOUNTING)
+    assert read_split(tmp_path, "train") == [calling, chat(1)]
+    assert read_split(tmp_path, "test") == [chat(2)]
+    formats = {
+        name: pq.read_schema(tmp_path / f"{name}.parquet").metadata[b"treadle.dataset.format"]
+        for name in ("train", "test")
+    }
+    assert formats == {"train": b"2", "test": b"1"}
+    assert calling.id != Example((doc(1),), messages=messages).id
+    assert Example((doc(1),), messages=messages[:2]).answer == json.dumps(call["function"])
 
 
 def test_what_is_no_dataset_is_corrupt(tmp_path: Path) -> None:

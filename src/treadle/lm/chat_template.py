@@ -19,16 +19,19 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from treadle.core.errors import UserError
 
 _MAX_TEMPLATE_CHARACTERS = 1 << 20
+_MARKS = ("treadle_generation_opens", "treadle_generation_closes")
 
 
 class _Generation(Extension):
-    """``{% generation %}`` marks what the assistant says; here it only prints its body."""
+    """``{% generation %}`` marks what the assistant says: its body, between two marks where they are asked for."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 declares it as an instance attribute
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        opens, closes = (nodes.Output([nodes.Name(name, "load")], lineno=line) for name in _MARKS)
+        return [opens, *body, closes]  # names that are not given print nothing
 
 
 class ChatTemplate:
@@ -37,27 +40,41 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: Mapping[str, str], *, where: Path) -> None:
         if len(source) > _MAX_TEMPLATE_CHARACTERS:
             raise UserError(f"{where}: the chat template is longer than {_MAX_TEMPLATE_CHARACTERS} characters")
-        self._where = where
+        self.where = where
         self._special_tokens = dict(special_tokens)
         try:
-            self._template = _environment().from_string(source)
+            environment = _environment()
+            self._template = environment.from_string(source)
+            names = environment.parse(source).find_all(nodes.Name)
+            self.marks_generation = any(each.name == _MARKS[0] for each in names)
         except (TemplateError, RecursionError) as error:
             raise UserError(
                 f"{where}: the chat template is not valid Jinja ({error}); copy it again from the model"
             ) from None
 
-    def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> str:
-        """The conversation as one text; ``UserError`` when the template refuses it, in the template's own words."""
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        marks: tuple[str, str] | None = None,
+    ) -> str:
+        """The conversation as one text; ``UserError`` when the template refuses it, in the template's own words.
+
+        ``marks`` stand around what the template says the assistant says (``marks_generation``).
+        """
         try:
             return self._template.render(
                 messages=list(messages),
-                tools=None,
+                tools=list(tools) if tools else None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._special_tokens,
+                **(dict(zip(_MARKS, marks, strict=True)) if marks else {}),
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-            raise UserError(f"{self._where}: the model's chat template refuses these messages: {error}") from None
+            raise UserError(f"{self.where}: the model's chat template refuses these messages: {error}") from None
 
 
 def control_text(source: str) -> str:

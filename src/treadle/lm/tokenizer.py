@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from treadle.core.errors import MissingExtra, UserError
+from treadle.lm.conversation import with_written_arguments
 from treadle.lm.model_folder import read_object
+from treadle.lm.spelled import mark
 
 try:
     from tokenizers import Tokenizer
 
     from treadle.lm.chat_template import ChatTemplate, control_text
     from treadle.lm.incremental_decoder import IncrementalDecoder, token_bytes
+    from treadle.lm.said import Said
 except ModuleNotFoundError as error:
     raise MissingExtra(str(error.name), extra="data") from None
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 Message = Mapping[str, Any]
+T = TypeVar("T")
 
 _MAX_TOKENIZER_BYTES = 256 << 20
 _MAX_CONFIG_BYTES = 16 << 20
-_PRIVATE_USE = range(0xF0000, 0xFFFFE)  # Unicode's supplementary private use area A
 _UNSET_LENGTH = 1 << 30  # transformers writes 1e30 for "no limit"
 
 
@@ -85,40 +88,53 @@ class ChatTokenizer:
         """False for a base model that was never taught to chat."""
         return self._template is not None
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+    ) -> str:
         """The conversation as the template writes it, for people to read; encoding goes through ``encode_chat``."""
-        return self._require_template().render(self._checked(messages), add_generation_prompt)
+        return self._tried(self._checked(messages), lambda each: self._rendered(each, add_generation_prompt, tools))
 
-    def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        """Ids of the whole conversation, ready to be continued by the assistant when ``add_generation_prompt``."""
-        marked, marks = self._marked(self._checked(messages))
-        return self._encode_marked(self._require_template().render(marked, add_generation_prompt), marks)
+    def encode_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+    ) -> list[int]:
+        """Ids of the whole conversation, ready to be continued by the assistant when ``add_generation_prompt``.
 
-    def encode_for_training(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        """Ids, and for each whether the assistant says it: its words and the token that ends its turn.
+        ``tools``: the functions it may call, as OpenAI describes them, for templates that show them to the model.
+        """
+        marked, described, marks, _ = mark(self._checked(messages), tools, self._spelled)
+        text = self._tried(marked, lambda each: self._rendered(each, add_generation_prompt, described))
+        return self._encode_marked(text, marks)
+
+    def encode_for_training(
+        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> tuple[list[int], list[bool]]:
+        """Ids, and for each whether the assistant says it: its words, its calls, and the token that ends its turn.
 
         The prompt before an answer is encoded as ``encode_chat`` encodes it for serving, the answer apart from it,
         so that training sees the token boundary that generation will see.
         """
-        marked, marks = self._marked(self._checked(messages))
+        marked, described, marks, free = mark(self._checked(messages), tools, self._spelled)
         template = self._require_template()
-        whole = template.render(marked, False)
+        said = self._tried(marked, lambda each: Said(template, each, described, free, self._control))
+        whole = said.whole
         ids: list[int] = []
         mask: list[bool] = []
         done = 0
-        for index in [i for i, message in enumerate(marked) if message["role"] == "assistant"]:
-            start, end = (template.render(marked[:index], True), template.render(marked[: index + 1], False))
-            if index == 0 or not (end.startswith(start) and whole.startswith(end)):
-                raise UserError(
-                    f"{self._where}: this chat template does not render a conversation turn by turn up to message"
-                    f" {index}; train on conversations whose only assistant message is the last, after a user's"
-                )
-            prompt = self._encode_marked(whole[done : len(start)], marks, first=not ids)
-            answer = self._encode_marked(whole[len(start) : len(end)], marks, first=False)
-            said = max((i + 1 for i, token in enumerate(answer) if token in self.eos_ids), default=len(answer))
+        for start, end in said.spans():
+            prompt = self._encode_marked(whole[done:start], marks, first=not ids)
+            answer = self._encode_marked(whole[start:end], marks, first=False)
+            last = max((i + 1 for i, token in enumerate(answer) if token in self.eos_ids), default=len(answer))
             ids += prompt + answer
-            mask += [False] * len(prompt) + [i < said for i in range(len(answer))]
-            done = len(end)
+            mask += [False] * len(prompt) + [i < last for i in range(len(answer))]
+            done = end
         rest = self._encode_marked(whole[done:], marks, first=not ids)
         return ids + rest, mask + [False] * len(rest)
 
@@ -171,18 +187,18 @@ class ChatTokenizer:
                 )
         return list(messages)
 
-    def _marked(self, messages: list[Message]) -> tuple[list[Message], tuple[str, str] | None]:
-        """Messages with every spelled control token between two characters that occur nowhere else, and these two."""
-        strings = list(_strings(messages))
-        if not any(self._spelled.search(text) for text in strings):
-            return messages, None
-        taken = set("".join(strings))
-        free = (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
-        before, after = next(free), next(free)
-        return _map_strings(messages, lambda text: self._spelled.sub(rf"{before}\g<0>{after}", text)), (
-            before,
-            after,
-        )
+    def _rendered(self, messages: Sequence[Message], prompt: bool, tools: Sequence[Mapping[str, Any]] | None) -> str:
+        return self._require_template().render(messages, prompt, tools)
+
+    def _tried(self, messages: list[Message], use: Callable[[list[Message]], T]) -> T:
+        """Templates differ in whether a call's arguments are an object or its JSON text: the object first."""
+        try:
+            return use(messages)
+        except UserError:
+            written = [with_written_arguments(message) for message in messages]
+            if written == messages:
+                raise
+            return use(written)
 
     def _encode_marked(self, text: str, marks: tuple[str, str] | None, *, first: bool = True) -> list[int]:
         if marks is None:
@@ -265,24 +281,3 @@ def _id_list(value: Any) -> list[int]:
 def _read_json(path: Path, limit: int) -> dict[str, Any]:
     """A JSON object of at most ``limit`` bytes; an empty one where there is no file."""
     return read_object(path, limit) if path.is_file() else {}
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _strings(item)
-
-
-def _map_strings(value: Any, change: Any) -> Any:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _map_strings(item, change) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_map_strings(item, change) for item in value]
-    return value

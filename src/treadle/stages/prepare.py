@@ -6,9 +6,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -21,6 +21,7 @@ from treadle.core.steps import step
 from treadle.evals.baselines import WORKED_EXAMPLES, worked_examples
 from treadle.lm.conversation import with_system_prompt
 from treadle.lm.packing import TokenizedExample
+from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens, write_tokens
 from treadle.record.report import Report
 from treadle.record.version import Version, Versions
@@ -86,6 +87,14 @@ class EarlierSettings(Settings):
     near: float | None = Field(0.8, ge=0.1, le=1, description="similarity of a near duplicate; null for exact ones")
 
 
+class TokenizerSettings(Settings):
+    """A tokenizer of one's own, for a model that is trained from nothing."""
+
+    kind: Literal["bpe", "unigram", "wordpiece"] = Field("bpe", description="bpe, unigram, wordpiece")
+    vocabulary: int = Field(32_000, ge=300, le=1_000_000, description="tokens, the special ones included")
+    special: list[str] = Field(["<|endoftext|>"], description="tokens of their own; the first ends a text")
+
+
 class PrepareSettings(Settings):
     """What is done to the text, in order, before a model sees it."""
 
@@ -99,6 +108,7 @@ class PrepareSettings(Settings):
     decontaminate: list[EvaluationSettings] = Field(
         default_factory=list, description="evaluation sets that no example may give away"
     )
+    tokenizer: TokenizerSettings | None = Field(None, description="train a tokenizer on the cleaned text")
     on: str = Field("process", description="where transforms run: process, pool")
 
     @model_validator(mode="after")
@@ -139,6 +149,7 @@ class Prepared:
     index: Index
     profile: Profile
     report: Report
+    tokenizer: TrainedTokenizer | None = None
 
 
 def prepare(
@@ -181,6 +192,8 @@ def prepare(
     cases = driver.run(choose_cases, corrected, task=task) if corrected else None
     cases = cases if cases is None or cases.pending or cases.counts()["test"] >= MIN_ITEMS else None
     tokens = driver.run(tokenize, dataset, **dataclasses.asdict(tokenizing)) if task == "chat" else None
+    own = settings.tokenizer
+    tokenizer = driver.run(train_tokenizer, cleaned, **own.model_dump()) if own else None
     index = driver.run(index_examples, dataset)
     profile = driver.run(profile_questions, dataset)
     report = driver.run(explore, corpus, cleaned, dataset, tokens)
@@ -189,8 +202,18 @@ def prepare(
         driver.listener.say(f"{counts}; no group on two sides")
         if corrected is not None:
             driver.listener.say(_of_corrections(corrected, dataset))
+        if tokenizer is not None:
+            driver.listener.say(_of_the_tokenizer(tokenizer))
         driver.listener.say(f"report with pictures: {report.shown('explore.html')}")
-    return Prepared(cleaned, dataset, tests, cases, tokens, index, profile, report)
+    return Prepared(cleaned, dataset, tests, cases, tokens, index, profile, report, tokenizer)
+
+
+def _of_the_tokenizer(tokenizer: TrainedTokenizer) -> str:
+    found = tokenizer.fertility()
+    return (
+        f"tokenizer of {found['vocabulary']:,.0f} tokens: {found['tokens_per_word']:.2f} a word,"
+        f" {found['bytes_per_token']:.2f} bytes each, {found['unknown']:.2%} unknown"
+    )
 
 
 def _kept_apart(
@@ -474,7 +497,26 @@ def _of_the_corpus(splits: Mapping[str, Sequence[Example]]) -> list[Example]:
     return [example for example in _all(splits) if FEEDBACK not in example.fields]
 
 
-@step(version=1, packages=("tokenizers", "numpy"))
+@step(version=1, packages=("tokenizers",))
+def train_tokenizer(
+    cleaned: Corpus, *, kind: Literal["bpe", "unigram", "wordpiece"], vocabulary: int, special: list[str], run: Run
+) -> TrainedTokenizer:
+    """A tokenizer learned from the cleaned text, and how many tokens it makes of it."""
+    from treadle.lm.tokenizer_training import measure_fertility
+    from treadle.lm.tokenizer_training import train_tokenizer as train
+
+    def texts() -> Iterator[str]:
+        return (document.text for batch in cleaned.documents() for document in batch)
+
+    with run.create(TrainedTokenizer) as tokenizer:
+        train(tokenizer.path, texts, kind=kind, vocabulary=vocabulary, special=special)
+        batches = ([document.text for document in batch] for batch in cleaned.documents())
+        run.summary(**measure_fertility(tokenizer.path, batches))
+        tokenizer.add_documents(cleaned.document_ids())
+        return tokenizer.commit()
+
+
+@step(version=2, packages=("tokenizers", "numpy"))
 def tokenize(
     dataset: Dataset, *, base_model: str, fingerprint: str, max_length: int, system_prompt: str | None, run: Run
 ) -> Tokens:
@@ -491,7 +533,8 @@ def tokenize(
         examples = dataset.examples(name)
         splits[name] = []
         for done, example in enumerate(examples):
-            ids, answer = tokenizer.encode_for_training(with_system_prompt(example.messages, system_prompt))
+            messages = with_system_prompt(example.messages, system_prompt)
+            ids, answer = tokenizer.encode_for_training(messages, tools=example.tools)
             splits[name].append(TokenizedExample(ids, answer))
             run.progress(done + 1, len(examples), "examples", name)
     with run.create(Tokens) as tokens:

@@ -1,17 +1,21 @@
 """Conversations in the layouts people keep them in, as OpenAI-style messages: ``[{"role", "content"}, ...]``.
 
 What a conversation must be: at most one system message, first; then user and assistant by turns, starting
-with the user and ending with the assistant; every message a text that is not empty.
+with the user and ending with the assistant; every message a text that is not empty. An assistant's turn may call
+tools (``text.tool_calls``).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Message = dict[str, str]
+from treadle.text.tool_calls import ToolCallError, answered, tool_message
+
+Message = dict[str, Any]
 
 _SHAREGPT = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
              "bing": "assistant", "bard": "assistant", "model": "assistant", "system": "system"}  # fmt: skip
@@ -168,14 +172,16 @@ def checked(messages: list[Message]) -> list[Message]:
     turns = messages[1:] if messages[0]["role"] == "system" else messages
     first = len(messages) - len(turns) + 1
     for place, message in enumerate(messages, start=1):
-        if not message["content"].strip():
+        if not message["content"].strip() and message["role"] != "tool" and not message.get("tool_calls"):
             raise MalformedChatError(f"message {place} is empty")
-    for index, message in enumerate(turns):
+    try:
+        told = answered(turns, first)
+    except ToolCallError as error:
+        raise MalformedChatError(str(error)) from None
+    for index, (place, role) in enumerate(told):
         expected = "assistant" if index % 2 else "user"
-        if message["role"] != expected:
-            raise MalformedChatError(
-                f"message {first + index} is the {message['role']}'s where the {expected} should speak"
-            )
+        if role not in (expected, "tool"):
+            raise MalformedChatError(f"message {place} is the {role}'s where the {expected} should speak")
     if not turns or turns[-1]["role"] != "assistant":
         raise MalformedChatError("the last message is not the assistant's")
     return messages
@@ -184,14 +190,26 @@ def checked(messages: list[Message]) -> list[Message]:
 def _message(turn: Any, place: int) -> Message:
     if not isinstance(turn, Mapping):
         raise MalformedChatError(f"message {place} is not a mapping")
-    if turn.get("tool_calls") or turn.get("role") == "tool" or turn.get("function_call"):
-        raise MalformedChatError(f"message {place} is a tool call, which Treadle does not read yet")
+    if (tool := _tool_message(turn, place)) is not None:
+        return tool
     sharegpt = "from" in turn and "role" not in turn
     role = turn.get("from" if sharegpt else "role")
     known = (_SHAREGPT if sharegpt else _ROLES).get(role) if isinstance(role, str) else None
     if known is None:
         raise MalformedChatError(f"message {place} has no role that is known")
     return {"role": known, "content": _content(turn.get("value" if sharegpt else "content"), place)}
+
+
+def _tool_message(turn: Mapping[str, Any], place: int) -> Message | None:
+    said = turn.get("value", turn.get("content"))
+    if isinstance(said, Mapping):  # the answer of a tool
+        content = json.dumps(said, ensure_ascii=False)
+    else:
+        content = "" if said is None else _content(said, place)
+    try:
+        return tool_message(turn, content, place)
+    except ToolCallError as error:
+        raise MalformedChatError(str(error)) from None
 
 
 def _content(content: Any, place: int) -> str:

@@ -1,8 +1,9 @@
 """A dataset: examples in named splits, each with the ids of the documents it was made from.
 
 On disk one Parquet file a split, whose schema and format number are explicit, and whose bytes depend on the
-examples and the version of pyarrow alone. Values that have no fixed type (``fields``) are one JSON text a
-row, so any reader of Parquet can open the file.
+examples and the version of pyarrow alone. Values that have no fixed type (``fields``, ``tools``, the calls in a
+message) are one JSON text each, so any reader of Parquet can open the file. A split without calls of tools is
+written as format 1, which has no column for them.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any, ClassVar
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import Corrupt, MissingExtra, UserError
+from treadle.text.tool_calls import spoken
 
-FORMAT = 1
+FORMAT = 2
+FORMATS = ("1", "2")  # 1: no ``tools``, and messages of role and content alone
 SPLITS = ("train", "validation", "test", "holdout")
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 DATASET_FILE = "dataset.json"
 ACCOUNTING_FILE = "accounting.json"
 _ROWS_PER_GROUP = 8_192
@@ -31,21 +34,24 @@ class Example:
     """One thing to learn from or be tested on.
 
     ``messages`` is an OpenAI-style conversation whose last message is the assistant's reference answer
-    (chat); ``text`` and ``label`` are set instead for classification. ``group`` is the value the split was
-    made by (a module, a customer).
+    (chat), and ``tools`` the functions it may call; ``text`` and ``label`` are set instead for classification.
+    ``group`` is the value the split was made by (a module, a customer).
     """
 
     documents: tuple[str, ...]
-    messages: tuple[dict[str, str], ...] = ()
+    messages: tuple[dict[str, Any], ...] = ()
     text: str = ""
     label: str | None = None
     group: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
+    tools: tuple[dict[str, Any], ...] = ()
 
     @property
     def id(self) -> str:
         """``ex:<32 hex>``: what it says and the documents it is made from; group and fields do not count."""
-        parts = [list(self.documents), [dict(message) for message in self.messages], self.text, self.label]
+        parts: list[Any] = [list(self.documents), [dict(each) for each in self.messages], self.text, self.label]
+        if self.tools:
+            parts.append(list(self.tools))
         return "ex:" + blake3_bytes(canonical_json(parts))[3:35]
 
     @property
@@ -57,10 +63,10 @@ class Example:
 
     @property
     def answer(self) -> str:
-        """The reference: the last message when the assistant says it, or the label."""
+        """The reference: the last message when the assistant says it, its calls as JSON, or the label."""
         if not self.messages:
             return self.label or ""
-        return self.messages[-1]["content"] if self.messages[-1]["role"] == "assistant" else ""
+        return spoken(self.messages[-1]) if self.messages[-1]["role"] == "assistant" else ""
 
 
 class Dataset(Artifact):
@@ -91,18 +97,15 @@ def write_dataset(
     """Write every split (an absent one is written empty) and the two JSON files; returns examples per split.
 
     ``info`` joins ``dataset.json`` beside ``format`` and ``counts``: task, seed, how the split was made. An
-    example with a role other than system, user or assistant, or without documents, is a ``UserError``:
-    nothing in a dataset may be without lineage.
+    example with a role other than these four, or without documents, is a ``UserError``: nothing in a dataset may
+    be without lineage.
     """
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
         raise UserError(f"unknown split {unknown[0]!r}; a dataset has {', '.join(SPLITS)}")
-    counts: dict[str, int] = {}
-    for name in SPLITS:
-        examples = splits.get(name, ())
-        _write_split(folder / f"{name}.parquet", examples)
-        counts[name] = len(examples)
-    described = {**(info or {}), "format": FORMAT, "counts": counts}
+    counts = {name: len(splits.get(name, ())) for name in SPLITS}
+    written = max(_write_split(folder / f"{name}.parquet", splits.get(name, ())) for name in SPLITS)
+    described = {**(info or {}), "format": written, "counts": counts}
     (folder / DATASET_FILE).write_bytes(canonical_json(described))
     (folder / ACCOUNTING_FILE).write_bytes(canonical_json(dict(accounting)))
     return counts
@@ -137,27 +140,33 @@ def split_groups(folder: Path) -> dict[str, str]:
     return groups
 
 
-def _schema() -> Any:
+def _schema(version: int) -> Any:
     pa = _pyarrow()
-    message = pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)])
+    message = [pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)]
+    if version > 1:
+        message += [pa.field(name, pa.string(), True) for name in ("tool_calls", "tool_call_id", "name")]
     return pa.schema(
         [
             pa.field("documents", pa.list_(pa.field("element", pa.string(), False)), False),
-            pa.field("messages", pa.list_(pa.field("element", message, False)), False),
+            pa.field("messages", pa.list_(pa.field("element", pa.struct(message), False)), False),
             pa.field("text", pa.string(), False),
             pa.field("label", pa.string(), True),
             pa.field("group", pa.string(), False),
             pa.field("fields", pa.string(), False),
+            *([pa.field("tools", pa.string(), True)] if version > 1 else []),
         ],
-        metadata={_FORMAT_KEY: str(FORMAT).encode()},
+        metadata={_FORMAT_KEY: str(version).encode()},
     )
 
 
-def _write_split(path: Path, examples: Sequence[Example]) -> None:
+def _write_split(path: Path, examples: Sequence[Example]) -> int:
+    """Writes the oldest format that can hold the examples, and says which."""
     pa = _pyarrow()
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pylist([_row(example) for example in examples], schema=_schema())
+    plain = not any(e.tools or any(set(m) != {"role", "content"} for m in e.messages) for e in examples)
+    version = 1 if plain else FORMAT
+    table = pa.Table.from_pylist([_row(example) for example in examples], schema=_schema(version))
     partial = path.with_suffix(".partial")
     # Everything that shapes the bytes is said here, so that a changed default of the library cannot change a
     # digest.
@@ -173,36 +182,54 @@ def _write_split(path: Path, examples: Sequence[Example]) -> None:
         write_statistics=False,
     )
     partial.replace(path)
+    return version
 
 
 def _row(example: Example) -> dict[str, Any]:
     if not example.documents:
         raise UserError(f"example {example.id} names no document; an example maker must say what it was made from")
-    for message in example.messages:
-        if set(message) != {"role", "content"} or message["role"] not in ROLES:
-            raise UserError(
-                f"example {example.id} has a message {sorted(message)} of role {message.get('role')!r};"
-                f" expected role ({', '.join(ROLES)}) and content"
-            )
     return {
         "documents": list(example.documents),
-        "messages": list(example.messages),
+        "messages": [_written(example, message) for message in example.messages],
         "text": example.text,
         "label": example.label,
         "group": example.group,
         "fields": canonical_json(example.fields).decode(),
+        "tools": canonical_json(list(example.tools)).decode() if example.tools else None,
     }
+
+
+def _written(example: Example, message: Mapping[str, Any]) -> dict[str, Any]:
+    more = set(message) - {"role", "content"}
+    allowed = {"assistant": {"tool_calls"}, "tool": {"tool_call_id", "name"}}.get(message.get("role", ""), set())
+    if "content" not in message or message.get("role") not in ROLES or not more <= allowed:
+        raise UserError(
+            f"example {example.id} has a message {sorted(message)} of role {message.get('role')!r};"
+            f" expected role ({', '.join(ROLES)}) and content; an assistant may have tool_calls, a tool tool_call_id"
+            " and name"
+        )
+    if "tool_calls" in more:
+        return {**message, "tool_calls": canonical_json(message["tool_calls"]).decode()}
+    return dict(message)
 
 
 def _example(row: dict[str, Any]) -> Example:
     return Example(
         documents=tuple(row["documents"]),
-        messages=tuple({"role": m["role"], "content": m["content"]} for m in row["messages"]),
+        messages=tuple(map(_read_message, row["messages"])),
         text=row["text"],
         label=row["label"],
         group=row["group"],
         fields=json.loads(row["fields"]),
+        tools=tuple(json.loads(row.get("tools") or "[]")),
     )
+
+
+def _read_message(row: dict[str, Any]) -> dict[str, Any]:
+    message = {key: value for key, value in row.items() if value is not None}
+    if "tool_calls" in message:
+        message["tool_calls"] = json.loads(message["tool_calls"])
+    return message
 
 
 def _open(folder: Path, split: str) -> Any:
@@ -219,9 +246,9 @@ def _open(folder: Path, split: str) -> Any:
     except (pa.ArrowException, OSError) as error:
         raise Corrupt(f"{path} is not Parquet: {str(error).splitlines()[0]}") from None
     written = (file.schema_arrow.metadata or {}).get(_FORMAT_KEY, b"none").decode(errors="replace")
-    if written != str(FORMAT):
+    if written not in FORMATS:
         file.close()
-        raise Corrupt(f"{path} is of dataset format {written}; this Treadle reads format {FORMAT}")
+        raise Corrupt(f"{path} is of dataset format {written}; this Treadle reads formats {' and '.join(FORMATS)}")
     return file
 
 

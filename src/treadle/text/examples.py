@@ -20,10 +20,11 @@ from treadle.core.errors import UserError
 from treadle.core.plugins import load
 from treadle.core.settings import check
 from treadle.text.accounting import Accounting, Dropped
-from treadle.text.dataset import Example
+from treadle.text.dataset import ROLES, Example
 from treadle.text.docstrings import family
 from treadle.text.document import Document
 from treadle.text.rule_log import Log
+from treadle.text.tool_calls import ToolCallError, answered, declared, spoken, tool_message
 
 GROUP = "treadle.examples"
 MAX_MESSAGES = 200
@@ -42,7 +43,8 @@ _PAIRS = (
 _CHAT_RULES = {
     "no_messages": "there are neither messages nor one question and one answer",
     "not_a_conversation": "a message is not {role, content}",
-    "uses_tools": "a message is of another role than system, user and assistant, or calls tools",
+    "other_role": "a message is of another role than system, user, assistant and tool",
+    "bad_tool_call": "a call of a tool is malformed, is not answered, or an answer has no call",
     "empty_message": "a message has no text",
     "no_answer": "no answer follows a user's message",
     "too_long": "more messages or characters than the limit",
@@ -133,20 +135,21 @@ def chat(
 ) -> Iterator[Example | Dropped]:
     """One example a conversation, up to its last answer.
 
-    A document has ``messages`` (OpenAI style) or one question and one answer under usual names (``prompt``
-    and ``completion``, ``question`` and ``answer``, ...). ``system_prompt`` is put before conversations that
-    have none.
+    A document has ``messages`` (OpenAI style, with calls of tools, and the ``tools`` beside them) or one question
+    and one answer under usual names (``prompt`` and ``completion``, ``question`` and ``answer``, ...).
+    ``system_prompt`` is put before conversations that have none.
     """
     for document in documents:
         messages, rule = _conversation(document)
-        if not rule and sum(len(message["content"]) for message in messages) > max_characters:
+        if not rule and sum(len(spoken(message)) for message in messages) > max_characters:
             rule = "too_long"
         if rule:
             yield Dropped(document, rule, _CHAT_RULES[rule])
             continue
         if system_prompt and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": system_prompt}, *messages]
-        yield Example((document.id,), messages=tuple(messages), fields=_plain_fields(document))
+        tools = declared(document.fields.get("tools"))
+        yield Example((document.id,), messages=tuple(messages), tools=tools, fields=_plain_fields(document))
 
 
 def classification(documents: Sequence[Document], *, min_per_label: int = 5) -> Iterator[Example | Dropped]:
@@ -168,7 +171,7 @@ def classification(documents: Sequence[Document], *, min_per_label: int = 5) -> 
             yield Example((document.id,), text=document.text, label=label, fields=_plain_fields(document))
 
 
-def _conversation(document: Document) -> tuple[list[dict[str, str]], str]:
+def _conversation(document: Document) -> tuple[list[dict[str, Any]], str]:
     """Messages up to the last answer, or the rule by which there are none."""
     raw = document.fields.get("messages")
     if raw is None:
@@ -177,26 +180,43 @@ def _conversation(document: Document) -> tuple[list[dict[str, str]], str]:
         return [], "no_messages"
     if len(raw) > MAX_MESSAGES:
         return [], "too_long"
-    messages: list[dict[str, str]] = []
+    messages: list[dict[str, Any]] = []
     for item in raw:
-        if not isinstance(item, dict) or not isinstance(item.get("role"), str):
-            return [], "not_a_conversation"
-        content = item.get("content")
-        if item["role"] not in ("system", "user", "assistant") or item.get("tool_calls"):
-            return [], "uses_tools"
-        if not isinstance(content, str) or not content.strip():
-            return [], "empty_message"
-        messages.append({"role": item["role"], "content": content})
+        message = _message(item, len(messages) + 1)
+        if isinstance(message, str):
+            return [], message
+        messages.append(message)
     while messages and messages[-1]["role"] != "assistant":
         messages.pop()
     if not any(message["role"] == "user" for message in messages):
         return [], "no_answer"
+    try:
+        answered(messages, 1)
+    except ToolCallError:
+        return [], "bad_tool_call"
     return messages, ""
 
 
-def _pair(document: Document) -> list[dict[str, str]]:
-    for asked, answered in _PAIRS:
-        question, answer = document.fields.get(asked), document.fields.get(answered)
+def _message(item: Any, place: int) -> dict[str, Any] | str:
+    """A message as it is kept, or the rule by which it is none."""
+    if not isinstance(item, dict) or not isinstance(item.get("role"), str):
+        return "not_a_conversation"
+    if item["role"] not in ROLES:
+        return "other_role"
+    content = item.get("content")
+    if item["role"] == "tool" or item.get("tool_calls"):
+        try:
+            return tool_message(item, content if isinstance(content, str) else "", place) or "bad_tool_call"
+        except ToolCallError:
+            return "bad_tool_call"
+    if not isinstance(content, str) or not content.strip():
+        return "empty_message"
+    return {"role": item["role"], "content": content}
+
+
+def _pair(document: Document) -> list[dict[str, Any]]:
+    for asked, told in _PAIRS:
+        question, answer = document.fields.get(asked), document.fields.get(told)
         if isinstance(question, str) and isinstance(answer, str):
             return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return []

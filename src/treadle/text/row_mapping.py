@@ -13,6 +13,7 @@ from treadle.core.errors import UserError
 from treadle.text import chat
 from treadle.text.document import Document, document_id
 from treadle.text.rows import Row
+from treadle.text.tool_calls import spoken
 
 _MILLISECONDS_FROM = 100_000_000_000  # seconds of the year 5138; a larger number of an epoch is milliseconds
 _SHOWN_COLUMNS = 8
@@ -214,7 +215,7 @@ def _label(value: Any) -> str:
 
 def _spoken(messages: list[chat.Message]) -> str:
     """What was said, without who said it."""
-    return "\n\n".join(message["content"] for message in messages)
+    return "\n\n".join(filter(None, map(spoken, messages)))
 
 
 def _columns(values: Mapping[str, Any]) -> str:

@@ -1,0 +1,58 @@
+"""Control tokens that somebody spelled in a message: marked, so that they are encoded as the plain text they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Message = Mapping[str, Any]
+
+_PRIVATE_USE = range(0xF0000, 0xFFFFE)  # Unicode's supplementary private use area A
+
+
+class Marked(NamedTuple):
+    """A conversation and its tools; ``marks`` stand around each spelled token (None when there is none); ``free`` are
+    two more characters that occur in none of its strings.
+    """
+
+    messages: list[Message]
+    tools: list[Mapping[str, Any]] | None
+    marks: tuple[str, str] | None
+    free: tuple[str, str]
+
+
+def mark(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, spelled: re.Pattern[str]) -> Marked:
+    """Every match of ``spelled`` in messages and tools between two characters that occur nowhere else."""
+    both: list[Any] = [list(messages), list(tools) if tools else None]
+    strings = list(_strings(both))
+    taken = set("".join(strings))
+    unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
+    before, after, first, second = (next(unused) for _ in range(4))
+    marks = None
+    if any(spelled.search(text) for text in strings):
+        both = _map_strings(both, lambda text: spelled.sub(rf"{before}\g<0>{after}", text))
+        marks = (before, after)
+    return Marked(both[0], both[1], marks, (first, second))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key)
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {_map_strings(key, change): _map_strings(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map_strings(item, change) for item in value]
+    return value
