@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,14 @@ def test_the_documents_that_lost_lines_are_logged() -> None:
     assert len(kept) == 2
     for note, count in accounting.notes.items():
         assert {row.document for row in log if row.rule == note} or not count, note
+
+
+def test_a_long_text_that_repeats_itself_takes_little_memory() -> None:
+    hashes, starts = shingles(["a@" * 100_000])
+    expected = sketches(np.unique(hashes), np.array([0, 1]), PLACES)
+    tracemalloc.start()
+    try:
+        assert (sketches(hashes, starts, PLACES) == expected).all()
+        assert tracemalloc.get_traced_memory()[1] < 40 * len(hashes) * 8
+    finally:
+        tracemalloc.stop()
