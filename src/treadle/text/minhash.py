@@ -19,6 +19,7 @@ hash for each shingle, not one for each shingle and place. Seeds and order are p
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,5 +108,5 @@ def _fill(filled: NDArray[np.uint32], hashes: NDArray[np.uint64], starts: NDArra
 
 def _once(hashes: NDArray[np.uint64], starts: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """The same sets without repeats."""
-    members = [np.unique(hashes[first:last]) for first, last in zip(starts[:-1], starts[1:], strict=True)]
+    members = [np.unique(hashes[first:last]) for first, last in pairwise(starts)]
     return np.concatenate(members), np.concatenate(([0], np.cumsum([len(each) for each in members])))
