@@ -7,6 +7,8 @@ from pathlib import Path
 
 from small_project import DEEDS, Project
 from treadle.project import open_project
+from treadle.text.corpus import Corpus
+from treadle.text.findings import read_findings
 
 NEW = ("window", "garden gate", "roof", "chimney", "cellar door", "fence")
 
@@ -51,6 +53,9 @@ def test_evaluation_sets_are_kept_apart(project: Project) -> None:
 
 def test_what_an_earlier_version_has_is_left_out(project: Project) -> None:
     add(project.data)
+    with project.data.open("a") as file:
+        said = ("Whom do I write to about the roof?", "Write to a.b@shop.test, who knows of roofs and tiles.")
+        file.write(json.dumps({"messages": messages(*said), "customer": "roofer"}) + "\n")
     project.edit("  split:", "  earlier: {versions: [dataset@v1]}\n  split:")
     after = project.json("prepare")
     assert after["dropped"]["earlier.exact"] >= 60
@@ -62,6 +67,10 @@ def test_what_an_earlier_version_has_is_left_out(project: Project) -> None:
     with open_project(project.folder) as opened:
         run = opened.record.runs.find(step="prepare.leave_out", status="done")[0]
         assert isinstance(run.inputs["earlier"], list)
+        left, cleaned = (
+            Corpus(str(digest), opened.record.store) for digest in (run.outputs["corpus"], run.inputs["corpus"])
+        )
+        assert list(read_findings(left.path())) == list(read_findings(cleaned.path())) != []
 
 
 def add(path: Path) -> None:

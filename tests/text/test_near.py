@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from treadle.text.accounting import Accounting, read_accounting
 from treadle.text.document import Document, document_id
 from treadle.text.duplicates import read_duplicates
 from treadle.text.minhash import PLACES, band_keys, bands_and_rows, s_curve, sketches
+from treadle.text.rule_log import RuleRows
 from treadle.text.shingles import jaccard, mix, sets_of, shingles, word_hashes
 from treadle.text.transform import load_transforms, run_transforms
 
@@ -233,3 +235,24 @@ def test_paragraphs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [document.text for document in expected[0]] == [made[0].text, "New."]
     monkeypatch.setattr(transform, "SHARD_DOCUMENTS", 1)
     assert run(made, step) == expected
+
+
+def test_the_documents_that_lost_lines_are_logged() -> None:
+    made = documents("Home | About | Contact us | Imprint", "Home | About | Contact us | Imprint\nSecond text.")
+    accounting = Accounting(log=(log := RuleRows()))
+    transforms = load_transforms(["deduplicate_lines", {"c4": {"min_num_sentences": 0}}], None)
+    kept = [each for shard in run_transforms([made], transforms, accounting) for each in shard]
+    assert len(kept) == 2
+    for note, count in accounting.notes.items():
+        assert {row.document for row in log if row.rule == note} or not count, note
+
+
+def test_a_long_text_that_repeats_itself_takes_little_memory() -> None:
+    hashes, starts = shingles(["a@" * 100_000])
+    expected = sketches(np.unique(hashes), np.array([0, 1]), PLACES)
+    tracemalloc.start()
+    try:
+        assert (sketches(hashes, starts, PLACES) == expected).all()
+        assert tracemalloc.get_traced_memory()[1] < 40 * len(hashes) * 8
+    finally:
+        tracemalloc.stop()

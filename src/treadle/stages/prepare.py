@@ -35,7 +35,7 @@ from treadle.text.duplicates import read_duplicates
 from treadle.text.earlier import Earlier
 from treadle.text.evaluation_set import PREFIX, KeptApart, keep_apart, set_of_documents, set_of_examples
 from treadle.text.examples import load_maker, make_examples
-from treadle.text.findings import FindingsFile
+from treadle.text.findings import FindingsFile, read_findings
 from treadle.text.handles import Index, Profile
 from treadle.text.mentions import data_key
 from treadle.text.rule_log import RULES_FILE, RuleLog, RuleRows
@@ -306,15 +306,19 @@ def clean(corpus: Corpus, *, transforms: list[Any], keys: list[dict[str, Any]], 
         return cleaned.commit()
 
 
-@step(version=1, packages=("pyarrow",))
+@step(version=2, packages=("pyarrow",))
 def leave_out(corpus: Corpus, earlier: tuple[Corpus, ...], *, near: float | None, run: Run) -> Corpus:
     """The documents that no earlier corpus has, neither exactly nor nearly (``near`` is the similarity)."""
     accounting = Accounting()
     known = Earlier(tuple(each.path() for each in earlier), near)
     with run.create(Corpus) as left:
-        with RuleLog(left.path) as log:
+        with RuleLog(left.path) as log, FindingsFile(left.path) as findings:
             log.carry(corpus.path(RULES_FILE))
             accounting.log = log
+            for row in read_findings(
+                corpus.path()
+            ):  # an erasure looks for them here, too, once the corpus is collected
+                findings.add(row)
             kept = run_transforms(corpus.documents(), [known], accounting, run.executor.map)
             left.add_documents(write_corpus(left.path, kept))
         both = corpus.accounting().then(accounting)

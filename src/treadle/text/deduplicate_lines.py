@@ -24,7 +24,7 @@ _BETWEEN = {"line": re.compile(r"\n"), "paragraph": re.compile(r"\n[^\S\n]*\n\s*
 _JOINT = {"line": "\n", "paragraph": "\n\n"}
 
 
-@declare(version=1, ordered=True)
+@declare(version=2, ordered=True)
 class DeduplicateLines:
     """Takes out each line, or paragraph, that an earlier document has; shorter ones than ``min_chars`` stay.
 
@@ -44,6 +44,7 @@ class DeduplicateLines:
         keys = [[self._key(piece) for piece in pieces] for pieces in split]
         known = self._seen.among([key for each in keys for key in each if key is not None])
         removed = changed = 0
+        shorter: list[str] = []
         here: set[int] = set()
         for document, pieces, mine in zip(documents, split, keys, strict=True):
             again = [key is not None and (key in known or key in here) for key in mine]
@@ -59,12 +60,13 @@ class DeduplicateLines:
                 .strip("\n")
             )
             if left.strip():
+                shorter.append(document.id)
                 yield replace(document, text=left)
             else:
                 yield Dropped(document, RULE, f"every {self._unit} of it stands in earlier documents")
         self._seen.add(here)
-        yield Note(f"deduplicate_lines.{self._unit}s", removed)
-        yield Note("deduplicate_lines.documents", changed)
+        yield Note(f"deduplicate_lines.{self._unit}s", removed, tuple(shorter))
+        yield Note("deduplicate_lines.documents", changed, tuple(shorter))
 
     def _pieces(self, document: Document) -> list[str]:
         if document.fields.get("messages"):

@@ -19,6 +19,7 @@ hash for each shingle, not one for each shingle and place. Seeds and order are p
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 PLACES = 128  # at most
 FOUND = 0.99  # the share of pairs exactly at the threshold that becomes candidates, at least
 _ROUNDS = 16
+_MOST_DRAWN = 1 << 20  # hashes at a time, before repeats are taken out
 _EMPTY = np.uint32(0xFFFFFFFF)
 _SEED = 0xA0761D6478BD642F
 _LAST_SEED = np.uint64(0xE7037ED1A0B428DB)
@@ -94,8 +96,17 @@ def _fill(filled: NDArray[np.uint32], hashes: NDArray[np.uint64], starts: NDArra
     empty, counts = empty[counts > 0], counts[counts > 0]
     if not len(empty):
         return
+    if counts.sum() > _MOST_DRAWN and len((once := _once(hashes, starts))[0]) < len(hashes):
+        _fill(filled, *once, places)  # whose places stay empty has few members, but may repeat them a million times
+        return
     ends = np.concatenate(([0], np.cumsum(counts)))
     at = np.arange(ends[-1]) + np.repeat(starts[empty // places] - ends[:-1], counts)
     seeds = _LAST_SEED * (empty % places + 1).astype(np.uint64)
     drawn = mix(hashes[at] + np.repeat(seeds, counts)).astype(np.uint32)
     filled[empty] = np.minimum.reduceat(drawn, ends[:-1])
+
+
+def _once(hashes: NDArray[np.uint64], starts: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The same sets without repeats."""
+    members = [np.unique(hashes[first:last]) for first, last in pairwise(starts)]
+    return np.concatenate(members), np.concatenate(([0], np.cumsum([len(each) for each in members])))

@@ -25,7 +25,7 @@ _ENDS = (".", "?", "!", '"', "'")
 _POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 
 
-@declare(version=1)
+@declare(version=2)
 class C4:
     """Takes lines out that are no sentences or are about cookies and scripts, and drops texts with too few sentences
     left, with a curly bracket or with lorem ipsum; needs English. Lines taken out of texts that stay are noted. -1
@@ -60,6 +60,7 @@ class C4:
     def __call__(self, documents: Sequence[Document]) -> Iterator[Piece]:
         """Each document with what is left of its text, or why it is dropped; then how many lines were taken out."""
         taken: Counter[str] = Counter()
+        shorter: dict[str, list[str]] = {}
         for document in documents:
             lines: Counter[str] = Counter()
             found, text = self.finding(document.text, lines)
@@ -67,9 +68,11 @@ class C4:
                 yield Dropped(document, f"c4.{found[0]}", f"{found[1]} ({_C4})")
                 continue
             taken += lines
+            for name in lines:
+                shorter.setdefault(name, []).append(document.id)
             yield document if text == document.text else replace(document, text=text)
         for name, count in sorted(taken.items()):
-            yield Note(f"c4.{name}", count)
+            yield Note(f"c4.{name}", count, tuple(shorter[name]))
 
     def finding(self, text: str, taken: Counter[str]) -> tuple[Finding, str]:
         """The first rule that the text breaks, and what is left of it. ``taken`` counts lines by what took them out."""
