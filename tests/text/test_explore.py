@@ -20,7 +20,7 @@ from treadle.text.document import Document
 from treadle.text.excerpts import excerpt_around
 from treadle.text.explore import Material, SplitShape, render_report
 from treadle.text.overview import Expected, Lengths, Overview, Tally, overview_of
-from treadle.text.rule_log import RULES_FILE, RuleLog, Touched, read_rule_log
+from treadle.text.rule_log import RULES_FILE, RuleLog, LogRow, read_rule_log
 from treadle.text.rules import rule_info
 from treadle.text.text_map import lay_out
 from treadle.text.transform import load_transforms, run_transforms
@@ -381,8 +381,8 @@ def test_samples_keep_their_mark_and_rules_their_documents(tmp_path: Path) -> No
     account.write(tmp_path)
     assert kept == ["doc:0", "doc:2"]
     rows = list(read_rule_log(tmp_path / RULES_FILE))
-    assert Touched("doc:1", "filter.max_symbols", "dropped") in rows
-    assert Touched("doc:2", "redact.email", "changed") in rows
+    assert LogRow("doc:1", "filter.max_symbols", "dropped") in rows
+    assert LogRow("doc:2", "redact.email", "changed") in rows
     assert not [row for row in rows if row.rule == "suppress.erased"]
     sample = read_accounting(tmp_path).samples["filter.max_symbols"][0]
     assert sample.mark is not None

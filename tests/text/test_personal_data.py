@@ -162,7 +162,7 @@ def test_the_transform_redacts_fields_and_notes_counts() -> None:
     assert "mail.test" not in repr(result)
     assert isinstance(touched, Touched)
     assert (touched.document, touched.rule, touched.count) == ("doc:1", "redact.email", 2)
-    assert notes == [Note("redact.documents", 1), Note("redact.email", 2)]
+    assert notes == [Note("redact.documents", 1, ("doc:1",)), Note("redact.email", 2)]
 
 
 SAME = [

@@ -23,7 +23,7 @@ from treadle.text.dataset import SPLITS, Dataset, iterate_split
 from treadle.text.document import Document
 from treadle.text.explore import Material, SplitShape, render_report
 from treadle.text.overview import Expected, Overview, overview_of
-from treadle.text.rule_log import RULES_FILE, Touched, read_rule_log
+from treadle.text.rule_log import RULES_FILE, LogRow, read_rule_log
 
 # The steps whose result is explored when none is named.
 _MAKERS = {
@@ -171,7 +171,7 @@ def touched_by(subject: Subject, rule: str) -> list[RuleHit]:
             f"explore {subject.ref}: which rule touched which document was not noted when it was made, or is gone;"
             " run treadle prepare again"
         )
-    found: list[Touched] = []
+    found: list[LogRow] = []
     rules: set[str] = set()
     for part in logged:
         for row in read_rule_log(part.path(RULES_FILE)):

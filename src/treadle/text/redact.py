@@ -55,7 +55,7 @@ class Redact:
         """Every document, rewritten, or dropped for what it holds."""
         counts: Counter[str] = Counter()
         shown: Counter[str] = Counter()
-        touched = 0
+        touched: list[str] = []
         for document in documents:
             found = _Found()
             result = map_text(document, lambda text, found=found: self._rewritten(text, found))  # type: ignore[misc]
@@ -63,13 +63,14 @@ class Redact:
             if drops is not None:
                 yield Dropped(document, f"redact.drop_{drops}", f"holds {RULES[drops].finds}")
                 continue
-            touched += bool(found.values)
+            if found.values:
+                touched.append(document.id)
             yield result
             for kind in sorted(found.values):
                 counts[kind] += len(found.values[kind])
                 shown[kind] += 1
                 yield self._touched(document, kind, found, shown[kind] <= SAMPLES)
-        yield Note("redact.documents", touched)
+        yield Note("redact.documents", len(touched), tuple(touched))
         for kind, count in sorted(counts.items()):
             yield Note(f"redact.{kind}", count)
 

@@ -19,7 +19,7 @@ _FORMAT_KEY, _FORMAT = b"treadle.rules.format", b"1"
 _ROWS = 50_000  # in memory at a time
 
 
-class Touched(NamedTuple):
+class LogRow(NamedTuple):
     """One document, the rule that touched it, and what that did."""
 
     document: str
@@ -33,12 +33,12 @@ class Log(Protocol):
     def add(self, documents: Iterable[str], rule: str, fate: Fate) -> None: ...
 
 
-class RuleRows(list[Touched]):
+class RuleRows(list[LogRow]):
     """A log in memory, for a step whose documents are there anyway."""
 
     def add(self, documents: Iterable[str], rule: str, fate: Fate) -> None:
         """These documents were touched."""
-        self.extend(Touched(document, rule, fate) for document in documents)
+        self.extend(LogRow(document, rule, fate) for document in documents)
 
     def carry(self, file: Path) -> None:
         """What was noted before, of what this step goes on with."""
@@ -58,12 +58,12 @@ class RuleLog:
         """``MissingExtra`` without pyarrow."""
         self._pa, self._pq = _pyarrow()
         self._path = folder / RULES_FILE
-        self._rows: list[Touched] = []
+        self._rows: list[LogRow] = []
         self._writer: Any = None
 
     def __enter__(self) -> RuleLog:
         text = self._pa.string()
-        fields = [self._pa.field(name, text, nullable=False) for name in Touched._fields]
+        fields = [self._pa.field(name, text, nullable=False) for name in LogRow._fields]
         schema = self._pa.schema(fields, metadata={_FORMAT_KEY: _FORMAT})
         self._writer = self._pq.ParquetWriter(
             self._path,
@@ -86,7 +86,7 @@ class RuleLog:
     def add(self, documents: Iterable[str], rule: str, fate: Fate) -> None:
         """These documents were touched."""
         for document in documents:
-            self._rows.append(Touched(document, rule, fate))
+            self._rows.append(LogRow(document, rule, fate))
             if len(self._rows) >= _ROWS:
                 self._flush()
 
@@ -102,15 +102,15 @@ class RuleLog:
             self._rows = []
 
 
-def read_rule_log(path: Path) -> Iterator[Touched]:
+def read_rule_log(path: Path) -> Iterator[LogRow]:
     """The rows of a ``rules.parquet``, in order; ``Corrupt`` when it is none."""
     pa, pq = _pyarrow()
     try:
         with pq.ParquetFile(path) as file:
             if (file.schema_arrow.metadata or {}).get(_FORMAT_KEY) != _FORMAT:
                 raise Corrupt(f"{path} is no list of rules of format {_FORMAT.decode()}")
-            for batch in file.iter_batches(columns=list(Touched._fields)):
-                yield from map(Touched, *(batch.column(name).to_pylist() for name in Touched._fields))
+            for batch in file.iter_batches(columns=list(LogRow._fields)):
+                yield from map(LogRow, *(batch.column(name).to_pylist() for name in LogRow._fields))
     except (pa.ArrowException, OSError) as error:
         raise Corrupt(f"{path} is not Parquet: {str(error).splitlines()[0]}") from None
 
