@@ -101,9 +101,7 @@ class Sql:
             self._check_columns(reading)
             self._check_key(reading)
             for number, row in enumerate(reading.rows(*self._asked(reading, cursor)), start=1):
-                self.cursor = canonical_json(
-                    [_tagged(row.get(self._watermark or "")), _tagged(row[self._key])]
-                ).decode()
+                self.cursor = self._place(row)
                 yield self._piece(number, row, name)
 
     def _place(self, row: Mapping[str, Any]) -> str:
