@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -115,6 +116,7 @@ def hold(workspace: Workspace) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     how = os.environ.get("WRITER_STORE", "")
     taking.MANY = 1 if "packed" in how else taking.MANY
     cipher = open_cipher("${env:WRITER_KEY}", Path()) if "encrypted" in how else None
