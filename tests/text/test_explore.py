@@ -20,7 +20,7 @@ from treadle.text.document import Document
 from treadle.text.excerpts import excerpt_around
 from treadle.text.explore import Material, SplitShape, render_report
 from treadle.text.overview import Expected, Lengths, Overview, Tally, overview_of
-from treadle.text.rule_log import RULES_FILE, RuleLog, LogRow, read_rule_log
+from treadle.text.rule_log import RULES_FILE, LogRow, RuleLog, read_rule_log
 from treadle.text.rules import rule_info
 from treadle.text.text_map import lay_out
 from treadle.text.transform import load_transforms, run_transforms
