@@ -11,7 +11,7 @@ import pytest
 from treadle.core.errors import UserError
 from treadle.core.remote import FolderRemote, Item, Remote, open_remote
 from treadle.text.document import Document, document_id
-from treadle.text.lake import CURRENT, UNDATED, current, pour
+from treadle.text.lake import CURRENT, UNDATED, current, left_over, pour
 
 NAMES = [f"b3:{number:064x}" for number in range(9)]
 
@@ -103,6 +103,8 @@ def test_broken_off_anywhere_it_ends_the_same(tmp_path: Path, late: bool) -> Non
             said = current(remote)
             assert said is not None
             assert set(said["files"]) <= held(remote)  # what it says of itself is there at every moment
+            if said["corpus"] == NAMES[1]:  # all is there, and something more perhaps, which is to be seen
+                assert left_over(remote, said) == (held(remote) != set(said["files"]))
         assert pour(remote, NAMES[1], new).digest == expected.digest
         assert held(remote) == held(whole)
     assert ended

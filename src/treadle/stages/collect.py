@@ -19,7 +19,7 @@ from treadle.record.suppression import SuppressionList
 from treadle.text.accounting import Accounting
 from treadle.text.corpus import Corpus, write_corpus
 from treadle.text.document import Document
-from treadle.text.lake import current, pour
+from treadle.text.lake import current, left_over, pour
 from treadle.text.source import OpenSource, SourceContext, open_source, read_sources
 from treadle.text.suppress import Suppress, Suppression
 from treadle.text.transform import run_transforms
@@ -65,7 +65,7 @@ def ingest(driver: Driver, corpus: Corpus, lake: str) -> None:
     except UserError as error:
         raise UserError(f"collect.lake: {error}") from None
     held = before["corpus"] if before else None
-    if held is not None and held == corpus.digest:
+    if before is not None and held == corpus.digest and not left_over(remote, before):
         return
     known = corpus.pending or corpus.document_count()
 

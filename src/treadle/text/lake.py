@@ -69,6 +69,11 @@ def current(remote: Remote) -> dict[str, Any] | None:
     return dict(said)
 
 
+def left_over(remote: Remote, said: dict[str, Any]) -> bool:
+    """Whether files lie there that what the lake says of itself no longer names: a pour was killed before its end."""
+    return any(_ours(name) and name not in said["files"] for name in remote.names(""))
+
+
 def pour(
     remote: Remote,
     corpus: str,

@@ -34,7 +34,7 @@ _KEPT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_
 _WATCHED_EVERY = 0.5  # seconds
 # What the settings of a repository could have run while it is read.
 _OFF = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "log.showSignature=false", "core.alternateRefsCommand=",
-        "protocol.ext.allow=never", "submodule.recurse=false",
+        "protocol.ext.allow=never", "http.followRedirects=false", "submodule.recurse=false",
         "fetch.recurseSubmodules=false", "gc.auto=0", "maintenance.auto=false")  # fmt: skip
 
 
