@@ -9,14 +9,16 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import gc
 import os
 import secrets
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from operator import itemgetter
+from contextlib import contextmanager
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -74,11 +76,24 @@ def plain_files(folder: Path) -> list[Found]:
     return sorted(found, key=itemgetter(1))  # by name
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's collector of cycles, which would look at a hundred thousand files' records again and again."""
+    wanted = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if wanted:
+            gc.enable()
+
+
 def found_files(path: Path) -> list[Found]:
     """The files under a folder, or the one file. Errors as ``plain_files``."""
     status = path.lstat()
     if stat.S_ISDIR(status.st_mode):
-        return plain_files(path)
+        with uncollected():
+            return plain_files(path)
     if not stat.S_ISREG(status.st_mode) or "\\" in path.name or not _is_text(path.name):
         raise Odd(f"{path} is a link or a device, or has no plain name; an artifact holds plain files only")
     return [Found(str(path), path.name, status)]
@@ -174,26 +189,23 @@ def _filled(reading: int, room: bytearray) -> memoryview:
 
 
 class _Writer:
-    """Encrypts and writes the pieces of a file, for a large one in a thread of its own. The same few rooms hold the
+    """Encrypts and writes the pieces of a file, for a large one in threads of their own. The same few rooms hold the
     pieces again and again, so that they stay in the processor's cache.
 
-    Telling the disk to begin may wait for the disk, so that is a third thread's work.
+    Telling the disk to begin may wait for the disk, so that is one more thread's work.
     """
 
     def __init__(self, descriptor: int, stream: Stream | None, *, aside: bool) -> None:
-        self._descriptor, self._stream = descriptor, stream
-        self._number, self._size = 0, 0
-        self._sealed, self._held = bytearray(), 0  # what is encrypted and not written yet
-        if stream is not None:
-            self._held = len(stream.header)
-            self._sealed = bytearray(stream.header) + bytes(_ALIGNED + SEGMENT + TAG)
-        self._free: SimpleQueue[bytearray] = SimpleQueue()
-        self._pieces: SimpleQueue[tuple[memoryview, bool] | None] = SimpleQueue()
-        self._ends: SimpleQueue[int | None] = SimpleQueue()
+        self._descriptor, self._size = descriptor, 0
+        self._rooms, self._pieces = (
+            _Rooms(_ROOMS if aside else 2, SEGMENT),
+            SimpleQueue[tuple[memoryview, bool] | None](),
+        )
+        self._blocks, self._ends = SimpleQueue[memoryview | None](), SimpleQueue[int | None]()
+        self._sealing = None if stream is None else _Sealing(stream, _ROOMS if aside else 2)
         self._error: OSError | None = None
-        self._threads = [Thread(target=work, daemon=True) for work in (self._work, self._begin)] if aside else []
-        for _ in range(_ROOMS if aside else 2):
-            self._free.put(bytearray(SEGMENT))
+        works = (self._seal, self._work, self._begin) if aside else ()
+        self._threads = [Thread(target=work, daemon=True) for work in works]
 
     def __enter__(self) -> _Writer:
         for thread in self._threads:
@@ -203,49 +215,51 @@ class _Writer:
     def __exit__(self, *_: object) -> None:
         if self._threads:
             self._pieces.put(None)
-            self._threads[0].join()
-            self._ends.put(None)
-            self._threads[1].join()
+            for thread in self._threads:
+                thread.join()
         if self._error is not None:
             raise self._error
 
     def room(self) -> bytearray:
         """Where the next piece may be read to."""
-        return self._free.get()
+        return self._rooms.take()
 
     def write(self, piece: memoryview, *, last: bool) -> None:
         """Write a piece that lies in such a room; it is free again afterwards."""
         if self._threads:
             self._pieces.put((piece, last))
         else:
-            self._write(piece, last)
-            self._free.put(cast(bytearray, piece.obj))
+            self._put(self._ready(piece, last))
+
+    def _ready(self, piece: memoryview, last: bool) -> memoryview:
+        """What is to be written now."""
+        if self._sealing is None:
+            return piece
+        ready = self._sealing.seal(piece, last=last)
+        self._rooms.give(piece)
+        return ready
+
+    def _seal(self) -> None:
+        while (item := self._pieces.get()) is not None:
+            self._blocks.put(self._ready(*item))
+        self._blocks.put(None)
 
     def _work(self) -> None:
-        while (item := self._pieces.get()) is not None:
-            if self._error is None:
-                try:
-                    self._write(*item)
-                except OSError as error:  # the reader goes on as if nothing were, and hears of it at the end
-                    self._error = error
-            self._free.put(cast(bytearray, item[0].obj))
+        while (block := self._blocks.get()) is not None:
+            try:
+                self._put(block)
+            except OSError as error:  # the reader goes on as if nothing were, and hears of it at the end
+                self._error = self._error or error
+        self._ends.put(None)
 
-    def _write(self, piece: memoryview, last: bool) -> None:
-        if self._stream is None:
-            self._put(piece)
-        else:
-            self._held += self._stream.seal_into(self._number, piece, self._sealed, self._held, last=last)
-            self._number += 1
-            ready = self._held if last else self._held - self._held % _ALIGNED
-            self._put(memoryview(self._sealed)[:ready])
-            self._sealed[: self._held - ready] = self._sealed[ready : self._held]
-            self._held -= ready
-
-    def _put(self, data: memoryview) -> None:
-        rest = data
-        while rest:
-            rest = rest[os.write(self._descriptor, rest[:_ALIGNED]) :]
-        begun, self._size = self._size // _BEGIN, self._size + len(data)
+    def _put(self, block: memoryview) -> None:
+        try:
+            rest = block if self._error is None else block[:0]
+            while rest:
+                rest = rest[os.write(self._descriptor, rest[:_ALIGNED]) :]
+        finally:
+            (self._rooms if self._sealing is None else self._sealing.rooms).give(block)
+        begun, self._size = self._size // _BEGIN, self._size + len(block)
         if self._threads and begun < self._size // _BEGIN:
             self._ends.put(self._size)
 
@@ -253,6 +267,44 @@ class _Writer:
         started = 0
         while (end := self._ends.get()) is not None:
             started = start_writing(self._descriptor, started, end)
+
+
+class _Rooms:
+    """A few buffers that are used in turn."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self._free: SimpleQueue[bytearray] = SimpleQueue()
+        for _ in range(count):
+            self._free.put(bytearray(size))
+
+    def take(self) -> bytearray:
+        """One that nobody uses; waits for it."""
+        return self._free.get()
+
+    def give(self, used: memoryview) -> None:
+        """Back, by what lay in it."""
+        self._free.put(cast(bytearray, used.obj))
+
+
+class _Sealing:
+    """The encrypted file as it grows, cut into blocks that are aligned in it: the disk takes others more slowly."""
+
+    def __init__(self, stream: Stream, rooms: int) -> None:
+        self.rooms = _Rooms(rooms, len(stream.header) + _ALIGNED + SEGMENT + TAG)
+        self._stream, self._number = stream, 0
+        self._room, self._held = self.rooms.take(), len(stream.header)
+        self._room[: self._held] = stream.header
+
+    def seal(self, piece: memoryview, *, last: bool) -> memoryview:
+        """What is ready after this piece, in one of ``rooms``; the rest waits for the next."""
+        room, held = self._room, self._held
+        held += self._stream.seal_into(self._number, piece, room, held, last=last)
+        self._number += 1
+        ready = held if last else held - held % _ALIGNED
+        if not last:
+            self._room, self._held = self.rooms.take(), held - ready
+            self._room[: self._held] = room[ready:held]
+        return memoryview(room)[:ready]
 
 
 # -- on the disk
@@ -386,8 +438,11 @@ class KnownFiles:
         temporary.replace(self._path)
 
 
+_IDENTITY = attrgetter("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+
+
 def _key(status: os.stat_result, pack: Callable[..., bytes] = KnownFiles._KEY.pack) -> bytes:
-    return pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return pack(*_IDENTITY(status))
 
 
 def _look(files: Sequence[Found], keys: Sequence[bytes]) -> bytes:

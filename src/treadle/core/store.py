@@ -25,7 +25,7 @@ from treadle.core.artifacts import Entry, manifest_bytes, read_manifest
 from treadle.core.cipher import Cipher
 from treadle.core.digest import PREFIX, blake3_bytes, is_digest
 from treadle.core.errors import Corrupt, UserError
-from treadle.core.intake import KnownFiles, found_files, sync_path
+from treadle.core.intake import KnownFiles, found_files, sync_path, uncollected
 from treadle.core.loose import Loose, Stored, check_name
 from treadle.core.pack import Pack
 from treadle.core.packs import Packs, Rewrite
@@ -79,9 +79,10 @@ class Store:
 
         Each file is read once, and not at all when it has not changed since it was added before. Errors as ``put``.
         """
-        files = found_files(path)
-        known = KnownFiles(self.root / "cache" / "files", path)
-        same = known.tree(files)
+        with uncollected():
+            files = found_files(path)
+            known = KnownFiles(self.root / "cache" / "files", path)
+            same = known.tree(files)
         with self._writing():
             if same is not None and Taking(self).all_present({bytes.fromhex(same[0].removeprefix(PREFIX)), *same[1]}):
                 return same[0]
