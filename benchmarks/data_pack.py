@@ -126,7 +126,7 @@ def ours(texts: list[str], model: Path, folder: Path) -> dict[str, Any]:
     named = [("doc:" + hashlib.sha256(text.encode()).hexdigest(), text) for text in texts]
     began = time.perf_counter()
     writer = write_packed(folder, "train", named, encoder, width=WIDTH, ids="uint16")
-    write_info(folder, "uint16", {"train": writer}, {})
+    write_info(folder, "uint16", {"train": writer}, {"width": WIDTH})
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "fill": round(writer.tokens / writer.rows / WIDTH, 4), "tokens": writer.tokens}
 

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
-from treadle.lm.learner import learning_rate_at
 from treadle.lm.packing import TokenizedExample, pack
+from treadle.lm.schedule import learning_rate_at
 from treadle.lm.tokenizer import ChatTokenizer
 from treadle.lm.training import StepReport, TrainingSettings, answer_loss, train
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
-from treadle.lm.learner import AdamW, Learner, learning_rate_at
+from treadle.lm.learner import AdamW, Learner
+from treadle.lm.schedule import learning_rate_at
 from treadle.lm.torch_runtime import Precision
 
 _SORTED_TOGETHER = 50  # batches; sorting all by length would feed short texts first
@@ -80,22 +81,24 @@ def train_classifier(
     rows, truncated = encode(texts)
     started = time.monotonic()
     with torch_runtime.session(settings.threads, settings.seed) as threads:
-        precision = torch_runtime.precision(settings.precision)
+        device = torch_runtime.device()
+        precision = torch_runtime.precision(settings.precision, device)
         model = torch_runtime.load(
             base,
             transformers.AutoModelForSequenceClassification,
             num_labels=len(names),
             id2label=dict(enumerate(names)),
             label2id={name: i for i, name in enumerate(names)},
-        ).train()
+        )
+        model = model.to(device).train()
         optimizer = AdamW(settings.learning_rate, settings.clip, settings.weight_decay, getattr(torch, precision))
         learner = Learner(list(model.parameters()), optimizer)
         targets = [names.index(label) for label in labels]
         losses = _fit(model, learner, encode, rows, targets, settings, on_step)
         learner.finish()
-        torch_runtime.save(model, base, out)
+        torch_runtime.save(model.to("cpu"), base, out)
     tail = losses[-max(1, len(losses) // 10) :]
-    environment: dict[str, Any] = {"threads": threads, "precision": precision}
+    environment: dict[str, Any] = {"threads": threads, "device": device, "precision": precision}
     environment |= {"torch": torch.__version__, "transformers": transformers.__version__}
     seconds = time.monotonic() - started
     return ClassifierResult(names, len(losses), truncated, sum(tail) / len(tail), seconds, environment)
@@ -119,8 +122,9 @@ def _fit(
     ]
     losses: list[float] = []
     for step, batch in enumerate(batches, 1):
-        logits = model(**encode.batch([rows[i] for i in batch])).logits
-        loss = cross_entropy(logits.float(), tensor([targets[i] for i in batch]))
+        inputs = {name: value.to(model.device) for name, value in encode.batch([rows[i] for i in batch]).items()}
+        logits = model(**inputs).logits
+        loss = cross_entropy(logits.float(), tensor([targets[i] for i in batch], device=logits.device))
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             raise UserError(

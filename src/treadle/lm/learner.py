@@ -16,63 +16,109 @@ if TYPE_CHECKING:
     import torch
 
 
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
 @dataclass(frozen=True, slots=True)
 class AdamW:
-    """``clip`` bounds the gradient's norm; ``dtype`` is what the model computes in."""
+    """``clip`` bounds the gradient's norm; ``dtype`` is what the model computes in. ``decays_vectors``: whether
+    norms and biases decay too, which pretraining leaves out."""
 
     learning_rate: float
     clip: float
     weight_decay: float
     dtype: torch.dtype
-
-
-def learning_rate_at(step: int, steps: int, peak: float, warmup: float) -> float:
-    """Linear warm-up over the share ``warmup`` of the steps, then linear decay; ``step`` counts from 1."""
-    warm = max(1, round(warmup * steps))
-    return peak * step / warm if step <= warm else peak * (steps - step + 1) / (steps - warm + 1)
+    betas: tuple[float, float] = (0.9, 0.999)
+    decays_vectors: bool = True
 
 
 class Learner:
-    """AdamW on float32 copies of ``parameters``, which are themselves turned to the computing type."""
+    """AdamW on float32 copies of ``parameters``, which are themselves turned to the computing type; on themselves where
+    that is float32."""
 
     def __init__(self, parameters: list[torch.nn.Parameter], optimizer: AdamW) -> None:
         import torch
 
-        self._live = parameters
-        self._masters = [p.detach().clone().to(torch.float32) for p in parameters]
-        for master, live in zip(self._masters, parameters, strict=True):
+        self._live: list[Any] = parameters
+        self._same = optimizer.dtype is torch.float32
+        self._masters: list[Any] = []
+        for live in parameters:
             # Parameters only: a rotary embedding's buffer in bfloat16 would be off by a radian after 256 tokens.
+            if self._same:
+                live.data = live.data.to(torch.float32)
+                self._masters.append(live)
+                continue
+            master = live.detach().clone().to(torch.float32)
             live.data = live.data.to(optimizer.dtype)
             master.grad = torch.zeros_like(master)
+            self._masters.append(master)
         self._clip = optimizer.clip
-        self._adam = torch.optim.AdamW(
-            self._masters, lr=optimizer.learning_rate, weight_decay=optimizer.weight_decay, fused=True
-        )
+        matrices = [p for p in self._masters if p.ndim >= 2 or optimizer.decays_vectors]
+        vectors = [p for p in self._masters if not (p.ndim >= 2 or optimizer.decays_vectors)]
+        groups = [{"params": matrices, "weight_decay": optimizer.weight_decay}]
+        groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
+        self._adam = torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=optimizer.betas, fused=True)
         self.size = sum(p.numel() for p in parameters)
 
-    def step(self, learning_rate: float) -> None:
-        """Clip, update the copies, round them into the model, forget the gradients."""
+    def step(self, learning_rate: float) -> float:
+        """Clip, update the copies, round them into the model, forget the gradients. The gradient's norm before."""
         import torch
 
-        for master, live in zip(self._masters, self._live, strict=True):
-            if master.grad is not None:
-                if live.grad is None:
-                    master.grad.zero_()
-                else:
-                    master.grad.copy_(live.grad)
-            live.grad = None
-        torch.nn.utils.clip_grad_norm_(self._masters, self._clip)
-        self._adam.param_groups[0]["lr"] = learning_rate
+        if not self._same:
+            self._take_gradients()
+        norm = torch.nn.utils.clip_grad_norm_(self._masters, self._clip)
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate
         self._adam.step()
+        if self._same:
+            self._adam.zero_grad(set_to_none=True)
+        else:
+            with torch.no_grad():
+                torch._foreach_copy_(self._live, self._masters)
+        return float(norm)
+
+    def _take_gradients(self) -> None:
+        import torch
+
+        given = [
+            (master, live) for master, live in zip(self._masters, self._live, strict=True) if live.grad is not None
+        ]
+        torch._foreach_copy_([master.grad for master, _ in given], [live.grad for _, live in given])
+        for master, live in zip(self._masters, self._live, strict=True):
+            if live.grad is None:
+                master.grad.zero_()
+            live.grad = None
+
+    def forget(self) -> None:
+        """Drop the gradients of a step that was begun."""
+        for live in self._live:
+            live.grad = None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Weights in float32 and the optimizer's moments, by name: all that another step depends on."""
+        tensors: dict[str, torch.Tensor] = {}
+        for place, master in enumerate(self._masters):
+            tensors[f"{place}.weight"] = master.detach()
+            for name, value in self._adam.state[master].items():
+                tensors[f"{place}.{name}"] = value
+        return tensors
+
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take what ``state`` gave; ``KeyError`` or ``RuntimeError`` when it is of another model."""
+        import torch
+
         with torch.no_grad():
-            for master, live in zip(self._masters, self._live, strict=True):
-                live.copy_(master)
+            for place, (master, live) in enumerate(zip(self._masters, self._live, strict=True)):
+                master.copy_(tensors[f"{place}.weight"])
+                if not self._same:
+                    live.copy_(master)
+                self._adam.state[master] = {name: tensors[f"{place}.{name}"].to(master.device) for name in _MOMENTS}
 
     def finish(self) -> None:
         """Put the float32 copies into the model."""
         for master, live in zip(self._masters, self._live, strict=True):
             master.grad = None
-            live.data = master
+            live.data = master.data
 
 
 class LoraLearner(Learner):
@@ -100,9 +146,10 @@ class LoraLearner(Learner):
         self._pairs: dict[str, tuple[torch.nn.Parameter, torch.nn.Parameter]] = {}
         self._hooks = []
         for name, layer in layers.items():
-            down = torch.nn.Parameter(torch.empty(rank, layer.in_features))
-            torch.nn.init.kaiming_uniform_(down, a=5**0.5)
-            up = torch.nn.Parameter(torch.zeros(layer.out_features, rank))
+            first = torch.empty(rank, layer.in_features)  # drawn here whatever the device: the same numbers everywhere
+            torch.nn.init.kaiming_uniform_(first, a=5**0.5)
+            down = torch.nn.Parameter(first.to(layer.weight.device))
+            up = torch.nn.Parameter(torch.zeros(layer.out_features, rank, device=layer.weight.device))
             self._pairs[name] = (down, up)
             self._hooks.append(layer.register_forward_hook(self._correction(down, up)))
         super().__init__([p for pair in self._pairs.values() for p in pair], optimizer)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import canonical_json
 from treadle.core.errors import Corrupt, MissingExtra, UserError
+from treadle.lm.packed_rows import PackedRows
 from treadle.lm.packing import TokenizedExample
 from treadle.lm.shuffled import shuffled
 
@@ -61,13 +62,14 @@ class Tokens(Artifact):
             file.seek(place * _DOCUMENT_BYTES)
             return "doc:" + file.read(_DOCUMENT_BYTES).hex()
 
-    def rows(self, split: str) -> list[range]:
-        """The examples of each packed row."""
+    def rows(self, split: str) -> PackedRows:
+        """The packed rows of a split."""
         if not self.has(f"{split}.rows"):
             raise UserError(f"{self.digest}: the tokens of {split} are not packed")
-        count = self.read_json("tokens.json")["splits"][split]["rows"]
-        ends = _mapped(self.path(f"{split}.rows"), "int64", count).tolist()
-        return [range(start, end) for start, end in pairwise([0, *ends])]
+        info = self.read_json("tokens.json")
+        rows = _mapped(self.path(f"{split}.rows"), "int64", info["splits"][split]["rows"])
+        ids, _, ends = self._arrays(split)
+        return PackedRows(ids, ends, rows, int(info["width"]))
 
     def stream(
         self, split: str, seed: int, start: int = 0, rank: int = 0, world: int = 1, *, epochs: int = 1

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
-from treadle.lm.learner import AdamW, Learner, LoraLearner, learning_rate_at
+from treadle.lm.attention_mask import visible
+from treadle.lm.learner import AdamW, Learner, LoraLearner
 from treadle.lm.packing import Packing, TokenizedExample, lay_out, pack
+from treadle.lm.schedule import learning_rate_at
 from treadle.lm.torch_runtime import Precision
 
 if TYPE_CHECKING:
@@ -117,13 +119,15 @@ def _fine_tune(
         raise UserError(f"training: no example is left ({counts}); raise max_length above {settings.width} or add data")
     started = time.monotonic()
     with torch_runtime.session(settings.threads, settings.seed) as threads:
-        precision = torch_runtime.precision(settings.precision)
-        # Plain batched matmuls: the backward pass of scaled_dot_product_attention costs 17 % of a step on a CPU.
-        model = torch_runtime.load(base, transformers.AutoModelForCausalLM, attn_implementation="eager").train()
+        device = torch_runtime.device()
+        precision = torch_runtime.precision(settings.precision, device)
+        attention = torch_runtime.attention(device)
+        model = torch_runtime.load(base, transformers.AutoModelForCausalLM, attn_implementation=attention)
+        model = model.to(device).train()
         learner = _learner(model, settings, getattr(torch, precision))
         seen, losses, tokens, answers = _run(model, learner, examples, packing, settings, on_step)
         learner.finish()
-        torch_runtime.save(model.to(getattr(torch, settings.save_dtype)), base, out)
+        torch_runtime.save(model.to("cpu", getattr(torch, settings.save_dtype)), base, out)
     tail = losses[-max(1, len(losses) // 10) :]
     return TrainingResult(
         steps=len(losses),
@@ -137,6 +141,7 @@ def _fine_tune(
         trained_parameters=learner.size,
         environment={
             "threads": threads,
+            "device": device,
             "precision": precision,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -150,7 +155,7 @@ def answer_loss(model: Any, examples: Sequence[TokenizedExample], rows: Sequence
     import torch
 
     batch = lay_out(examples, rows, width=width)
-    targets = torch.tensor(batch.targets).flatten()
+    targets = torch.tensor(batch.targets, device=model.device).flatten()
     wanted = (targets >= 0).nonzero().squeeze(1)
     logits = _logits_at(model, batch, wanted)
     return torch.nn.functional.cross_entropy(logits.float(), targets[wanted], reduction="sum")
@@ -205,7 +210,7 @@ def _endless_rows(
 
 
 # Families whose logits are the output embedding times the hidden state, and nothing else (no scaling, no soft cap).
-_PLAIN_HEAD = frozenset({"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "phi3", "smollm3", "olmo2"})
+PLAIN_HEAD = frozenset({"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "phi3", "smollm3", "olmo2"})
 
 
 def _logits_at(model: Any, batch: Any, wanted: torch.Tensor) -> torch.Tensor:
@@ -213,30 +218,16 @@ def _logits_at(model: Any, batch: Any, wanted: torch.Tensor) -> torch.Tensor:
     import torch
 
     inputs = {
-        "input_ids": torch.tensor(batch.ids),
-        "position_ids": torch.tensor(batch.positions),
-        "attention_mask": block_mask(torch.tensor(batch.segments), model.dtype),
+        "input_ids": torch.tensor(batch.ids, device=model.device),
+        "position_ids": torch.tensor(batch.positions, device=model.device),
+        "attention_mask": visible(torch.tensor(batch.segments, device=model.device), model.dtype, causal=True),
         "use_cache": False,
     }
-    if model.config.model_type in _PLAIN_HEAD:
+    if model.config.model_type in PLAIN_HEAD:
         hidden = model.base_model(**inputs).last_hidden_state
         logits: torch.Tensor = model.get_output_embeddings()(hidden.flatten(0, 1).index_select(0, wanted))
         return logits
     return model(**inputs).logits.flatten(0, 1).index_select(0, wanted)  # type: ignore[no-any-return]
-
-
-def block_mask(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask of shape (rows, 1, width, width): a token sees its own segment up to itself.
-
-    A place without a token sees itself too, or its softmax would be over nothing.
-    """
-    import torch
-
-    width = segments.shape[1]
-    same = segments.unsqueeze(2) == segments.unsqueeze(1)
-    visible = same & torch.ones(width, width, dtype=torch.bool).tril()
-    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
-    return mask.unsqueeze(1)
 
 
 def _learner(model: Any, settings: TrainingSettings, dtype: torch.dtype) -> Learner:

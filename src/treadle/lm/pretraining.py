@@ -1,0 +1,363 @@
+"""Training on bare text: packed rows, one optimizer step after the other, and exactly on after a fall.
+
+What a step learns depends on the settings and its number alone: which rows, what is hidden, and what is dropped out
+are drawn from the seed and that number. So a training that was killed and goes on from its last checkpoint ends in the
+same weights, byte for byte at equal threads on the same processor.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from treadle.core.errors import MissingExtra, UserError
+from treadle.lm import torch_runtime
+from treadle.lm.attention_mask import visible
+from treadle.lm.checkpoint import Checkpoints
+from treadle.lm.initial_model import model_class
+from treadle.lm.learner import AdamW, Learner
+from treadle.lm.objective import Batch, Maker, Objective
+from treadle.lm.packed_rows import PackedRows
+from treadle.lm.packing import IGNORED, PADDING
+from treadle.lm.schedule import Schedule, learning_rate_at
+from treadle.lm.torch_runtime import Precision
+from treadle.lm.training import StepReport
+
+_LATELY = 50  # steps whose losses say what is usual
+_SPIKE = 6.0  # standard deviations above them that are noticed
+_PART = 1 << 28  # bytes of logits at a time
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainingSettings:
+    """One optimizer step sees ``batch`` rows of ``width`` tokens; ``micro`` of them at a time, None for what fits."""
+
+    tokens: int
+    objective: Objective = "causal"
+    batch: int = 32
+    micro: int | None = None
+    learning_rate: float = 1e-3
+    schedule: Schedule = "cosine"
+    warmup: float = 0.05
+    floor: float = 0.1
+    clip: float = 1.0
+    weight_decay: float = 0.1
+    seed: int = 0
+    threads: int | None = None
+    precision: Precision = "auto"
+
+    def steps(self, width: int) -> int:
+        """Optimizer steps the tokens pay for, at least one."""
+        return max(1, round(self.tokens / (self.batch * width)))
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainingResult:
+    """``loss``: mean of the last tenth, nats a learned token. ``spikes``: steps whose loss stood out. ``resumed``: how
+    many steps came from a checkpoint. ``rows``: samples taken, in order, for the lineage."""
+
+    steps: int
+    tokens: int
+    first_loss: float
+    loss: float
+    seconds: float
+    trained_parameters: int
+    micro: int
+    resumed: int
+    spikes: tuple[int, ...]
+    checkpoint_seconds: float
+    rows: tuple[int, ...]
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+def pretrain(
+    base: Path,
+    out: Path,
+    rows: PackedRows,
+    settings: PretrainingSettings,
+    checkpoints: Checkpoints | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> PretrainingResult:
+    """Train the model folder ``base`` further on packed rows and write it to ``out``, whole or not at all.
+
+    Goes on from the newest of ``checkpoints`` where there is one. Raises ``UserError`` for settings that make no sense
+    and a loss that is no number; the checkpoints before that stay.
+    """
+    try:
+        torch_runtime.patient_threads()
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), extra="train") from None
+    if not len(rows):
+        raise UserError("pretraining: there is no text to learn from")
+    device = torch_runtime.device()
+    precision = torch_runtime.precision(settings.precision, device)
+    began = time.monotonic()
+    try:
+        with torch_runtime.session(settings.threads, settings.seed) as threads:
+            maker = Maker(settings.objective, rows, base, settings.seed)
+            kind = model_class({"masked": "bert", "spans": "t5"}.get(settings.objective, ""))
+            attention = torch_runtime.attention(device)
+            model = torch_runtime.load(base, kind, attn_implementation=attention).to(device).train()
+            _check_width(model, rows.width)
+            optimizer = AdamW(
+                settings.learning_rate,
+                settings.clip,
+                settings.weight_decay,
+                getattr(torch, precision),
+                betas=(0.9, 0.95),
+                decays_vectors=False,
+            )
+            learner = Learner([p for p in model.parameters() if p.requires_grad], optimizer)
+            course = _Course(model, learner, maker, rows, settings, device)
+            course.go_on_from(checkpoints)
+            course.run(checkpoints, on_step)
+            learner.finish()
+            torch_runtime.save(model.to("cpu", torch.float32), base, out)
+    finally:
+        torch_runtime.release_memory()
+    tail = course.losses[-max(1, len(course.losses) // 10) :]
+    return PretrainingResult(
+        steps=course.done,
+        tokens=course.tokens,
+        first_loss=course.losses[0],
+        loss=sum(tail) / len(tail),
+        seconds=time.monotonic() - began,
+        trained_parameters=learner.size,
+        micro=course.micro,
+        resumed=course.resumed,
+        spikes=tuple(course.spikes),
+        checkpoint_seconds=checkpoints.seconds if checkpoints is not None else 0.0,
+        rows=tuple(rows.order(0, min(len(rows), course.done * settings.batch), settings.seed)),
+        environment={
+            "threads": threads,
+            "device": device,
+            "precision": precision,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    )
+
+
+class _Course:
+    """A training under way."""
+
+    def __init__(
+        self,
+        model: Any,
+        learner: Learner,
+        maker: Maker,
+        rows: PackedRows,
+        settings: PretrainingSettings,
+        device: str,
+    ) -> None:
+        self._model, self._learner, self._maker, self._rows = model, learner, maker, rows
+        self._settings, self._device = settings, device
+        self.steps = settings.steps(rows.width)
+        self.micro = settings.micro or settings.batch
+        self.done = self.tokens = self.resumed = 0
+        self.losses: list[float] = []
+        self.spikes: list[int] = []
+        self._lately: deque[float] = deque(maxlen=_LATELY)
+
+    def go_on_from(self, checkpoints: Checkpoints | None) -> None:
+        """Take the newest checkpoint."""
+        found = checkpoints.latest() if checkpoints is not None else None
+        if found is None or found.step > self.steps:
+            return
+        self._learner.restore(found.tensors)
+        self.done = self.resumed = found.step
+        self.tokens, self.losses = int(found.notes["tokens"]), list(found.notes["losses"])
+        self.spikes = list(found.notes["spikes"])
+        self._lately.extend(self.losses[-_LATELY:])
+
+    def run(self, checkpoints: Checkpoints | None, on_step: Callable[[StepReport], None] | None) -> None:
+        """All steps that are left."""
+        settings = self._settings
+        began, before = time.monotonic(), self.tokens
+        while self.done < self.steps:
+            step = self.done + 1
+            rate = learning_rate_at(
+                step, self.steps, settings.learning_rate, settings.warmup, settings.schedule, settings.floor
+            )
+            loss = self._step(step, rate)
+            self.done = step
+            self._note(step, loss)
+            if checkpoints is not None and self.done < self.steps and checkpoints.due():
+                notes = {"tokens": self.tokens, "losses": self.losses, "spikes": self.spikes}
+                checkpoints.save(step, self._learner.state(), notes)
+            if on_step is not None:
+                speed = (self.tokens - before) / max(time.monotonic() - began, 1e-9)
+                on_step(StepReport(step, self.steps, loss, rate, self.tokens, speed))
+
+    def _step(self, step: int, rate: float) -> float:
+        """One optimizer step; with fewer rows at a time where the card's memory is too small for more."""
+        import torch
+
+        batch, settings = self._settings.batch, self._settings
+        first = (step - 1) * batch
+        rows = self._rows.order(first, batch, settings.seed)
+        while True:
+            torch.manual_seed((settings.seed << 32) + step)
+            parts = [self._maker.batch(first + at, rows[at : at + self.micro]) for at in range(0, batch, self.micro)]
+            learned = sum(part.learned for part in parts)
+            total = torch.zeros((), device=self._device)
+            try:
+                for part in parts:
+                    loss = summed_loss(self._model, part, self._device) / max(1, learned)
+                    loss.backward()
+                    total += loss.detach()
+                break
+            except torch.cuda.OutOfMemoryError:
+                if self.micro == 1:
+                    raise UserError(
+                        "pretraining: one row does not fit into the card's memory; make the model or "
+                        "develop.pretrain.width smaller"
+                    ) from None
+                loss = None
+                self._learner.forget()
+                torch.cuda.empty_cache()
+                self.micro = -(-self.micro // 2)
+        value = float(total)
+        if not math.isfinite(value):
+            raise UserError(
+                f"pretraining: the loss became {value} at step {step} of {self.steps}; lower "
+                f"develop.pretrain.learning_rate (now {settings.learning_rate:g})"
+            )
+        self._learner.step(rate)
+        self.tokens += sum(part.tokens for part in parts)
+        return value
+
+    def _note(self, step: int, loss: float) -> None:
+        if len(self._lately) == _LATELY:
+            usual, spread = statistics.fmean(self._lately), statistics.pstdev(self._lately)
+            if loss > usual + _SPIKE * max(spread, 0.01 * usual):
+                self.spikes.append(step)
+        self._lately.append(loss)
+        self.losses.append(loss)
+
+
+def _check_width(model: Any, width: int) -> None:
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is not None and width > longest:
+        raise UserError(
+            f"develop.pretrain.width: {width} tokens are more than the {longest} positions of the model; take fewer"
+        )
+
+
+def summed_loss(model: Any, batch: Batch, device: str) -> Any:
+    """Summed loss in nats over the places of a batch that are learned, as a scalar tensor with its gradient."""
+    import torch
+
+    targets = torch.from_numpy(batch.targets.ravel())
+    wanted = (targets != IGNORED).nonzero().squeeze(1).to(device)
+    return _cross_entropy(model, _inputs(batch, model, device), wanted, targets.to(device)[wanted]).sum()
+
+
+def losses_by_place(model: Any, batch: Batch, device: str) -> Any:
+    """Loss in nats of each place of a batch, of the shape of its targets; 0 where nothing is learned."""
+    import torch
+
+    targets = torch.from_numpy(batch.targets.ravel())
+    wanted = (targets != IGNORED).nonzero().squeeze(1).to(device)
+    found = torch.zeros(len(targets), dtype=torch.float64)
+    found[wanted.cpu()] = (
+        _cross_entropy(model, _inputs(batch, model, device), wanted, targets.to(device)[wanted]).double().cpu()
+    )
+    return found.reshape(batch.targets.shape)
+
+
+def _cross_entropy(model: Any, inputs: dict[str, Any], wanted: Any, targets: Any) -> Any:
+    """The loss of each wanted place. Where the head is a matrix, it is applied there alone, some places at a time."""
+    import torch
+    from torch.nn.functional import cross_entropy
+    from torch.utils.checkpoint import checkpoint
+
+    from treadle.lm.training import PLAIN_HEAD
+
+    if model.config.model_type not in PLAIN_HEAD:
+        logits = model(**inputs).logits.flatten(0, 1).index_select(0, wanted)
+        return cross_entropy(logits.float(), targets, reduction="none")
+    hidden = model.base_model(**inputs).last_hidden_state.flatten(0, 1).index_select(0, wanted)
+    head = model.get_output_embeddings()
+
+    def part(states: Any, names: Any) -> Any:
+        return cross_entropy(head(states).float(), names, reduction="none")
+
+    size = max(1, _PART // (4 * model.config.vocab_size))
+    if len(targets) <= size:
+        return part(hidden, targets)
+    pieces = zip(hidden.split(size), targets.split(size), strict=True)
+    # The logits are computed again on the way back, so that only a part of them is ever held.
+    return torch.cat([checkpoint(part, states, names, use_reentrant=False) for states, names in pieces])
+
+
+def _inputs(batch: Batch, model: Any, device: str) -> dict[str, Any]:
+    import torch
+
+    def there(array: Any) -> Any:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    if batch.decoder is not None:
+        return {
+            "input_ids": there(batch.ids),
+            "attention_mask": there((batch.segments != PADDING).astype("int64")),
+            "decoder_input_ids": there(batch.decoder),
+            "use_cache": False,
+        }
+    inputs = {
+        "input_ids": there(batch.ids),
+        "position_ids": there(batch.positions.copy()),
+        "attention_mask": visible(there(batch.segments), model.dtype, causal=batch.causal),
+    }
+    return inputs | ({"use_cache": False} if batch.causal else {})
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Nats and learned tokens by example, of text that was not learned from."""
+
+    nats: tuple[float, ...]
+    learned: tuple[int, ...]
+
+
+def held_out(folder: Path, rows: PackedRows, objective: Objective, *, batch: int = 8, seed: int = 0) -> HeldOut:
+    """What a model makes of packed rows. Each example comes once; a causal model is not asked for its first token."""
+    import numpy as np
+    import torch
+
+    device = torch_runtime.device()
+    nats: list[float] = []
+    learned: list[int] = []
+    with torch_runtime.session(None, seed), torch.inference_mode():
+        kind = model_class({"masked": "bert", "spans": "t5"}.get(objective, ""))
+        model = torch_runtime.load(folder, kind, attn_implementation=torch_runtime.attention(device)).to(device).eval()
+        maker = Maker(objective, rows, folder, seed)
+        for first in range(0, len(rows), batch):
+            members = list(range(first, min(first + batch, len(rows))))
+            made = maker.batch(first, members)
+            losses = losses_by_place(model, made, device).numpy()
+            known = made.targets != IGNORED
+            for segments, line, counted in _by_row(made, losses, known):
+                for segment in range(int(segments.max()) + 1):
+                    here = segments == segment
+                    nats.append(float(np.sum(line[here])))
+                    learned.append(int(np.sum(counted[here])))
+    torch_runtime.release_memory()
+    return HeldOut(tuple(nats), tuple(learned))
+
+
+def _by_row(batch: Batch, losses: Any, known: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Segments, losses and what is learned, row by row; an encoder-decoder's rows are of one segment."""
+    if batch.decoder is not None:
+        for line, counted in zip(losses, known, strict=True):
+            yield counted.astype("int64") - 1, line, counted
+        return
+    yield from zip(batch.segments, losses, known, strict=True)
