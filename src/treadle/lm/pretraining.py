@@ -27,11 +27,13 @@ from treadle.lm.packed_rows import PackedRows
 from treadle.lm.packing import IGNORED, PADDING
 from treadle.lm.schedule import Schedule, learning_rate_at
 from treadle.lm.torch_runtime import Precision
-from treadle.lm.training import StepReport
+from treadle.lm.training import PLAIN_HEAD, StepReport
 
 _LATELY = 50  # steps whose losses say what is usual
 _SPIKE = 6.0  # standard deviations above them that are noticed
 _PART = 1 << 28  # bytes of logits at a time
+_NEARLY_ALL = 0.9  # share of places from which on all are computed: to pick some costs more, and in no fixed order
+_COMPILED_FROM = 1_000  # steps that are worth half a minute of compiling on a graphics card
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ def pretrain(
                 decays_vectors=False,
             )
             learner = Learner([p for p in model.parameters() if p.requires_grad], optimizer)
+            if device == "cuda" and settings.steps(rows.width) >= _COMPILED_FROM:
+                model.base_model.compile()
             course = _Course(model, learner, maker, rows, settings, device)
             course.go_on_from(checkpoints)
             course.run(checkpoints, on_step)
@@ -254,47 +258,55 @@ def _check_width(model: Any, width: int) -> None:
 
 def summed_loss(model: Any, batch: Batch, device: str) -> Any:
     """Summed loss in nats over the places of a batch that are learned, as a scalar tensor with its gradient."""
-    import torch
-
-    targets = torch.from_numpy(batch.targets.ravel())
-    wanted = (targets != IGNORED).nonzero().squeeze(1).to(device)
-    return _cross_entropy(model, _inputs(batch, model, device), wanted, targets.to(device)[wanted]).sum()
+    return _cross_entropy(model, batch, device).sum()
 
 
 def losses_by_place(model: Any, batch: Batch, device: str) -> Any:
     """Loss in nats of each place of a batch, of the shape of its targets; 0 where nothing is learned."""
     import torch
 
-    targets = torch.from_numpy(batch.targets.ravel())
-    wanted = (targets != IGNORED).nonzero().squeeze(1).to(device)
-    found = torch.zeros(len(targets), dtype=torch.float64)
-    found[wanted.cpu()] = (
-        _cross_entropy(model, _inputs(batch, model, device), wanted, targets.to(device)[wanted]).double().cpu()
-    )
+    found = torch.zeros(batch.targets.size, dtype=torch.float64)
+    losses = _cross_entropy(model, batch, device).double().cpu()
+    places = torch.from_numpy(batch.targets.ravel() != IGNORED)
+    if len(losses) == len(found):
+        return losses.reshape(batch.targets.shape)
+    found[places] = losses
     return found.reshape(batch.targets.shape)
 
 
-def _cross_entropy(model: Any, inputs: dict[str, Any], wanted: Any, targets: Any) -> Any:
-    """The loss of each wanted place. Where the head is a matrix, it is applied there alone, some places at a time."""
+def _cross_entropy(model: Any, batch: Batch, device: str) -> Any:
+    """The loss of each place that is learned, or of all with 0 where nothing is. Where the head is a matrix, it is
+    applied where it is needed alone, to some places at a time."""
     import torch
     from torch.nn.functional import cross_entropy
     from torch.utils.checkpoint import checkpoint
 
-    from treadle.lm.training import PLAIN_HEAD
+    targets = torch.from_numpy(batch.targets.ravel())
+    places = None
+    if batch.learned < _NEARLY_ALL * len(targets):
+        places = (targets != IGNORED).nonzero().squeeze(1)
+        targets, places = targets[places], places.to(device)
+    targets = targets.to(device)
+    inputs = _inputs(batch, model, device)
+
+    def chosen(rows: Any) -> Any:
+        flat = rows.flatten(0, 1)
+        return flat if places is None else flat.index_select(0, places)
+
+    def loss(logits: Any, names: Any) -> Any:
+        return cross_entropy(logits.float(), names, reduction="none", ignore_index=IGNORED)
 
     if model.config.model_type not in PLAIN_HEAD:
-        logits = model(**inputs).logits.flatten(0, 1).index_select(0, wanted)
-        return cross_entropy(logits.float(), targets, reduction="none")
-    hidden = model.base_model(**inputs).last_hidden_state.flatten(0, 1).index_select(0, wanted)
-    head = model.get_output_embeddings()
-
-    def part(states: Any, names: Any) -> Any:
-        return cross_entropy(head(states).float(), names, reduction="none")
-
+        return loss(chosen(model(**inputs).logits), targets)
+    hidden, head = chosen(model.base_model(**inputs).last_hidden_state), model.get_output_embeddings()
     size = max(1, _PART // (4 * model.config.vocab_size))
     if len(targets) <= size:
-        return part(hidden, targets)
-    pieces = zip(hidden.split(size), targets.split(size), strict=True)
+        return loss(head(hidden), targets)
+
+    def part(states: Any, names: Any) -> Any:
+        return loss(head(states), names)
+
+    pieces = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
     # The logits are computed again on the way back, so that only a part of them is ever held.
     return torch.cat([checkpoint(part, states, names, use_reentrant=False) for states, names in pieces])
 
@@ -312,12 +324,12 @@ def _inputs(batch: Batch, model: Any, device: str) -> dict[str, Any]:
             "decoder_input_ids": there(batch.decoder),
             "use_cache": False,
         }
-    inputs = {
-        "input_ids": there(batch.ids),
-        "position_ids": there(batch.positions.copy()),
-        "attention_mask": visible(there(batch.segments), model.dtype, causal=batch.causal),
-    }
-    return inputs | ({"use_cache": False} if batch.causal else {})
+    inputs: dict[str, Any] = {"input_ids": there(batch.ids), "position_ids": there(batch.positions.copy())}
+    if batch.causal:
+        inputs["use_cache"] = False
+    if not batch.causal or (batch.segments != 0).any():  # else each row is one text, as models take it for anyway
+        inputs["attention_mask"] = visible(there(batch.segments), model.dtype, causal=batch.causal)
+    return inputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,11 +49,16 @@ def session(threads: int | None, seed: int) -> Iterator[int]:
 
     count = threads or len(os.sched_getaffinity(0))
     before, state = torch.get_num_threads(), torch.get_rng_state()
+    repeatable = torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(count)
     torch.manual_seed(seed)
+    if torch.cuda.is_available():  # sums on a graphics card come out different each time unless one asks
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     try:
         yield count
     finally:
+        torch.use_deterministic_algorithms(repeatable)
         torch.set_num_threads(before)
         torch.set_rng_state(state)
 
