@@ -22,6 +22,7 @@ from treadle.core.database import Cursor, Database, Reader
 from treadle.core.errors import Corrupt, TreadleError
 from treadle.core.fact import Projection, Row, canonical_row, canonical_rows
 from treadle.core.head import Head, HeadFile
+from treadle.core.intake import uncollected
 from treadle.core.keys import Keys
 from treadle.core.merkle import Frontier
 from treadle.core.nodes import WIDTH, Node, Tree
@@ -122,7 +123,7 @@ def _audited(
             Redrawn(projections) if beside is None else Beside(beside, projections)
         )  # first: its moment is earlier
         try:
-            with closing(drawing), database.snapshot() as reader:
+            with closing(drawing), database.snapshot() as reader, uncollected():
                 _check(database, reader, keys, outside, drawing, published, damage, result)
         except (Corrupt, sqlite3.Error) as error:
             result.found("database", database.name, f"cannot be read: {error}")

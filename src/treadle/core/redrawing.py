@@ -7,6 +7,7 @@ for is drawn again in this process (`Redrawn`), which names what is wrong.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -193,6 +194,7 @@ def several_processors() -> bool:
 
 def serve() -> None:
     """The other process: draw what standard input asks for, and say over which rows, and whether it is the same."""
+    gc.disable()  # a million rows make no cycles
     path, projections = pickle.load(sys.stdin.buffer)  # noqa: S301 (from the process that started this one)
     connection = sqlite3.connect(f"{Path(path).as_uri()}?mode=ro", uri=True, isolation_level=None)
     connection.execute("PRAGMA query_only=ON")
