@@ -7,6 +7,7 @@ import pytest
 from treadle.text.crawl.opt_outs import Policy, read_tdmrep, wishes
 from treadle.text.crawl.page import Page, read_page, read_sitemap, words_of
 from treadle.text.crawl.robots import Robots, matches, parse
+from treadle.text.crawl.scope import Scope
 
 # RFC 9309 section 5.1.
 SIMPLE = b"""\
@@ -129,3 +130,22 @@ def test_a_tdmrep_that_is_none(data: bytes) -> None:
 def test_a_sitemap() -> None:
     data = b"<urlset xmlns='x'><url><loc> http://h/a?x=1&amp;y=2 </loc></url><s:loc><![CDATA[http://h/b]]></s:loc><loc>"
     assert list(read_sitemap(data, "http://h/s.xml")) == ["http://h/a?x=1&y=2", "http://h/b"]
+
+
+def test_a_glob_for_the_host_reaches_into_no_path() -> None:
+    scope = Scope((), "allow", ("https://*.example.org/*", "http://docs.example.com"), ("https://*/print/*", "*.pdf"))
+    assert scope.refuses("https://a.example.org/x") is None
+    assert scope.refuses("http://docs.example.com/anything") is None
+    assert scope.refuses("https://evil.com/x.example.org/y") == "matches nothing in allow"
+    assert scope.refuses("https://a.example.org/print/y") == "matches deny"
+    assert scope.refuses("https://a.example.org/y.pdf") == "matches deny"
+
+
+def test_endless_blanks_and_rules_take_no_time() -> None:
+    assert not read_sitemap(b"<urlset><loc>" + b" " * 200_000 + b"<loc>" * 10, "http://h/s.xml")
+    read_page(f'<meta http-equiv=refresh content="{" " * 9_000}1{" " * 9_000}">', "http://h/", "treadle")
+    rules = "\n".join(f"Disallow: /private/{number}/" for number in range(28_000))
+    robots = parse(f"User-agent: *\n{rules}\nDisallow: /*/last$\n".encode(), "treadle")
+    paths = [f"/public/{number}" for number in range(100)]
+    assert [robots.rule_for(path) for path in paths] == [None] * 100
+    assert robots.rule_for("/private/27/x") == "/private/27/"

@@ -373,8 +373,71 @@ def test_when_a_crawl_is_due(site: Site, tmp_path: Path) -> None:
     assert source.due() is None
     assert opened(tmp_path, site.url, every="7d").due() is None
     assert "the last crawl began" in str(opened(tmp_path, site.url, every="0s").due())
-    assert opened(tmp_path, site.url, deny=["*x*"]).due() == "settings of its crawl changed"
+    assert opened(tmp_path, site.url, crawl={"max_pages": 7}).due() == "settings of its crawl changed"
+    assert opened(tmp_path, site.url, deny=["*x*"]).due() == "it was not crawled yet"  # another crawl, another folder
     assert opened(tmp_path, site.url, crawl={"delay": 3.0}).due() is None
+
+
+def test_two_sources_of_one_host_keep_their_own(site: Site, tmp_path: Path) -> None:
+    site.pages = {"/one/": page("one"), "/two/": page("two")}
+    sources = [opened(tmp_path, f"{site.url}/{name}/", scope="prefix") for name in ("one", "two")]
+    for source in sources:
+        source.refresh(lambda line: None)
+    assert [source.due() for source in sources] == [None, None]
+    assert [list(collected(source).documents) for source in sources] == [[f"{site.url}/one/"], [f"{site.url}/two/"]]
+
+
+@pytest.mark.parametrize("packed", ["br", "zstd", "broken", "bomb"])
+def test_rules_that_cannot_be_read_allow_nothing(site: Site, tmp_path: Path, packed: str) -> None:
+    rules = {"broken": b"\x1f\x8b\x08 no gzip", "bomb": gzip.compress(b"#" * (8 << 20), mtime=0)}
+    name = packed if packed in ("br", "zstd") else "gzip"
+    site.pages = {"/": page("home")}
+    site.answers = {
+        "/robots.txt": answers(
+            200, rules.get(packed, b"\x0b\x02\x80hey\x03"), content_type="text/plain", Content_Encoding=name
+        )
+    }
+    found = crawled(tmp_path, site.url)
+    assert site.asked == ["/robots.txt"]
+    assert "robots.txt of this site cannot be had" in found.quarantined[site.url + "/"]
+
+
+def test_rules_larger_than_a_page_may_be(site: Site, tmp_path: Path) -> None:
+    site.pages = {"/": page("home"), "/robots.txt": b"#" * 5_000}
+    found = crawled(tmp_path, site.url, crawl={"largest": 2_000})
+    assert "larger than crawl.largest" in found.quarantined[site.url + "/"]
+
+
+def test_a_site_that_wants_days_between_two_pages_is_left_alone(site: Site, tmp_path: Path) -> None:
+    site.pages = {"/": page("home"), "/robots.txt": b"User-agent: *\nCrawl-delay: 86400\n"}
+    found = crawled(tmp_path, site.url)
+    assert site.asked == ["/robots.txt"]
+    assert "Crawl-delay 86400" in found.quarantined[site.url + "/"]
+
+
+def test_odd_headers_end_nothing(site: Site, tmp_path: Path) -> None:
+    odd = {"ETag": '"caf\u00e9"', "Last_Modified": "Tue, 01 Jan 99999999999 00:00:00 GMT"}
+    late = answers(503, Retry_After="Tue, 01 Jan 99999999999 00:00:00 GMT")
+    site.answers = {"/": answers(200, page("home", "/late"), **odd), "/late": in_turn(late, answers(200, page("late")))}
+    assert len(crawled(tmp_path, site.url).documents) == 2
+    assert len(crawled(tmp_path, site.url).documents) == 2
+    assert any("caf" in sent.get("If-None-Match", "") for sent in site.headers)
+
+
+def test_what_was_asked_with_other_settings_is_asked_again(site: Site, tmp_path: Path) -> None:
+    site.pages = {"/": page("home", "/long"), "/long": page("long", text="word " * 1_000)}
+
+    def falls(line: str) -> None:
+        if "2 addresses settled" in line or "1 addresses settled" in line:
+            raise KeyboardInterrupt
+
+    source = opened(tmp_path, site.url, crawl={"largest": 3_000})
+    with pytest.raises(KeyboardInterrupt):
+        source.refresh(falls)
+    site.forget()
+    found = crawled(tmp_path, site.url)
+    assert site.asked.count("/") == 1
+    assert len(found.documents) == 2
 
 
 @pytest.mark.parametrize(
@@ -386,6 +449,7 @@ def test_when_a_crawl_is_due(site: Site, tmp_path: Path) -> None:
         ({"contact": "me"}, "contact is where"),
         ({"user_agent": "a b"}, "user_agent is the name"),
         ({"scope": "allow"}, "needs globs"),
+        ({"scope": "allow", "allow": ["*.example.org/*"]}, "names no host"),
         ({"every": "soon"}, "expected a number and a unit"),
         ({"crawl": {"attempts": 0}}, "crawl.attempts is 0"),
         ({"crawl": {"speed": 9}}, "speed"),

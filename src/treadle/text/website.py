@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from treadle.core.digest import blake3_bytes, canonical_json
+from treadle.core.digest import PREFIX, blake3_bytes, canonical_json
 from treadle.core.duration import parse_seconds
 from treadle.core.errors import UserError
 from treadle.text.accounting import Quarantined
@@ -103,11 +103,13 @@ class Website:
             raise UserError("website: user_agent is the name in robots.txt: letters, '-' and '_'")
         if scope == "allow" and not allow:
             raise UserError("website: scope: allow needs globs in allow, such as https://docs.example.org/*")
+        if scope == "allow" and (bare := [rule for rule in allow if "://" not in rule]):
+            raise UserError(f"website: allow: {bare[0]} names no host; expected one such as https://docs.example.org/*")
         _check(self._crawl)
         self._contact, self._product, self._sitemap = contact, user_agent, sitemap
         self._scope = Scope(self._start, scope, allow, deny)
         self._record_opt_outs = opt_outs == "record"
-        place = folder or f"{FOLDER}/{re.sub(r'[^a-z0-9.-]', '_', host_of(self._start[0]))}"
+        place = folder or f"{FOLDER}/{_name(self._scope)}"
         self._folder = context.project / place
         self._context = context
         self._documents = reading or Documents()
@@ -192,7 +194,7 @@ class Website:
             ("robots", "obey"),
             ("format", "WARC File Format 1.1"),
         )
-        keeping = Keeping(self._folder, before, information)
+        keeping = Keeping(self._folder, before, information, self._settings())
         done = False
         try:
             crawl = self._crawl
@@ -254,6 +256,12 @@ def _opted_out(found: Iterator[Outcome], who: tuple[str, ...]) -> Iterator[Outco
         yield replace(piece, opt_out=who) if isinstance(piece, Document) else piece
 
 
+def _name(scope: Scope) -> str:
+    """A folder for each scope: two sources of one host are two crawls."""
+    host = re.sub(r"[^a-z0-9.-]", "_", host_of(scope.start[0]))
+    return f"{host}-{blake3_bytes(canonical_json(asdict(scope))).removeprefix(PREFIX)[:8]}"
+
+
 def _addresses(start: tuple[str, ...]) -> tuple[str, ...]:
     found = []
     for address in start:
@@ -285,5 +293,5 @@ def _time(value: str) -> str | None:
     """``Last-Modified`` as ISO 8601."""
     try:
         return parsedate_to_datetime(value).isoformat() if value else None
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None

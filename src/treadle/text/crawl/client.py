@@ -21,6 +21,10 @@ from treadle.text.crawl.address import host_of
 from treadle.text.crawl.warc_file import Headers
 
 _MOST_ADDRESSES = 4  # of one host that are tried
+# IPv6 networks whose last four bytes are an IPv4 address (RFC 4291 2.5.5.1, RFC 2765, RFC 6052), and one in which only
+# the network's own people know where it lies (RFC 8215).
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
+_LOCAL_TRANSLATION = ipaddress.IPv6Network("64:ff9b:1::/48")
 Wanted = Callable[[int, Headers], bool]
 
 
@@ -99,7 +103,9 @@ class Client:
         asked = self._client.build_request(
             "GET",
             self._client.base_url.join(url).copy_with(host=address),
-            headers={"Host": host_of(url), **conditions},
+            headers=[
+                (name.encode(), value.encode("latin-1")) for name, value in {"Host": host_of(url), **conditions}.items()
+            ],
             extensions={"sni_hostname": urlsplit(url).hostname},
         )
         answer = await self._client.send(asked, stream=True)
@@ -146,8 +152,10 @@ def is_public(address: str) -> bool:
     """Whether anybody could reach it: an address of the internet, by whatever way it is written."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
+        if found in _LOCAL_TRANSLATION:
+            return False
         inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
-        if found in ipaddress.ip_network("64:ff9b::/96"):
+        if any(found in network for network in _EMBEDDING):
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))

@@ -27,6 +27,8 @@ from treadle.text.readers.warc import Record
 
 MOST_REDIRECTS = 10
 _MOST_ROBOTS_REDIRECTS = 5
+_MOST_LINES = 2_000_000  # addresses that are told one by one; what is beyond is counted
+_LONGEST_DELAY = 300.0  # seconds; a site that wants a longer pause between two pages wants no crawler
 _SITES_AT_ONCE = 16
 _TELL_EVERY = 10.0  # seconds
 Tell = Callable[[str], None]
@@ -57,10 +59,14 @@ class _Round:
 
     waiting: dict[str, _Found] = field(default_factory=dict)
 
+    beyond: int = 0  # addresses that found no more room
+
     def add(self, urls: Iterable[str], found: _Found) -> None:
         for url in urls:
             known = self.waiting.get(url)
-            if known is None or (found.depth, found.hops) < (known.depth, known.hops):
+            if known is None and len(self.waiting) >= _MOST_LINES:
+                self.beyond += 1
+            elif known is None or (found.depth, found.hops) < (known.depth, known.hops):
                 self.waiting[url] = found
 
 
@@ -81,13 +87,14 @@ class Crawler:
         self._nofollow: dict[str, None] = {}
         self._next = _Round()
         self._told = time.monotonic()
+        self._beyond = 0
 
     async def run(self) -> list[Line]:
         """A line for each address that was found, sorted, and one for each file of rules."""
         try:
             self._next.add(self._plan.scope.start, _Found(0))
             while self._next.waiting:
-                this, self._next = self._next.waiting, _Round()
+                this, self._beyond, self._next = self._next.waiting, self._beyond + self._next.beyond, _Round()
                 await self._round(this)
         finally:
             for site in self._sites.values():
@@ -116,18 +123,24 @@ class Crawler:
     def _in_scope(self, url: str) -> bool:
         why = self._plan.scope.refuses(url)
         if why is not None:
-            self._lines[url] = Line(url, "dropped", "website.out_of_scope", why)
+            self._refuse(url, "website.out_of_scope", why)
         return why is None
+
+    def _refuse(self, url: str, rule: str, reason: str) -> None:
+        if len(self._lines) < _MOST_LINES:
+            self._lines[url] = Line(url, "dropped", rule, reason)
+        else:
+            self._beyond += 1
 
     def _admitted(self, url: str, found: _Found) -> bool:
         site = self._sites[site_of(url)]
         rule = None if site.unreachable else site.policy.robots.rule_for(path_of(url))
         if rule is not None:
-            self._lines[url] = Line(url, "dropped", "website.robots", f"robots.txt forbids it: {rule[:100]}")
+            self._refuse(url, "website.robots", f"robots.txt forbids it: {rule[:100]}")
             return False
         refused = self._plan.reach.refuses(url, found.depth)
         if refused is not None:
-            self._lines[url] = Line(url, "dropped", *refused)
+            self._refuse(url, *refused)
         return refused is None
 
     async def _ask(
@@ -180,15 +193,21 @@ class Crawler:
             return
         site.asked = True
         visit = await self._followed(f"{name}/robots.txt")
+        body = self._body(visit)
         site.unreachable = _unreachable(visit)
-        robots = parse(self._body(visit), self._plan.product)
+        if not site.unreachable and isinstance(body, str):
+            site.unreachable = _not_to_be_had(body)
+        robots = parse(b"" if isinstance(body, str) else body, self._plan.product)
+        if robots.delay > _LONGEST_DELAY:
+            site.unreachable = _not_to_be_had(f"Crawl-delay {robots.delay:.0f}, more than {_LONGEST_DELAY:.0f} seconds")
         site.policy = Policy(robots)
         place = f"{name}/.well-known/tdmrep.json"
         told = (
             Visit(place, None, failure=site.unreachable) if site.unreachable else await self._visit(site, place, True)
         )
         self._rules[place] = self._keeping.rules_line(told)
-        site.policy = Policy(robots, read_tdmrep(self._body(told)))
+        reserved = self._body(told)
+        site.policy = Policy(robots, read_tdmrep(b"" if isinstance(reserved, str) else reserved))
         if self._plan.sitemaps:
             found = (normalize(each, name + "/") for each in robots.sitemaps)
             self._next.add((url for url in found if url), _Found(0))
@@ -210,15 +229,16 @@ class Crawler:
         self._rules[url] = self._keeping.rules_line(visit)
         return visit
 
-    def _body(self, visit: Visit) -> bytes:
-        """What a file of rules says; where it did not come, what it said at the crawl before."""
+    def _body(self, visit: Visit) -> bytes | str:
+        """What a file of rules says, or why that cannot be read; where it did not come, what it said at the crawl
+        before."""
         place, digest = visit.payload, visit.digest
         if _unreachable(visit) and visit.url in self._judge.before:
             place, digest = self._judge.before[visit.url].place, self._judge.before[visit.url].digest
         if place is None:
             return b""
         found = unpacked(load(self._folder, place, digest), self._plan.limits.largest)
-        return found.body if isinstance(found, Record) else b""
+        return found if isinstance(found, str) else found.body if isinstance(found, Record) else b""
 
     def _site(self, name: str) -> Site:
         if name not in self._sites:
@@ -259,6 +279,10 @@ class Crawler:
                 )
             elif line.outcome == "page":
                 seen.add(line.digest)
+        if self._beyond:
+            url = f"{self._plan.scope.start[0]}#beyond"
+            reason = f"{self._beyond:,} more addresses than the {_MOST_LINES:,} that are told one by one"
+            lines[url] = Line(url, "dropped", "website.beyond", reason)
         rules = (line for url, line in self._rules.items() if url not in lines)
         return [*(lines[url] for url in sorted(lines)), *sorted(rules, key=lambda line: line.url)]
 
@@ -274,8 +298,14 @@ def _unreachable(visit: Visit) -> str:
     """Why a file of rules could not be had; empty where it could, or there is none (RFC 9309 2.3.1)."""
     if visit.failure:
         why = visit.failure
+    elif visit.truncated == "length":
+        why = "it is larger than crawl.largest"
     elif visit.truncated or visit.status in (429, *REDIRECTS) or visit.status >= 500:
         why = f"answered with status {visit.status}"
     else:
         return ""
+    return _not_to_be_had(why)
+
+
+def _not_to_be_had(why: str) -> str:
     return f"robots.txt of this site cannot be had ({why}), so nothing is asked for"

@@ -28,12 +28,13 @@ from treadle.text.crawl.warc_file import (
 
 
 class Keeping:
-    """The visits of one crawl on disk. ``before`` are the lines of the crawl before that have a body."""
+    """The visits of one crawl on disk. ``before`` are the lines of the crawl before that have a body; ``settings`` is a
+    digest over those of this one."""
 
-    def __init__(self, folder: Path, before: Mapping[str, Line], information: Headers) -> None:
+    def __init__(self, folder: Path, before: Mapping[str, Line], information: Headers, settings: str) -> None:
         self._folder = folder
         self._before = before
-        self._visits = Visits(folder)
+        self._visits = Visits(folder, settings)
         self.began = self._visits.began
         self._files = WarcFiles(folder, self.began, information, self._visits.end)
 

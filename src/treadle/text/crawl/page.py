@@ -23,8 +23,8 @@ _TAG = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ATTRIBUTE = re.compile(r"([a-zA-Z][a-zA-Z:-]{0,40}+)(?:\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s\"'>]++)))?+")
-_REFRESH = re.compile(r"(?i)\s*\d*(?:\.\d*)?\s*[;,]\s*(?:url\s*=\s*)?[\"']?([^\"']+)")
-_PLACE = re.compile(r"<(?:\w{1,20}:)?loc\s*>\s*(?:<!\[CDATA\[)?\s*([^<\]\s]{1,4000})", re.IGNORECASE)
+_REFRESH = re.compile(r"(?i)\s*+\d*+(?:\.\d*+)?+\s*+[;,]\s*+(?:url\s*+=\s*+)?+[\"']?+([^\"']++)")
+_PLACE = re.compile(r"<(?:\w{1,20}:)?loc\s*+>\s*+(?:<!\[CDATA\[\s*+)?+([^<\]\s]{1,4000})", re.IGNORECASE)
 _SITEMAP = re.compile(rb"<(?:\w{1,20}:)?(?:urlset|sitemapindex)\b")
 _AGENT = re.compile(r"[a-z][a-z0-9_-]*\Z")
 

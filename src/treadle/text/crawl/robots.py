@@ -45,7 +45,10 @@ class Robots:
 
 def matches(pattern: str, path: str) -> bool:
     """Whether a path begins as the pattern says: ``*`` is anything, ``$`` at the end is the end."""
-    return _compiled(pattern).match(path) is not None
+    literal, star, _ = pattern.partition("*")
+    if not star and not pattern.endswith("$"):
+        return path.startswith(pattern)
+    return path.startswith(literal.removesuffix("$")) and _compiled(pattern).match(path) is not None
 
 
 def parse(data: bytes, product: str) -> Robots:

@@ -16,7 +16,8 @@ Within = Literal["host", "prefix", "allow"]
 @dataclass(frozen=True, slots=True)
 class Scope:
     """``within``: the hosts that ``start`` names, or what lies under its folders, or what ``allow`` matches. Where
-    ``allow`` is given, an address must match one of its globs, and none of ``deny``.
+    ``allow`` is given, an address must match one of its globs, and none of ``deny``. In a glob with ``://`` host and
+    path are matched each by itself.
     """
 
     start: tuple[str, ...]
@@ -30,9 +31,9 @@ class Scope:
             return "on another host"
         if self.within == "prefix" and not any(_under(url, start) for start in self.start):
             return "outside the folders of start"
-        if self.allow and url not in self.start and not any(fnmatchcase(url, rule) for rule in self.allow):
+        if self.allow and url not in self.start and not any(_matches(url, rule) for rule in self.allow):
             return "matches nothing in allow"
-        return "matches deny" if any(fnmatchcase(url, rule) for rule in self.deny) else None
+        return "matches deny" if any(_matches(url, rule) for rule in self.deny) else None
 
 
 @dataclass(slots=True)
@@ -65,6 +66,20 @@ class Reach:
 def hosts(urls: Sequence[str]) -> frozenset[str]:
     """Hosts of addresses."""
     return frozenset(host_of(url) for url in urls)
+
+
+def _matches(url: str, rule: str) -> bool:
+    """Host by host and path by path: a ``*`` for the one never reaches into the other."""
+    if "://" not in rule:
+        return fnmatchcase(url, rule)
+    (site, _, path), (sites, slash, paths) = (_parted(url), _parted(rule))
+    return fnmatchcase(site, sites) and (not slash or fnmatchcase(path, paths))
+
+
+def _parted(url: str) -> tuple[str, str, str]:
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host}", slash, path
 
 
 def _under(url: str, start: str) -> bool:

@@ -86,11 +86,11 @@ def _retry_after(headers: Headers) -> float | None:
     if not found:
         return None
     value = found[0].strip()
-    if value.isdecimal() and len(value) < 10:
+    if value.isascii() and value.isdecimal() and len(value) < 10:
         return float(value)
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
     return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -47,8 +47,9 @@ class Visit:
 class Visits:
     """They by address, on disk and in memory; ``began`` is when the crawl did."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+    def __init__(self, folder: Path, settings: str) -> None:
+        """``settings``: a digest; visits of a crawl with other ones are none of this."""
+        self._path, self._settings = folder / FILE, settings
         self._file: BinaryIO | None = None
         self._found: dict[str, Visit] = {}
         self.began = _unused(folder)
@@ -82,6 +83,8 @@ class Visits:
             try:
                 value = json.loads(line)
                 if number == 0:
+                    if value["settings"] != self._settings:
+                        break
                     self.began = datetime.fromisoformat(value["began"])
                 elif not self._take(value, folder):
                     break
@@ -94,7 +97,7 @@ class Visits:
         self._file.truncate(sound)
         self._file.seek(sound)
         if sound == 0:
-            self._write({"format": 1, "began": self.began.isoformat()})
+            self._write({"format": 2, "began": self.began.isoformat(), "settings": self._settings})
 
     def _take(self, value: dict[str, Any], folder: Path) -> bool:
         place = place_of(value["place"])
