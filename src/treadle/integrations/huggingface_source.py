@@ -61,7 +61,7 @@ class HuggingFace:
         self._path, self._config, self._split, self._token = path, config, split, token
         self._revision = revision
         self._folder = context.project / Path(path).expanduser()
-        self._mapping = RowMapping(fields or Fields(), context.keyed, personal=personal_data)
+        self._mapping = RowMapping(fields or Fields(), context.keyed, personal_data, SOURCE)
         self._common = {"license": license, "origin": origin, "purpose": purpose, "retain_until": retain_until}
         self._limits = Limits(max_row_bytes, max_depth)
 
