@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,9 +29,13 @@ from treadle.core.secrets import resolve
 _SCHEMES = ("https", "http", "ssh", "git", "file")
 _SCP = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!/?/)[^:]")  # git@host:path
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
+_PEELED = ("^{}", "")  # what a tag with a message is of, then what a name itself is
 _REF = re.compile(r"[A-Za-z0-9_][\w./+@#-]{0,250}\Z")
 _KEPT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_TRACE_CURL_NO_DATA")
 _WATCHED_EVERY = 0.5  # seconds
+_MOST_PATHS = 2_000_000  # of a tree; a few hundred bytes of it can name billions
+_LONGEST_LISTING = 1 << 29  # bytes of all paths
+_LONGEST_WORD = 1 << 20  # bytes of one
 # What the settings of a repository could have run while it is read.
 _OFF = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "log.showSignature=false", "core.alternateRefsCommand=",
         "protocol.ext.allow=never", "http.followRedirects=false", "submodule.recurse=false",
@@ -74,7 +78,10 @@ class Place:
             raise UserError("git: an address with :: would run a helper; give https, ssh or a folder")
         if not self.remote:
             return
-        parts = urlsplit(self.location) if "://" in self.location else None
+        try:
+            parts = urlsplit(self.location) if "://" in self.location else None
+        except ValueError:
+            raise UserError("git: that is no address; expected one such as https://host/name.git") from None
         if parts is not None and parts.scheme not in _SCHEMES:
             raise UserError(f"git: nobody opens {parts.scheme}://; expected one of {', '.join(_SCHEMES)}, or a folder")
         if parts is not None and (parts.password or (parts.username and parts.scheme.startswith("http"))):
@@ -94,13 +101,16 @@ def find_commit(place: Place, folder: Path) -> str:
         return _resolve(_local(place, folder), place, _environment())
     if _COMMIT.match(place.ref):
         return place.ref
-    names = [place.ref, f"refs/tags/{place.ref}", f"refs/heads/{place.ref}", f"refs/tags/{place.ref}^{{}}"]
+    # In Git's own order (gitrevisions), so that a name means the same here and on a server: a tag before a branch.
+    names = [
+        f"{before}{place.ref}{peeled}" for before in ("", "refs/", "refs/tags/", "refs/heads/") for peeled in _PEELED
+    ]
     command = [*_git(), "ls-remote", "--", place.location, *names]
     found: dict[str, str] = {}
     for line in _said(command, _environment(place), place).decode("utf-8", "replace").splitlines():
         commit, _, name = line.partition("\t")
         found[name] = commit
-    commit = next((found[name] for name in reversed(names) if name in found), "")
+    commit = next((found[name] for name in names if name in found), "")
     if not _COMMIT.match(commit):
         raise UserError(f"git: {place.location} has no branch or tag {place.ref!r}; name one that it has")
     return commit
@@ -132,13 +142,22 @@ class Repository:
             shutil.rmtree(self._fetched, ignore_errors=True)
 
     def entries(self) -> list[Entry]:
-        """Every path of the commit's tree, in the order of their bytes."""
-        listing = self._said("ls-tree", "-r", "-l", "-z", "--full-tree", self.commit)
+        """Every path of the commit's tree, in the order of their bytes; ``UserError`` for more than there can be."""
         found: list[tuple[bytes, Entry]] = []
-        for line in filter(None, listing.split(b"\0")):
-            about, _, path = line.partition(b"\t")
-            mode, _, identity, size = about.decode("ascii").split()
-            found.append((path, Entry(_text(path), mode, identity, int(size) if size.isdigit() else -1)))
+        longest = _LONGEST_LISTING
+        with self._running("ls-tree", "-r", "-l", "-z", "--full-tree", self.commit) as process:
+            for line in _words(process, self._place):
+                longest -= len(line)
+                if len(found) == _MOST_PATHS or longest < 0:
+                    most = f"{_MOST_PATHS:,} paths" if longest >= 0 else f"{_LONGEST_LISTING:,} bytes of paths"
+                    raise UserError(f"git: {self._place.location} has more than {most}; take a smaller repository")
+                about, _, path = line.partition(b"\t")
+                mode, _, identity, size = about.decode("ascii").split()
+                found.append((path, Entry(_text(path), mode, identity, int(size) if size.isdigit() else -1)))
+            if process.wait() and time.monotonic() < self._deadline:
+                raise UserError(f"git: {self._place.location} has a tree that cannot be read; look with git fsck")
+        if time.monotonic() > self._deadline:
+            raise UserError(_late(self._place))
         return [entry for _, entry in sorted(found, key=lambda item: item[0])]
 
     def tip(self) -> Change:
@@ -151,12 +170,9 @@ class Repository:
         mark = secrets.token_hex(8)  # a path cannot look like it
         command = ["log", "-z", "--no-mailmap", "--no-renames", "--no-ext-diff", "-O/dev/null", "--name-only"]
         left, found = set(paths), dict[str, Change]()
-        process = self._start(*command, f"--format=format:{mark} %H %at %ae", self.commit)
-        late = threading.Timer(max(0.0, self._deadline - time.monotonic()), process.kill)
-        late.start()
-        try:
+        with self._running(*command, f"--format=format:{mark} %H %at %ae", self.commit) as process:
             change: Change | None = None
-            for said in _words(process):
+            for said in map(_text, _words(process, self._place)):
                 word = said
                 if said.startswith(mark):
                     about, _, word = said.partition("\n")
@@ -168,10 +184,6 @@ class Repository:
                     break
             if left and process.wait() and time.monotonic() < self._deadline:
                 raise UserError(f"git: {self._place.location} has no history that can be read; set times: commit")
-        finally:
-            late.cancel()
-            process.kill()
-            process.communicate()
         if left and time.monotonic() > self._deadline:
             raise UserError(_late(self._place))
         return found
@@ -230,11 +242,24 @@ class Repository:
                 out.seek(0)
                 raise UserError(_failed(self._place, out.read(4096)))
 
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [*_git(), "-C", str(self._root), *arguments]
-        return subprocess.Popen(
-            command, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    @contextmanager
+    def _running(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A command that is read as it speaks, until the deadline."""
+        process = subprocess.Popen(
+            [*_git(), "-C", str(self._root), *arguments],
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
+        late = threading.Timer(max(0.0, self._deadline - time.monotonic()), process.kill)
+        late.start()
+        try:
+            yield process
+        finally:
+            late.cancel()
+            process.kill()
+            process.communicate()
 
     def _said(self, *arguments: str) -> bytes:
         return _said([*_git(), "-C", str(self._root), *arguments], _environment(), self._place)
@@ -319,7 +344,7 @@ def _local(place: Place, folder: Path) -> Path:
 
 def _resolve(root: Path, place: Place, environment: Mapping[str, str]) -> str:
     command = [*_git(), "-C", str(root), "rev-parse", "--verify", "--quiet", f"{place.ref}^{{commit}}"]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=place.seconds, check=False)
+    done = _ran(command, environment, place)
     commit = done.stdout.decode("ascii", "replace").strip()
     if done.returncode == 0 and _COMMIT.match(commit):
         return commit
@@ -329,8 +354,15 @@ def _resolve(root: Path, place: Place, environment: Mapping[str, str]) -> str:
 
 
 def _said(command: list[str], environment: Mapping[str, str], place: Place) -> bytes:
+    done = _ran(command, environment, place)
+    if done.returncode:
+        raise UserError(_failed(place, done.stderr))
+    return done.stdout
+
+
+def _ran(command: list[str], environment: Mapping[str, str], place: Place) -> subprocess.CompletedProcess[bytes]:
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -341,9 +373,6 @@ def _said(command: list[str], environment: Mapping[str, str], place: Place) -> b
         )
     except subprocess.TimeoutExpired:
         raise UserError(_late(place)) from None
-    if done.returncode:
-        raise UserError(_failed(place, done.stderr))
-    return done.stdout
 
 
 def _failed(place: Place, said: bytes) -> str:
@@ -356,16 +385,17 @@ def _late(place: Place) -> str:
     return f"git: {place.location} took over {place.seconds:g} s; raise seconds"
 
 
-def _words(process: subprocess.Popen[bytes]) -> Iterator[str]:
+def _words(process: subprocess.Popen[bytes], place: Place) -> Iterator[bytes]:
     """What stands between NULs."""
     assert process.stdout is not None
     rest = b""
     while data := process.stdout.read1(1 << 16):  # type: ignore[attr-defined]
         *whole, rest = (rest + data).split(b"\0")
-        for word in whole:
-            yield _text(word)
+        yield from filter(None, whole)
+        if len(rest) > _LONGEST_WORD:
+            raise UserError(f"git: {place.location} has a path longer than {_LONGEST_WORD:,} bytes")
     if rest:
-        yield _text(rest)
+        yield rest
 
 
 def _text(path: bytes) -> str:
