@@ -84,17 +84,12 @@ class RestApi:
             headers,
             patience,
         )
-        try:
-            parts = urlsplit(self.url)
-            sound = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
-            sound = sound and parts.port != 0
-        except ValueError:
-            sound = False
-        if not sound:
+        scheme, host = _server(self.url)
+        if scheme not in ("http", "https") or not host:
             raise UserError(f"{where}: expected an address such as https://host, without a login in it")
         if token is not None and not is_reference(token):
             raise UserError(f"{where}: a token does not stand in the file; write `token: ${{env:NAME}}`")
-        if token is not None and parts.scheme == "http" and parts.hostname not in _LOCAL:
+        if token is not None and scheme == "http" and host not in _LOCAL:
             raise UserError(f"{where}: a token is sent over https only; give an address that begins with https://")
         self._waited = 0.0
         self._client: httpx.Client | None = None
@@ -217,6 +212,17 @@ class RestApi:
 
     def _shown(self) -> str:
         return urlsplit(self.url).netloc
+
+
+def _server(url: str) -> tuple[str, str]:
+    """Scheme and host of an address; nothing where it is none, or has a login in it."""
+    try:
+        parts = urlsplit(url)
+        if parts.port == 0 or "@" in parts.netloc:
+            return "", ""
+    except ValueError:
+        return "", ""
+    return parts.scheme, parts.hostname or ""
 
 
 def _decoded(answer: httpx.Response) -> Iterator[bytes]:
