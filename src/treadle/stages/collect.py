@@ -24,6 +24,8 @@ from treadle.text.source import OpenSource, SourceContext, open_source, read_sou
 from treadle.text.suppress import Suppress, Suppression
 from treadle.text.transform import run_transforms
 
+INGEST = "collect.ingest"
+
 
 class SourceSettings(Settings):
     """One place that text comes from. What else may be set depends on the type."""
@@ -57,8 +59,11 @@ def collect(driver: Driver, settings: CollectSettings, suppression: SuppressionL
 
 
 def ingest(driver: Driver, corpus: Corpus, lake: str) -> None:
-    """Pour the corpus into the lake, unless that is what it holds. What it held before is part of the request, since a
-    lake that was poured and then changed has to be poured again."""
+    """Pour the corpus into the lake, unless that is what it holds.
+
+    The lake itself says whether there is anything to do, so the last pour is part of the request: what was poured once,
+    replaced, and is to lie there again is no action that was done before.
+    """
     try:
         remote = open_remote(lake, driver.folder)
         before = current(remote)
@@ -78,7 +83,8 @@ def ingest(driver: Driver, corpus: Corpus, lake: str) -> None:
         )
         return {}
 
-    driver.act("collect.ingest", work, inputs=[corpus], lake=lake, replaces=held)
+    last = driver.runs.find(step=INGEST, status="done", limit=1)
+    driver.act(INGEST, work, inputs=[corpus], lake=lake, replaces=held, after=last[0].id if last else None)
 
 
 def refresh(folder: Path, keyed: Callable[[str], str], settings: CollectSettings, tell: Callable[[str], None]) -> None:
