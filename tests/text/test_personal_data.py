@@ -220,6 +220,18 @@ def test_each_kind_has_its_action() -> None:
         Redact(action="replace")
 
 
+def test_an_erasure_finds_a_document_that_was_dropped(tmp_path: Path) -> None:
+    made = [Document("doc:1", "t", "1", "SSN 536-22-1234 of c.d@mail.test"), Document("doc:2", "t", "2", "nothing")]
+    loaded = load_transforms([{"redact": {"kinds": {"email": "redact", "us_ssn": "drop"}}}], None, key=KEY)
+    with FindingsFile(tmp_path) as findings:
+        assert [len(each) for each in run_transforms([made], loaded, Accounting(), touched=findings.add)] == [1]
+    assert [(row.document, row.rule) for row in read_findings(tmp_path)] == [
+        ("doc:1", "redact.email"), ("doc:1", "redact.us_ssn")
+    ]  # fmt: skip
+    for name in ("C.D@mail.test", "536-22-1234"):
+        assert mentioning(tmp_path, mentions_of(KEY, name)) == {"doc:1"}
+
+
 def test_words_count_in_their_languages_and_within_reach() -> None:
     german = Scanner(("phone",), languages=("de",))
     assert german.find("Rufnummer 0151 234567")

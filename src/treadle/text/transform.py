@@ -190,7 +190,7 @@ def run_transforms(
 
     Neighbouring transforms that do not need the order run as one function over each shard, wherever ``map``
     runs it; the others run here. Boundaries of shards depend on the documents alone. ``touched`` is given what
-    transforms found in documents that went on.
+    transforms found in documents, also in those they dropped for it.
     """
     shards = _counted_in(_shards(batches), accounting)
     for kind, group in groupby(transforms, key=_kind):
@@ -340,6 +340,8 @@ def _counted_out(
     for outcome in outcomes:
         for dropped in outcome.dropped:
             accounting.drop(dropped)
+            for each in dropped.found if touched is not None else ():
+                touched(each)
         for name, count in outcome.notes.items():
             accounting.note(Note(name, count, tuple(outcome.changed.get(name, ()))))
         for each in outcome.touched:
