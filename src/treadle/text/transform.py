@@ -340,8 +340,9 @@ def _counted_out(
     for outcome in outcomes:
         for dropped in outcome.dropped:
             accounting.drop(dropped)
-            for each in dropped.found if touched is not None else ():
-                touched(each)
+            if touched is not None:
+                for each in dropped.found:
+                    touched(each)
         for name, count in outcome.notes.items():
             accounting.note(Note(name, count, tuple(outcome.changed.get(name, ()))))
         for each in outcome.touched:
