@@ -24,8 +24,6 @@ from treadle.text.source import OpenSource, SourceContext, open_source, read_sou
 from treadle.text.suppress import Suppress, Suppression
 from treadle.text.transform import run_transforms
 
-INGEST = "collect.ingest"
-
 
 class SourceSettings(Settings):
     """One place that text comes from. What else may be set depends on the type."""
@@ -83,8 +81,9 @@ def ingest(driver: Driver, corpus: Corpus, lake: str) -> None:
         )
         return {}
 
-    last = driver.runs.find(step=INGEST, status="done", limit=1)
-    driver.act(INGEST, work, inputs=[corpus], lake=lake, replaces=held, after=last[0].id if last else None)
+    last = driver.runs.find(step="collect.ingest", status="done", limit=1)
+    after = last[0].id if last else None
+    driver.act("collect.ingest", work, inputs=[corpus], lake=lake, replaces=held, after=after)
 
 
 def refresh(folder: Path, keyed: Callable[[str], str], settings: CollectSettings, tell: Callable[[str], None]) -> None:

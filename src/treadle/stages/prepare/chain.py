@@ -16,8 +16,8 @@ from treadle.lm.tokens import Tokens
 from treadle.record.report import Report
 from treadle.record.version import Version, Versions
 from treadle.stages.prepare.cleaning import clean, leave_out
-from treadle.stages.prepare.derived import explore, index_examples, profile_questions, tokenize, train_tokenizer
 from treadle.stages.prepare.division import FEEDBACK, assemble, choose_cases, choose_tests, keep_evaluations_apart
+from treadle.stages.prepare.outputs import explore, index_examples, profile_questions, tokenize, train_tokenizer
 from treadle.stages.prepare.settings import EXAMPLES, EvaluationSettings, PrepareSettings
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
