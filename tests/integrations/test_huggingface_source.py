@@ -54,7 +54,8 @@ def test_rows_of_a_folder(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyP
 
 
 def test_reading_goes_on_from_a_document_by_its_id(tmp_path: Path) -> None:
-    (tmp_path / "set").mkdir()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "set").symlink_to("real")
     rows = [{"key": key, "text": key} for key in ("a", "b", "c")]
     (tmp_path / "set" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = opened(tmp_path, path="set", fields={"id": "key"})

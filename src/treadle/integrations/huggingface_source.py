@@ -130,11 +130,11 @@ class HuggingFace:
 
     def _check_within(self, names: Iterable[Any]) -> None:
         """A data set's own description may name files anywhere; only its own are read."""
-        folder = os.path.normpath(self._folder.absolute())
+        folder = self._folder.resolve()  # as the library does
         base = f"{folder}{os.sep}" if self._folder.is_dir() else f"hf://datasets/{self._path}@"
         for name in names:
-            path = str(name)
-            path = path if "://" in path else os.path.normpath(Path(folder) / path)
+            path = str(name).rpartition("::")[2]  # of what lies in an archive, the archive
+            path = path if "://" in path else os.path.normpath(folder / path)
             if not path.startswith(base) or ".." in path.split("/"):
                 raise UserError(
                     f"{SOURCE}: {self._path} names the file {str(name)[:200]}, which is not in it; take it out"
