@@ -17,6 +17,7 @@ import collections.abc
 import dataclasses
 import importlib
 import inspect
+import pkgutil
 import re
 import sys
 import tomllib
@@ -143,9 +144,13 @@ def steps(stage: str) -> Iterator[str]:
     """A table of the steps and actions of a stage, in the order of its code."""
     from treadle.core.steps import Step, output_names
 
-    module = importlib.import_module(f"treadle.stages.{stage}")
-    found = [value for value in vars(module).values() if isinstance(value, Step)]
-    actions = list(_actions(module))
+    modules = list(_modules(importlib.import_module(f"treadle.stages.{stage}")))
+    places = {module.__name__: place for place, module in enumerate(modules)}
+    named = {each.name: each for module in modules for each in vars(module).values() if isinstance(each, Step)}
+    found = sorted(
+        named.values(), key=lambda step: (places[step.function.__module__], step.function.__code__.co_firstlineno)
+    )
+    actions = [name for module in modules for name in _actions(module)]
     if not found and not actions:
         yield "This stage has no steps: it reads the record."
         return
@@ -159,6 +164,13 @@ def steps(stage: str) -> Iterator[str]:
         yield f"| `{each.name}` | {each.version} | {takes} | {settings_} | {gives} | {text} |"
     for name in actions:
         yield f"| `{name}` | action | | | | done once for each request, never remembered as a result |"
+
+
+def _modules(module: Any) -> Iterator[Any]:
+    """A stage's module, and those within it."""
+    yield module
+    for each in pkgutil.iter_modules(getattr(module, "__path__", [])):
+        yield importlib.import_module(f"{module.__name__}.{each.name}")
 
 
 def _actions(module: Any) -> Iterator[str]:

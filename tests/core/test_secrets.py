@@ -35,6 +35,10 @@ def test_known_shapes_are_concealed(secret: str) -> None:
     [
         ("https://user:hunter2@host/x", "hunter2"),
         ("postgresql://me:p%40ss@db:5432/x", "p%40ss"),
+        ("postgresql://user@corp:hunter2@host/x", "hunter2"),
+        ("postgresql://me:hun@ter2@host/x", "ter2"),
+        ("DRIVER={x};UID=sa;PWD=hunter2", "hunter2"),
+        ("mssql://h/x?odbc_connect=UID%3Dsa%3BPWD%3Dhunter2", "hunter2"),
         ("password = 'hunter2hunter2'", "hunter2hunter2"),
         ("API_KEY: abcdef123", "abcdef123"),
         ("api-key=abcdef123 next", "abcdef123"),
@@ -66,6 +70,7 @@ def test_passwords_in_urls_and_texts(text: str, secret: str) -> None:
     [
         "ordinary words about tokens and keys",
         "https://host:8080/path@version",
+        "postgresql://${env:ME}:${env:WORD}@host/x, postgresql://me:${env:WORD}@host/x",
         "password: ${env:DB_PASSWORD}",
         "the secret is out",
         "max_tokens: 100000",

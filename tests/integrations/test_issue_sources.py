@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -222,6 +223,37 @@ def test_the_servers_limits_are_kept(collect: Collect, server: ApiServer) -> Non
         collect("gitlab_issues", patience=5)
 
 
+@pytest.mark.parametrize("word", ["\xb2", "9" * 5000, "1e999", "Mon, 99 Foo", "Fri, 31 Dec 99999 00:00:00 GMT"])
+def test_an_odd_limit_waits_as_if_none_was_named(collect: Collect, server: ApiServer, word: str) -> None:
+    for headers in ({"Retry-After": word}, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": word}):
+        server.first = [(429, headers, b"")]
+        with pytest.raises(UserError, match=r"asks to wait 60 s, more than patience"):
+            collect("gitlab_issues", patience=5)
+
+
+def test_packed_answers_are_unpacked_once(collect: Collect, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = json.dumps(server.rows[GITHUB]).encode()
+    server.first = [(200, {"Content-Encoding": "gzip"}, gzip.compress(rows))]
+    assert len(collect("github_issues", comments="none")[0]) == 2
+    assert server.headers[0]["accept-encoding"] == "gzip"
+    monkeypatch.setattr("treadle.integrations.rest_api._FIRST_PAUSE", 0.0)
+    for headers, body in [
+        ({"Content-Encoding": "gzip, gzip"}, gzip.compress(gzip.compress(rows))),
+        ({"Content-Encoding": "br"}, rows),
+        ({"Content-Encoding": "gzip"}, rows),
+        ({"Content-Encoding": "gzip"}, gzip.compress(rows)[:-9]),
+    ]:
+        server.first = [(200, headers, body)] * 5
+        with pytest.raises(UserError, match=r"does not answer \(DecodingError\)"):
+            collect("github_issues")
+
+
+@pytest.mark.parametrize("url", ["http://[x", "https://host:port", "https://", "ftp://host"])
+def test_an_address_that_is_none_is_refused(collect: Collect, url: str) -> None:
+    with pytest.raises(UserError, match="expected an address such as https://host"):
+        collect("github_issues", url=url)
+
+
 def test_a_token_is_sent_to_its_server_only(
     collect: Collect, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +290,9 @@ def test_a_token_is_sent_to_its_server_only(
         ((200, {}, b"[" * 100_000), "no JSON"),
         ((200, {}, b'{"message": "odd"}'), "something other than a list"),
         ((200, {"Link": '<?page=1>; rel="next"'}, b"[]"), ""),
+        ((301, {"Location": "http://[x"}, b""), "an address that is none"),
+        ((200, {"Link": '<http://[x>; rel="next"'}, b"[]"), "an address that is none"),
+        ((200, {"Content-Encoding": "gzip"}, gzip.compress(b" " * (80 << 20))), "more than 67,108,864 bytes"),
         ((301, {"Location": "?x=1"}, b""), ""),
     ],
 )

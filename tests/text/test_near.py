@@ -92,6 +92,21 @@ def test_a_text_hashes_the_same_alone_and_among_others(texts: list[str]) -> None
 # -- sketches
 
 
+def test_repeats_change_no_sketch() -> None:
+    """Nor how many hashes are drawn for what leaves places empty."""
+    sets = [mix(np.arange(first, first + size, dtype=np.uint64)) for first, size in ((0, 3), (50, 90), (200, 5000))]
+    repeated = [np.tile(each, times) for each, times in zip(sets, (40_000, 2_000, 3), strict=True)]
+
+    def sketched(each: list[np.ndarray]) -> list[list[int]]:
+        return sketches(np.concatenate(each), np.cumsum([0, *map(len, each)]), 126).tolist()
+
+    drawn: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("treadle.text.minhash.mix", lambda numbers: drawn.append(len(numbers)) or mix(numbers))
+        assert sketched(repeated) == sketched(sets)
+    assert max(drawn) < 100_000
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 400), st.integers(0, 400), st.integers(0, 2**32))
 def test_places_agree_as_often_as_the_sets_overlap(common: int, apart: int, seed: int) -> None:

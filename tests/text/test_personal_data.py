@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from text.address_cases import ADDRESSES, NEAR_MISSES
 from treadle.core.errors import UserError
 from treadle.core.executors import Pool
 from treadle.text.accounting import Accounting, Dropped, Note, Touched
@@ -218,6 +220,43 @@ def test_each_kind_has_its_action() -> None:
     ]
     with pytest.raises(UserError, match="key of a project"):
         Redact(action="replace")
+
+
+def test_an_erasure_finds_a_document_that_was_dropped(tmp_path: Path) -> None:
+    made = [Document("doc:1", "t", "1", "SSN 536-22-1234 of c.d@mail.test"), Document("doc:2", "t", "2", "nothing")]
+    loaded = load_transforms([{"redact": {"kinds": {"email": "redact", "us_ssn": "drop"}}}], None, key=KEY)
+    with FindingsFile(tmp_path) as findings:
+        assert [len(each) for each in run_transforms([made], loaded, Accounting(), touched=findings.add)] == [1]
+    assert [(row.document, row.rule) for row in read_findings(tmp_path)] == [
+        ("doc:1", "redact.email"), ("doc:1", "redact.us_ssn")
+    ]  # fmt: skip
+    for name in ("C.D@mail.test", "536-22-1234"):
+        assert mentioning(tmp_path, mentions_of(KEY, name)) == {"doc:1"}
+
+
+def test_how_well_addresses_are_told() -> None:
+    """Precision and recall over sentences that were labeled by hand; what the documentation says comes from here."""
+    scanner = Scanner(("address",))
+    right = missed = wrong = 0
+    for marked in (each for cases in ADDRESSES.values() for each in cases):
+        address, text = marked.split("|")[1], marked.replace("|", "")
+        found = [text[each.start : each.end].rstrip(".") for each in scanner.find(text)]
+        right, missed = right + (address in found), missed + (address not in found)
+        wrong += len([each for each in found if each != address])
+    wrong += sum(len(scanner.find(text)) for cases in NEAR_MISSES.values() for text in cases)
+    precision, recall = right / (right + wrong), right / (right + missed)
+    sys.stdout.write(f"addresses: {right} found, {missed} missed, {wrong} wrong: {precision=:.3f} {recall=:.3f}\n")
+    assert (right + missed, sum(map(len, NEAR_MISSES.values()))) == (40, 60)
+    assert (precision, recall) == (1.0, 0.95)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Copyright: 1991-1997, Thomas G. Lane", "2008, Sebastian Dr\u00f6ge", "2016 Iain Lane <iain@host.test>",
+     "\u00a9 2014 Mary Lane", "1999, 2004 John Way"],
+)  # fmt: skip
+def test_years_before_names_are_no_addresses(text: str) -> None:
+    assert Scanner(("address",)).find(text) == []
 
 
 def test_words_count_in_their_languages_and_within_reach() -> None:

@@ -14,10 +14,13 @@ import pytest
 
 from postgresql_server import Server
 from treadle.core.errors import UserError
-from treadle.text.accounting import Accounting
+from treadle.text.accounting import Accounting, Quarantined
 from treadle.text.document import Document
+from treadle.text.row_mapping import Fields
 from treadle.text.source import SourceContext
+from treadle.text.sql_database import SqlDatabase
 from treadle.text.sql_source import Sql
+from treadle.text.sql_statement import check_statement
 
 pytest.importorskip("sqlalchemy")
 
@@ -124,6 +127,8 @@ def test_nothing_can_be_written(table: tuple[str, Run], tmp_path: Path, keyed: K
     url, _ = table
     writes = ["DELETE FROM reviews RETURNING *", "WITH gone AS (DELETE FROM reviews RETURNING *) SELECT * FROM gone"]
     writes += ["SELECT 1 AS id) x; DELETE FROM reviews; --"]
+    writes += ["SELECT 1 AS id) x; COMMIT; DELETE FROM reviews; SELECT * FROM (SELECT 1 AS id"]
+    writes += ["SELECT 1 AS id) x, (SELECT 2 AS other", "SELECT 1 AS id /* open"]
     for query in writes:
         with pytest.raises(UserError, match="sql: "):
             list(source(url, tmp_path, keyed, query=query, watermark=None).read())
@@ -175,12 +180,26 @@ def test_the_url_stays_in_the_environment(
     table: tuple[str, Run], tmp_path: Path, keyed: Keyed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHOP", table[0])
+    monkeypatch.setenv("AT", "pa@secretword")
+    monkeypatch.setenv("SLASH", "postgresql://a/b:secretword@h/x")
+    (tmp_path / "here.db").touch()
     assert len(list(source("${env:SHOP}", tmp_path, keyed).read())) == 4
+    SqlDatabase(
+        "postgresql://me:${env:AT}@h/x?sslkey=a.key&odbc_connect=UID%3Dme%3BPWD%3D${env:AT}", where="sql", seconds=1
+    )
     for url, words in [
         ("postgresql://me:secretword@h/x", "holds a password"),
         ("postgresql://h/x?password=secretword", "holds a password"),
         ("${env:NO_SUCH_URL}", "export NO_SUCH_URL"),
         ("sqlite:///absent.db", "no file"),
+        ("postgresql://user@corp:secretword@h/x", "holds a password"),
+        ("postgresql://h/x?token=secretword", "holds a password"),
+        ("mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BUID%3Dme%3BPWD%3Dsecretword", "holds a password"),
+        ("mssql+pyodbc:///?odbc_connect=UID=me%3B+pwd+%3D+secretword", "holds a password"),
+        ("postgresql://me:${env:AT}@h/x", "as %40"),
+        ("${env:SLASH}", "as %40"),
+        ("sqlite:///here.db?timeout=abc", "does not take timeout"),
+        ("postgresql://h:port/x", "no URL"),
         ("nowhere", "no URL"),
         ("nodb://x/y", "nodb"),
         ("postgresql://127.0.0.1:1/x", "refused"),
@@ -189,6 +208,50 @@ def test_the_url_stays_in_the_environment(
             source(url, tmp_path, keyed).fingerprint()
         assert words in str(caught.value)
         assert "secretword" not in str(caught.value)
+
+
+def test_a_text_that_is_no_utf_8_is_put_aside_alone(tmp_path: Path, keyed: Keyed) -> None:
+    with closing(sqlite3.connect(tmp_path / "old.db")) as connection, connection:
+        connection.execute("CREATE TABLE old (id, text)")
+        connection.execute("INSERT INTO old VALUES ('a', 'Tea'), ('b', CAST(X'e9' AS TEXT)), ('c', 'Milk'), "
+                           "(CAST(X'ff' AS TEXT), 'Cup')")  # fmt: skip
+    opened = source("sqlite:///old.db", tmp_path, keyed, query="SELECT * FROM old", watermark=None)
+    pieces = list(opened.read())
+    assert [piece.text for piece in pieces if isinstance(piece, Document)] == ["Tea", "Milk"]
+    assert [piece.reason for piece in pieces if isinstance(piece, Quarantined)] == [
+        f"row {number}: a text that is not UTF-8, or half of a surrogate pair" for number in (2, 4)
+    ]
+    assert opened.cursor == '[null,"c"]'
+    assert opened.fingerprint().startswith("4 rows")
+    opened = source("sqlite:///old.db", tmp_path, keyed, query="SELECT * FROM old", watermark="id")
+    assert opened.fingerprint().startswith("4 rows")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "query"),
+    [
+        ("postgresql", "SELECT ')' AS \")\", $a$ ) ; $$ $a$, E'\\')' /* ) /* ; */ ' */ FROM t -- ) ;"),
+        ("mysql", "SELECT ')\\')', \")\", `)` # ) ;\n, 1--(1) /* ) */ FROM t"),
+        ("sqlite", "SELECT ')''x', [)], `)`, \")\" -- )\n FROM (SELECT 1) /* ; */"),
+        ("mssql", "SELECT [a]])], ')' /* /* ) */ */ FROM t"),
+        ("oracle", "SELECT (1), ')' FROM dual -- )"),
+    ],
+)
+def test_brackets_of_strings_names_and_comments_do_not_count(dialect: str, query: str) -> None:
+    check_statement(query, dialect)
+    for more in (")", "(", ";", "'", "/*"):
+        with pytest.raises(ValueError, match="give one SELECT"):
+            check_statement(f"{query}\n{more}", dialect)
+
+
+def test_code_in_a_comment_is_refused() -> None:
+    with pytest.raises(ValueError, match="hides code"):
+        check_statement("SELECT 1 /*! ) */", "mysql")
+
+
+def test_a_mistake_in_fields_names_the_source(tmp_path: Path, keyed: Keyed) -> None:
+    with pytest.raises(UserError, match=r"^sql: fields names only one of prompt and response"):
+        source("sqlite:///x.db", tmp_path, keyed, fields=Fields(prompt="body"))
 
 
 def test_a_value_is_not_quoted(postgresql: Server, tmp_path: Path, keyed: Keyed) -> None:

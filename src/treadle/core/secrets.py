@@ -22,7 +22,9 @@ _SHAPES = re.compile(
     | \bAIza[A-Za-z0-9_-]{35}                                    # Google API key
     | \beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}   # JSON web token
     | -----BEGIN[ A-Z]*PRIVATE\ KEY-----(?s:.*?)(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)
-    | (?<=://)[^\s/:@]{0,256}:[^\s/@]{1,256}(?=@)                # user:password in a URL, or :password
+    | (?<=://)(?!(?:[^\s/:]|\$\{env:\w+\}){0,256}:\$\{env:\w+\}@)
+      [^\s/:]{0,256}:[^\s/]{1,256}(?=@)                           # user:password in a URL, or :password
+    | (?i:(?:[;?&]|%3B)(?:pwd|password)(?:=|%3D))[^\s;&"'%$\{<\[/][^\s;&"'%]{0,256}   # of ODBC
     | (?i:\bauthorization["'\]]{0,2}\s*[:=,]\s*["']?(?:bearer|basic|token)\s+)[^\s"'$\{<]{3,}
     | (?i:\bbearer\s+)(?=[^\s"']*\d)[A-Za-z0-9._~+/-]{12,}=*
     """

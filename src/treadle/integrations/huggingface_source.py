@@ -5,7 +5,9 @@ What is read is one commit of the hub's. No data set's own code is run: the libr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,7 @@ class HuggingFace:
         self._path, self._config, self._split, self._token = path, config, split, token
         self._revision = revision
         self._folder = context.project / Path(path).expanduser()
-        self._mapping = RowMapping(fields or Fields(), context.keyed, personal=personal_data)
+        self._mapping = RowMapping(fields or Fields(), context.keyed, personal_data, SOURCE)
         self._common = {"license": license, "origin": origin, "purpose": purpose, "retain_until": retain_until}
         self._limits = Limits(max_row_bytes, max_depth)
 
@@ -85,11 +87,14 @@ class HuggingFace:
         waiting = cursor is not None
         for name in [self._split] if self._split is not None else sorted(splits):
             place = f"{self._path}/{name}"
-            for number, row in enumerate(_rows(splits[name]), start=1):
-                if waiting:
-                    waiting = f"{place}:{number}" != cursor
-                    continue
-                yield self._piece(number, row, place)
+            for number, row in enumerate(_rows(splits[name], place), start=1):
+                piece = self._piece(number, row, place)
+                if not waiting:
+                    yield piece
+                else:
+                    waiting = cursor not in (f"{place}:{number}", getattr(piece, "locator", None))
+        if waiting:
+            raise UserError(f"{SOURCE}: {self._path} has no document {cursor!r} to go on from; read it from the start")
 
     def _piece(self, number: int, row: dict[str, Any], place: str) -> Document | Quarantined:
         made = table_row(number, row, self._limits)
@@ -108,17 +113,32 @@ class HuggingFace:
             raise MissingExtra("datasets", extra="huggingface") from None
         try:
             if self._folder.is_dir() and any((self._folder / name).is_file() for name in _SAVED):
+                self._check_within(_saved_files(self._folder))
                 found = datasets.load_from_disk(str(self._folder))
                 return dict(found) if isinstance(found, dict) else {self._split or "train": found}
             local = self._folder.is_dir()
             settings = {} if local else {"revision": self._commit(), "token": self._secret()}
             place = str(self._folder) if local else self._path
-            return dict(datasets.load_dataset(place, self._config, streaming=True, **settings))
+            builder = datasets.load_dataset_builder(place, self._config, **settings)
+            self._check_within(name for names in (builder.config.data_files or {}).values() for name in names)
+            return dict(builder.as_streaming_dataset())
         except UserError:
             raise
         except Exception as error:  # each of the library's readers has its own tree
             told = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise UserError(f"{SOURCE}: {self._path} cannot be opened: {told}; check path, config and split") from None
+
+    def _check_within(self, names: Iterable[Any]) -> None:
+        """A data set's own description may name files anywhere; only its own are read."""
+        folder = self._folder.resolve()  # as the library does
+        base = f"{folder}{os.sep}" if self._folder.is_dir() else f"hf://datasets/{self._path}@"
+        for name in names:
+            path = str(name).rpartition("::")[2]  # of what lies in an archive, the archive
+            path = path if "://" in path else os.path.normpath(folder / path)
+            if not path.startswith(base) or ".." in path.split("/"):
+                raise UserError(
+                    f"{SOURCE}: {self._path} names the file {str(name)[:200]}, which is not in it; take it out"
+                )
 
     def _commit(self) -> str:
         try:
@@ -136,8 +156,28 @@ class HuggingFace:
         return resolve(self._token) if self._token else None
 
 
-def _rows(split: Any) -> Iterator[dict[str, Any]]:
+def _rows(split: Any, place: str) -> Iterator[dict[str, Any]]:
     """Rows without the columns that hold no text."""
     features = split.features or {}
     left_out = [name for name, kind in features.items() if type(kind).__name__ in _NO_TEXT]
-    yield from split.remove_columns(left_out) if left_out else split
+    rows, number = iter(split.remove_columns(left_out) if left_out else split), 0
+    while True:
+        try:
+            row = next(rows, None)
+        except Exception as error:  # those of Arrow and of each reader; what they say quotes the data
+            told = f"{place} cannot be read beyond row {number} ({type(error).__name__})"
+            raise UserError(f"{SOURCE}: {told}; check the file and its columns") from None
+        if row is None:
+            return
+        number += 1
+        yield row
+
+
+def _saved_files(folder: Path) -> Iterator[str]:
+    """The files that what ``save_to_disk`` wrote says it consists of."""
+    if (folder / _SAVED[0]).is_file() and not (folder / _SAVED[2]).is_file():
+        for split in json.loads((folder / _SAVED[0]).read_bytes())["splits"]:
+            yield from (f"{split}/{name}" for name in (".", *_saved_files(folder / split)))
+    elif (folder / _SAVED[2]).is_file():
+        for each in json.loads((folder / _SAVED[2]).read_bytes())["_data_files"]:
+            yield each["filename"]

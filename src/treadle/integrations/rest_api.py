@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import httpx
 
 _LARGEST = 64 << 20  # bytes of an answer
+_PIECE = 1 << 20  # bytes that are unpacked at a time
 _MOST_PAGES = 1_000_000
 _SECONDS = 60.0  # of silence
 _RETRIES = 4
@@ -32,6 +34,7 @@ _ALTOGETHER = 600.0  # seconds for one answer
 _FIRST_PAUSE = 0.5  # seconds; doubled each time
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 _NEXT = re.compile(r'<([^<>]+)>\s*;[^,]*?\brel="?next"?')
+_WHOLE_SECONDS = re.compile(r"[0-9]{1,12}\Z")
 _LAST = re.compile(r'<([^<>]+)>\s*;[^,]*?\brel="?last"?')
 
 
@@ -81,12 +84,12 @@ class RestApi:
             headers,
             patience,
         )
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        scheme, host = _server(self.url)
+        if scheme not in ("http", "https") or not host:
             raise UserError(f"{where}: expected an address such as https://host, without a login in it")
         if token is not None and not is_reference(token):
             raise UserError(f"{where}: a token does not stand in the file; write `token: ${{env:NAME}}`")
-        if token is not None and parts.scheme == "http" and parts.hostname not in _LOCAL:
+        if token is not None and scheme == "http" and host not in _LOCAL:
             raise UserError(f"{where}: a token is sent over https only; give an address that begins with https://")
         self._waited = 0.0
         self._client: httpx.Client | None = None
@@ -106,7 +109,7 @@ class RestApi:
             answer = self._patiently(url, parameters)
             if answer.status not in (301, 302, 307, 308):
                 return Answer(self._value(answer, url), answer.headers, url)
-            url, parameters = self._same(urljoin(url, answer.headers.get("location", ""))), {}
+            url, parameters = self._same(url, answer.headers.get("location", "")), {}
         raise UserError(f"{self._where}: {self._shown()} redirects for ever; check url")
 
     def pages(self, place: str, following: Callable[[Answer], str | None], **parameters: Any) -> Iterator[Answer]:
@@ -118,14 +121,19 @@ class RestApi:
             url = following(answer)
             if url is None:
                 return
-            url = self._same(urljoin(answer.url, url))
+            url = self._same(answer.url, url)
             if url in seen or len(seen) >= _MOST_PAGES:
                 raise UserError(f"{self._where}: the server's pages lead round in a circle; nothing was kept")
             seen.add(url)
             answer = self.get(url)
 
-    def _same(self, url: str) -> str:
-        here, there = urlsplit(self.url), urlsplit(url)
+    def _same(self, base: str, place: str) -> str:
+        """Where a page or redirect leads, on the same server."""
+        try:
+            url = urljoin(base, place)
+            here, there = urlsplit(self.url), urlsplit(url)
+        except ValueError:
+            raise UserError(f"{self._where}: {self._shown()} names an address that is none") from None
         if (here.scheme, here.netloc) != (there.scheme, there.netloc):
             raise UserError(f"{self._where}: {here.netloc} leads to {there.netloc[:100]}; give that address as url")
         return url
@@ -142,7 +150,7 @@ class RestApi:
                     told = f"{self._shown()} does not answer ({type(error).__name__})"
                     raise UserError(f"{self._where}: {told}; check url") from None
             except httpx.InvalidURL:
-                raise UserError(f"{self._where}: the server names an address that is none") from None
+                raise UserError(f"{self._where}: {self._shown()} names an address that is none") from None
             else:
                 limit = _asked_to_wait(answer)
                 if limit is not None:
@@ -167,7 +175,7 @@ class RestApi:
         client, deadline = self._open(), time.monotonic() + _ALTOGETHER
         with client.stream("GET", url, params=parameters or None) as answer:
             received = bytearray()
-            for piece in answer.iter_bytes():
+            for piece in _decoded(answer):
                 received += piece
                 if len(received) > _LARGEST:
                     raise UserError(f"{self._where}: {self._shown()} answered with more than {_LARGEST:,} bytes")
@@ -182,7 +190,11 @@ class RestApi:
                 import httpx
             except ImportError:
                 raise MissingExtra("httpx", extra="serve") from None
-            headers = {"User-Agent": "treadle", **self._headers(resolve(self._token) if self._token else None)}
+            headers = {
+                "User-Agent": "treadle",
+                "Accept-Encoding": "gzip",
+                **self._headers(resolve(self._token) if self._token else None),
+            }
             self._client = httpx.Client(headers=headers, timeout=_SECONDS, follow_redirects=False)
         return self._client
 
@@ -202,6 +214,41 @@ class RestApi:
         return urlsplit(self.url).netloc
 
 
+def _server(url: str) -> tuple[str, str]:
+    """Scheme and host of an address; nothing where it is none, or has a login in it."""
+    try:
+        parts = urlsplit(url)
+        if parts.port == 0 or "@" in parts.netloc:
+            return "", ""
+    except ValueError:
+        return "", ""
+    return parts.scheme, parts.hostname or ""
+
+
+def _decoded(answer: httpx.Response) -> Iterator[bytes]:
+    """What an answer holds, in pieces of bounded size: a megabyte that was packed twice can be a terabyte."""
+    import httpx
+
+    encoding = answer.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        yield from answer.iter_raw()
+        return
+    if encoding not in ("gzip", "x-gzip"):
+        raise httpx.DecodingError(f"content-encoding is {encoding[:40]!r}; gzip was asked for")
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        for packed in answer.iter_raw():
+            left = packed
+            while left:
+                yield unpacker.decompress(left, _PIECE)
+                left = unpacker.unconsumed_tail
+        yield unpacker.flush()
+    except zlib.error:
+        raise httpx.DecodingError("what it sent is no gzip") from None
+    if not unpacker.eof:
+        raise httpx.DecodingError("what it sent is cut off")
+
+
 def _asked_to_wait(answer: _Raw) -> float | None:
     """Seconds to wait before asking again, as GitHub (``x-ratelimit-*``), GitLab (``ratelimit-*``) and others
     (``retry-after``) say it; None when the answer is one.
@@ -209,12 +256,12 @@ def _asked_to_wait(answer: _Raw) -> float | None:
     if answer.status not in (403, 429, 503):
         return None
     after = answer.headers.get("retry-after", "").strip()
-    if after.isdigit():
+    if _WHOLE_SECONDS.match(after):
         return float(after)
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError, IndexError):
         return max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
     for name in ("x-ratelimit", "ratelimit"):
         left, reset = (answer.headers.get(f"{name}-{word}", "").strip() for word in ("remaining", "reset"))
-        if left == "0" and reset.isdigit():
+        if left == "0" and _WHOLE_SECONDS.match(reset):
             return max(0.0, int(reset) - time.time()) + 1
     return 60.0 if answer.status == 429 else None

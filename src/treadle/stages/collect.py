@@ -57,8 +57,11 @@ def collect(driver: Driver, settings: CollectSettings, suppression: SuppressionL
 
 
 def ingest(driver: Driver, corpus: Corpus, lake: str) -> None:
-    """Pour the corpus into the lake, unless that is what it holds. What it held before is part of the request, since a
-    lake that was poured and then changed has to be poured again."""
+    """Pour the corpus into the lake, unless that is what it holds.
+
+    The lake itself says whether there is anything to do, so the last pour is part of the request: what was poured once,
+    replaced, and is to lie there again is no action that was done before.
+    """
     try:
         remote = open_remote(lake, driver.folder)
         before = current(remote)
@@ -78,7 +81,9 @@ def ingest(driver: Driver, corpus: Corpus, lake: str) -> None:
         )
         return {}
 
-    driver.act("collect.ingest", work, inputs=[corpus], lake=lake, replaces=held)
+    last = driver.runs.find(step="collect.ingest", status="done", limit=1)
+    after = last[0].id if last else None
+    driver.act("collect.ingest", work, inputs=[corpus], lake=lake, replaces=held, after=after)
 
 
 def refresh(folder: Path, keyed: Callable[[str], str], settings: CollectSettings, tell: Callable[[str], None]) -> None:

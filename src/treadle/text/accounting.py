@@ -54,31 +54,6 @@ class Twin:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """A document that a rule took out, and why. ``private``: no sample of it is kept, not even its id.
-
-    ``twin`` is set where it went as a duplicate; the two are of one cluster.
-    ``span``: the characters of its text that triggered the rule, half open, where the rule has such a place.
-    """
-
-    document: Document
-    rule: str
-    reason: str
-    private: bool = False
-    twin: Twin | None = None
-    span: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something counted on the way that drops nothing: ``redact.email`` 3. ``documents``: ids of those it changed."""
-
-    name: str
-    count: int = 1
-    documents: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Sample:
     """One dropped document as the report shows it; ``text`` is masked and cut, ``mark`` the place in it that triggered
     the rule."""
@@ -96,7 +71,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """A document in which a rule found something and which went on: its id, the rule (``redact.email``), how often.
+    """A document in which a rule found something: its id, the rule (``redact.email``), how often.
 
     ``mentions`` are keyed digests of what was found. ``sample`` is shown in the report, masked.
     """
@@ -106,6 +81,33 @@ class Touched:
     count: int = 1
     mentions: tuple[str, ...] = ()
     sample: Sample | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A document that a rule took out, and why. ``private``: no sample of it is kept, not even its id.
+
+    ``twin`` is set where it went as a duplicate; the two are of one cluster.
+    ``span``: the characters of its text that triggered the rule, half open, where the rule has such a place.
+    ``found``: what an erasure looks for, of a text that was dropped for it.
+    """
+
+    document: Document
+    rule: str
+    reason: str
+    private: bool = False
+    twin: Twin | None = None
+    span: tuple[int, int] | None = None
+    found: tuple[Touched, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something counted on the way that drops nothing: ``redact.email`` 3. ``documents``: ids of those it changed."""
+
+    name: str
+    count: int = 1
+    documents: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

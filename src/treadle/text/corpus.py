@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import canonical_json
-from treadle.core.errors import Corrupt, MissingExtra, UserError
+from treadle.core.errors import Corrupt, UserError
 from treadle.text.accounting import Accounting, read_accounting
+from treadle.text.arrow import pyarrow
 from treadle.text.document import Document
 
 if TYPE_CHECKING:
@@ -173,16 +174,6 @@ def _documents(batch: pa.RecordBatch) -> list[Document]:
         values["fields"] = json.loads(values["fields"])
         documents.append(Document(**values))
     return documents
-
-
-def pyarrow() -> tuple[Any, Any]:
-    """The packages that read and write Parquet; ``MissingExtra`` without them."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingExtra("pyarrow", extra="data") from None
-    return pa, pq
 
 
 def read_names(folder: Path) -> Iterator[tuple[str, str, str]]:

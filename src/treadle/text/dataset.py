@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import blake3_bytes, canonical_json
-from treadle.core.errors import Corrupt, MissingExtra, UserError
+from treadle.core.errors import Corrupt, UserError
+from treadle.text.arrow import pyarrow
 from treadle.text.tool_calls import spoken
 
 FORMAT = 2
@@ -141,7 +142,7 @@ def split_groups(folder: Path) -> dict[str, str]:
 
 
 def _schema(version: int) -> Any:
-    pa = _pyarrow()
+    pa, _ = pyarrow()
     message = [pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)]
     if version > 1:
         message += [pa.field(name, pa.string(), True) for name in ("tool_calls", "tool_call_id", "name")]
@@ -161,8 +162,7 @@ def _schema(version: int) -> Any:
 
 def _write_split(path: Path, examples: Sequence[Example]) -> int:
     """Writes the oldest format that can hold the examples, and says which."""
-    pa = _pyarrow()
-    import pyarrow.parquet as pq
+    pa, pq = pyarrow()
 
     plain = not any(e.tools or any(set(m) != {"role", "content"} for m in e.messages) for e in examples)
     version = 1 if plain else FORMAT
@@ -235,8 +235,7 @@ def _read_message(row: dict[str, Any]) -> dict[str, Any]:
 def _open(folder: Path, split: str) -> Any:
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}; a dataset has {', '.join(SPLITS)}")
-    pa = _pyarrow()
-    import pyarrow.parquet as pq
+    pa, pq = pyarrow()
 
     path = folder / f"{split}.parquet"
     if not path.is_file():
@@ -250,11 +249,3 @@ def _open(folder: Path, split: str) -> Any:
         file.close()
         raise Corrupt(f"{path} is of dataset format {written}; this Treadle reads formats {' and '.join(FORMATS)}")
     return file
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow as pa
-    except ImportError:
-        raise MissingExtra("pyarrow", extra="data") from None
-    return pa

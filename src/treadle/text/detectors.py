@@ -10,7 +10,7 @@ from functools import partial
 
 from treadle.text import candidate_checks as checks
 from treadle.text import context_words, national_ids
-from treadle.text.addresses import address_pattern
+from treadle.text.addresses import address_pattern, street
 from treadle.text.candidate_checks import Check
 from treadle.text.context_words import LANGUAGES
 from treadle.text.phone_numbers import phone_number
@@ -184,7 +184,7 @@ def detectors(languages: Sequence[str] = LANGUAGES, window: int = LOOK_BACK) -> 
             rb"\b[A-HJ-NPR-Z0-9]{17}\b",
             partial(checks.vehicle_id, words["vehicle_id"]),
         ),
-        Detector("address", address, address, checks.whole),
+        Detector("address", address, address, street),
         Detector(
             "phone",
             rb"(?:\d[ .\-/()]{0,3}){5}\d",

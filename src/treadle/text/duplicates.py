@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from treadle.core.errors import MissingExtra
+from treadle.text.arrow import pyarrow
 
 DUPLICATES_FILE = "duplicates.parquet"
 _FORMAT = {b"treadle.duplicates.format": b"1"}
@@ -122,7 +122,7 @@ class Duplicates:
         """The table; none where there are no duplicates."""
         if not self._rows:
             return
-        pa, pq = _pyarrow()
+        pa, pq = pyarrow()
         text = pa.string()
         names = [(name, pa.float64() if name == "similarity" else text) for name in Duplicate._fields]
         schema = pa.schema([pa.field(name, kind, False) for name, kind in names], metadata=_FORMAT)
@@ -141,18 +141,9 @@ class Duplicates:
 
 def read_duplicates(folder: Path) -> Iterator[Duplicate]:
     """Every duplicate of a corpus, in the order they went."""
-    _, pq = _pyarrow()
+    _, pq = pyarrow()
     path = folder / DUPLICATES_FILE
     if path.is_file():
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=list(Duplicate._fields)):
                 yield from (Duplicate(*row.values()) for row in batch.to_pylist())
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingExtra("pyarrow", extra="data") from None
-    return pa, pq

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from treadle.core.artifacts import Artifact
-from treadle.core.errors import MissingExtra, UserError, nearest
+from treadle.core.errors import UserError, nearest
 from treadle.core.runs import RunRecord
 from treadle.record.record import Record
 from treadle.record.reference import resolve
+from treadle.text.arrow import pyarrow
 from treadle.text.comparison import Comparison, Membership, changed_words
 from treadle.text.corpus import Corpus, read_names
 from treadle.text.dataset import SPLITS, Dataset, iterate_split
@@ -280,10 +281,7 @@ def _expected(corpus: Corpus | None) -> Expected | None:
     """About how many documents and characters will come, from what the files say of themselves."""
     if corpus is None:
         return None
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingExtra("pyarrow", extra="data") from None
+    _, pq = pyarrow()
     documents = characters = 0
     for path in sorted(corpus.path().glob("documents-*.parquet")):
         with pq.ParquetFile(path) as file:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.text.accounting import Touched
-from treadle.text.corpus import pyarrow
+from treadle.text.arrow import pyarrow
 
 if TYPE_CHECKING:
     import pyarrow as pa

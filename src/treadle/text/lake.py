@@ -21,8 +21,9 @@ from typing import Any
 from urllib.parse import quote
 
 from treadle.core.digest import PREFIX, blake3_bytes, canonical_json
-from treadle.core.errors import MissingExtra, UserError
+from treadle.core.errors import UserError
 from treadle.core.remote import Remote
+from treadle.text.arrow import pyarrow
 from treadle.text.document import Document
 
 FORMAT = 1
@@ -145,11 +146,7 @@ def _ours(name: str) -> bool:
 
 def _parquet(documents: Sequence[Document]) -> bytes:
     """The bytes of a file; the same documents give the same under one version of pyarrow."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingExtra("pyarrow", extra="data") from None
+    pa, pq = pyarrow()
     text, texts = pa.string(), pa.list_(pa.field("item", pa.string(), nullable=False))
     columns: list[tuple[str, Any, list[Any]]] = [
         ("id", text, [each.id for each in documents]),

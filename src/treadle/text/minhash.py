@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PLACES = 128  # at most
 FOUND = 0.99  # the share of pairs exactly at the threshold that becomes candidates, at least
 _ROUNDS = 16
+_MANY = 1 << 16  # members of sets with empty places, before repeats are taken out
 _MOST_DRAWN = 1 << 20  # hashes at a time, before repeats are taken out
 _EMPTY = np.uint32(0xFFFFFFFF)
 _SEED = 0xA0761D6478BD642F
@@ -84,6 +85,11 @@ def sketches(hashes: NDArray[np.uint64], starts: NDArray[np.int64], places: int)
             break
         again = wanting[owners]
         members, owners = members[again], owners[again]
+        if number == 0 and len(members) > _MANY:  # of a set that leaves places empty nearly all are repeats
+            hashes, starts = _once(hashes, starts)
+            owners = np.repeat(np.arange(len(counts)), np.diff(starts))
+            again = wanting[owners]
+            members, owners = hashes[again], owners[again]
     else:
         _fill(filled, hashes, starts, places)
     return filled.reshape(-1, places)

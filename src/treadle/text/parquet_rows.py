@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from treadle.core.errors import MissingExtra
+from treadle.text.arrow import pyarrow
 from treadle.text.rows import BadRow, Limits, Row
 from treadle.text.table_rows import table_row
 
@@ -14,11 +14,7 @@ def read_parquet(stream: BinaryIO, limits: Limits) -> Iterator[Row | BadRow]:
     """Rows of a Parquet file; offset and number are the row's place, since its bytes lie apart. ``raw`` is
     its JSON.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingExtra("pyarrow", extra="data") from None
+    pa, pq = pyarrow()
     try:
         file = pq.ParquetFile(stream)
         groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]

@@ -23,7 +23,7 @@ from treadle.text.transform import Piece, TransformContext, declare
 Action = Literal["redact", "replace", "drop"]
 
 
-@declare(version=2, packages=("google-re2",))
+@declare(version=3, packages=("google-re2",))
 class Redact:
     """Personal data of these kinds, all by default: redact, replace by a keyed pseudonym, or drop the document.
 
@@ -61,7 +61,8 @@ class Redact:
             result = map_text(document, lambda text, found=found: self._rewritten(text, found))  # type: ignore[misc]
             drops = next((kind for kind in found.values if self._actions[kind] == "drop"), None)
             if drops is not None:
-                yield Dropped(document, f"redact.drop_{drops}", f"holds {RULES[drops].finds}")
+                held = tuple(self._touched(document, kind, found, show=False) for kind in sorted(found.values))
+                yield Dropped(document, f"redact.drop_{drops}", f"holds {RULES[drops].finds}", found=held)
                 continue
             if found.values:
                 touched.append(document.id)
@@ -69,7 +70,7 @@ class Redact:
             for kind in sorted(found.values):
                 counts[kind] += len(found.values[kind])
                 shown[kind] += 1
-                yield self._touched(document, kind, found, shown[kind] <= SAMPLES)
+                yield self._touched(document, kind, found, show=shown[kind] <= SAMPLES)
         yield Note("redact.documents", len(touched), tuple(touched))
         for kind, count in sorted(counts.items()):
             yield Note(f"redact.{kind}", count)
@@ -84,7 +85,7 @@ class Redact:
     def _stand_in(self, kind: str, value: str) -> str | None:
         return self._pseudonyms(kind, value) if self._actions[kind] == "replace" else None
 
-    def _touched(self, document: Document, kind: str, found: _Found, show: bool) -> Touched:
+    def _touched(self, document: Document, kind: str, found: _Found, *, show: bool) -> Touched:
         values = found.values[kind]
         digests = {mention(self._key, kind, value) for value in values} if self._key else set()
         mentions = tuple(sorted(each for each in digests if each is not None))

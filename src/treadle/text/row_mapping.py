@@ -57,22 +57,23 @@ class RowMapping:
     fields: Fields
     keyed: Callable[[str], str]
     personal: bool = False
+    where: str = "files"  # what begins the errors
     _moved: frozenset[str] = field(init=False, default=frozenset())
 
     def __post_init__(self) -> None:
         given = self.fields
         if (given.chosen is None) != (given.rejected is None):
-            raise UserError("files: fields names only one of chosen and rejected; a preference needs both")
+            raise UserError(f"{self.where}: fields names only one of chosen and rejected; a preference needs both")
         if given.chosen is None and (given.prompt is None) != (given.response is None):
-            raise UserError("files: fields names only one of prompt and response; a pair needs both")
+            raise UserError(f"{self.where}: fields names only one of prompt and response; a pair needs both")
         if sum(name is not None for name in (given.text, given.messages, given.response, given.chosen)) > 1:
             raise UserError(
-                "files: fields names more than one of text, messages, prompt with response, and chosen with rejected;"
-                " keep one"
+                f"{self.where}: fields names more than one of text, messages, prompt with response, and chosen with"
+                " rejected; keep one"
             )
         if given.subject is not None and given.subject == given.id:
             raise UserError(
-                "files: fields uses the same column as subject and id; an id is kept as it is, a person is not"
+                f"{self.where}: fields uses the same column as subject and id; an id is kept as it is, a person is not"
             )
         moved = (given.text, given.time, given.messages, given.prompt, given.response, given.chosen, given.rejected,
                  given.id, given.subject)  # fmt: skip

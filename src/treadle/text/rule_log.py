@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol
 
-from treadle.core.errors import Corrupt, MissingExtra
+from treadle.core.errors import Corrupt
+from treadle.text.arrow import pyarrow
 
 RULES_FILE = "rules.parquet"
 Fate = Literal["dropped", "changed"]
@@ -56,7 +57,7 @@ class RuleLog:
 
     def __init__(self, folder: Path) -> None:
         """``MissingExtra`` without pyarrow."""
-        self._pa, self._pq = _pyarrow()
+        self._pa, self._pq = pyarrow()
         self._path = folder / RULES_FILE
         self._rows: list[LogRow] = []
         self._writer: Any = None
@@ -104,7 +105,7 @@ class RuleLog:
 
 def read_rule_log(path: Path) -> Iterator[LogRow]:
     """The rows of a ``rules.parquet``, in order; ``Corrupt`` when it is none."""
-    pa, pq = _pyarrow()
+    pa, pq = pyarrow()
     try:
         with pq.ParquetFile(path) as file:
             if (file.schema_arrow.metadata or {}).get(_FORMAT_KEY) != _FORMAT:
@@ -113,12 +114,3 @@ def read_rule_log(path: Path) -> Iterator[LogRow]:
                 yield from map(LogRow, *(batch.column(name).to_pylist() for name in LogRow._fields))
     except (pa.ArrowException, OSError) as error:
         raise Corrupt(f"{path} is not Parquet: {str(error).splitlines()[0]}") from None
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingExtra("pyarrow", extra="data") from None
-    return pa, pq

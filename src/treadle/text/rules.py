@@ -27,6 +27,7 @@ _GOPHER = _ARXIV + "2112.11446"
 _URLS = {
     "Rae et al. 2021": _GOPHER,
     "Raffel et al. 2020": _ARXIV + "1910.10683",
+    "Penedo et al. 2023": _ARXIV + "2306.01116",
     "Penedo et al. 2024": _ARXIV + "2406.17557",
     "Lee et al. 2022": _ARXIV + "2107.06499",
     "Carlini et al. 2021": _ARXIV + "2012.07805",
@@ -39,6 +40,8 @@ _KNOWN = {
     "gopher_repetition": ("Repeated lines, paragraphs, n-grams.", "Gopher, repetition (Rae et al. 2021, table A1)"),
     "c4": ("Lines and pages that are no prose.", "C4 (Raffel et al. 2020, section 2.2)"),
     "fineweb": ("Lines that end badly, repeat, or are lists.", "FineWeb (Penedo et al. 2024, section 3.6)"),
+    "blocklist": ("Its address stands on a list of the project's own.", "RefinedWeb (Penedo et al. 2023, G.1)"),
+    "badwords": ("Words that stand on a list of the project's own.", "C4 (Raffel et al. 2020, section 2.2)"),
     "deduplicate": ("The same text again; the first of them stays.", "Lee et al. 2022, on duplicates in training text"),
     "deduplicate.label_conflict": ("One text under two labels; the first stays.", _OWN),
     "deduplicate_near": ("Nearly the same text again.", "MinHash (Broder 1997); Lee et al. 2022"),

@@ -11,7 +11,7 @@ import tempfile
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
-from treadle.core.errors import MissingExtra
+from treadle.text.arrow import pyarrow
 from treadle.text.document import Document
 
 Shard = list[Document]
@@ -23,10 +23,7 @@ class Spill:
 
     def __init__(self) -> None:
         """``MissingExtra`` without pyarrow."""
-        try:
-            import pyarrow as pa
-        except ImportError:
-            raise MissingExtra("pyarrow", extra="data") from None
+        pa, _ = pyarrow()
         self._codec = pa.Codec("zstd", compression_level=1)
         self._file = tempfile.TemporaryFile(prefix="treadle-")  # noqa: SIM115 (closed by `__exit__`)
         self._near: list[Shard] = []

@@ -13,12 +13,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from treadle.core.errors import MissingExtra, UserError
+from treadle.core.secrets import conceal, is_secret
+from treadle.text.sql_statement import check_statement
 
 _ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
-_PASSWORD = re.compile(r"^[A-Za-z0-9_+]+://[^:/@]*:[^@]+@")  # as SQLAlchemy reads a URL
-_PASSWORD_SETTING = re.compile(r"(?i)[?&]\w*pass(?:word|wd|phrase)?=(?!\$\{env:)[^&]")
+_PASSWORD = re.compile(r"^[A-Za-z0-9_+]+://[^:/]*:[^@]+@")  # as SQLAlchemy reads a URL
+_PASSWORD_SETTING = re.compile(r"(?i)(?:pass(?:word|wd|phrase)?|pwd|token|secret|credentials?|_?key)\Z")
+_NO_PASSWORD = re.compile(r"(?i)(?:ssl|cert|host|public)_?key\Z")  # a file's path
 _AT_ONCE = 250  # rows fetched at a time
 _STEPS = 100_000  # of SQLite's machine between two looks at the clock
 
@@ -27,7 +31,7 @@ class SqlDatabase:
     """One database; ``where`` begins the errors, ``seconds`` is what all reading within one transaction may take."""
 
     def __init__(self, url: str, *, where: str, seconds: float, folder: Path | None = None) -> None:
-        if _PASSWORD.search(_ENV.sub("", url)) or _PASSWORD_SETTING.search(url):
+        if _holds_password(_ENV.sub("", url)):
             raise UserError(f"{where}: the URL holds a password; put it into a variable and write ${{env:NAME}}")
         self._url, self._where, self._seconds, self._folder = url, where, seconds, folder
 
@@ -44,14 +48,22 @@ class SqlDatabase:
         exc, create_engine = _sqlalchemy()
         url = self._parsed()
         try:
-            engine = create_engine(url)
+            engine, connection = self._connected(create_engine, url)
             try:
-                with engine.connect() as connection:
+                with connection:
                     yield SqlReading(connection, self._where, self._seconds)
             finally:
                 engine.dispose()
         except (exc.SQLAlchemyError, ModuleNotFoundError) as error:
-            raise UserError(f"{self._where}: {self._told(error)}") from None
+            raise UserError(f"{self._where}: {self._told(error, url.password)}") from None
+
+    def _connected(self, create_engine: Any, url: Any) -> tuple[Any, Any]:
+        try:
+            engine = create_engine(url)
+            return engine, engine.connect()
+        except (TypeError, ValueError):  # the driver's own, of a setting that it was given
+            told = f"the driver does not take {', '.join(sorted(url.query)) or 'this'}; check what stands after the ?"
+            raise UserError(f"{self._where}: {told} in the URL") from None
 
     def _parsed(self) -> Any:
         _sqlalchemy()
@@ -59,8 +71,11 @@ class SqlDatabase:
 
         try:
             url = make_url(_ENV.sub(self._environment, self._url))
-        except exc.ArgumentError:
+        except (exc.ArgumentError, ValueError):
             raise UserError(f"{self._where}: that is no URL SQLAlchemy knows; write postgresql://host/db") from None
+        if "@" in (url.host or "") or (url.host and "@" in (url.database or "")):
+            told = "the URL has an @ too many; write one in a user or password as %40, and / as %2F"
+            raise UserError(f"{self._where}: {told}")
         if url.drivername == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
         if url.drivername.partition("+")[0] == "sqlite" and url.database and url.database != ":memory:":
@@ -80,7 +95,7 @@ class SqlDatabase:
             raise UserError(f"{self._where}: ${{env:{match[1]}}} is not set; export {match[1]}=...")
         return value
 
-    def _told(self, error: Exception) -> str:
+    def _told(self, error: Exception, password: str | None) -> str:
         """An error's words. One about a value would quote it; one about the time is told by the setting."""
         if isinstance(error, ModuleNotFoundError):
             extra = "; run: pip install 'treadle[postgres]'" if error.name == "psycopg" else ""
@@ -91,7 +106,8 @@ class SqlDatabase:
             return f"the database took over {self._seconds:g} s; raise seconds, or ask for fewer rows"
         if kind in ("DataError", "IntegrityError") or type(error).__name__ in ("DataError", "IntegrityError"):
             return f"the database could not read a value ({kind}); check the query"
-        said = (str(cause).splitlines() or [kind])[0][:200]
+        said = (str(cause).splitlines() or [kind])[0]
+        said = conceal(said.replace(password, "[secret]") if password else said)[:200]
         return f"the database said: {said}; check the URL and the query"
 
 
@@ -107,9 +123,13 @@ class SqlReading:
             prepare()
 
     def columns(self, query: str) -> list[str]:
-        """What the columns of a query are called; ``UserError`` where two are called the same."""
+        """What the columns of a query are called; ``UserError`` where two are called the same, or it is no query."""
         from sqlalchemy import text
 
+        try:
+            check_statement(query, self.dialect)
+        except ValueError as error:
+            raise UserError(f"{self._where}: {error}") from None
         result = self._connection.execute(text(_escaped(f"SELECT * FROM ({query}\n) treadle_rows WHERE 1 = 0", ())))
         names = list(result.keys())
         # SQLite calls the second of two columns `id:1`.
@@ -147,6 +167,8 @@ class SqlReading:
 
     def _sqlite(self) -> None:
         driver = self._connection.connection.driver_connection
+        # One text that is no UTF-8 would end the reading of all.
+        driver.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
         driver.execute("PRAGMA query_only = ON")
         driver.set_progress_handler(lambda: time.monotonic() > self._deadline, _STEPS)
         driver.execute("BEGIN")  # Python's own begins no transaction for a SELECT
@@ -155,6 +177,21 @@ class SqlReading:
         self._connection.exec_driver_sql(f"SET SESSION max_execution_time = {max(1, int(self._seconds * 1000))}")
         self._connection.rollback()
         self._connection.exec_driver_sql("START TRANSACTION READ ONLY, WITH CONSISTENT SNAPSHOT")
+
+
+def _holds_password(url: str) -> bool:
+    """Whether a URL without its references has a password, among its settings or those of ODBC within them, too."""
+    if _PASSWORD.search(url):
+        return True
+    settings = parse_qsl(url.partition("?")[2])
+    for name, value in list(settings):
+        if name.lower() == "odbc_connect":
+            settings += [(key.strip(), given.strip()) for key, _, given in (e.partition("=") for e in value.split(";"))]
+    return any(
+        bool(value) and (is_secret(name, value) or _PASSWORD_SETTING.search(name) is not None)
+        for name, value in settings
+        if not _NO_PASSWORD.search(name)
+    )
 
 
 def _escaped(query: str, parameters: Iterable[str]) -> str:

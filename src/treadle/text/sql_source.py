@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -70,7 +71,7 @@ class Sql:
         self._database = SqlDatabase(url, where=SOURCE, seconds=seconds, folder=context.project)
         self._query = query.strip().removesuffix(";")
         self._key, self._watermark, self._name = key, watermark, name
-        self._mapping = RowMapping(given.model_copy(update={"id": key}), context.keyed, personal=personal_data)
+        self._mapping = RowMapping(given.model_copy(update={"id": key}), context.keyed, personal_data, SOURCE)
         self._common = {"license": license, "origin": origin, "purpose": purpose, "retain_until": retain_until}
         self._limits = Limits(max_row_bytes, max_depth)
         self.cursor: str | None = None  # where reading stands; what `read` goes on from
@@ -101,12 +102,16 @@ class Sql:
             self._check_columns(reading)
             self._check_key(reading)
             for number, row in enumerate(reading.rows(*self._asked(reading, cursor)), start=1):
-                self.cursor = self._place(row)
+                self.cursor = self._place(row) or self.cursor
                 yield self._piece(number, row, name)
 
-    def _place(self, row: Mapping[str, Any]) -> str:
-        mark = row[self._watermark] if self._watermark else None
-        return canonical_json([_tagged(mark), _tagged(row[self._key])]).decode()
+    def _place(self, row: Mapping[str, Any]) -> str | None:
+        """What ``read`` goes on from after a row; None where that is no UTF-8, which cannot be asked for."""
+        place = [row[self._watermark] if self._watermark else None, row[self._key]]
+        with suppress(UnicodeEncodeError):
+            "".join(value for value in place if isinstance(value, str)).encode()
+            return canonical_json([_tagged(value) for value in place]).decode()
+        return None
 
     def _piece(self, number: int, row: Mapping[str, Any], name: str) -> Document | Quarantined:
         made = table_row(number, row, self._limits)

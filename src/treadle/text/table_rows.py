@@ -18,7 +18,7 @@ def table_row(number: int, value: Mapping[str, Any], limits: Limits) -> Row | Ba
             raise RowError(f"longer than {limits.row_bytes} bytes")
         check_value(plain, limits.depth)
     except UnicodeEncodeError:
-        return BadRow(number - 1, f"row {number}: half of a surrogate pair, which is no text")
+        return BadRow(number - 1, f"row {number}: a text that is not UTF-8, or half of a surrogate pair")
     except (ValueError, TypeError, RecursionError) as error:
         reason = str(error) if isinstance(error, RowError) else "holds a value that JSON has no form for"
         return BadRow(number - 1, f"row {number}: {reason}")

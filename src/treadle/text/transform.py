@@ -116,6 +116,7 @@ class NamedTransform:
     packages: tuple[str, ...] = ()
     whole: bool = False
     context: TransformContext = field(default_factory=TransformContext, repr=False)
+    files: str = ""  # a digest of the files it reads, where it says so by ``fingerprint``
 
     def start(self) -> Apply:
         """Ready to be called with batches, in order."""
@@ -123,13 +124,16 @@ class NamedTransform:
         where = f"prepare.steps ({self.name})"
         if inspect.isclass(target):
             instance: Apply = bind(target, self.settings, where=where, provided={"context": self.context})
+            if self.files and _files_of(instance) != self.files:
+                raise UserError(f"{where}: a file that it reads changed meanwhile; run the same command again")
             return instance
         values = check(target, self.settings, where=where, provided=(_documents_parameter(target),))
         return functools.partial(target, **values)
 
     def key(self) -> dict[str, Any]:
         """What of it enters a step's key."""
-        return {"name": self.name, "settings": dict(self.settings), "version": self.version}
+        key = {"name": self.name, "settings": dict(self.settings), "version": self.version}
+        return {**key, "files": self.files} if self.files else key
 
 
 def declare(
@@ -173,7 +177,8 @@ def load_transforms(
         plugin = load(GROUP, name, project)
         named = replace(_named(plugin, settings, project), context=context)
         with suppress(MissingExtra):  # a plan needs no package that only a run needs
-            named.start()  # a wrong setting shows before anything runs
+            started = named.start()  # a wrong setting shows before anything runs
+            named = replace(named, files=_files_of(started))
         loaded.append(named)
     return loaded
 
@@ -190,7 +195,7 @@ def run_transforms(
 
     Neighbouring transforms that do not need the order run as one function over each shard, wherever ``map``
     runs it; the others run here. Boundaries of shards depend on the documents alone. ``touched`` is given what
-    transforms found in documents that went on.
+    transforms found in documents, also in those they dropped for it.
     """
     shards = _counted_in(_shards(batches), accounting)
     for kind, group in groupby(transforms, key=_kind):
@@ -308,7 +313,7 @@ def _started(transform: Transform) -> Apply:
     """Stateless transforms are loaded once in a process, not once a shard."""
     if not isinstance(transform, NamedTransform):
         return transform.start()
-    key = (transform.name + transform.version, canonical_json(dict(transform.settings)), transform.context)
+    key = (transform.name + transform.version, canonical_json(transform.key()), transform.context)
     if key not in _started_here:
         _started_here[key] = transform.start()
     return _started_here[key]
@@ -340,6 +345,9 @@ def _counted_out(
     for outcome in outcomes:
         for dropped in outcome.dropped:
             accounting.drop(dropped)
+            if touched is not None:
+                for each in dropped.found:
+                    touched(each)
         for name, count in outcome.notes.items():
             accounting.note(Note(name, count, tuple(outcome.changed.get(name, ()))))
         for each in outcome.touched:
@@ -362,6 +370,11 @@ def _named(plugin: Plugin, settings: dict[str, Any], project: Path | None) -> Na
         packages=tuple(getattr(target, "packages", ())),
         whole=bool(getattr(target, "whole", False)),
     )
+
+
+def _files_of(apply: Apply) -> str:
+    fingerprint = getattr(apply, "fingerprint", None)
+    return str(fingerprint()) if callable(fingerprint) else ""
 
 
 def _documents_parameter(target: Callable[..., Any]) -> str:

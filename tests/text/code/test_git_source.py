@@ -173,6 +173,42 @@ def test_any_commit_branch_or_tag(repo: Repo, tmp_path: Path, collect: Collect, 
             collect(type="git", url=url, ref=wrong)
 
 
+@pytest.mark.parametrize("tag", [("tag", "same"), ("tag", "-a", "-m", "one", "same")])
+def test_a_name_of_a_tag_and_a_branch_means_the_same_everywhere(
+    repo: Repo, tmp_path: Path, keyed: Keyed, tag: tuple[str, ...]
+) -> None:
+    tagged = repo.commit({"a.py": "a = 1\n"})
+    repo(*tag)
+    branched = repo.commit({"a.py": "a = 2\n"})
+    repo("branch", "same")
+    for url in ("repo", f"file://{repo.folder}"):
+        for ref, commit in [("same", tagged), ("heads/same", branched), ("refs/tags/same", tagged)]:
+            source = open_source({"type": "git", "url": url, "ref": ref}, SourceContext(tmp_path, keyed))
+            assert source.fingerprint().startswith(f"git@1 commit {commit} "), (url, ref)
+
+
+@pytest.mark.parametrize(("most", "words"), [("_MOST_PATHS", "10,000 paths"), ("_LONGEST_LISTING", "10,000 bytes")])
+def test_a_tree_that_names_a_billion_paths_is_refused(
+    repo: Repo, collect: Collect, monkeypatch: pytest.MonkeyPatch, most: str, words: str
+) -> None:
+    repo.commit({"a.py": "a = 1\n"})
+    tree = repo("rev-parse", "HEAD^{tree}")
+    for _ in range(9):
+        names = "".join(f"040000 tree {tree}\t{letter}\n" for letter in "abcdefghij")
+        command = ["git", "-C", str(repo.folder), "mktree"]
+        tree = subprocess.run(command, input=names, capture_output=True, text=True, check=True).stdout.strip()
+    repo("update-ref", "HEAD", repo("commit-tree", "-m", "bomb", tree))
+    monkeypatch.setattr(f"treadle.text.code.repository.{most}", 10_000)
+    with pytest.raises(UserError, match=f"has more than {words}"):
+        collect(type="git", url="repo")
+
+
+def test_a_folder_that_takes_too_long_is_told(repo: Repo, collect: Collect) -> None:
+    repo.commit({"a.py": "a = 1\n"})
+    with pytest.raises(UserError, match="took over 1e-06 s; raise seconds"):
+        collect(type="git", url="repo", seconds=1e-6)
+
+
 def test_what_a_repository_sets_is_not_run(
     repo: Repo, tmp_path: Path, collect: Collect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +270,7 @@ def test_reading_goes_on_after_a_cursor(repo: Repo, tmp_path: Path, keyed: Keyed
         ({"url": "."}, "Git said"),
         ({"url": "ext::sh -c touch% /tmp/x"}, "would run a helper"),
         ({"url": "ftp://host/x"}, "nobody opens ftp"),
+        ({"url": "https://[bad/x"}, "no address"),
         ({"url": "https://me:secretword@127.0.0.1/x"}, "token: ${env:NAME}"),
         ({"url": "https://secretword@127.0.0.1/x"}, "token: ${env:NAME}"),
         ({"url": "ssh://-oProxyCommand=x/y"}, "dash"),

@@ -17,7 +17,8 @@ from treadle.text.accounting import Quarantined
 from treadle.text.code.languages import KINDS, Kind, known, language_of
 from treadle.text.code.licenses import Licenses, in_header
 from treadle.text.code.marks import Attributes, generated, lfs_size, vendored
-from treadle.text.code.repository import Change, Entry, Place, Repository, find_commit
+from treadle.text.code.place import Place, find_commit
+from treadle.text.code.repository import Change, Entry, Repository
 from treadle.text.document import Document
 from treadle.text.outcomes import Origin, Outcome, Outcomes, Pending, in_order
 from treadle.text.readers import sniff

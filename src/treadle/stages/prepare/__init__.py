@@ -1,0 +1,9 @@
+"""Prepare: clean, drop, deduplicate, redact; make examples; split without leaks; tokens, index, profile and a
+report."""
+
+from __future__ import annotations
+
+from treadle.stages.prepare.chain import Prepared, Tokenizing, prepare
+from treadle.stages.prepare.settings import PrepareSettings
+
+__all__ = ["PrepareSettings", "Prepared", "Tokenizing", "prepare"]

@@ -1,0 +1,212 @@
+"""The steps of `prepare` in their order: from documents to a dataset and what is known of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from treadle.core.driver import Driver
+from treadle.core.errors import UserError
+from treadle.core.plugins import load
+from treadle.lm.tokenizer_training import TrainedTokenizer
+from treadle.lm.tokens import Tokens
+from treadle.record.report import Report
+from treadle.record.version import Version, Versions
+from treadle.stages.prepare.cleaning import clean, leave_out
+from treadle.stages.prepare.division import FEEDBACK, assemble, choose_cases, choose_tests, keep_evaluations_apart
+from treadle.stages.prepare.outputs import explore, index_examples, profile_questions, tokenize, train_tokenizer
+from treadle.stages.prepare.settings import EXAMPLES, EvaluationSettings, PrepareSettings
+from treadle.text.corpus import Corpus
+from treadle.text.dataset import Dataset
+from treadle.text.examples import load_maker
+from treadle.text.handles import Index, Profile
+from treadle.text.mentions import data_key
+from treadle.text.source import SourceContext, open_source
+from treadle.text.transform import load_transforms, parse_step
+
+MIN_ITEMS = 8  # test cases below which they are too few to say anything
+MAKERS = {"chat": "chat", "classify": "classification"}
+
+
+@dataclass(frozen=True)
+class Tokenizing:
+    """Whose tokens, and what is said before the user: what the tokens of a dataset depend on."""
+
+    base_model: str
+    fingerprint: str
+    max_length: int
+    system_prompt: str | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the later stages take. ``tokens`` is None for tasks that tokenize while they train.
+
+    ``tests`` holds the test split and the worked examples alone: as long as these are the same, what was evaluated on
+    them stays so. ``cases`` are tests made of corrections; None while there are none.
+    """
+
+    cleaned: Corpus
+    dataset: Dataset
+    tests: Dataset
+    cases: Dataset | None
+    tokens: Tokens | None
+    index: Index
+    profile: Profile
+    report: Report
+    tokenizer: TrainedTokenizer | None = None
+
+
+def prepare(
+    driver: Driver,
+    settings: PrepareSettings,
+    corpus: Corpus,
+    corrections: Corpus | None,
+    placed: Dataset | None,
+    task: str,
+    tokenizing: Tokenizing,
+    versions: Versions,
+) -> Prepared:
+    """From documents, and what users corrected, to a dataset and what is known of it. Groups stay on the side where
+    ``placed`` has them."""
+    transforms, maker, maker_settings = _parse(settings, task)
+    key = data_key(driver.runs.keyed_person)
+    loaded = load_transforms(transforms, driver.folder, key=key)
+    _, maker_version = load_maker(maker, driver.folder)
+    driver.executor = load("treadle.executors", settings.on).value()
+    keys = [{**each.key(), "packages": _versions(each.packages)} for each in loaded]
+    cleaned = driver.run(clean, corpus, transforms=transforms, keys=keys)
+    if settings.earlier.versions:
+        earlier = tuple(_corpus_of(driver, versions, ref) for ref in settings.earlier.versions)
+        cleaned = driver.run(leave_out, cleaned, earlier, near=settings.earlier.near)
+    corrected = driver.run(clean, corrections, transforms=transforms, keys=keys) if corrections else None
+    dataset = driver.run(
+        assemble,
+        cleaned,
+        corrected,
+        placed,
+        task=task,
+        maker=maker,
+        maker_version=maker_version,
+        maker_settings=maker_settings,
+        split=settings.split.model_dump(),
+    )
+    if settings.decontaminate:
+        dataset = _kept_apart(driver, settings.decontaminate, versions, dataset, cleaned, corrected)
+    tests = driver.run(choose_tests, dataset)
+    cases = driver.run(choose_cases, corrected, task=task) if corrected else None
+    cases = cases if cases is None or cases.pending or cases.counts()["test"] >= MIN_ITEMS else None
+    tokens = driver.run(tokenize, dataset, **dataclasses.asdict(tokenizing)) if task == "chat" else None
+    own = settings.tokenizer
+    tokenizer = driver.run(train_tokenizer, cleaned, **own.model_dump()) if own else None
+    index = driver.run(index_examples, dataset)
+    profile = driver.run(profile_questions, dataset)
+    report = driver.run(explore, corpus, cleaned, dataset, tokens)
+    if not driver.planning:
+        counts = " / ".join(f"{count:,} {name}" for name, count in dataset.counts().items())
+        driver.listener.say(f"{counts}; no group on two sides")
+        if corrected is not None:
+            driver.listener.say(_of_corrections(corrected, dataset))
+        if tokenizer is not None:
+            driver.listener.say(_of_the_tokenizer(tokenizer))
+        driver.listener.say(f"report with pictures: {report.shown('explore.html')}")
+    return Prepared(cleaned, dataset, tests, cases, tokens, index, profile, report, tokenizer)
+
+
+def _of_the_tokenizer(tokenizer: TrainedTokenizer) -> str:
+    found = tokenizer.fertility()
+    return (
+        f"tokenizer of {found['vocabulary']:,.0f} tokens: {found['tokens_per_word']:.2f} a word,"
+        f" {found['bytes_per_token']:.2f} bytes each, {found['unknown']:.2%} unknown"
+    )
+
+
+def _kept_apart(
+    driver: Driver,
+    sets: Sequence[EvaluationSettings],
+    versions: Versions,
+    dataset: Dataset,
+    cleaned: Corpus,
+    corrected: Corpus | None,
+) -> Dataset:
+    context = SourceContext(driver.folder, driver.runs.keyed_person)
+    sources, datasets = _sources(sets), [each for each in sets if each.dataset]
+    fingerprints = [open_source(given, context, where).fingerprint() for _, given, where in sources]
+    return driver.run(
+        keep_evaluations_apart,
+        dataset,
+        cleaned,
+        corrected,
+        tuple(Dataset(_version(versions, str(each.dataset)).digest, driver.runs.store) for each in datasets),
+        sources=[list(source) for source in sources],
+        fingerprints=fingerprints,
+        names=[each.name for each in datasets],
+    )
+
+
+def _sources(sets: Sequence[EvaluationSettings]) -> list[tuple[str, dict[str, Any], str]]:
+    """Name, settings and place in the file of the sets that a source gives."""
+    found = []
+    for place, each in enumerate(sets):
+        given = {key: value for key, value in each.model_dump().items() if key not in {"name", "dataset"}}
+        where = f"prepare.decontaminate[{place}]"
+        if each.dataset is None:
+            found.append((each.name, given, where))
+        elif given != {"type": "files"}:
+            raise UserError(f"{where}: expected a source or a dataset, not both")
+    return found
+
+
+def _version(versions: Versions, ref: str) -> Version:
+    found = versions.resolve(ref)
+    if found is None or found.kind != "dataset":
+        raise UserError(f"prepare: {ref!r} is no version of a dataset; expected one such as dataset@v1")
+    return found
+
+
+def _corpus_of(driver: Driver, versions: Versions, ref: str) -> Corpus:
+    """The cleaned documents that a version of a dataset was made from."""
+    digest: Any = _version(versions, ref).digest
+    while (made := driver.runs.producer(digest)) is not None:
+        if "corpus" in made.inputs:
+            corpus = Corpus(made.inputs["corpus"], driver.runs.store)
+            if driver.runs.store.has(corpus.digest):
+                return corpus
+            raise UserError(f"prepare.earlier: the documents of {ref} are no longer in the store")
+        digest = made.inputs.get("dataset")
+    raise UserError(f"prepare.earlier: {ref} was not made here, so its documents are not known; leave it out")
+
+
+def _of_corrections(corrected: Corpus, dataset: Dataset) -> str:
+    uses = Counter(doc.fields.get("use") for batch in corrected.documents() for doc in batch)
+    learned = sum(FEEDBACK in example.fields for example in dataset.examples("train"))
+    few = f" (judged by once there are {MIN_ITEMS})" if uses["test"] < MIN_ITEMS else ""
+    return (
+        f"{uses.total()} corrections: {learned} to learn from, {uses['test']} kept as test cases{few},"
+        f" {uses['train'] - learned} too near to a test"
+    )
+
+
+def _parse(settings: PrepareSettings, task: str) -> tuple[list[Any], str, dict[str, Any]]:
+    """Transforms, the maker's name and its settings."""
+    items = list(settings.steps)
+    if not items or not (isinstance(items[-1], dict) and EXAMPLES in items[-1]):
+        return items, MAKERS[task], {}
+    chosen = items[-1][EXAMPLES]
+    name, maker_settings = parse_step(chosen, f"prepare.steps[{len(items) - 1}].examples")
+    return items[:-1], name, maker_settings
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found

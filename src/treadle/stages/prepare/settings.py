@@ -1,0 +1,85 @@
+"""What the file says of `prepare`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from treadle.core.config import Settings
+from treadle.text.dataset import SPLITS
+
+EXAMPLES = "examples"
+
+
+class SplitSettings(Settings):
+    """How examples are divided, so that no group is on two sides."""
+
+    by: str | None = Field(None, description="field whose values stay together: module, customer_id ...")
+    train: float = Field(0.8, ge=0, le=1, description="share of the examples to learn from")
+    validation: float = Field(0.1, ge=0, le=1, description="share to choose settings by")
+    test: float = Field(0.1, ge=0, le=1, description="share that versions are compared on")
+    holdout: int = Field(0, ge=0, description="training-side examples kept back for later turns")
+    limit: dict[str, int] = Field(default_factory=dict, description="most examples per split")
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> SplitSettings:
+        if abs(self.train + self.validation + self.test - 1) > 1e-6:
+            raise ValueError("train, validation and test must add up to 1")
+        unknown = sorted(set(self.limit) - set(SPLITS))
+        if unknown:
+            raise ValueError(f"limit names {unknown[0]!r}; splits are {', '.join(SPLITS)}")
+        return self
+
+
+class EvaluationSettings(Settings):
+    """An evaluation set that nothing is learned from. What else may be set depends on the type."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="what rules and reports call it")
+    type: str = Field("files", description="a source, as in collect.sources, with its settings: path ...")
+    dataset: str | None = Field(None, description="instead of a source, a version whose test split it is: dataset@v1")
+
+
+class EarlierSettings(Settings):
+    """What earlier versions have, and this one is to do without."""
+
+    versions: list[str] = Field(default_factory=list, description="dataset@v1 ...")
+    near: float | None = Field(0.8, ge=0.1, le=1, description="similarity of a near duplicate; null for exact ones")
+
+
+class TokenizerSettings(Settings):
+    """A tokenizer of one's own, for a model that is trained from nothing."""
+
+    kind: Literal["bpe", "unigram", "wordpiece"] = Field("bpe", description="bpe, unigram, wordpiece")
+    vocabulary: int = Field(32_000, ge=300, le=1_000_000, description="tokens, the special ones included")
+    special: list[str] = Field(["<|endoftext|>"], description="tokens of their own; the first ends a text")
+
+
+class PrepareSettings(Settings):
+    """What is done to the text, in order, before a model sees it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: list[str | dict[str, Any]] = Field(
+        ["normalize", "deduplicate", "redact"], description="transforms, then `examples: MAKER`"
+    )
+    earlier: EarlierSettings = EarlierSettings()
+    split: SplitSettings = SplitSettings()
+    decontaminate: list[EvaluationSettings] = Field(
+        default_factory=list, description="evaluation sets that no example may give away"
+    )
+    tokenizer: TokenizerSettings | None = Field(None, description="train a tokenizer on the cleaned text")
+    on: str = Field("process", description="where transforms run: process, pool")
+
+    @model_validator(mode="after")
+    def _examples_last(self) -> PrepareSettings:
+        places = [place for place, item in enumerate(self.steps) if isinstance(item, dict) and EXAMPLES in item]
+        if places and places != [len(self.steps) - 1]:
+            raise ValueError("`examples:` comes once, as the last of the steps")
+        names = [each.name for each in self.decontaminate]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"decontaminate names {twice!r} twice; each set needs a name of its own")
+        return self
