@@ -98,6 +98,10 @@ class BucketStore(Store):
             transfer.send(digests)
         self.bucket.holdings.learn(digests)
 
+    def send_copies(self, digests: Iterable[str]) -> None:
+        """Put into the bucket what is only here, as a restore leaves it that was killed."""
+        self._send_anew([digest for digest in digests if self.local.has_object(digest)])
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """As ``Store``, among all machines."""

@@ -18,6 +18,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -386,11 +387,9 @@ class Store:
             for pack in damaged + self.packs.aside():
                 if not pack.complete:
                     pack.encrypted = self._is_encrypted(pack)
-                self.packs.mend(
-                    pack, self._whole(pack, strict=False), lambda digest, pack=pack: self._lies_beside(digest, pack)
-                )  # type: ignore[misc]
+                self.packs.mend(pack, self._whole(pack, strict=False), partial(self._lies_beside, pack))
 
-    def _lies_beside(self, digest: str, pack: Pack) -> bool:
+    def _lies_beside(self, pack: Pack, digest: str) -> bool:
         """Whether an object lies whole in another place than a pack."""
         others = [stored for stored in self.locate(digest) if stored.path != str(pack.path)]
         return any(self._is_sound(digest, stored) for stored in others)
