@@ -19,6 +19,7 @@ from treadle.core.artifacts import Artifact
 from treadle.core.bucket_store import BucketStore
 from treadle.core.driver import Driver
 from treadle.core.errors import Corrupt
+from treadle.core.fact import Fact
 from treadle.core.remote import Unreachable, open_remote, place
 from treadle.core.runs import Run
 from treadle.core.steps import step
@@ -271,6 +272,16 @@ def test_an_older_backup_takes_the_other_machine_along(
     with machines.on(machines.a) as record:
         cycle(record, "later still")
     assert main(["-C", str(machines.a), "restore", str(file), "--older"]) == 0
+    head = (machines.b / ".treadle" / "head.json").read_bytes()
+    with machines.on(machines.a) as record, record.workspace.database.transaction() as cursor:
+        cursor.execute("UPDATE ledger SET mac = 'x' || mac WHERE kind = 'restored'")
+    with machines.on(machines.b) as record:  # a row that is not genuine frees nothing
+        assert "head.json" in {problem.ref for problem in verify(record.workspace).problems}
+        with pytest.raises(Corrupt, match="copy its head"):
+            record.ledger.append(Fact("note", {}))
+    assert (machines.b / ".treadle" / "head.json").read_bytes() == head
+    with machines.on(machines.a) as record, record.workspace.database.transaction() as cursor:
+        cursor.execute("UPDATE ledger SET mac = substr(mac, 2) WHERE kind = 'restored'")
     with machines.on(machines.b) as record:
         assert verify(record.workspace).ok, verify(record.workspace).problems
         cycle(record, "goes on")

@@ -200,7 +200,8 @@ class Ledger:
         if outside is not None and (outside.size > size or (outside.size == size and outside.root != root)):
             raise Corrupt(
                 f"{self.database.place} holds {size} rows where {self._file.path.name} says {outside.size}: an older "
-                "copy was put back; put the newer one in its place, treadle verify tells more"
+                "copy was put back; put the newer one in its place, treadle verify tells more; where another "
+                f"machine restored a backup on purpose, copy its {self._file.path.name} over this one"
             )
 
     def publish(self) -> None:
