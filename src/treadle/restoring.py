@@ -22,7 +22,7 @@ from treadle.core.restore import Restored, Target, put_beside, put_objects, rest
 from treadle.core.store import Store
 from treadle.core.transfer import Transfer
 from treadle.core.verify import erased_objects, expected_objects, named_objects
-from treadle.core.workspace import FORMAT, TABLES
+from treadle.core.workspace import FORMAT, TABLES, Workspace
 from treadle.erasing import repeat
 from treadle.project import FILE, File, Project, cipher_of, find_folder, ledger_of, open_project, store_folder
 from treadle.record import erasure_list
@@ -158,9 +158,16 @@ def finish(start: Path, waiting: Callable[[str], object], restored: Restored | N
         back = {digest for digest in gone - under_way if workspace.store.has_object(digest)}
         if back:
             workspace.store.delete(back)
-        missing = {name for name in expected_objects(workspace) if not workspace.store.has_object(name)}
+        missing = _missing(workspace)
+        if missing and isinstance(workspace.store, BucketStore):  # killed before a restore sent what it had put here
+            workspace.store.send_copies(sorted(missing))
+            missing = _missing(workspace)
         least = any(name in missing for name, what in named_objects(workspace) if what.startswith("artifact"))
         return PutBack(None, erased, len(missing), least=least)
+
+
+def _missing(workspace: Workspace) -> set[str]:
+    return {name for name in expected_objects(workspace) if not workspace.store.has_object(name)}
 
 
 def _only_listed(root: Path, keys: Keys, rows: Sequence[Row]) -> set[str]:

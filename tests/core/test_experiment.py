@@ -161,6 +161,26 @@ def test_what_did_not_change_is_not_read_again_and_links_are_followed(
         assert read == []
 
 
+def test_a_link_back_into_its_own_folder_is_not_followed(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    for name in ("a", "b"):
+        (top / name).mkdir(parents=True)
+        (top / name / "rows").write_text(name)
+    (top / "a" / "up").symlink_to(top)
+    (top / "a" / "itself").symlink_to(".")
+    (top / "b" / "other").symlink_to("../a")
+    (top / "a" / "other").symlink_to("../b")
+    (top / "latest").symlink_to("b")
+    with treadle.start_run("fit", folder=tmp_path, system=None) as run:
+        made = run.artifact(top, kind="data")
+        names = {entry.path for entry in made.entries()}
+    assert names == {
+        *("a/rows", "a/other/rows"),
+        *("b/rows", "b/other/rows"),
+        *("latest/rows", "latest/other/rows"),
+    }
+
+
 @pytest.mark.parametrize("bad", ["nowhere", "link"])
 def test_what_cannot_be_stored_is_said(tmp_path: Path, bad: str) -> None:
     (tmp_path / "folder").mkdir()

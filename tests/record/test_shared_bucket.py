@@ -13,18 +13,23 @@ import pytest
 
 from faulty_proxy import FaultyProxy
 from postgresql_server import Server
+from stores import remove
 from treadle.cli.main import main
 from treadle.core.artifacts import Artifact
 from treadle.core.bucket_store import BucketStore
 from treadle.core.driver import Driver
+from treadle.core.errors import Corrupt
+from treadle.core.fact import Fact
 from treadle.core.remote import Unreachable, open_remote, place
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.core.verify import verify
+from treadle.erasing import forget
 from treadle.project import open_project
 from treadle.record.exchange import pull, push
 from treadle.record.garbage import Limits, collect, find_garbage
 from treadle.record.record import Record
+from treadle.restoring import put_back
 from treadle.stages.track.walk import lineage
 
 FILE = """\
@@ -253,3 +258,88 @@ def test_who_was_erased_on_one_stays_so_where_the_other_restores(machines: Machi
         assert [row["messages"] for row in record.workspace.journal.read("interactions")] == [[]]
         assert record.erasures.open() == []
         assert verify(record.workspace).ok
+
+
+def test_an_older_backup_takes_the_other_machine_along(
+    machines: Machines, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with machines.on(machines.a) as record:
+        cycle(record, "hello")
+    file = tmp_path / "backup.zip"
+    assert main(["-C", str(machines.a), "backup", str(file)]) == 0
+    with machines.on(machines.b) as record:
+        cycle(record, "of machine b")  # the latest that it has seen
+    with machines.on(machines.a) as record:
+        cycle(record, "later still")
+    assert main(["-C", str(machines.a), "restore", str(file), "--older"]) == 0
+    head = (machines.b / ".treadle" / "head.json").read_bytes()
+    with machines.on(machines.a) as record, record.workspace.database.transaction() as cursor:
+        cursor.execute("UPDATE ledger SET mac = 'x' || mac WHERE kind = 'restored'")
+    with machines.on(machines.b) as record:  # a row that is not genuine frees nothing
+        assert "head.json" in {problem.ref for problem in verify(record.workspace).problems}
+        with pytest.raises(Corrupt, match="copy its head"):
+            record.ledger.append(Fact("note", {}))
+    assert (machines.b / ".treadle" / "head.json").read_bytes() == head
+    with machines.on(machines.a) as record, record.workspace.database.transaction() as cursor:
+        cursor.execute("UPDATE ledger SET mac = substr(mac, 2) WHERE kind = 'restored'")
+    with machines.on(machines.b) as record:
+        assert verify(record.workspace).ok, verify(record.workspace).problems
+        cycle(record, "goes on")
+    with machines.on(machines.a) as record:
+        assert verify(record.workspace).ok
+    capsys.readouterr()
+
+
+def test_a_restore_that_was_killed_before_the_bucket_had_the_objects_ends_by_itself(
+    machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "encryption" in (machines.a / "treadle.yaml").read_text():
+        pytest.skip("a backup of what is encrypted has no objects")
+    with machines.on(machines.a) as record:
+        made = cycle(record, "hello")
+        names = {made.digest, *(entry.digest for entry in made.entries())}
+    file = tmp_path / "backup.zip"
+    assert main(["-C", str(machines.a), "backup", "--objects", str(file)]) == 0
+    with machines.on(machines.a) as record:
+        remove_all(record, names)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("treadle.restoring.put_objects", killed)
+        with pytest.raises(KeyboardInterrupt):
+            put_back(machines.a, file, waiting=lambda _: None)
+    with machines.on(machines.a) as record:
+        assert not record.store.has(made.digest)
+    assert main(["-C", str(machines.a), "restore"]) == 0
+    with machines.on(machines.b) as record:
+        assert record.store.has(made.digest)
+        assert verify(record.workspace).ok
+    capsys.readouterr()
+
+
+def remove_all(record: Record, names: set[str]) -> None:
+    for name in names:
+        remove(record.store, name)
+
+
+def test_an_erasure_does_not_begin_where_the_copies_hide_something(machines: Machines) -> None:
+    with open_project(machines.a) as project:
+        packs = project.record.workspace.root / "objects" / "packs"
+        packs.mkdir(parents=True, exist_ok=True)
+        (packs / f"{'0' * 64}.pack").write_bytes(b"damaged beyond all knowing")
+        before = len(list(project.record.ledger.rows()))
+        with project.record.workspace.exclusive(), pytest.raises(Corrupt, match="no object was deleted"):
+            forget(project, "Ada Person")
+        with pytest.raises(Corrupt, match="no object was deleted"):
+            project.record.store.delete({"b3:" + "1" * 64})
+        assert len(list(project.record.ledger.rows())) == before
+
+
+def test_an_erasure_accounts_for_what_a_row_names_only(machines: Machines) -> None:
+    with open_project(machines.a) as project, project.record.workspace.exclusive():
+        left = project.record.store.put_bytes(b"left behind by something that was killed")
+        assert forget(project, "Ada Person").objects == 1
+        assert not project.record.store.has_object(left)
+        assert all(left not in row.body["objects"] for row in project.record.ledger.rows("erasure"))

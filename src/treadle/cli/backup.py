@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from treadle.cli.output import emit, here, json_option, say
+from treadle.cli.output import emit, here, json_option, say, say_who_is_waited_for
 from treadle.core.errors import UserError
 from treadle.project import open_project
 from treadle.restoring import BackedUp, PutBack, back_up, finish, put_back
@@ -72,18 +72,14 @@ def restore(file: Path | None, older: bool, keep_ledger: bool, as_json: bool) ->
     if file is None and (older or keep_ledger):
         raise UserError("--older and --keep-ledger go with the FILE of a backup")
     if file is None:
-        done = finish(here(), _wait)
+        done = finish(here(), say_who_is_waited_for)
     else:
-        done = put_back(here(), here() / file, older=older, keep_ledger=keep_ledger, waiting=_wait)
+        done = put_back(here(), here() / file, older=older, keep_ledger=keep_ledger, waiting=say_who_is_waited_for)
     if as_json:
         emit(done.public())
     else:
         _tell_restore(done)
     return 0
-
-
-def _wait(who: str) -> None:
-    click.echo(f"waiting for {who}", err=True)
 
 
 def _tell_restore(done: PutBack) -> None:

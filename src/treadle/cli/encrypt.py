@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from treadle.cli.output import emit, here, json_option, say
+from treadle.cli.output import emit, here, json_option, say, say_who_is_waited_for
 from treadle.core.encrypting import encrypt as recode
 from treadle.project import open_project
 from treadle.record.exchange import encrypt as recode_at
@@ -27,7 +27,7 @@ def encrypt(off: bool, remote: str | None, as_json: bool) -> int:
       treadle encrypt
       treadle encrypt --off
     """
-    with open_project(here()) as project, project.record.workspace.exclusive(_wait):
+    with open_project(here()) as project, project.record.workspace.exclusive(say_who_is_waited_for):
         if remote is None:
             done = recode(project.record.store, off=off)
         else:
@@ -40,7 +40,3 @@ def encrypt(off: bool, remote: str | None, as_json: bool) -> int:
     verb = "decrypted" if off else f"encrypted under the key {done.key}"
     say(f"{verb}: {done.objects:,} objects, {done.bytes / 1e6:,.1f} MB; {len(done.problems):,} problems")
     return 1 if done.problems else 0
-
-
-def _wait(who: str) -> None:
-    click.echo(f"waiting for {who}", err=True)

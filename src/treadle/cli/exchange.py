@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import click
 
-from treadle.cli.output import emit, here, json_option, say
+from treadle.cli.output import emit, here, json_option, say, say_who_is_waited_for
 from treadle.core.transfer import Moved
 from treadle.erasing import repeat
 from treadle.project import Project, open_project
@@ -55,10 +55,6 @@ def pull(remote: str, refs: tuple[str, ...], as_json: bool) -> int:
     return _move(fetch, "fetched", remote, refs, as_json)
 
 
-def _wait(who: str) -> None:
-    click.echo(f"waiting for {who}", err=True)
-
-
 def _catch_up(project: Project, remote: str) -> None:
     """Erasures that the remote knows of and a restored ledger does not are done again before anything comes."""
     known = erasures_at(project.record, project.file.remotes.get(remote, remote), project.folder)
@@ -68,7 +64,7 @@ def _catch_up(project: Project, remote: str) -> None:
 
 def _move(move: Callable[..., Moved], verb: str, remote: str, refs: tuple[str, ...], as_json: bool) -> int:
     with open_project(here()) as project:
-        held = project.record.workspace.exclusive(_wait) if move is fetch else nullcontext()
+        held = project.record.workspace.exclusive(say_who_is_waited_for) if move is fetch else nullcontext()
         with held:
             if move is fetch:
                 _catch_up(project, remote)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from treadle.cli.output import emit, here, json_option, say
+from treadle.cli.output import emit, here, json_option, say, say_who_is_waited_for
 from treadle.core.bucket_store import BucketStore
 from treadle.core.duration import parse_seconds
 from treadle.core.errors import UserError
@@ -51,7 +51,7 @@ def gc(
     if copies:
         _copies(dry_run, keep_versions is not None or older_than is not None, grace, as_json)
         return
-    with open_project(here()) as project, project.record.workspace.exclusive(_wait):
+    with open_project(here()) as project, project.record.workspace.exclusive(say_who_is_waited_for):
         limits = Limits(keep_versions, older_than, grace, pinned(project.folder))
         garbage = find_garbage(project.record, limits)
         freed = 0 if dry_run else collect(project.record, garbage, limits)
@@ -74,10 +74,6 @@ def _copies(dry_run: bool, limited: bool, grace: float, as_json: bool) -> None:
         emit({"freed": freed})
     else:
         say(f"gone: {freed / 1e6:,.1f} MB of copies of what lies in {store.bucket.url}")
-
-
-def _wait(who: str) -> None:
-    click.echo(f"waiting for {who}", err=True)
 
 
 def _tell(shown: dict[str, Any]) -> None:

@@ -54,3 +54,8 @@ def table(rows: list[list[str]], right: tuple[int, ...] = ()) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def say_who_is_waited_for(who: str) -> None:
+    """Beside the output, for the commands that wait for their turn."""
+    click.echo(f"waiting for {who}", err=True)

@@ -32,6 +32,7 @@ from treadle.core.sqlite import SqliteDatabase
 _NAMED = 1_000  # changed rows and gaps that are named one by one; the rest is counted
 MANY = 100_000  # rows; of fewer the projections are drawn again in this process
 _BATCH = 32 * WIDTH  # rows read and checked at a time
+RESTORED = "SELECT seq, kind, version, time, body, mac FROM ledger WHERE kind = 'restored'"
 _ROWS = "SELECT seq, kind, version, time, body, mac FROM ledger ORDER BY seq"
 
 
@@ -144,7 +145,7 @@ def _check(
     result: Audit,
 ) -> None:
     inside, frontier = _inside(connection)
-    excused = _abandoned(connection, keys)
+    excused = abandoned(connection.execute(RESTORED), keys)
     elsewhere = [(each.where, each.head) for each in published if (each.head.size, each.head.root) not in excused]
     signed = [(name, head) for name, head in (("database", inside), ("head.json", outside), *elsewhere) if head]
     sizes = {head.size for _, head in signed if type(head.size) is int}
@@ -165,13 +166,14 @@ def _check(
         _check_nodes(connection, nodes, result)
 
 
-def _abandoned(connection: Reader, keys: Keys) -> set[tuple[int, str]]:
-    """Heads of rows that a restore lost and said so; a row that says it has to be genuine."""
+def abandoned(rows: Iterable[Sequence[Any]], keys: Keys) -> set[tuple[int, str]]:
+    """Heads of rows that a restore lost and said so, from the rows of ``RESTORED``; each has to be genuine."""
     found: set[tuple[int, str]] = set()
-    for row in connection.execute("SELECT seq, kind, version, time, body, mac FROM ledger WHERE kind = 'restored'"):
-        data = _canonical(*row[:5])
+    for row in rows:
+        data = _canonical(row[0], row[1], row[2], row[3], row[4])
         if data is not None and keys.mac(data) == row[5]:
-            found.update((size, root) for size, root in json.loads(row[4])["abandoned"])
+            body = json.loads(row[4])
+            found.update((size, root) for size, root in (*body["abandoned"], *body.get("passed", ())))
     return found
 
 

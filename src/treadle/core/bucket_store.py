@@ -98,6 +98,10 @@ class BucketStore(Store):
             transfer.send(digests)
         self.bucket.holdings.learn(digests)
 
+    def send_copies(self, digests: Iterable[str]) -> None:
+        """Put into the bucket what is only here, as a restore leaves it that was killed."""
+        self._send_anew([digest for digest in digests if self.local.has_object(digest)])
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """As ``Store``, among all machines."""
@@ -277,6 +281,8 @@ class BucketStore(Store):
         """As ``Store``, in the bucket and here. With ``older_than`` chunks go as well that a put which was cut off
         has left."""
         before = float("inf") if older_than is None else older_than
+        if older_than is None and digests:
+            self.require_complete()
         with self._guard(True):
             objects, lists = self.bucket.items("objects"), self.bucket.items("lists")
             items = {**objects, **lists}
@@ -290,6 +296,10 @@ class BucketStore(Store):
                 self.bucket.holdings.lose(doomed)
                 self.local.delete(digests - (items.keys() - doomed))
         return sum(items[digest].size for digest in doomed) + sum(chunks[each].size for each in gone & chunks.keys())
+
+    def require_complete(self) -> None:
+        """As ``Store``, of the copies here."""
+        self.local.require_complete()
 
     def catch_up(self, erased: set[str]) -> None:
         """Believe nothing of the bucket that was learned before, and keep no copy here of what was erased elsewhere."""

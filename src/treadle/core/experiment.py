@@ -161,7 +161,13 @@ class Experiment(Run):
                     return _kind(kind)(self.store.add(path), self.store)
             with Builder(_kind(kind), self.store) as builder:
                 if path.is_dir():
-                    shutil.copytree(path, builder.path, copy_function=shutil.copyfile, dirs_exist_ok=True)
+                    shutil.copytree(
+                        path,
+                        builder.path,
+                        copy_function=shutil.copyfile,
+                        dirs_exist_ok=True,
+                        ignore=lambda folder, names: _loops(path, Path(folder), names),
+                    )
                 else:
                     shutil.copyfile(path, builder.path / path.name)
                 check_format(kind, builder.path)
@@ -264,3 +270,13 @@ def _check_word(name: str) -> None:
 
 def _kind(name: str) -> type[Artifact]:
     return type("Made", (Artifact,), {"kind": name})
+
+
+def _loops(top: Path, folder: Path, names: list[str]) -> set[str]:
+    """Links in a folder under ``top`` to a folder that they lie in: what is there is read already."""
+    links = [name for name in names if (folder / name).is_symlink()]
+    if not links:
+        return set()
+    depth = len(folder.relative_to(top).parts)
+    inside = [Path(os.path.realpath(each)) for each in (folder, *folder.parents)[: depth + 1]]
+    return {name for name in links if any(each.is_relative_to(os.path.realpath(folder / name)) for each in inside)}

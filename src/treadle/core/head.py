@@ -102,7 +102,11 @@ class HeadFile:
         """Replace an earlier head by a later one. The rows are on the disk already; the file is before this returns."""
         self._write(head, first=False)
 
-    def _write(self, head: Head, *, first: bool) -> None:
+    def follow(self, head: Head, abandoned: Head) -> None:
+        """Replace a head of rows that a restore lost by one of the history that is in force."""
+        self._write(head, first=False, abandoned=abandoned)
+
+    def _write(self, head: Head, *, first: bool, abandoned: Head | None = None) -> None:
         with self.path.with_suffix(".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if first:
@@ -113,7 +117,7 @@ class HeadFile:
                     present = self.read()
                 except Corrupt:
                     return
-                if present is None or present.size >= head.size:
+                if present is None or (present.size >= head.size and present != abandoned):
                     return
             temporary = self.path.with_suffix(".tmp")
             with temporary.open("wb") as file:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from treadle.core import nodes, proof
-from treadle.core.audit import Audit, audit, project
+from treadle.core.audit import RESTORED, Audit, abandoned, audit, project
 from treadle.core.audit import Problem as Problem
 from treadle.core.audit import Published as Published
 from treadle.core.database import Cursor, Database, Lost
@@ -84,9 +84,22 @@ class Ledger:
             head = Head(*rows[0])
             if head.valid(self._keys):
                 self._latest = head
+                self._follow(head)
                 self.publish()
         elif not self.database.query("SELECT 1 FROM ledger LIMIT 1"):
             self._file.create(Head.signed(0, EMPTY_ROOT.hex(), self._keys))
+
+    def _follow(self, head: Head) -> None:
+        """Let go of a head outside that a restore on another machine gave up, as a genuine row says."""
+        try:
+            outside = self._file.read()
+        except Corrupt:
+            return  # as it is, for verify to name
+        if outside is None or outside.size < head.size or outside == head:
+            return
+        if (outside.size, outside.root) in abandoned(self.database.query(RESTORED), self._keys):
+            self.database.sync()
+            self._file.follow(head, outside)
 
     # -- writing
 
@@ -187,7 +200,8 @@ class Ledger:
         if outside is not None and (outside.size > size or (outside.size == size and outside.root != root)):
             raise Corrupt(
                 f"{self.database.place} holds {size} rows where {self._file.path.name} says {outside.size}: an older "
-                "copy was put back; put the newer one in its place, treadle verify tells more"
+                "copy was put back; put the newer one in its place, treadle verify tells more; where another "
+                f"machine restored a backup on purpose, copy its {self._file.path.name} over this one"
             )
 
     def publish(self) -> None:

@@ -6,7 +6,8 @@
     tail     how many there are, BLAKE3 of head and index, magic
 
 A pack gets its name when all of it is on the disk and is never added to. Each object is encrypted by itself, so that
-one is read without the others. Where the index is damaged, the records say it again.
+one is read without the others. Where the index is damaged, the records say it again, and what is left of the index
+says where they begin.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +27,7 @@ from treadle.core.errors import Corrupt
 from treadle.core.intake import start_writing
 
 SUFFIX = ".pack"
+ASIDE = ".pack.damaged"  # one that was mended, and holds what could not be placed
 LARGEST = 64 << 10  # bytes; an object of this size or more lies by itself
 FULL = 256 << 20  # bytes; then another pack is begun: to take one object out of it, all of it is written anew
 
@@ -35,6 +38,9 @@ _PLACE = struct.Struct(">32sQI")
 _TAIL = struct.Struct(">Q32s8s")
 _BUFFER = 1 << 20  # bytes written at a time
 _ENCRYPTED_MORE = 1 << 10  # bytes that encryption may add to an object
+_PAGE = 4096 * _PLACE.size  # bytes of an index looked at together
+
+Place = tuple[bytes, int, int]  # digest, start, length
 
 
 class Pack:
@@ -55,7 +61,7 @@ class Pack:
                     raise Corrupt(f"{path} is not a pack of objects, or its first bytes and its index changed")
                 self.complete = False
                 self.damage = "its index is not what was written; treadle pull REMOTE mends it"
-                index = _index_bytes(_scan(file, self.bytes))
+                index = _index_bytes(_salvaged(file, self.bytes))
             elif written != head:
                 self.damage = "its first bytes are not what was written; treadle pull REMOTE mends it"
             self.encrypted = bool(_HEAD.unpack(written)[1])
@@ -77,12 +83,44 @@ class Pack:
         _, start, length = _PLACE.unpack_from(index, at * size)
         return start, length
 
+    def places(self, raw: bytes) -> Iterator[tuple[int, int]]:
+        """As ``find``; of a damaged pack every place where it may be."""
+        if self.complete:
+            place = self.find(raw)
+            if place is not None:
+                yield place
+        else:
+            yield from (place[1:] for place in self if place[0] == raw)
+
+    def accounts_for(self, settled: AbstractSet[Place]) -> bool:
+        """Whether nothing is lost with this file when what is in these places is safe.
+
+        Where the index is damaged they have to follow on each other from the first byte to an index of just them.
+        """
+        if self.complete:
+            return {raw for raw, _, _ in settled} >= self.names()
+        begins: dict[int, list[Place]] = {}
+        for place in settled:
+            begins.setdefault(place[1] - _RECORD.size, []).append(place)
+        at, row = _HEAD.size, []
+        while at in begins:
+            place = next((each for each in begins[at] if each[1] + each[2] in begins), begins[at][0])
+            row.append(place)
+            at = place[1] + place[2]
+        index = _index_bytes(row)
+        tail = _TAIL.pack(len(row), blake3(_HEAD.pack(_MAGIC, self.encrypted) + index).digest(), _END)
+        with self.path.open("rb") as file:
+            file.seek(at)
+            rest = file.read(len(index) + len(tail) + 1)
+        whole = self.bytes - at == len(index) + len(tail)
+        return whole or (bool(row) and rest.startswith(index)) or (index + tail).startswith(rest)
+
     def names(self) -> set[bytes]:
         """The digests of all of them."""
         index = self._index
         return {index[at : at + 32] for at in range(0, len(index), _PLACE.size)}
 
-    def __iter__(self) -> Iterator[tuple[bytes, int, int]]:
+    def __iter__(self) -> Iterator[Place]:
         """Digest, start and length of each object, by digest."""
         return _PLACE.iter_unpack(self._index)
 
@@ -166,7 +204,7 @@ class PackWriter:
         self._path.unlink(missing_ok=True)
 
 
-def _index_bytes(places: Iterator[tuple[bytes, int, int]]) -> bytes:
+def _index_bytes(places: Iterable[Place]) -> bytes:
     pack = _PLACE.pack
     return b"".join(sorted([pack(*place) for place in places]))
 
@@ -191,14 +229,67 @@ def _read_index(file: BinaryIO, head: bytes, size: int) -> tuple[bytes, bytes | 
     return head, None
 
 
-def _scan(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """The objects by their records, up to the first that is none; what each holds is checked by whoever reads it."""
-    at = _HEAD.size
-    while at + _RECORD.size <= size:
-        file.seek(at)
-        raw, length = _RECORD.unpack(file.read(_RECORD.size))
-        start = at + _RECORD.size
-        if length > LARGEST + _ENCRYPTED_MORE or start + length > size:
-            return
-        yield raw, start, length
-        at = start + length
+def _salvaged(file: BinaryIO, size: int) -> Iterator[Place]:
+    """Where objects may lie in a pack whose index is damaged; what each holds is checked by whoever reads it.
+
+    Records are followed from the first one and from every place that the index still names: one damaged record hides
+    none of those after it.
+    """
+    end, listed = _listed(file, size)
+    found, seen = set(listed), set()
+    for begin in sorted({_HEAD.size, *(start + length for _, start, length in listed)}):
+        at = begin
+        while at not in seen and at + _RECORD.size <= end:
+            seen.add(at)
+            file.seek(at)
+            raw, length = _RECORD.unpack(file.read(_RECORD.size))
+            start = at + _RECORD.size
+            if not _is_likely(start, length, end):
+                break
+            found.add((raw, start, length))
+            at = start + length
+    yield from found
+
+
+def _is_likely(start: int, length: int, end: int) -> bool:
+    return _HEAD.size + _RECORD.size <= start <= start + length <= end and length <= LARGEST + _ENCRYPTED_MORE
+
+
+def _listed(file: BinaryIO, size: int) -> tuple[int, list[Place]]:
+    """Where the records end, and the entries of a damaged index that may be true.
+
+    The tail says how many there are. Where it cannot be right, the index begins where the last object that it names
+    ends.
+    """
+    last = size - _TAIL.size
+    if last < _HEAD.size:
+        return size, []
+    file.seek(last)
+    count, _, magic = _TAIL.unpack(file.read(_TAIL.size))
+    told = last - count * _PLACE.size
+    begin, listed = _walked(file, last)
+    if begin is None and magic == _END and told >= _HEAD.size:
+        begin = told
+        file.seek(told)
+        index = file.read(last - told)
+        listed = [place for place in _PLACE.iter_unpack(index) if _is_likely(place[1], place[2], told)]
+    return (size if begin is None else begin), listed
+
+
+def _walked(file: BinaryIO, last: int) -> tuple[int | None, list[Place]]:
+    """The index read backwards up to where the objects end that it names; None where it names no such place."""
+    at, reach, listed = last, 0, []
+    while at - _PLACE.size >= _HEAD.size:
+        page = min(_PAGE, (at - _HEAD.size) // _PLACE.size * _PLACE.size)
+        file.seek(at - page)
+        likely = 0
+        for place in reversed(list(_PLACE.iter_unpack(file.read(page)))):
+            at -= _PLACE.size
+            if _is_likely(place[1], place[2], at):
+                listed.append(place)
+                reach, likely = max(reach, place[1] + place[2]), likely + 1
+            if reach == at:
+                return at, listed
+        if not likely:
+            break
+    return None, listed

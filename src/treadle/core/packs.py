@@ -1,7 +1,8 @@
 """The packs of a store: which there are, what lies in them, and writing them anew without some of it.
 
 A pack gets its name by one rename. To take an object out, the pack is written again without it, named, and the old one
-deleted: killed in between, both are there, and the same call ends it.
+deleted: killed in between, both are there, and the same call ends it. A damaged one is mended the same way, and kept
+beside where it holds something that lies nowhere else.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from treadle.core.digest import PREFIX
 from treadle.core.errors import Corrupt
 from treadle.core.intake import sync_path
 from treadle.core.loose import Stored
-from treadle.core.pack import FULL, SUFFIX, Pack, PackWriter
+from treadle.core.pack import ASIDE, FULL, SUFFIX, Pack, PackWriter
 from treadle.core.workplace import Workplace
 
 _SETTLED = 2_000_000_000  # ns; a folder changed later than this before it was listed may change again unseen
@@ -63,6 +64,12 @@ class Packs:
                 with suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
                     key = (entry.name, status.st_ino, status.st_size)
+                    if entry.name.endswith(ASIDE):
+                        self._strays[entry.name] = (
+                            "holds what is damaged and lies nowhere else; treadle pull REMOTE clears it up, "
+                            "or move the file out of the store"
+                        )
+                        continue
                     if not entry.name.endswith(SUFFIX) or not entry.is_file(follow_symlinks=False):
                         self._strays[entry.name] = "is no pack of objects; take it away"
                         continue
@@ -76,9 +83,8 @@ class Packs:
         """Where an object lies in packs."""
         raw = bytes.fromhex(digest.removeprefix(PREFIX))
         for pack in self.current():
-            place = pack.find(raw)
-            if place is not None:
-                yield Stored(str(pack.path), place[1], pack.encrypted, place[0])
+            for start, length in pack.places(raw):
+                yield Stored(str(pack.path), length, pack.encrypted, start)
 
     def all(self) -> Iterator[tuple[str, Stored]]:
         """Every object in every pack."""
@@ -102,7 +108,7 @@ class Packs:
         unsure = {
             pack.path.name: f"treadle pull REMOTE mends it, or {aside}" for pack in self.current() if not pack.complete
         }
-        unsure |= {name: aside for name in self._strays if name.endswith(SUFFIX)}
+        unsure |= {name: aside for name in self._strays if name.endswith((SUFFIX, ASIDE))}
         for name, way in sorted(unsure.items()):
             raise Corrupt(
                 f"{self._folder / name} is damaged, and what is to be erased may be in it; no object was deleted:"
@@ -135,10 +141,13 @@ class Packs:
         sync_path(self._folder)
 
     def delete(self, digests: Iterable[str]) -> int:
-        """Take objects out of the packs that they are in; returns the bytes that they took."""
+        """Take objects out of the packs that they are in; returns the bytes that they took. A pack of which nobody can
+        say what else is in it stays."""
         doomed = {bytes.fromhex(digest.removeprefix(PREFIX)) for digest in digests}
         freed = 0
         for pack in self.current() if doomed else ():
+            if not pack.complete:
+                continue
             gone = {raw: place[1] for raw in doomed if (place := pack.find(raw)) is not None}
             if gone:
                 self.rewrite([pack], lambda digest, data, gone=gone: None if _raw(digest) in gone else data)  # type: ignore[misc]
@@ -148,10 +157,47 @@ class Packs:
     def rewrite(self, packs: list[Pack], change: Rewrite, *, encrypted: bool | None = None) -> None:
         """Write packs anew as one, or as more where one would be too large, each object as ``change`` says: other
         bytes, or None to leave it out. What is in two of them is written once."""
+        made = self._written(packs, change, encrypted=encrypted)
+        for pack in packs:
+            if pack.path.name not in made:
+                pack.path.unlink()
+        sync_path(self._folder)
+
+    def aside(self) -> list[Pack]:
+        """Packs that were mended and kept."""
+        found = []
+        for path in sorted(self._folder.glob("*" + ASIDE)):
+            with suppress(Corrupt, FileNotFoundError):
+                found.append(Pack(path))
+        return found
+
+    def mend(self, pack: Pack, sound: Rewrite, is_safe: Callable[[str], bool]) -> None:
+        """Write what is ``sound`` in a damaged pack to another, unless it ``is_safe`` there already. The damaged one
+        goes when all that may be in it is safe then; else it is kept beside."""
+        written = set()
+
+        def change(digest: str, data: bytes) -> bytes | None:
+            kept = None if is_safe(digest) else sound(digest, data)
+            if kept is not None:
+                written.add(_raw(digest))
+            return kept
+
+        made = self._written([pack], change)
+        settled = {place for place in pack if place[0] in written or is_safe(PREFIX + place[0].hex())}
+        if pack.path.name in made:
+            pass  # the same objects in the same places, put over it
+        elif pack.accounts_for(settled):
+            pack.path.unlink()
+        elif not pack.path.name.endswith(ASIDE):
+            pack.path.rename(self._folder / (pack.path.name.removesuffix(SUFFIX) + ASIDE))
+        sync_path(self._folder)
+
+    def _written(self, packs: list[Pack], change: Rewrite, *, encrypted: bool | None = None) -> set[str]:
+        """The names of the packs that were written."""
         modified = max(pack.path.stat().st_mtime for pack in packs)
         kind = packs[0].encrypted if encrypted is None else encrypted
         writer = self.writer(encrypted=kind)
-        made = set()
+        made: set[str] = set()
         try:
             for pack in packs:
                 for raw, data, _ in pack.records():
@@ -168,10 +214,7 @@ class Packs:
                 made.add(writer.name)
         finally:
             writer.discard()
-        for pack in packs:
-            if pack.path.name not in made:
-                pack.path.unlink()
-        sync_path(self._folder)
+        return made
 
     def tidy(self, sound: Callable[[Pack], Rewrite]) -> None:
         """Put many small packs together: each one more is asked where an object is. ``Corrupt`` for a damaged one."""

@@ -40,6 +40,7 @@ from treadle.core.store import Store
 
 ABANDONED = "restored"  # the kind of row
 _PAGE = 2_048
+_NAMED = 1_000  # heads that are given up one by one: any of the latest may be what another machine has seen last
 _ACCOUNTS = ("gc", "seal", "erasure", "artifact")
 
 
@@ -95,6 +96,7 @@ class _Present:
     codes: list[str] = field(default_factory=list)
     accounts: list[Row] = field(default_factory=list)  # for what is in the store or was taken out of it
     last: Row | None = None
+    roots: dict[int, str] = field(default_factory=dict)  # of the latest sizes
 
 
 def restore(archive: Archive, target: Target, *, older: bool = False) -> Restored:
@@ -260,13 +262,15 @@ def _look(target: Target, keys: Keys, server: Database | None = None) -> _Presen
             if not heads or not Head(*heads[0]).valid(keys):
                 return found
             found.head = Head(*heads[0])
-            tree = Tree()
+            size = found.head.size if type(found.head.size) is int else 0
+            tree = Tree(set(range(max(1, size - _NAMED + 1), size + 1)))
             sql = "SELECT seq, kind, version, time, body, mac FROM ledger ORDER BY seq"
             for rows in database.batches(reader, sql, _PAGE):
                 tree.extend(checked(rows, tree.size, keys))
                 found.last = _row(rows[-1])
                 found.codes += [row[5] for row in rows]
                 found.accounts += [_row(row) for row in rows if row[1] in _ACCOUNTS]
+            found.roots = tree.roots
             found.sound = tree.size == found.head.size and tree.frontier.root().hex() == found.head.root
     except (Corrupt, sqlite3.Error):
         return found
@@ -404,12 +408,21 @@ def _go_on(database: Database, keys: Keys, prepared: Path, target: Target, found
         "after": found.rows,
         "lost": found.lost,
         "abandoned": [[each.size, each.root] for each in found.abandoned],
+        "passed": _passed(found, present),
     }
     ledger.append(*_still_true(found, present), Fact("restored", body), sync=True)
     ledger.close()
     problems = audit(database, keys, HeadFile(head, keys), target.projections).problems
     if problems:
         raise Corrupt(f"the backup does not verify: {problems[0].ref}: {problems[0].detail}; use another backup")
+
+
+def _passed(found: Restored, present: _Present) -> list[list[Any]]:
+    """The tree's roots at sizes that are lost: on a machine that shares the ledger each may be the latest seen."""
+    if not present.sound:
+        return []
+    before = present.last.body.get("passed", []) if found.again and present.last else []
+    return [*before, *([size, root] for size, root in present.roots.items() if size > found.rows)][-_NAMED:]
 
 
 def _still_true(found: Restored, present: _Present) -> list[Fact]:

@@ -18,6 +18,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -348,7 +349,7 @@ class Store:
         """
         with self.alone():
             if older_than is None and digests:
-                self.packs.require_complete()
+                self.require_complete()
             digests = {each for each in digests if is_digest(each)}
             if older_than is not None:
                 digests = {each for each in digests if self._age(each) < older_than}
@@ -361,6 +362,10 @@ class Store:
                 for kept in (f"pull/{name}", f"pull/{name}.sealed", f"chunks/{name}"):  # what a transfer left of it
                     (self.root / "cache" / kept).unlink(missing_ok=True)
         return freed
+
+    def require_complete(self) -> None:
+        """``Corrupt`` where nobody can say what lies here: what is to be erased may be there."""
+        self.packs.require_complete()
 
     def _age(self, digest: str) -> float:
         """When it was put last; infinite when it is not here."""
@@ -376,11 +381,27 @@ class Store:
             self.packs.tidy(lambda pack: self._whole(pack, strict=True))
 
     def mend(self) -> None:
-        """Write packs anew whose index is damaged, with those objects that are whole. The others are missing then."""
+        """Write packs anew that are damaged, with those objects that are whole. The others are missing then; a pack
+        that holds what could not be placed is kept beside, until that is here."""
         with self.alone():
-            for pack in self.packs.current():
-                if pack.damage or not pack.is_tight():
-                    self.packs.rewrite([pack], self._whole(pack, strict=False))
+            damaged = [pack for pack in self.packs.current() if pack.damage or not pack.is_tight()]
+            for pack in damaged + self.packs.aside():
+                if not pack.complete:
+                    pack.encrypted = self._is_encrypted(pack)
+                self.packs.mend(pack, self._whole(pack, strict=False), partial(self._lies_beside, pack))
+
+    def _lies_beside(self, pack: Pack, digest: str) -> bool:
+        """Whether an object lies whole in another place than a pack."""
+        others = [stored for stored in self.locate(digest) if stored.path != str(pack.path)]
+        return any(self._is_sound(digest, stored) for stored in others)
+
+    def _is_encrypted(self, pack: Pack) -> bool:
+        """By what lies in it: where its index is damaged, its head may be as well."""
+        for raw, data, _ in pack.records():
+            for kind in (False, True):
+                if self._is_sound(PREFIX + raw.hex(), Stored(str(pack.path), len(data), kind, 0), data):
+                    return kind
+        return pack.encrypted
 
     def _whole(self, pack: Pack, *, strict: bool) -> Rewrite:
         """Leaves out what is damaged, or refuses it by ``Corrupt``."""

@@ -68,6 +68,7 @@ def pull(record: Record, url: str, folder: Path, refs: tuple[str, ...] = ()) -> 
                 if entry.digest not in erased and (digest not in collected or entry.path in collected[digest]):
                     files.add(entry.digest)
         _mend(record.store, transfer, sorted(files), seen)
+        record.store.mend()  # what was kept beside until its objects were here
         if refs and not transfer.moved.problems:
             _name_again(record, tops)
         _say_erased(transfer, asked, tops)
