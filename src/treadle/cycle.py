@@ -94,6 +94,7 @@ class Turn:
             self.prepared.tests,
             self.prepared.cases,
             self.prepared.tokens,
+            cleaned=self.prepared.cleaned,
             continuing=Continuing(start, file.improve.tokens, file.improve.corrections.replay, ready),
             task=file.task,
             fingerprint=base,

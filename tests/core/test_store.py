@@ -151,6 +151,17 @@ def test_without_hard_links_views_are_copies(plain: Store, monkeypatch: pytest.M
     assert list(plain.changed_views()) == []
 
 
+def test_an_erasure_takes_the_checkpoints_of_trainings_along(store: Store) -> None:
+    kept = store.root / "cache" / "checkpoints" / "some" / "1.checkpoint"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"weights")
+    digest = store.put_bytes(b"a text of hers")
+    store.delete({digest}, older_than=0.0)  # a collection leaves them alone
+    assert kept.exists()
+    store.delete({digest})
+    assert not kept.exists()
+
+
 def test_delete_removes_objects_and_the_views_that_show_them(store: Store) -> None:
     doomed, other = put(store, {"a": b"gone", "b": b"shared"}), put(store, {"c": b"shared"})
     doomed.path(), other.path()

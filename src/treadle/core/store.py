@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -350,6 +351,7 @@ class Store:
         with self.alone():
             if older_than is None and digests:
                 self.require_complete()
+                shutil.rmtree(self.root / "cache" / "checkpoints", ignore_errors=True)  # of a training that was cut off
             digests = {each for each in digests if is_digest(each)}
             if older_than is not None:
                 digests = {each for each in digests if self._age(each) < older_than}

@@ -1,0 +1,8 @@
+"""Develop: pretrain and fine-tune a base model on the dataset, and say honestly how good it is."""
+
+from __future__ import annotations
+
+from treadle.stages.develop.chain import Continuing, Developed, develop
+from treadle.stages.develop.settings import DEFAULT_METRICS, DevelopSettings
+
+__all__ = ["DEFAULT_METRICS", "Continuing", "DevelopSettings", "Developed", "develop"]

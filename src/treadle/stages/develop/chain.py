@@ -1,0 +1,144 @@
+"""Train, evaluate the model, its baselines, and whichever model it has to match."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from treadle.core.driver import Driver
+from treadle.core.errors import UserError
+from treadle.core.plugins import load
+from treadle.evals.report import EvaluationReport
+from treadle.lm.model import Model
+from treadle.lm.tokens import Tokens
+from treadle.stages.develop.evaluating import evaluate, evaluate_base, evaluate_simple
+from treadle.stages.develop.pretraining import pretrain_on
+from treadle.stages.develop.settings import BASELINES, DEFAULT_METRICS, DevelopSettings
+from treadle.stages.develop.training import train, train_classifier
+from treadle.text.corpus import Corpus
+from treadle.text.dataset import Dataset
+
+CHAMPION = "champion"
+ON_CASES = "on cases"
+
+
+@dataclass(frozen=True)
+class Developed:
+    """The model, and evaluations on the same test items: ``model``, each baseline, ``champion`` where there is one;
+    on the test cases that users' corrections made: ``model on cases`` and ``champion on cases``."""
+
+    model: Model
+    evaluations: dict[str, EvaluationReport]
+
+    def public(self) -> dict[str, Any]:
+        """As JSON: scores with intervals by evaluation."""
+        return {
+            "model": self.model.digest,
+            "evaluations": {name: report.scores() for name, report in self.evaluations.items()},
+        }
+
+    def lines(self) -> list[str]:
+        """A table for a person: each evaluation with 95 % intervals."""
+        metrics = list(self.evaluations["model"].scores())
+        lines = [f"{'[95 % interval]':<18}" + "".join(f"{metric:<24}" for metric in metrics)]
+        for name, report in self.evaluations.items():
+            scores = report.scores()
+            lines.append(f"{name:<18}" + "".join(f"{_interval(scores[metric]):<24}" for metric in metrics))
+        return [line.rstrip() for line in lines]
+
+
+@dataclass(frozen=True)
+class Continuing:
+    """How a later turn trains: from which model (None: the base), for how many tokens (None: as the first turn), and
+    which share of them stays for the old data. Not at all where a model is ``ready``."""
+
+    start: Model | None = None
+    tokens: int | None = None
+    replay: float = 0.5
+    ready: Model | None = None
+
+
+def develop(
+    driver: Driver,
+    settings: DevelopSettings,
+    dataset: Dataset,
+    tests: Dataset,
+    cases: Dataset | None,
+    tokens: Tokens | None,
+    *,
+    cleaned: Corpus,
+    continuing: Continuing,
+    task: str,
+    fingerprint: str,
+    system_prompt: str | None,
+    engine: str,
+    standing: Callable[[Model], Model | None],
+) -> Developed:
+    """Train, evaluate the model, its baselines, and whichever model it has to match (``standing``)."""
+    base = {"base_model": settings.base_model, "fingerprint": fingerprint}
+    pretrained = None
+    if settings.pretrain is not None and continuing.ready is None and continuing.start is None:
+        pretrained = pretrain_on(driver, settings.pretrain, cleaned, dataset, **base)
+    if continuing.ready is not None:
+        model = continuing.ready
+        driver.listener.say("nothing is trained: this turn judges a model that came from outside")
+    elif tokens is not None:
+        model = driver.run(
+            train,
+            tokens,
+            dataset,
+            continuing.start,
+            pretrained,
+            **base,
+            method=settings.method,
+            learning_rate=settings.learning_rate,
+            budget=(continuing.tokens if continuing.start else None) or settings.tokens,
+            max_length=settings.max_length,
+            replay=continuing.replay,
+        )
+    else:
+        model = driver.run(
+            train_classifier,
+            dataset,
+            pretrained,
+            **base,
+            learning_rate=settings.learning_rate,
+            epochs=settings.epochs,
+            max_length=settings.max_length,
+        )
+    metrics = settings.evaluate.metrics or DEFAULT_METRICS[task]
+    asked = {
+        "metrics": metrics,
+        "versions": [load("treadle.metrics", name, driver.folder).version for name in metrics],
+        "engine": engine,
+        "system_prompt": system_prompt,
+        "max_tokens": settings.evaluate.max_tokens,
+    }
+    evaluations = {"model": driver.run(evaluate, model, tests, task=task, **asked)}
+    for name in settings.evaluate.baselines if settings.evaluate.baselines is not None else BASELINES[task]:
+        if name not in BASELINES[task]:
+            raise UserError(f"develop.evaluate.baselines: {name!r} is not for task {task}; expected {BASELINES[task]}")
+        if task == "chat":
+            shots = 3 if name == "few_shot" else 0
+            evaluations[name] = driver.run(evaluate_base, tests, **base, shots=shots, **asked)
+        else:
+            evaluations[name] = driver.run(
+                evaluate_simple, dataset, baseline=name, metrics=metrics, versions=asked["versions"]
+            )
+    against = standing(model)
+    if against is not None:
+        evaluations[CHAMPION] = driver.run(evaluate, against, tests, task=task, **asked)
+    if cases is not None:
+        evaluations[f"model {ON_CASES}"] = driver.run(evaluate, model, cases, task=task, **asked)
+        if against is not None:
+            evaluations[f"{CHAMPION} {ON_CASES}"] = driver.run(evaluate, against, cases, task=task, **asked)
+    developed = Developed(model, evaluations)
+    if not driver.planning:
+        for line in developed.lines():
+            driver.listener.say(line)
+    return developed
+
+
+def _interval(score: dict[str, Any]) -> str:
+    return f"{score['value']:.3g} [{score['low']:.3g}, {score['high']:.3g}]"

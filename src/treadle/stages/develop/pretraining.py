@@ -1,0 +1,208 @@
+"""Pretraining before fine-tuning: the base model reads the project's own text first, without its tests.
+
+Held out is every document of a group that validation or test has; how well the model predicts those, in bits a byte,
+is said of the base and of what came of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from treadle.core.digest import blake3_bytes, canonical_json
+from treadle.core.driver import Driver
+from treadle.core.errors import UserError
+from treadle.core.runs import Run
+from treadle.core.steps import step
+from treadle.lm.model import ABOUT, FORMAT, Model
+from treadle.lm.tokens import Tokens
+from treadle.stages.develop.settings import PretrainSettings
+from treadle.stages.develop.training import same_base
+from treadle.text.corpus import Corpus
+from treadle.text.dataset import DATASET_FILE, Dataset, split_groups
+from treadle.text.document import Document
+from treadle.text.examples import group_of
+
+CHECKPOINTS = ("cache", "checkpoints")  # under the store's folder; gone when the model is made, or a person erased
+_HELD_OUT = ("validation", "test")
+_EVERY = "TREADLE_CHECKPOINT_SECONDS"  # of the environment: from one checkpoint to the next, at least; 120 else
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The model, for fine-tuning to start from."""
+
+    model: Model
+
+    def line(self, driver: Driver) -> str:
+        """What it learned, for a person."""
+        made = driver.runs.producer(self.model.digest)
+        figures = made.metrics if made is not None else {}
+        before, after = figures.get("bits_per_byte_before"), figures.get("bits_per_byte")
+        if before is None or after is None:
+            return "pretrained on the corpus; no text was held out to judge it by"
+        return f"pretrained on the corpus: held-out text takes {after:.3f} bits a byte, {before:.3f} before"
+
+
+def pretrain_on(
+    driver: Driver, settings: PretrainSettings, cleaned: Corpus, dataset: Dataset, *, base_model: str, fingerprint: str
+) -> Model:
+    """Pack the text that may be learned from, and train on it."""
+    base = {"base_model": base_model, "fingerprint": fingerprint}
+    tokens = driver.run(pack_text, cleaned, dataset, **base, width=settings.width)
+    wanted = settings.model_dump(exclude={"width"})
+    model = driver.run(pretrain, tokens, **base, **wanted)
+    if not driver.planning:
+        driver.listener.say(Pretrained(model).line(driver))
+    return model
+
+
+@step(name="develop.pack_text", version=1, packages=("tokenizers", "numpy"))
+def pack_text(cleaned: Corpus, dataset: Dataset, *, base_model: str, fingerprint: str, width: int, run: Run) -> Tokens:
+    """The documents' text as packed rows: ``train`` to learn from, ``validation`` to judge by."""
+    from tokenizers import Tokenizer
+
+    from treadle.lm.bulk_encoder import BulkEncoder
+    from treadle.lm.packed_documents import write_packed
+    from treadle.lm.tokens import ids_kind, write_info
+
+    folder = same_base(base_model, fingerprint).path
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    by = dataset.read_json(DATASET_FILE)["split"]["by"]
+    sides = split_groups(dataset.path())
+    used = {name: side for side in _HELD_OUT for name in dataset.split_document_ids(side)}
+    size = {"train": 0, "validation": 0}
+
+    def texts(side: str) -> Iterator[tuple[str, str]]:
+        for batch in cleaned.documents():
+            for document in batch:
+                if (_is_held_out(document, by, sides, used)) is (side == "validation"):
+                    size[side] += len(document.text.encode("utf-8", "surrogatepass"))
+                    yield document.id, document.text
+
+    encoder = BulkEncoder(Tokenizer.from_file(str(folder / "tokenizer.json")))
+    kind, end = ids_kind(int(config["vocab_size"])), config.get("eos_token_id")
+    with run.create(Tokens) as tokens:
+        written = {
+            side: write_packed(
+                tokens.path,
+                side,
+                texts(side),
+                encoder,
+                width=width,
+                ids=kind,
+                end=end if isinstance(end, int) else None,
+            )
+            for side in size
+        }
+        if not written["train"].tokens:
+            raise UserError("develop.pretrain: no document is left to learn from; all are held out for tests")
+        write_info(tokens.path, kind, written, {"base_model": base_model, "width": width, "bytes": size})
+        tokens.add_documents(cleaned.document_ids())
+        run.summary(**{f"{side}_tokens": float(each.tokens) for side, each in written.items()})
+        return tokens.commit()
+
+
+def _is_held_out(document: Document, by: str | None, sides: dict[str, str], used: dict[str, str]) -> bool:
+    return document.id in used or sides.get(group_of(document, by)) in _HELD_OUT
+
+
+@step(name="develop.pretrain", version=1, packages=("torch", "transformers"), tolerance=0.05)
+def pretrain(
+    packed: Tokens,
+    *,
+    base_model: str,
+    fingerprint: str,
+    tokens: int,
+    batch: int,
+    learning_rate: float,
+    schedule: Literal["linear", "cosine", "warmup-stable-decay", "constant"],
+    warmup: float,
+    seed: int,
+    run: Run,
+) -> Model:
+    """Train the base model on bare text: the next token, hidden tokens or spans, as its family does.
+
+    Killed, the same step goes on from its last checkpoint and ends in the same weights.
+    """
+    from treadle.lm.checkpoint import Checkpoints
+    from treadle.lm.objective import objective_for
+    from treadle.lm.pretraining import PretrainingSettings
+    from treadle.lm.pretraining import pretrain as train
+    from treadle.lm.training import StepReport
+
+    base = same_base(base_model, fingerprint)
+    family = json.loads((base.path / "config.json").read_text(encoding="utf-8"))["model_type"]
+    settings = PretrainingSettings(
+        tokens=tokens,
+        objective=objective_for(family),
+        batch=batch,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        warmup=warmup,
+        seed=seed,
+    )
+    rows = packed.rows("train")
+
+    def on_step(report: StepReport) -> None:
+        run.log(report.step, loss=report.loss, tokens_per_second=report.tokens_per_second, lr=report.learning_rate)
+        run.progress(
+            report.step, report.steps, "steps", f"loss {report.loss:.2f}, {report.tokens_per_second:.0f} tok/s"
+        )
+
+    place = _checkpoints(run, packed, fingerprint, repr(settings))
+    before = _bits_per_byte(base.path, packed, settings.objective)
+    every = float(os.environ.get(_EVERY) or 120)
+    with run.create(Model) as model, Checkpoints(place, every=every, cipher=run.store.cipher) as checkpoints:
+        result = train(base.path, model.path, rows, settings, checkpoints, on_step)
+        seen = {packed.document("train", example) for row in result.rows for example in rows.examples(row)}
+        model.add_documents(name for name in seen if name is not None)
+        about = {
+            "format": FORMAT,
+            "task": "text",
+            "base_model": {"name": base.name, "digest": base.digest, "license": base.license, "origin": base.origin},
+            "training": {"objective": settings.objective, "tokens": tokens, "learning_rate": learning_rate},
+        }
+        (model.path / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True))
+        after = _bits_per_byte(model.path, packed, settings.objective)
+        run.summary(
+            **{name: value for name, value in (("bits_per_byte_before", before), ("bits_per_byte", after)) if value},
+            loss_first=result.first_loss,
+            loss=result.loss,
+            steps=result.steps,
+            tokens=result.tokens,
+            tokens_per_second=result.tokens / result.seconds,
+            resumed=result.resumed,
+            spikes=len(result.spikes),
+        )
+        made = model.commit()
+        checkpoints.wait()
+        checkpoints.discard()
+        return made
+
+
+def _checkpoints(run: Run, packed: Tokens, fingerprint: str, settings: str) -> Path:
+    """A folder that is named by everything the weights depend on."""
+    import torch
+    import transformers
+
+    parts = [packed.digest, fingerprint, settings, torch.__version__, transformers.__version__]
+    return run.store.root.joinpath(*CHECKPOINTS, blake3_bytes(canonical_json(parts))[3:35])
+
+
+def _bits_per_byte(folder: Path, packed: Tokens, objective: Any) -> float | None:
+    """Of the held-out text; None where there is none. For hidden tokens and spans: bits a hidden token."""
+    from math import log
+
+    from treadle.lm.pretraining import held_out
+
+    rows = packed.rows("validation")
+    if not len(rows):
+        return None
+    found = held_out(folder, rows, objective)
+    size = packed.read_json("tokens.json")["bytes"]["validation"] if objective == "causal" else sum(found.learned)
+    return sum(found.nats) / log(2) / max(1, size)

@@ -1,0 +1,169 @@
+"""The training steps: fine-tuning a generator on what the assistant says, a classifier on labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from treadle.core.digest import blake3_bytes
+from treadle.core.errors import UserError
+from treadle.core.runs import Run
+from treadle.core.steps import step
+from treadle.lm.model import ABOUT, FORMAT, Model
+from treadle.lm.tokens import Tokens
+from treadle.record.version import NOT_RECORDED
+from treadle.text.dataset import Dataset, Example
+
+FEEDBACK = "feedback"  # the field of an example that is a user's correction
+
+
+@step(name="develop.train", version=3, packages=("torch", "transformers"), tolerance=0.05)
+def train(
+    tokens: Tokens,
+    dataset: Dataset,
+    start: Model | None,
+    pretrained: Model | None,
+    *,
+    base_model: str,
+    fingerprint: str,
+    method: Literal["full", "lora"],
+    learning_rate: float,
+    budget: int,
+    max_length: int,
+    replay: float,
+    seed: int,
+    run: Run,
+) -> Model:
+    """Fine-tune a causal language model on the assistant's turns, for a fixed budget of tokens; from ``start`` where
+    there is one, else from the base, ``pretrained`` or as it is.
+
+    Corrections come first, the newest before older ones, and leave the share ``replay`` of the budget to the rest.
+    The model's documents are exactly those of the examples it saw, and those of the model it started from.
+    """
+    from treadle.lm.training import StepReport, TrainingSettings
+    from treadle.lm.training import train as fine_tune
+
+    base = same_base(base_model, fingerprint)
+    seen = dataset.examples("train")
+    places = _mixed(tokens.lengths("train"), seen, budget, replay, f"{seed} {start.digest if start else ''}")
+    every = tokens.examples("train")
+    examples = [every[place] for place in places]
+    settings = TrainingSettings(
+        method=method, learning_rate=learning_rate, token_budget=budget, width=max_length, seed=seed
+    )
+
+    def on_step(report: StepReport) -> None:
+        run.log(report.step, loss=report.loss, tokens_per_second=report.tokens_per_second, lr=report.learning_rate)
+        note = f"loss {report.loss:.2f}, {report.tokens_per_second:.0f} tok/s"
+        run.progress(report.step, report.steps, "steps", note)
+
+    with run.create(Model) as model:
+        begun = start or pretrained
+        result = fine_tune(begun.path() if begun else base.path, model.path, examples, settings, on_step)
+        model.add_documents(name for place in result.examples_seen for name in seen[places[place]].documents)
+        how: dict[str, Any] = {"method": method, "budget": budget, "learning_rate": learning_rate}
+        if begun is not None:
+            model.add_documents(begun.document_ids())
+            how["start"] = begun.digest
+        _write_about(model.path, base, "chat", how, came_from(start))
+        run.summary(
+            loss_first=result.first_loss,
+            loss=result.loss,
+            tokens=result.tokens,
+            steps=result.steps,
+            tokens_per_second=result.tokens / result.seconds,
+            examples=len(result.examples_seen),
+            threads=float(result.environment["threads"]),
+        )
+        return model.commit()
+
+
+def _mixed(lengths: Sequence[int], examples: Sequence[Example], budget: int, replay: float, salt: str) -> list[int]:
+    """Places of the examples that a training run takes: all, or corrections and a sample of the rest where there are
+    corrections or the model was trained before. ``salt`` makes each run's sample another one."""
+    corrections = [place for place, example in enumerate(examples) if FEEDBACK in example.fields]
+    if not corrections and salt.endswith(" "):
+        return list(range(len(examples)))
+    corrections.sort(key=lambda place: (examples[place].fields[FEEDBACK], place), reverse=True)
+    first = set(corrections)
+    rest = [place for place in range(len(examples)) if place not in first]
+    rest.sort(key=lambda place: blake3_bytes(f"{salt} {examples[place].id}".encode()))
+    taken: list[int] = []
+    room = int(budget * (1 - replay))
+    for place in corrections:
+        if lengths[place] <= room:
+            room -= lengths[place]
+            taken.append(place)
+    room = budget - sum(lengths[place] for place in taken)
+    for place in rest:
+        if room <= 0:
+            break
+        room -= lengths[place]
+        taken.append(place)
+    return taken
+
+
+@step(name="develop.train_classifier", version=2, packages=("torch", "transformers"), tolerance=0.05)
+def train_classifier(
+    dataset: Dataset,
+    pretrained: Model | None,
+    *,
+    base_model: str,
+    fingerprint: str,
+    learning_rate: float,
+    epochs: int,
+    max_length: int,
+    seed: int,
+    run: Run,
+) -> Model:
+    """Fine-tune an encoder with a classification head on all of the training split, from the base as it is or
+    ``pretrained``."""
+    from treadle.lm.classification import ClassifierSettings
+    from treadle.lm.classification import train_classifier as fine_tune
+
+    base = same_base(base_model, fingerprint)
+    examples = dataset.examples("train")
+    settings = ClassifierSettings(learning_rate=learning_rate, epochs=epochs, max_length=max_length, seed=seed)
+
+    def on_step(step: int, steps: int, loss: float) -> None:
+        run.log(step, loss=loss)
+        run.progress(step, steps, "steps", f"loss {loss:.2f}")
+
+    with run.create(Model) as model:
+        texts, labels = [example.text for example in examples], [str(example.label) for example in examples]
+        begun = pretrained.path() if pretrained else base.path
+        result = fine_tune(begun, model.path, texts, labels, settings, on_step)
+        model.add_documents(name for example in examples for name in example.documents)
+        if pretrained is not None:
+            model.add_documents(pretrained.document_ids())
+        _write_about(model.path, base, "classify", {"epochs": epochs, "learning_rate": learning_rate})
+        run.summary(loss=result.loss, steps=result.steps, truncated=result.truncated, examples=len(examples))
+        return model.commit()
+
+
+def same_base(name: str, fingerprint: str) -> Any:
+    """The base model, which has to be the one that was there when the step's key was made."""
+    from treadle.lm.base_model import resolve
+
+    base = resolve(name)
+    if base.digest != fingerprint:
+        raise UserError(f"develop.base_model: {name} changed while it was read; run the same command again")
+    return base
+
+
+def came_from(start: Model | None) -> dict[str, str] | None:
+    """What is known of the base of a model that came from outside, or was trained from one; None otherwise."""
+    base = start.about()["base_model"] if start is not None else None
+    return base if base is not None and base["name"] == NOT_RECORDED else None
+
+
+def _write_about(folder: Any, base: Any, task: str, how: dict[str, Any], known: dict[str, str] | None = None) -> None:
+    about = {
+        "format": FORMAT,
+        "task": task,
+        "base_model": known
+        or {"name": base.name, "digest": base.digest, "license": base.license, "origin": base.origin},
+        "training": how,
+    }
+    (folder / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True))
