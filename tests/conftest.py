@@ -21,6 +21,19 @@ settings.register_profile("no clock", deadline=None)  # how long an example take
 settings.load_profile("no clock")
 
 
+# Tests that share a project which takes long to make: one worker makes it once.
+TOGETHER = ("console/", "importing/test_lock.py", "cycle/test_follow.py", "cycle/test_second_turn.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep those together."""
+    for item in items:
+        place = item.path.relative_to(ROOT / "tests").as_posix() if item.path.is_relative_to(ROOT / "tests") else ""
+        for name in TOGETHER:
+            if place.startswith(name):
+                item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real test data; missing is a skip, and a failure where CI=true."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import pytest
 
 from small_project import DEEDS, THINGS, Project
 from treadle.project import open_project
@@ -97,6 +98,7 @@ def test_a_good_challenger_is_promoted_under_traffic(project: Project) -> None:
     assert project.json("verify")["ok"]
 
 
+@pytest.mark.slow
 def test_a_slow_challenger_is_taken_back_under_traffic(project: Project) -> None:
     # Many requests before the other rule decides: next to other tests the champion has slow answers as well.
     project.edit("improve:\n", "improve:\n  canary: {steps: [0.5], min_requests: 300, patience: 5m}\n")

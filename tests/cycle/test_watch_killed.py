@@ -96,7 +96,8 @@ def undisturbed(built: tuple[Project, Any], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, 30])
 def test_the_end_is_the_same(kills: int, undisturbed: dict[str, Any], fresh: Callable[[], Project]) -> None:
     draw = random.Random(kills)
     left = kills

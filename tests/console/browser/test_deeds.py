@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from console.browser.conftest import ASKED, Enter, Place
 from small_project import Project
 from treadle.project import open_project
 from treadle.record.feedback import Feedback
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 
 def said_here(project: Project) -> list[Feedback]:

@@ -16,8 +16,6 @@ from small_project import Project
 from treadle.project import open_project
 from treadle.record.interaction_index import InteractionFilter
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 DESK = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 PAGES = (

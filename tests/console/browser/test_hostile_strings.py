@@ -21,8 +21,6 @@ from treadle.project import open_project
 from treadle.record.interaction import Given
 from treadle.stages.improve import give_feedback
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 OURS = (
     "<script>canary('script')</script>",
     "<img src=x onerror=canary('img')>",
