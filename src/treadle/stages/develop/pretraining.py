@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from treadle.core.errors import UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.lm.model import ABOUT, FORMAT, Model
+from treadle.lm.objective import Objective
 from treadle.lm.tokens import Tokens
 from treadle.stages.develop.settings import PretrainSettings
 from treadle.stages.develop.training import same_base
@@ -180,7 +182,8 @@ def pretrain(
             spikes=len(result.spikes),
         )
         made = model.commit()
-        checkpoints.wait()
+        with suppress(UserError):  # there was no room for the last one, and there is no need of it
+            checkpoints.wait()
         checkpoints.discard()
         return made
 
@@ -194,9 +197,12 @@ def _checkpoints(run: Run, packed: Tokens, fingerprint: str, settings: str) -> P
     return run.store.root.joinpath(*CHECKPOINTS, blake3_bytes(canonical_json(parts))[3:35])
 
 
-def _bits_per_byte(folder: Path, packed: Tokens, objective: Any) -> float | None:
-    """Of the held-out text; None where there is none. For hidden tokens and spans: bits a hidden token."""
-    from math import log
+def _bits_per_byte(folder: Path, packed: Tokens, objective: Objective) -> float | None:
+    """Of the held-out text; None where there is none. For hidden tokens and spans: bits a token that is asked for.
+
+    The first token of a piece has nothing before it: it counts as a guess among the whole vocabulary.
+    """
+    from math import log, log2
 
     from treadle.lm.pretraining import held_out
 
@@ -204,5 +210,9 @@ def _bits_per_byte(folder: Path, packed: Tokens, objective: Any) -> float | None
     if not len(rows):
         return None
     found = held_out(folder, rows, objective)
-    size = packed.read_json("tokens.json")["bytes"]["validation"] if objective == "causal" else sum(found.learned)
-    return sum(found.nats) / log(2) / max(1, size)
+    bits = sum(found.nats) / log(2)
+    if objective != "causal":
+        return bits / max(1, sum(found.learned))
+    vocabulary = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    bits += len(found.nats) * log2(vocabulary)
+    return bits / max(1, int(packed.read_json("tokens.json")["bytes"]["validation"]))
