@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.driver import Driver
