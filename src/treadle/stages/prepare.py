@@ -15,8 +15,10 @@ from pydantic import ConfigDict, Field, model_validator
 from treadle.core.config import Settings
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
+from treadle.core.executors import Executor
 from treadle.core.plugins import load
 from treadle.core.runs import Run
+from treadle.core.settings import bind
 from treadle.core.steps import step
 from treadle.evals.baselines import WORKED_EXAMPLES, worked_examples
 from treadle.lm.conversation import with_system_prompt
@@ -109,7 +111,9 @@ class PrepareSettings(Settings):
         default_factory=list, description="evaluation sets that no example may give away"
     )
     tokenizer: TokenizerSettings | None = Field(None, description="train a tokenizer on the cleaned text")
-    on: str = Field("process", description="where transforms run: process, pool")
+    on: str | dict[str, Any] = Field(
+        "process", description="where transforms run: process, pool, ray, or one with settings: {pool: {workers: 4}}"
+    )
 
     @model_validator(mode="after")
     def _examples_last(self) -> PrepareSettings:
@@ -164,11 +168,33 @@ def prepare(
 ) -> Prepared:
     """From documents, and what users corrected, to a dataset and what is known of it. Groups stay on the side where
     ``placed`` has them."""
+    with driver.working_on(_executor(settings.on)):
+        return _prepare(driver, settings, corpus, corrections, placed, task, tokenizing, versions)
+
+
+def _executor(on: str | dict[str, Any]) -> Executor:
+    """Where transforms run; nothing is started yet."""
+    name, settings = parse_step(on, "prepare.on")
+    executor: Executor = bind(
+        load("treadle.executors", name).value, settings, where=f"prepare.on ({name})", provided={}
+    )
+    return executor
+
+
+def _prepare(
+    driver: Driver,
+    settings: PrepareSettings,
+    corpus: Corpus,
+    corrections: Corpus | None,
+    placed: Dataset | None,
+    task: str,
+    tokenizing: Tokenizing,
+    versions: Versions,
+) -> Prepared:
     transforms, maker, maker_settings = _parse(settings, task)
     key = data_key(driver.runs.keyed_person)
     loaded = load_transforms(transforms, driver.folder, key=key)
     _, maker_version = load_maker(maker, driver.folder)
-    driver.executor = load("treadle.executors", settings.on).value()
     keys = [{**each.key(), "packages": _versions(each.packages)} for each in loaded]
     cleaned = driver.run(clean, corpus, transforms=transforms, keys=keys)
     if settings.earlier.versions:

@@ -1,0 +1,46 @@
+"""The pool keeps its processes from one transform to the next, and says what happened when one is killed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from treadle.core.errors import TreadleError, UserError
+from treadle.core.executors import Pool
+
+
+def _process(_: int) -> int:
+    return os.getpid()
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    made = Pool(1)
+    yield made
+    made.close()
+
+
+def test_processes_stay_until_it_is_closed(pool: Pool) -> None:
+    first = set(pool.map(_process, range(3)))
+    assert first == set(pool.map(_process, range(3)))
+    assert len(first) == 1
+    assert os.getpid() not in first
+    pool.close()
+    assert set(pool.map(_process, range(3))).isdisjoint(first)
+
+
+def test_a_killed_worker_is_told_and_the_next_call_works(pool: Pool) -> None:
+    with pytest.raises(TreadleError, match="a process of the pool was killed .* run the same command again"):
+        list(pool.map(os._exit, [9]))
+    assert list(pool.map(abs, [-1, -2])) == [1, 2]
+
+
+def test_two_maps_feed_one_another_on_the_same_workers(pool: Pool) -> None:
+    assert list(pool.map(abs, pool.map(int, (str(-n) for n in range(40))))) == list(range(40))
+
+
+def test_fewer_workers_than_one() -> None:
+    with pytest.raises(UserError, match="expected workers of 1 or more, not 0"):
+        Pool(0)
