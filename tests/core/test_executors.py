@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from treadle.core.errors import TreadleError, UserError
+from treadle.core.errors import MissingExtra, TreadleError, UserError
 from treadle.core.executors import Pool
 
 
@@ -32,7 +32,7 @@ def test_processes_stay_until_it_is_closed(pool: Pool) -> None:
 
 
 def test_a_killed_worker_is_told_and_the_next_call_works(pool: Pool) -> None:
-    with pytest.raises(TreadleError, match="a process of the pool was killed .* run the same command again"):
+    with pytest.raises(TreadleError, match=r"a process of the pool was killed .* run the same command again"):
         list(pool.map(os._exit, [9]))
     assert list(pool.map(abs, [-1, -2])) == [1, 2]
 
@@ -44,3 +44,13 @@ def test_two_maps_feed_one_another_on_the_same_workers(pool: Pool) -> None:
 def test_fewer_workers_than_one() -> None:
     with pytest.raises(UserError, match="expected workers of 1 or more, not 0"):
         Pool(0)
+
+
+def _lacks(_: int) -> int:
+    raise MissingExtra("numba", extra="filters")
+
+
+def test_an_error_is_the_one_that_was_raised(pool: Pool) -> None:
+    with pytest.raises(MissingExtra, match=r"^numba is not installed"):
+        list(pool.map(_lacks, [1]))
+    assert list(pool.map(abs, [-1])) == [1]
