@@ -1,10 +1,10 @@
 """Memory of collect and prepare: ``python -m benchmarks.data_memory [--gigabytes N] [--quick]``.
 
 Text is made by repetition with changes: 2,000 to 6,000 characters from anywhere in ``tinyshakespeare``, a number of
-its own, and every tenth a second time. It goes from JSON lines through what the steps of ``collect`` and ``prepare`` do:
-read, written as a corpus; normalized, filtered, freed of exact duplicates, written again. Each size runs in a process of
-its own. ``peak_mb``: the most memory it held (10^6 bytes) by step, for a tenth of the text and for all of it;
-``growth``: the second over the first, 1.2 wanted. ``documents`` and ``seconds`` are of all of it.
+its own, and every tenth a second time. It goes from JSON lines through what the steps of ``collect`` and ``prepare``
+do: read, written as a corpus; normalized, filtered, freed of exact duplicates, written again. Each step of each size
+runs in a process of its own. ``peak_mb``: the most memory it held (10^6 bytes), for a tenth of the text and for all of
+it; ``growth``: the second over the first, 1.2 wanted. ``documents`` and ``seconds`` are of all of it.
 """
 
 from __future__ import annotations
