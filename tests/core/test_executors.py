@@ -9,6 +9,7 @@ import pytest
 
 from treadle.core.errors import MissingExtra, TreadleError, UserError
 from treadle.core.executors import Pool
+from treadle.stages.prepare import executor_for
 
 
 def _process(_: int) -> int:
@@ -54,3 +55,19 @@ def test_an_error_is_the_one_that_was_raised(pool: Pool) -> None:
     with pytest.raises(MissingExtra, match=r"^numba is not installed"):
         list(pool.map(_lacks, [1]))
     assert list(pool.map(abs, [-1])) == [1]
+
+
+def test_what_the_file_says_of_where_transforms_run() -> None:
+    found = executor_for({"pool": {"workers": 3}})
+    assert isinstance(found, Pool)
+    assert found.workers == 3
+    assert executor_for("process").name == "process"
+    for on, message in (
+        ("pol", "there is no executor called 'pol'; did you mean 'pool'"),
+        ({"pool": {"worker": 2}}, r"prepare\.on \(pool\): no setting 'worker'; did you mean 'workers'"),
+        ({"pool": {"workers": "two"}}, r"workers: input should be a valid integer"),
+        ({"pool": {"workers": 0}}, "expected workers of 1 or more"),
+        ({"pool": {}, "ray": {}}, "prepare.on: expected a name, or one name with its settings"),
+    ):
+        with pytest.raises(UserError, match=message):
+            executor_for(on)

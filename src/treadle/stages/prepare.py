@@ -168,12 +168,12 @@ def prepare(
 ) -> Prepared:
     """From documents, and what users corrected, to a dataset and what is known of it. Groups stay on the side where
     ``placed`` has them."""
-    with driver.working_on(_executor(settings.on)):
+    with driver.working_on(executor_for(settings.on)):
         return _prepare(driver, settings, corpus, corrections, placed, task, tokenizing, versions)
 
 
-def _executor(on: str | dict[str, Any]) -> Executor:
-    """Where transforms run; nothing is started yet."""
+def executor_for(on: str | dict[str, Any]) -> Executor:
+    """Where transforms run; nothing is started yet. ``UserError`` for what is no executor, or a wrong setting."""
     name, settings = parse_step(on, "prepare.on")
     executor: Executor = bind(
         load("treadle.executors", name).value, settings, where=f"prepare.on ({name})", provided={}
