@@ -52,7 +52,7 @@ def test_what_is_read_is_what_was_written(tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("corpus")
     ids = write_corpus(folder, [made])
     assert [document for batch in read_documents(folder) for document in batch] == made
-    assert list(ids) == sorted(document.id for document in made)
+    assert list(ids) == sorted({document.id for document in made})
 
 
 def test_bytes_depend_on_the_documents_and_not_on_the_batches(tmp_path: Path) -> None:
