@@ -102,7 +102,7 @@ class RayExecutor:
             "num_gpus": 0,
             "include_dashboard": False,
             "object_store_memory": max(_LEAST_STORE, _STORE * self.workers),
-            "_temp_dir": self._folder,
+            "_temp_dir": os.path.join(self._folder, "r"),  # noqa: PTH118 (text); Ray opens it to all, the outer one stays ours
         }
 
 
