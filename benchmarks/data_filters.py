@@ -168,6 +168,7 @@ def pipeline(texts: list[str]) -> dict[str, float]:
             for _ in run_transforms([batch], transforms, Accounting(), executor.map):
                 pass
             seconds = time.perf_counter() - began
+        executor.close()
         found[name] = round(_megabytes(texts) / seconds, 2)
     return found
 

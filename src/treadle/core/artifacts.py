@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -212,6 +212,36 @@ def holds(ids: bytes, document: str) -> bool:
     return bytes(data[low * _ID_BYTES : (low + 1) * _ID_BYTES]) == wanted
 
 
+class DocumentIds:
+    """A set of ids of documents that takes 32 bytes for each. Iterating gives them sorted."""
+
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        """``TreadleError`` for what is no id of a document."""
+        self._parts = [bytearray() for _ in range(256)]  # by first byte, so that sorting needs room for one of them
+        self.update(ids)
+
+    def __bool__(self) -> bool:
+        return any(self._parts)
+
+    def __iter__(self) -> Iterator[str]:
+        return (DOCUMENT_PREFIX + raw.hex() for raw in self.sorted())
+
+    def add(self, document: str) -> None:
+        """One more, which may be there."""
+        raw = _raw_id(document)
+        self._parts[raw[0]] += raw
+
+    def update(self, ids: Iterable[str]) -> None:
+        """Some more."""
+        for document in ids:
+            self.add(document)
+
+    def sorted(self) -> Iterator[bytes]:
+        """Each once, 32 bytes, in the order of a ``documents.ids``."""
+        for part in self._parts:
+            yield from sorted({bytes(part[start : start + _ID_BYTES]) for start in range(0, len(part), _ID_BYTES)})
+
+
 A = TypeVar("A", bound=Artifact)
 
 
@@ -222,7 +252,7 @@ class Builder(Generic[A]):
         self.kind = kind
         self.path = store.new_folder()
         self._store = store
-        self._documents: set[str] = set()
+        self._documents = DocumentIds()
         self._artifact: A | None = None
 
     def __enter__(self) -> Builder[A]:
@@ -241,8 +271,8 @@ class Builder(Generic[A]):
         """Move the files into the store and return the handle. The folder is gone afterwards."""
         if self._artifact is None:
             if self._documents:
-                raw = sorted(_raw_id(name) for name in self._documents)
-                (self.path / DOCUMENT_IDS).write_bytes(b"".join(raw))
+                with (self.path / DOCUMENT_IDS).open("wb") as file:
+                    file.writelines(self._documents.sorted())
             self._artifact = self.kind(self._store.put(self.path), self._store)
             shutil.rmtree(self.path, ignore_errors=True)
         return self._artifact

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -119,6 +119,16 @@ class Driver:
         """What follows belongs to this stage."""
         self.stages.append((name, []))
         self.listener.stage(name)
+
+    @contextmanager
+    def working_on(self, executor: Executor) -> Iterator[None]:
+        """Steps run shards there until the end of ``with``, which closes it."""
+        before, self.executor = self.executor, executor
+        try:
+            yield
+        finally:
+            self.executor = before
+            executor.close()
 
     # -- steps
 

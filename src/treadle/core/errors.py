@@ -11,6 +11,9 @@ A message is one line and ends with what to do.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 
 class TreadleError(Exception):
     """Base of every error Treadle raises on purpose."""
@@ -44,6 +47,10 @@ class MissingExtra(UserError):
         super().__init__(f"{package} is not installed; run: pip install 'treadle[{extra}]'")
         self.package = package
         self.extra = extra
+
+    def __reduce__(self) -> Any:
+        """It may be raised in another process."""
+        return functools.partial(MissingExtra, self.package, extra=self.extra), ()
 
 
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:

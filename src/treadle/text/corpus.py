@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from treadle.core.artifacts import Artifact
+from treadle.core.artifacts import Artifact, DocumentIds
 from treadle.core.digest import canonical_json
 from treadle.core.errors import Corrupt, UserError
 from treadle.text.accounting import Accounting, read_accounting
@@ -51,14 +51,14 @@ class Corpus(Artifact):
         return read_accounting(self.path())
 
 
-def write_corpus(folder: Path, batches: Iterable[Sequence[Document]]) -> list[str]:
-    """Write the documents into ``folder`` and return their ids, sorted. Holds one row group in memory.
+def write_corpus(folder: Path, batches: Iterable[Sequence[Document]]) -> DocumentIds:
+    """Write the documents into ``folder`` and return their ids. Holds one row group in memory.
 
     ``MissingExtra`` without pyarrow. A corpus without documents is one file without rows.
     """
     pa, pq = pyarrow()
     schema = _schema(pa)
-    ids: list[str] = []
+    ids = DocumentIds()
     number = characters = 0
     writer: Any = None
     try:
@@ -66,7 +66,7 @@ def write_corpus(folder: Path, batches: Iterable[Sequence[Document]]) -> list[st
             if writer is None:
                 writer = _open(pq, folder / f"documents-{number:05}.parquet", schema)
             writer.write_table(_table(pa, schema, group), row_group_size=len(group))
-            ids += [document.id for document in group]
+            ids.update(document.id for document in group)
             characters += sum(len(document.text) for document in group)
             if characters >= _FILE_CHARACTERS:
                 writer.close()
@@ -76,7 +76,7 @@ def write_corpus(folder: Path, batches: Iterable[Sequence[Document]]) -> list[st
     finally:
         if writer is not None:
             writer.close()
-    return sorted(ids)
+    return ids
 
 
 def read_documents(folder: Path) -> Iterator[list[Document]]:

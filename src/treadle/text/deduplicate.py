@@ -25,20 +25,22 @@ class Deduplicate:
     """
 
     def __init__(self) -> None:
-        self._first: dict[bytes, tuple[str, str, str]] = {}
+        self._first: dict[bytes, bytes] = {}  # one object for each that stays, the smallest that says it all
 
     def __call__(self, documents: Sequence[Document]) -> Iterator[Piece]:
         """Documents not seen before, in order."""
         for document in documents:
-            label = str(document.fields.get("label", ""))
-            known = self._first.setdefault(key_of(document), (document.id, document.locator, label))
-            if known[0] == document.id:
+            label = str(document.fields.get("label", "")).replace("\0", " ")
+            said = f"{document.id}\0{label}\0{document.locator}"
+            known = self._first.setdefault(key_of(document), said.encode("utf-8", "surrogatepass"))
+            first, its_label, locator = known.decode("utf-8", "surrogatepass").split("\0", 2)
+            if first == document.id:
                 yield document
                 continue
-            conflict = known[2] != label
+            conflict = its_label != label
             rule = "deduplicate.label_conflict" if conflict else "deduplicate.exact"
             what = "the same text under another label" if conflict else "the same text"
-            yield Dropped(document, rule, f"{what} as {known[0]}", twin=Twin(known[0], known[1]))
+            yield Dropped(document, rule, f"{what} as {first}", twin=Twin(first, locator))
 
 
 def key_of(document: Document) -> bytes:

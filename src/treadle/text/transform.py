@@ -38,7 +38,7 @@ from treadle.text.spill import Spill
 
 GROUP = "treadle.transforms"
 SHARD_DOCUMENTS = 1000
-SHARD_CHARACTERS = 4_000_000
+SHARD_CHARACTERS = 1_000_000  # few enough that the last shards leave no worker alone for long
 
 Piece = Document | Dropped | Note | Touched
 Apply = Callable[[Sequence[Document]], Iterable[Piece]]

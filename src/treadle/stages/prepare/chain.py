@@ -10,7 +10,9 @@ from typing import Any
 
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
+from treadle.core.executors import Executor
 from treadle.core.plugins import load
+from treadle.core.settings import bind
 from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens
 from treadle.record.report import Report
@@ -72,11 +74,33 @@ def prepare(
 ) -> Prepared:
     """From documents, and what users corrected, to a dataset and what is known of it. Groups stay on the side where
     ``placed`` has them."""
+    with driver.working_on(executor_for(settings.on)):
+        return _prepare(driver, settings, corpus, corrections, placed, task, tokenizing, versions)
+
+
+def executor_for(on: str | dict[str, Any]) -> Executor:
+    """Where transforms run; nothing is started yet. ``UserError`` for what is no executor, or a wrong setting."""
+    name, settings = parse_step(on, "prepare.on")
+    executor: Executor = bind(
+        load("treadle.executors", name).value, settings, where=f"prepare.on ({name})", provided={}
+    )
+    return executor
+
+
+def _prepare(
+    driver: Driver,
+    settings: PrepareSettings,
+    corpus: Corpus,
+    corrections: Corpus | None,
+    placed: Dataset | None,
+    task: str,
+    tokenizing: Tokenizing,
+    versions: Versions,
+) -> Prepared:
     transforms, maker, maker_settings = _parse(settings, task)
     key = data_key(driver.runs.keyed_person)
     loaded = load_transforms(transforms, driver.folder, key=key)
     _, maker_version = load_maker(maker, driver.folder)
-    driver.executor = load("treadle.executors", settings.on).value()
     keys = [{**each.key(), "packages": _versions(each.packages)} for each in loaded]
     cleaned = driver.run(clean, corpus, transforms=transforms, keys=keys)
     if settings.earlier.versions:

@@ -71,7 +71,9 @@ class PrepareSettings(Settings):
         default_factory=list, description="evaluation sets that no example may give away"
     )
     tokenizer: TokenizerSettings | None = Field(None, description="train a tokenizer on the cleaned text")
-    on: str = Field("process", description="where transforms run: process, pool")
+    on: str | dict[str, Any] = Field(
+        "process", description="where transforms run: process, pool, ray, or one with settings: {pool: {workers: 4}}"
+    )
 
     @model_validator(mode="after")
     def _examples_last(self) -> PrepareSettings:
