@@ -149,3 +149,8 @@ def test_endless_blanks_and_rules_take_no_time() -> None:
     paths = [f"/public/{number}" for number in range(100)]
     assert [robots.rule_for(path) for path in paths] == [None] * 100
     assert robots.rule_for("/private/27/x") == "/private/27/"
+
+
+def test_a_pause_of_any_length_is_read() -> None:
+    for delay in ("999999", "9999999", "9" * 5_000):
+        assert parse(f"User-agent: *\nCrawl-delay: {delay}".encode(), "treadle").delay > 300

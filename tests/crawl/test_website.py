@@ -6,19 +6,14 @@ import gzip
 import json
 import random
 import signal
-import ssl
 import subprocess
 import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from crawl import site as made
 from crawl.conftest import QUICK, collected, crawled, opened
@@ -268,39 +263,6 @@ def test_private_addresses_only_where_start_names_them(site: Site, tmp_path: Pat
         assert list(both.documents) == sorted(both.documents)
 
 
-def certificate(folder: Path, name: str) -> Path:
-    """A certificate for a host, signed by itself, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    plain = serialization.NoEncryption()
-    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    (folder / f"{name}.pem").write_bytes(secret + signed.public_bytes(serialization.Encoding.PEM))
-    return folder / f"{name}.pem"
-
-
-def test_a_certificate_is_held_against_the_name_not_the_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, pages in (("localhost", 1), ("other.example", 0)):
-        path = certificate(tmp_path, name)
-        monkeypatch.setenv("SSL_CERT_FILE", str(path))
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(path)
-        with Site(pages={"/": page("home")}, tls=tls) as site:
-            url = site.url.replace("http://127.0.0.1", "https://localhost")
-            found = crawled(tmp_path, url, folder=name, crawl={"attempts": 1})
-            assert len(found.documents) == pages
-            assert bool(site.asked) is bool(pages)
-            assert pages or "ConnectError" in found.quarantined[url + "/"]
-
-
 def test_a_body_that_lies_about_its_type_and_one_of_another_encoding(site: Site, tmp_path: Path) -> None:
     site.pages = {"/": page("home", "/latin", "/zip")}
     latin = "<html><body><p>D\u00e9j\u00e0 vu, d\u00e9j\u00e0 lu, d\u00e9j\u00e0 su.</p></body></html>".encode(
@@ -385,6 +347,17 @@ def test_two_sources_of_one_host_keep_their_own(site: Site, tmp_path: Path) -> N
         source.refresh(lambda line: None)
     assert [source.due() for source in sources] == [None, None]
     assert [list(collected(source).documents) for source in sources] == [[f"{site.url}/one/"], [f"{site.url}/two/"]]
+
+
+def test_two_sources_in_one_folder_are_told_apart(site: Site, tmp_path: Path) -> None:
+    site.pages = {"/": page("home", "/a"), "/a": page("a")}
+    first = opened(tmp_path, site.url, folder="both")
+    second = opened(tmp_path, site.url, folder="both", crawl={"max_pages": 1})
+    first.refresh(lambda line: None)
+    second.refresh(lambda line: None)
+    with pytest.raises(UserError, match="name a `folder` for each"):
+        collected(first)
+    assert len(collected(second).documents) == 1
 
 
 @pytest.mark.parametrize("packed", ["br", "zstd", "broken", "bomb"])

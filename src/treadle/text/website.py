@@ -157,6 +157,11 @@ class Website:
         head = snapshot.read_head(self._folder)
         if head is None:
             raise UserError(f"website: {self._start[0]} was not crawled yet; run `treadle collect`")
+        if head.settings != self._settings():
+            raise UserError(
+                f"website: {self._folder} holds a crawl with other settings than those of {self._start[0]}; run "
+                "`treadle collect`, and where two sources share the folder, name a `folder` for each"
+            )
         lines = list(snapshot.read_lines(self._folder))
         snapshot.check_digest(head, lines, self._folder)
         workers = Workers(self._documents)

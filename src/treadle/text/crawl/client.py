@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,11 +18,12 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
-from treadle.core.errors import MissingExtra
+from treadle.core.errors import MissingExtra, UserError
 from treadle.text.crawl.address import host_of
 from treadle.text.crawl.warc_file import Headers
 
 _MOST_ADDRESSES = 4  # of one host that are tried
+_UNKNOWN_AUTHORITY = (18, 19, 20, 21)  # X509_V_ERR_…: signed by itself, or by somebody whose certificate is not here
 # IPv6 networks whose last four bytes are an IPv4 address (RFC 4291 2.5.5.1, RFC 2765, RFC 6052), and one in which only
 # the network's own people know where it lies (RFC 8215).
 _EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
@@ -72,7 +75,7 @@ class Client:
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept, so none is sent
             follow_redirects=False,
             trust_env=False,
-            verify=httpx.create_ssl_context(),  # $SSL_CERT_FILE names the authorities of a company
+            verify=_authorities(httpx.create_ssl_context),
             timeout=limits.seconds,
         )
 
@@ -84,6 +87,9 @@ class Client:
         except TimeoutError:
             return Answer(failure=f"took longer than {self._limits.seconds:g} seconds")
         except self._errors as error:
+            refused = _refused_certificate(error)
+            if refused:
+                return Answer(failure=refused)
             return Answer(failure=f"the connection failed ({type(error).__name__})", again=True)
 
     async def close(self) -> None:
@@ -146,6 +152,29 @@ class Client:
         if not addresses:
             return Answer(failure="an address in a private network, which only `start` may name")
         return addresses
+
+
+def _authorities(trusted: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """Who may sign certificates: those that everybody trusts, or those of a company that $SSL_CERT_FILE names."""
+    try:
+        return trusted()
+    except OSError:
+        named = os.environ.get("SSL_CERT_FILE")
+        if not named:
+            raise
+        raise UserError(f"SSL_CERT_FILE: {named} is no file with certificates (PEM); name one, or unset it") from None
+
+
+def _refused_certificate(error: BaseException) -> str:
+    """Why a site's certificate does not hold; empty where an error is about something else."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return ""
+    told = cause.verify_message.rstrip(".")
+    advice = "; SSL_CERT_FILE names a file with the authorities to trust"
+    return f"its certificate does not hold: {told}{advice if cause.verify_code in _UNKNOWN_AUTHORITY else ''}"
 
 
 def is_public(address: str) -> bool:

@@ -14,6 +14,7 @@ from treadle.text.crawl.address import spelled
 
 LARGEST = 500 * 1024  # bytes; RFC 9309 2.5: what comes after may be left out
 _LONGEST = 2000  # characters of a rule
+_LONGEST_NUMBER = 20  # digits that are read; a longer pause is too long in any case
 _TRAINING = re.compile(r"(?i)\b(?:ai-train\s*=\s*no|train-ai\s*=\s*n)\b")
 
 
@@ -86,8 +87,8 @@ def _robots(lines: list[tuple[str, str]], sitemaps: tuple[str, ...]) -> Robots:
     for name, value in lines:
         if name in ("allow", "disallow") and value.startswith(("/", "*")) and len(value) <= _LONGEST:
             rules.append((name == "allow", spelled(value)))
-        elif name == "crawl-delay" and re.fullmatch(r"\d{1,6}(\.\d{1,6})?", value):
-            delay = max(delay, float(value))
+        elif name == "crawl-delay" and re.fullmatch(r"\d+(\.\d+)?", value):
+            delay = max(delay, float(value[:_LONGEST_NUMBER]))
         elif name in ("content-signal", "content-usage") and _TRAINING.search(value):
             where = value.split()[0]
             training.append(spelled(where) if where.startswith("/") else "/")
