@@ -4,8 +4,9 @@ Both read the same pages, bytes to text, each in a process of its own and in tur
 time, not the clock's), after one page that is not counted, and the median of the rounds. ``path_mb_per_s`` is ours the
 whole way through the source ``files``, with the time of its workers.
 
-``f1`` is that of the words, a mean over the pages that come with their text (docling's). Most of those are small and
-have little around their main text; ``pages_better`` and ``pages_worse`` say on how many ours is nearer or farther than
+``f1`` is that of the words, a mean over the pages that come with their text (docling's). All but one are small and
+have little around their main text, and the text of that one (an article of Wikipedia) holds its navigation too, so this
+says little about what is left out. ``pages_better`` and ``pages_worse`` say on how many ours is nearer or farther than
 trafilatura, ``worst`` names where it is farthest behind. ``declarations_f1`` is over pages that are main text from end
 to end (the UDHR's), for which the text is what the standard library's parser reads. trafilatura has its default
 settings; ``favor_recall`` and ``favor_precision`` come no nearer to these texts.
