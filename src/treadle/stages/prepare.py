@@ -8,9 +8,10 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from treadle.core.config import Settings
 from treadle.core.driver import Driver
@@ -23,6 +24,7 @@ from treadle.lm.conversation import with_system_prompt
 from treadle.lm.packing import TokenizedExample
 from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens, write_tokens
+from treadle.record.interaction_filter import moment
 from treadle.record.report import Report
 from treadle.record.version import Version, Versions
 from treadle.text.accounting import Accounting, Dropped, Note, read_accounting
@@ -40,7 +42,8 @@ from treadle.text.handles import Index, Profile
 from treadle.text.mentions import data_key
 from treadle.text.rule_log import RULES_FILE, RuleLog, RuleRows
 from treadle.text.source import SourceContext, open_source, read_sources
-from treadle.text.split import split_examples
+from treadle.text.split import SIDES, split_examples
+from treadle.text.split_time import Timed, split_by_time
 from treadle.text.transform import load_transforms, parse_step, run_transforms
 
 EXAMPLES = "examples"
@@ -48,6 +51,30 @@ FEEDBACK = "feedback"  # the field that says of which interaction an example is 
 MIN_ITEMS = 8  # test cases below which they are too few to say anything
 TOKENIZED = ("train", "validation", "holdout")  # nobody learns from test
 MAKERS = {"chat": "chat", "classify": "classification"}
+
+
+class TimeSettings(Settings):
+    """Sides by the time of documents, in place of shares."""
+
+    validation: str = Field(description="what is older is learned from: 2026-03-01, or with a time of day")
+    test: str = Field(description="versions are compared on what is from then on; what lies between is validation")
+    undated: Literal["drop", "train"] = Field("drop", description="what becomes of examples without a time")
+
+    @field_validator("validation", "test", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return value.isoformat() if isinstance(value, date) else value  # YAML reads a time as one
+
+    @model_validator(mode="after")
+    def _in_order(self) -> TimeSettings:
+        for name, value in (("validation", self.validation), ("test", self.test)):
+            try:
+                moment(value)
+            except (ValueError, OverflowError):
+                raise ValueError(f"{name} is {value[:40]!r}; expected a time such as 2026-03-01") from None
+        if moment(self.validation) > moment(self.test):
+            raise ValueError("validation is later than test; expected an earlier time, or the same for no validation")
+        return self
 
 
 class SplitSettings(Settings):
@@ -59,6 +86,7 @@ class SplitSettings(Settings):
     test: float = Field(0.1, ge=0, le=1, description="share that versions are compared on")
     holdout: int = Field(0, ge=0, description="training-side examples kept back for later turns")
     limit: dict[str, int] = Field(default_factory=dict, description="most examples per split")
+    time: TimeSettings | None = Field(None, description="sides by time, in place of train, validation and test")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitSettings:
@@ -184,7 +212,7 @@ def prepare(
         maker=maker,
         maker_version=maker_version,
         maker_settings=maker_settings,
-        split=settings.split.model_dump(),
+        split=settings.split.model_dump(exclude={"time"} if settings.split.time is None else None),
     )
     if settings.decontaminate:
         dataset = _kept_apart(driver, settings.decontaminate, versions, dataset, cleaned, corrected)
@@ -328,7 +356,7 @@ def leave_out(corpus: Corpus, earlier: tuple[Corpus, ...], *, near: float | None
         return left.commit()
 
 
-@step(version=3, packages=("pyarrow",))
+@step(version=4, packages=("pyarrow",))
 def assemble(
     corpus: Corpus,
     corrected: Corpus | None,
@@ -354,13 +382,20 @@ def assemble(
         list(documents.values()), function, name=maker, by=split["by"], settings=maker_settings, log=log
     )
     fractions = {side: split[side] for side in ("train", "validation", "test")}
+    earlier = split_groups(placed.path()) if placed else {}
+    timed = Timed(list(made.examples), earlier, ())
+    if split.get("time"):
+        times = {name: document.time for name, document in documents.items()}
+        timed = split_by_time(made.examples, times, earlier=earlier, **split["time"])
+        sides = [side for side in SIDES if side in timed.groups.values()]
+        fractions = {side: 1 / len(sides) for side in sides}
     divided = split_examples(
-        made.examples,
+        timed.examples,
         fractions=fractions,
         seed=seed,
         limits=split["limit"],
         holdout=split["holdout"],
-        earlier=split_groups(placed.path()) if placed else None,
+        earlier=timed.groups,
     )
     taught = _corrections(corrected, task, "train")
     judged = _corrections(corrected, task, "test")
@@ -373,7 +408,7 @@ def assemble(
     accounting = (
         corpus.accounting()
         .then(made.accounting)
-        .then(account(documents, made.examples, _of_the_corpus(splits), (*divided.dropped, *ours), log))
+        .then(account(documents, made.examples, _of_the_corpus(splits), (*timed.dropped, *divided.dropped, *ours), log))
     )
     if corrected is not None:
         accounting = accounting.beside(_account_for(corrected, [*taught, *judged], clean_splits.dropped))
