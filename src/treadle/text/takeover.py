@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+from treadle.core.artifacts import DOCUMENT_IDS
 from treadle.core.digest import canonical_json
 from treadle.core.errors import UserError
 from treadle.core.store import Store
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 FILE = "cache/collected.db"
 FILES = "files.json"
+ID_BYTES = 32
 Piece = Document | Dropped | Quarantined
 _FOUND = "SELECT first, documents, ids, broken, quarantined, dropped FROM units WHERE key = ?"
 
@@ -52,17 +54,11 @@ class Takeover:
         self._documents: DocumentsAt | None = None
         self._quarantined: list[Quarantined] = []
         self._notes: Notes | None = None
-        self._old = False
-        self._had = self._read = self._unchanged = self._taken = 0
-        for digest, documents in self._all("SELECT digest, documents FROM corpus"):
+        self.counts: Counts | None = None  # set by `keep`
+        self._read = self._unchanged = 0
+        for (digest,) in self._all("SELECT digest FROM corpus"):
             if store.has(digest):
-                self._corpus, self._had = Corpus(digest, store), documents
-
-    @property
-    def counts(self) -> Counts | None:
-        """What was read and what not; None where nothing was."""
-        gone = self._had - self._taken
-        return Counts(self._read, self._unchanged, gone) if self._notes is not None else None
+                self._corpus = Corpus(digest, store)
 
     def pieces(self, opened: OpenSource) -> Iterator[Piece]:
         """Every piece of a source in its order, what is known from the earlier corpus. After each, the caller says
@@ -74,7 +70,6 @@ class Takeover:
         for piece in opened.changed(lambda name, mark: self._knows(_key(base, name, mark))):
             if not isinstance(piece, Unit):
                 self._read += 1
-                self._old = False
                 self._notes.piece(piece)
                 yield piece
                 continue
@@ -83,7 +78,6 @@ class Takeover:
             if piece.known:
                 for earlier in self._taken_over(key):
                     self._unchanged += 1
-                    self._old = True
                     self._notes.piece(earlier)
                     yield earlier
         self._notes.begin(None)
@@ -91,7 +85,6 @@ class Takeover:
     def kept(self, document: str) -> None:
         """The piece given last went on; ``document`` is its id."""
         if self._notes is not None:
-            self._taken += self._old
             self._notes.kept(document)
 
     def spoil(self) -> None:
@@ -101,7 +94,9 @@ class Takeover:
 
     def keep(self, corpus: Corpus) -> None:
         """Put what this collection found in the place of what was known."""
-        if self._notes is not None and self.counts is not None:
+        if self._notes is not None:
+            gone = _missing(_ids(self._corpus), _ids(corpus)) if self._corpus is not None else 0
+            self.counts = Counts(self._read, self._unchanged, gone)
             self._path.parent.mkdir(exist_ok=True)
             self._notes.keep(corpus, self.counts, self._path)
 
@@ -206,6 +201,23 @@ def _opened(path: Path) -> sqlite3.Connection | None:
             return database
         database.close()
     return None
+
+
+def _ids(corpus: Corpus) -> bytes:
+    """The ids of its documents, sorted, 32 bytes each."""
+    with corpus.open(DOCUMENT_IDS) as file:
+        return file.read()
+
+
+def _missing(before: bytes, after: bytes) -> int:
+    """How many of sorted ids are not among others."""
+    missing = place = 0
+    for start in range(0, len(before), ID_BYTES):
+        wanted = before[start : start + ID_BYTES]
+        while place < len(after) and after[place : place + ID_BYTES] < wanted:
+            place += ID_BYTES
+        missing += after[place : place + ID_BYTES] != wanted
+    return missing
 
 
 def _key(base: Any, name: str, mark: str) -> bytes:
