@@ -57,7 +57,9 @@ def test_the_network_is_asked_only_when_it_should_be(site: Site, call: Call) -> 
     site.forget()
     site.pages["/a"] = page("a, changed", "/b")
     site.pages["/b"] = page("b")
-    assert json.loads(call("collect", "--json")[1]) == found
+    again = json.loads(call("collect", "--json")[1])
+    assert again == {**found, "read": 0, "unchanged": 3}
+    assert (found["read"], found["unchanged"], found["gone"]) == (3, 0, 0)
     assert "nothing to do" in call("plan", "--until", "collect")[1]
     assert site.asked == []
     code, out = call("collect", "--refresh")
@@ -69,7 +71,7 @@ def test_the_network_is_asked_only_when_it_should_be(site: Site, call: Call) -> 
 
 def test_watching_takes_in_what_changed_and_ends_when_it_is_told(site: Site, call: Call, tmp_path: Path) -> None:
     (tmp_path / "treadle.yaml").write_text(FILE.format(url=site.url, every="1s"))
-    command = [sys.executable, "-m", "treadle", "collect", "--watch", "--interval", "1"]
+    command = [sys.executable, "-m", "treadle", "collect", "--watch", "--every", "1s"]
     with (tmp_path / "out").open("w") as out:
         running = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=subprocess.STDOUT)
         try:
@@ -77,11 +79,42 @@ def test_watching_takes_in_what_changed_and_ends_when_it_is_told(site: Site, cal
             site.pages["/a"] = page("a, changed", "/b")
             site.pages["/b"] = page("b")
             _wait(lambda: "4 in = 3 kept" in (tmp_path / "out").read_text())
+            assert "2 read, 2 unchanged and taken over, 1 documents gone" in (tmp_path / "out").read_text()
         finally:
             running.send_signal(signal.SIGTERM)
         assert running.wait(60) == 0
-    code, _ = call("collect", "--watch", "--json")
-    assert code == 2
+    assert call("collect", "--watch", "--every", "soon")[0] == 2
+
+
+def test_watching_goes_on_while_a_source_cannot_be_reached(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.md").write_text("a")
+    (tmp_path / "treadle.yaml").write_text(
+        "name: helper\ntask: chat\ncollect: {sources: [{type: files, path: data}]}\n"
+        "develop: {base_model: smollm2-135m-instruct}\n"
+    )
+    command = [sys.executable, "-m", "treadle", "collect", "--watch", "--every", "1s", "--json"]
+    told = tmp_path / "out"
+
+    def rounds() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in told.read_text().splitlines()]
+
+    with told.open("w") as out:
+        running = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=subprocess.DEVNULL)
+        try:
+            _wait(lambda: len(rounds()) >= 2)
+            (tmp_path / "data").rename(tmp_path / "away")
+            _wait(lambda: "error" in rounds()[-1])
+            (tmp_path / "away" / "b.md").write_text("b")
+            (tmp_path / "away").rename(tmp_path / "data")
+            _wait(lambda: rounds()[-1].get("read") == 1)
+        finally:
+            running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 0
+    first = rounds()[0]
+    assert (first["changed"], first["in"], first["read"], rounds()[1]["changed"]) == (True, 1, 1, False)
+    assert any("nothing matches data" in each.get("error", "") for each in rounds())
+    assert [each["unchanged"] for each in rounds() if each.get("read") == 1] == [0, 1]
 
 
 def _wait(until: Callable[[], bool]) -> None:

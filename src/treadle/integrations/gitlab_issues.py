@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from treadle.core.digest import blake3_bytes
 from treadle.core.errors import UserError
 from treadle.integrations.rest_api import Answer, RestApi
 from treadle.integrations.threads import Comments, Piece, Post, Threads, each, labels_at, number_at, text_at, time_at
 from treadle.text.accounting import Quarantined
 from treadle.text.source import SourceContext
+from treadle.text.units import LOOSE, Known, Unit, nothing_known, without_units
 
 SOURCE = "gitlab_issues"
 
@@ -61,14 +64,28 @@ class GitlabIssues:
 
     def read(self, cursor: str | None = None) -> Iterator[Piece]:
         """Issues in the order they were opened, each with its comments; with ``cursor``, a time, what changed since."""
+        return without_units(self._pieces(nothing_known, cursor))
+
+    def read_changed(self, known: Known) -> Iterator[Piece | Unit]:
+        """The same by issues; the comments of one are asked for only where it changed, for a comment changes it."""
+        return self._pieces(known, None)
+
+    def _pieces(self, known: Known, cursor: str | None) -> Iterator[Piece | Unit]:
         since = {} if cursor is None else {"updated_after": cursor}
         asked = {"scope": "all", "order_by": "created_at", "sort": "asc", "per_page": 100, **since}
         with self._api() as api:
             for page in api.pages(self._base, Answer.next_page, **asked):
-                for post in each(page.value, self._issue, self._threads, self._base):
+                rows = page.value if isinstance(page.value, list) else []
+                posts = each(page.value, self._issue, self._threads, self._base)
+                for post, row in zip(posts, rows, strict=False):  # where there is no list, `each` says so
+                    mark = blake3_bytes(json.dumps(row, sort_keys=True).encode())
                     if isinstance(post, Quarantined):
+                        yield LOOSE
                         yield post
-                    else:
+                        continue
+                    unit = Unit(post.locator, mark, known(post.locator, mark))
+                    yield unit
+                    if not unit.known:
                         yield from self._thread(api, post)
 
     def _thread(self, api: RestApi, post: Post) -> Iterator[Piece]:

@@ -22,6 +22,7 @@ from treadle.text.document import Document
 from treadle.text.lake import current, left_over, pour
 from treadle.text.source import OpenSource, SourceContext, open_source, read_sources
 from treadle.text.suppress import Suppress, Suppression
+from treadle.text.takeover import taking_over
 from treadle.text.transform import run_transforms
 
 
@@ -41,19 +42,30 @@ class CollectSettings(Settings):
 
 
 def collect(driver: Driver, settings: CollectSettings, suppression: SuppressionList | None) -> Corpus:
-    """One corpus from all sources. Settings are checked and fingerprints taken before anything is read."""
+    """One corpus from all sources, of which only what is new or changed is read. Settings are checked and fingerprints
+    taken before that.
+    """
+    keys = driver.runs.keys
+    with taking_over(driver.runs.store, lambda path: keys.keyed("file", path)) as following:
+        corpus = _collected(driver, settings, suppression)
+        if not driver.planning:
+            following.keep(corpus)
+            driver.listener.say(corpus.accounting().line())
+            if following.counts is not None:
+                driver.listener.say(f"of these {following.counts.line()}")
+    if settings.lake is not None:
+        ingest(driver, corpus, settings.lake)
+    return corpus
+
+
+def _collected(driver: Driver, settings: CollectSettings, suppression: SuppressionList | None) -> Corpus:
     context = SourceContext(driver.folder, driver.runs.keyed_person)
     sources = [each.model_dump() for each in settings.sources]
     opened = [open_source(source, context, f"collect.sources[{place}]") for place, source in enumerate(sources)]
     for source in opened:
         _refresh(driver, source)
     fingerprints = [source.fingerprint() for source in opened]
-    corpus = driver.run(gather, suppression, sources=sources, fingerprints=fingerprints)
-    if not driver.planning:
-        driver.listener.say(corpus.accounting().line())
-    if settings.lake is not None:
-        ingest(driver, corpus, settings.lake)
-    return corpus
+    return driver.run(gather, suppression, sources=sources, fingerprints=fingerprints)
 
 
 def ingest(driver: Driver, corpus: Corpus, lake: str) -> None:

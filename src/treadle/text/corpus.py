@@ -83,16 +83,27 @@ def read_documents(folder: Path) -> Iterator[list[Document]]:
     """Batches of documents in the order they were written; ``UserError`` for a format this Treadle does
     not read.
     """
-    _, pq = pyarrow()
+    for path in corpus_files(folder):
+        with open_corpus_file(path) as file:
+            for group in range(file.num_row_groups):  # asked for all at once, Arrow keeps what it read of the file
+                for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group]):
+                    yield documents_of(batch)
+
+
+def corpus_files(folder: Path) -> list[Path]:
+    """The files that hold its documents, in order; ``Corrupt`` where there is none."""
     files = sorted(folder.glob(_PATTERN))
     if not files:
         raise Corrupt(f"{folder} holds no {_PATTERN}; it is not a corpus")
-    for path in files:
-        with pq.ParquetFile(path) as file:
-            check_format(file.schema_arrow.metadata or {}, path)
-            for group in range(file.num_row_groups):  # asked for all at once, Arrow keeps what it read of the file
-                for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group]):
-                    yield _documents(batch)
+    return files
+
+
+def open_corpus_file(path: Path) -> Any:
+    """A ``ParquetFile`` of a corpus; ``UserError`` for a format this Treadle does not read."""
+    _, pq = pyarrow()
+    file = pq.ParquetFile(path)
+    check_format(file.schema_arrow.metadata or {}, path)
+    return file
 
 
 def check_format(metadata: dict[bytes, bytes], path: Path) -> None:
@@ -163,7 +174,8 @@ def _table(pa: Any, schema: pa.Schema, documents: Sequence[Document]) -> pa.Tabl
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _documents(batch: pa.RecordBatch) -> list[Document]:
+def documents_of(batch: pa.RecordBatch | pa.Table) -> list[Document]:
+    """Rows of a corpus as documents."""
     columns = batch.to_pydict()
     rows = zip(*(columns[name] for name in batch.schema.names), strict=True)
     documents = []

@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 from blake3 import blake3
 
-from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
 from treadle.text.accounting import Quarantined
 from treadle.text.document import Origin
+from treadle.text.known_files import file_digest
 from treadle.text.outcomes import SOURCE, Outcome, Pending, in_order
 from treadle.text.readers.catalog import versions
 from treadle.text.readers.compression import Archives
@@ -30,6 +30,7 @@ from treadle.text.remote_files import RemoteFile, find, is_remote
 from treadle.text.row_mapping import Fields, RowMapping
 from treadle.text.rows import Limits
 from treadle.text.source import SourceContext
+from treadle.text.units import LOOSE, Known, Unit, nothing_known, without_units
 
 _WHOLLY_HASHED = 1 << 28  # bytes; a larger file's fingerprint is its size and time
 _IGNORED = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", "__MACOSX/*")
@@ -54,7 +55,7 @@ class FoundFile:
         """What changes with its contents."""
         status = self.path.stat()
         large = status.st_size > _WHOLLY_HASHED
-        return f"{status.st_size} {status.st_mtime_ns}" if large else blake3_file(self.path)
+        return f"{status.st_size} {status.st_mtime_ns}" if large else file_digest(self.path)
 
 
 class Files:
@@ -69,6 +70,7 @@ class Files:
     """
 
     version = 3
+    choosing = ("path", "max_files")
 
     def __init__(
         self,
@@ -147,19 +149,32 @@ class Files:
 
     def read(self, cursor: str | None = None) -> Iterator[Outcome]:
         """Every row, text and document; with ``cursor``, the locator of a file, those of the files after it."""
+        return without_units(self._pieces(nothing_known, cursor))
+
+    def read_changed(self, known: Known) -> Iterator[Outcome | Unit]:
+        """The same by files; a file is known by its digest."""
+        return self._pieces(known, None)
+
+    def _pieces(self, known: Known, cursor: str | None) -> Iterator[Outcome | Unit]:
         workers = Workers(self._settings.documents)
         reading = Reading(self._settings, workers)
         try:
-            yield from in_order(self._all(reading, cursor))
+            yield from in_order(self._all(reading, known, cursor))
         finally:
             workers.close()
 
-    def _all(self, reading: Reading, cursor: str | None) -> Iterator[Outcome | Pending]:
+    def _all(self, reading: Reading, known: Known, cursor: str | None) -> Iterator[Outcome | Pending | Unit]:
+        telling = known is not nothing_known  # reading alone needs no digests
         for file in self.files():
             if cursor is not None and file.locator <= cursor:
                 continue
             if reading.ignored(file.locator):
+                yield LOOSE
                 yield reading.ignore(file.locator)
+                continue
+            unit = _unit(file, known) if telling else LOOSE
+            yield unit
+            if unit.known:
                 continue
             try:
                 raw = file.open()
@@ -176,6 +191,16 @@ def _found(project: Path, path: Path) -> FoundFile:
     locator = os.path.relpath(path, project) if path.is_relative_to(project) else str(path)
     # A name need not be UTF-8, and a locator has to be.
     return FoundFile(path, os.fsencode(Path(locator).as_posix()).decode("utf-8", "backslashreplace"))
+
+
+def _unit(file: FoundFile | RemoteFile, known: Known) -> Unit:
+    try:
+        mark = file.digest()
+    except OSError:  # it is told when it is opened
+        return LOOSE
+    if not _of_rows(file.locator):
+        mark = f"{mark} {versions()}"
+    return Unit(file.locator, mark, known(file.locator, mark))
 
 
 def _of_rows(name: str) -> bool:

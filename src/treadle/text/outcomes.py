@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from treadle.text.accounting import Dropped, Quarantined
 from treadle.text.document import Document, document_id
@@ -18,6 +18,7 @@ from treadle.text.row_mapping import UnusableRowError, source_time
 
 SOURCE = "files"
 Outcome = Document | Dropped | Quarantined
+T = TypeVar("T")
 _MOST_WAITING = 64  # pieces that wait for one before them that a worker reads
 _MOST_BYTES_WAITING = 1 << 26
 
@@ -117,9 +118,11 @@ class Outcomes:
             yield Quarantined(origin.source, origin.offset, f"{origin.words}empty: there is nothing in it to read")
 
 
-def in_order(found: Iterator[Outcome | Pending]) -> Iterator[Outcome]:
-    """Pieces in the order they were found, while workers read ahead within bounds."""
-    waiting: deque[Outcome | Pending] = deque()
+def in_order(found: Iterator[Outcome | Pending | T]) -> Iterator[Outcome | T]:
+    """Pieces in the order they were found, while workers read ahead within bounds. What else comes along stays where
+    it is.
+    """
+    waiting: deque[Outcome | Pending | T] = deque()
     size = 0
     for piece in found:
         waiting.append(piece)
@@ -136,14 +139,14 @@ def in_order(found: Iterator[Outcome | Pending]) -> Iterator[Outcome]:
         yield from _settled(waiting.popleft())
 
 
-def _settled(piece: Outcome | Pending) -> Iterator[Outcome]:
+def _settled(piece: Outcome | Pending | T) -> Iterator[Outcome | T]:
     if isinstance(piece, Pending):
         yield from piece.outcomes(piece.future.result())
     else:
         yield piece
 
 
-def _size(piece: Outcome | Pending) -> int:
+def _size(piece: object) -> int:
     return piece.size if isinstance(piece, Pending) else len(getattr(piece, "text", ""))
 
 

@@ -8,7 +8,7 @@ is ``module:Class``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,8 @@ from treadle.core.plugins import load
 from treadle.core.settings import bind
 from treadle.text.accounting import Accounting, Dropped, Quarantined
 from treadle.text.document import Document
+from treadle.text.takeover import current
+from treadle.text.units import Known, Unit
 
 GROUP = "treadle.sources"
 _BATCH = 1000  # documents
@@ -28,6 +30,9 @@ class Source(Protocol):
 
     ``version`` (optional class attribute, an integer) goes up when the same source would be read differently. A source
     that keeps a snapshot has ``due()`` and ``refresh(tell, asked=False)`` besides (``OpenSource`` says what they do).
+    One that can tell what changed has ``read_changed(known)``: what ``read`` gives, with a ``units.Unit`` before what
+    comes out of each unit, and nothing behind one that is known. ``choosing`` are its settings that say which units
+    there are, and do not change what comes out of one.
     """
 
     def fingerprint(self) -> str:
@@ -55,11 +60,20 @@ class SourceContext:
 
 @dataclass(frozen=True, slots=True)
 class OpenSource:
-    """A source ready to be read, with the words that name it in keys and messages."""
+    """A source ready to be read, with the words that name it in keys and messages. ``settings`` are those that decide
+    what comes out of a unit.
+    """
 
     name: str
     version: str
     source: Source
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def changed(self, known: Known) -> Iterator[Document | Dropped | Quarantined | Unit]:
+        """Every piece, but of known units; without any unit where the source cannot tell what changed."""
+        read: Callable[[Known], Iterator[Document | Dropped | Quarantined | Unit]] | None
+        read = getattr(self.source, "read_changed", None)
+        yield from read(known) if read else self.source.read()
 
     def fingerprint(self) -> str:
         """The source's own, with its code's version before it."""
@@ -91,7 +105,8 @@ def open_source(settings: Mapping[str, Any], context: SourceContext, where: str 
     given = {key: value for key, value in settings.items() if key != "type"}
     source = bind(plugin.value, given, where=f"{where} ({name})", provided={"context": context})
     version = plugin.version or str(getattr(plugin.value, "version", 1))
-    return OpenSource(name, version, source)
+    choosing = getattr(plugin.value, "choosing", ())
+    return OpenSource(name, version, source, {key: value for key, value in given.items() if key not in choosing})
 
 
 def read_sources(sources: Iterable[OpenSource], accounting: Accounting) -> Iterator[list[Document]]:
@@ -103,8 +118,9 @@ def read_sources(sources: Iterable[OpenSource], accounting: Accounting) -> Itera
     seen: set[bytes] = set()
     batch: list[Document] = []
     characters = 0
+    following = current()
     for opened in sources:
-        for piece in opened.source.read():
+        for piece in following.pieces(opened) if following else opened.source.read():
             accounting.read += 1
             if isinstance(piece, Quarantined):
                 accounting.quarantined.append(piece)
@@ -116,8 +132,12 @@ def read_sources(sources: Iterable[OpenSource], accounting: Accounting) -> Itera
             if raw_id in seen:
                 reason = "an earlier source or row gave this very document"
                 accounting.drop(Dropped(piece, "collect.same_document", reason))
+                if following:
+                    following.spoil()
                 continue
             seen.add(raw_id)
+            if following:
+                following.kept(piece.id)
             accounting.kept += 1
             batch.append(piece)
             characters += len(piece.text)

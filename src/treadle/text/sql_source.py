@@ -25,8 +25,11 @@ from treadle.text.rows import BadRow, Limits
 from treadle.text.source import SourceContext
 from treadle.text.sql_database import SqlDatabase, SqlReading
 from treadle.text.table_rows import table_row
+from treadle.text.units import LOOSE, Known, Unit
 
 SOURCE = "sql"
+_MOST_BY_KEY = 2000  # rows asked for by their keys, not by reading all
+_AT_ONCE = 500
 _TYPES: dict[str, Any] = {
     "datetime": datetime.fromisoformat,
     "date": date.fromisoformat,
@@ -104,6 +107,63 @@ class Sql:
             for number, row in enumerate(reading.rows(*self._asked(reading, cursor)), start=1):
                 self.cursor = self._place(row) or self.cursor
                 yield self._piece(number, row, name)
+
+    def read_changed(self, known: Known) -> Iterator[Document | Quarantined | Unit]:
+        """The same by rows, where there is a watermark: keys and watermarks of all are asked for, and whole rows only
+        where these are new. When many are, the whole query is read.
+        """
+        watermark = self._watermark
+        if watermark is None:
+            yield from self.read()
+            return
+        name = self._name or self._database.name()
+        with self._database.reading() as reading:
+            self._check_columns(reading)
+            self._check_key(reading)
+            new = self._new(reading, watermark, known, name)
+            rows = self._listed(reading) if new is not None else reading.rows(*self._asked(reading, None))
+            for number, row in enumerate(rows, start=1):
+                mark = self._mark(row, name)
+                found = row if new is None else new.get(row[self._key])
+                if found is None and mark is not None:
+                    yield Unit(*mark, known=True)
+                    continue
+                found = found or row
+                piece = self._piece(number, found, name)
+                # Without a watermark nothing tells that it changed, and what is quarantined names the row's number.
+                loose = mark is None or isinstance(piece, Quarantined) or row[watermark] is None
+                yield LOOSE if loose or mark is None else Unit(*mark)
+                yield piece
+
+    def _new(self, reading: SqlReading, watermark: str, known: Known, name: str) -> dict[Any, dict[str, Any]] | None:
+        """The rows that are not known, by their keys; None when they are too many."""
+        keys = []
+        for row in self._listed(reading):
+            mark = self._mark(row, name)
+            if mark is None:
+                return None
+            if row[watermark] is None or not known(*mark):
+                keys.append(row[self._key])
+            if len(keys) > _MOST_BY_KEY:
+                return None
+        found, key = dict[Any, dict[str, Any]](), reading.quoted(self._key)
+        for start in range(0, len(keys), _AT_ONCE):
+            values = {f"treadle_{place}": value for place, value in enumerate(keys[start : start + _AT_ONCE])}
+            wanted = ", ".join(f":{name}" for name in values)
+            for row in reading.rows(f"SELECT * FROM {self._rows()} WHERE {key} IN ({wanted})", values):
+                found[row[self._key]] = row
+        return found if found.keys() == set(keys) else None
+
+    def _listed(self, reading: SqlReading) -> Iterator[dict[str, Any]]:
+        """Key and watermark of every row, in the order of reading."""
+        mark, key = reading.quoted(str(self._watermark)), reading.quoted(self._key)
+        columns = key if mark == key else f"{key}, {mark}"
+        return reading.rows(f"SELECT {columns} FROM {self._rows()} ORDER BY {mark}, {key}")
+
+    def _mark(self, row: Mapping[str, Any], name: str) -> tuple[str, str] | None:
+        """Name and state of a row; None where they are no UTF-8."""
+        place = self._place(row)
+        return None if place is None else (f"{name}:{_tagged(row[self._key])}", place)
 
     def _place(self, row: Mapping[str, Any]) -> str | None:
         """What ``read`` goes on from after a row; None where that is no UTF-8, which cannot be asked for."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -31,10 +31,12 @@ from treadle.text.crawl.snapshot import Head, Line
 from treadle.text.document import Document
 from treadle.text.document import Origin as Made
 from treadle.text.outcomes import Origin, Outcome, Outcomes, Pending, in_order
+from treadle.text.readers.catalog import versions
 from treadle.text.readers.piece import Documents
 from treadle.text.readers.warc import Record
 from treadle.text.readers.workers import Workers
 from treadle.text.source import SourceContext
+from treadle.text.units import Known, Unit, nothing_known, without_units
 
 SOURCE = "website"
 FOLDER = "crawls"
@@ -154,6 +156,13 @@ class Website:
 
     def read(self, cursor: str | None = None) -> Iterator[Outcome]:
         """What became of each address; with ``cursor``, an address, of those after it."""
+        return without_units(self._pieces(nothing_known, cursor))
+
+    def read_changed(self, known: Known) -> Iterator[Outcome | Unit]:
+        """The same by addresses; one is known by its page's digest and what decides on it."""
+        return self._pieces(known, None)
+
+    def _pieces(self, known: Known, cursor: str | None) -> Iterator[Outcome | Unit]:
         head = snapshot.read_head(self._folder)
         if head is None:
             raise UserError(f"website: {self._start[0]} was not crawled yet; run `treadle collect`")
@@ -167,10 +176,19 @@ class Website:
         workers = Workers(self._documents)
         made = Outcomes(self._common, self._context.keyed, workers, SOURCE)
         try:
-            pieces = (line for line in lines if line.outcome != "rules" and (cursor is None or line.url > cursor))
-            yield from in_order(self._piece(line, made) for line in pieces)
+            wanted = (line for line in lines if line.outcome != "rules" and (cursor is None or line.url > cursor))
+            yield from in_order(self._all(wanted, known, made))
         finally:
             workers.close()
+
+    def _all(self, lines: Iterable[Line], known: Known, made: Outcomes) -> Iterator[Outcome | Pending | Unit]:
+        readers = versions()
+        for line in lines:
+            mark = blake3_bytes(canonical_json([*line.telling(), readers]))
+            unit = Unit(line.url, mark, known(line.url, mark))
+            yield unit
+            if not unit.known:
+                yield self._piece(line, made)
 
     def _piece(self, line: Line, made: Outcomes) -> Outcome | Pending:
         if line.outcome == "quarantined":

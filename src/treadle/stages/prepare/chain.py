@@ -116,7 +116,7 @@ def _prepare(
         maker=maker,
         maker_version=maker_version,
         maker_settings=maker_settings,
-        split=settings.split.model_dump(),
+        split=settings.split.model_dump(exclude={"time"} if settings.split.time is None else None),
     )
     if settings.decontaminate:
         dataset = _kept_apart(driver, settings.decontaminate, versions, dataset, cleaned, corrected)

@@ -22,12 +22,13 @@ from treadle.text.evaluation_set import PREFIX, KeptApart, keep_apart, set_of_do
 from treadle.text.examples import load_maker, make_examples
 from treadle.text.rule_log import RULES_FILE, RuleRows
 from treadle.text.source import SourceContext, open_source, read_sources
-from treadle.text.split import split_examples
+from treadle.text.split import SIDES, split_examples
+from treadle.text.split_time import Timed, split_by_time
 
 FEEDBACK = "feedback"  # the field that says of which interaction an example is the correction
 
 
-@step(name="prepare.assemble", version=3, packages=("pyarrow",))
+@step(name="prepare.assemble", version=4, packages=("pyarrow",))
 def assemble(
     corpus: Corpus,
     corrected: Corpus | None,
@@ -53,13 +54,20 @@ def assemble(
         list(documents.values()), function, name=maker, by=split["by"], settings=maker_settings, log=log
     )
     fractions = {side: split[side] for side in ("train", "validation", "test")}
+    earlier = split_groups(placed.path()) if placed else {}
+    timed = Timed(list(made.examples), earlier, ())
+    if split.get("time"):
+        times = {name: document.time for name, document in documents.items()}
+        timed = split_by_time(made.examples, times, earlier=earlier, **split["time"])
+        sides = [side for side in SIDES if side in timed.groups.values()]
+        fractions = {side: 1 / len(sides) for side in sides}
     divided = split_examples(
-        made.examples,
+        timed.examples,
         fractions=fractions,
         seed=seed,
         limits=split["limit"],
         holdout=split["holdout"],
-        earlier=split_groups(placed.path()) if placed else None,
+        earlier=timed.groups,
     )
     taught = _corrections(corrected, task, "train")
     judged = _corrections(corrected, task, "test")
@@ -72,7 +80,7 @@ def assemble(
     accounting = (
         corpus.accounting()
         .then(made.accounting)
-        .then(account(documents, made.examples, _of_the_corpus(splits), (*divided.dropped, *ours), log))
+        .then(account(documents, made.examples, _of_the_corpus(splits), (*timed.dropped, *divided.dropped, *ours), log))
     )
     if corrected is not None:
         accounting = accounting.beside(_account_for(corrected, [*taught, *judged], clean_splits.dropped))

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from treadle.core.config import Settings
+from treadle.record.interaction_filter import moment
 from treadle.text.dataset import SPLITS
 
 EXAMPLES = "examples"
+
+
+class TimeSettings(Settings):
+    """Sides by the time of documents, in place of shares."""
+
+    validation: str = Field(description="what is older is learned from: 2026-03-01, or with a time of day")
+    test: str = Field(description="versions are compared on what is from then on; what lies between is validation")
+    undated: Literal["drop", "train"] = Field("drop", description="what becomes of examples without a time")
+
+    @field_validator("validation", "test", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return value.isoformat() if isinstance(value, date) else value  # YAML reads a time as one
+
+    @model_validator(mode="after")
+    def _in_order(self) -> TimeSettings:
+        for name, value in (("validation", self.validation), ("test", self.test)):
+            try:
+                moment(value)
+            except (ValueError, OverflowError):
+                raise ValueError(f"{name} is {value[:40]!r}; expected a time such as 2026-03-01") from None
+        if moment(self.validation) > moment(self.test):
+            raise ValueError("validation is later than test; expected an earlier time, or the same for no validation")
+        return self
 
 
 class SplitSettings(Settings):
@@ -21,6 +47,7 @@ class SplitSettings(Settings):
     test: float = Field(0.1, ge=0, le=1, description="share that versions are compared on")
     holdout: int = Field(0, ge=0, description="training-side examples kept back for later turns")
     limit: dict[str, int] = Field(default_factory=dict, description="most examples per split")
+    time: TimeSettings | None = Field(None, description="sides by time, in place of train, validation and test")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitSettings:

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
+from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import UserError
 from treadle.text.accounting import Quarantined
 from treadle.text.code.languages import KINDS, Kind, known, language_of
@@ -26,6 +27,7 @@ from treadle.text.readers.catalog import versions
 from treadle.text.readers.piece import Documents
 from treadle.text.readers.workers import Workers
 from treadle.text.source import SourceContext
+from treadle.text.units import LOOSE, Known, Unit, nothing_known, without_units
 
 SOURCE = "git"
 _READ = ("docx", "epub", "html", "ipynb", "pdf", "tex")  # by their readers; everything else is text as it lies
@@ -85,14 +87,23 @@ class Git:
 
     def read(self, cursor: str | None = None) -> Iterator[Outcome]:
         """Every file in the order of the paths; with ``cursor``, a document's locator, those after it."""
+        return without_units(self._pieces(nothing_known, cursor))
+
+    def read_changed(self, known: Known) -> Iterator[Outcome | Unit]:
+        """The same by files; one is known by its object and by what history, attributes and licenses say of it."""
+        return self._pieces(known, None)
+
+    def _pieces(self, known: Known, cursor: str | None) -> Iterator[Outcome | Unit]:
         workers = Workers(self._documents)
         try:
             with Repository(self._place, self._context.project, history=self._history) as repository:
-                yield from in_order(self._all(repository, workers, cursor))
+                yield from in_order(self._all(repository, workers, known, cursor))
         finally:
             workers.close()
 
-    def _all(self, repository: Repository, workers: Workers, cursor: str | None) -> Iterator[Outcome | Pending]:
+    def _all(
+        self, repository: Repository, workers: Workers, known: Known, cursor: str | None
+    ) -> Iterator[Outcome | Pending | Unit]:
         entries = repository.entries()
         made = Outcomes(self._common, self._context.keyed, workers, SOURCE)
         tree = _Tree(repository, entries, self._history)
@@ -103,7 +114,13 @@ class Git:
             locator = f"{name}!/{_shown(entry.path)}"
             if cursor is not None and locator <= cursor:
                 continue
-            yield self._file(entry, locator, tree, made)
+            mark = tree.mark(entry)
+            if known(locator, mark):
+                yield Unit(locator, mark, known=True)
+                continue
+            piece = self._file(entry, locator, tree, made)
+            yield LOOSE if isinstance(piece, Quarantined) else Unit(locator, mark)  # what is lost may come back
+            yield piece
 
     def _file(self, entry: Entry, locator: str, tree: _Tree, made: Outcomes) -> Outcome | Pending:
         attributes = tree.attributes.of(entry.path)
@@ -199,6 +216,13 @@ class _Tree:
         for path in sorted(rules, key=lambda path: (path.count("/"), path)):
             if not self.attributes.add(path.removesuffix(".gitattributes"), self._text(path) or ""):
                 break
+
+    def mark(self, entry: Entry) -> str:
+        """What decides on a file's document, without reading the file."""
+        change = self.changes.get(entry.path) or self.tip
+        said = [entry.object, entry.mode, entry.size, change.commit, change.time, change.author]
+        about = [*said, self.licenses.of(entry.path), dict(self.attributes.of(entry.path)), versions()]
+        return blake3_bytes(canonical_json(about))
 
     def _text(self, path: str) -> str | None:
         entry = self._entries[path]

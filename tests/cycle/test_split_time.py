@@ -1,0 +1,30 @@
+"""``prepare.split.time`` in a project: the account still adds up, and the sides are those of the dates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from small_project import Project
+
+
+def test_a_project_that_splits_by_time(fresh: Callable[[], Project]) -> None:
+    project = fresh()
+    old = "split: {train: 0.6, validation: 0.1, test: 0.3}"
+    project.edit(old, "split: {time: {validation: 2026-01-18, test: 2026-01-20}}")
+    with project.data.open("a") as file:
+        said = [{"role": "user", "content": "When was it?"}, {"role": "assistant", "content": "Nobody knows the date."}]
+        file.write(json.dumps({"messages": said, "customer": "nobody"}) + "\n")
+    found = project.json("prepare")
+    # 28 days, two or three questions each; what gives a test away goes as ever
+    assert found["dropped"].pop("split.undated") == 1
+    assert set(found["dropped"]) <= {
+        "decontaminate.same_answer",
+        "decontaminate.near_answer",
+        "decontaminate.shared_words",
+    }
+    assert found["in"] == 71 == found["kept"] + sum(found["dropped"].values()) + 1
+    assert found["splits"]["test"] == sum(1 for number in range(70) if number % 28 + 1 >= 20)
+    assert found["splits"]["validation"] <= sum(1 for number in range(70) if 18 <= number % 28 + 1 < 20)
+    project.edit("test: 2026-01-20", "test: 2026-12-01")
+    assert "test is empty" in project.call("prepare", check=2).stderr
