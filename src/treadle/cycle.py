@@ -81,7 +81,15 @@ class Turn:
         tokenizing = Tokenizing(file.develop.base_model, base, file.develop.max_length, prompt)
         placed = _still(record, Dataset, taken.split)
         self.prepared = prepare(
-            driver, file.prepare, self.corpus, corrections, placed, file.task, tokenizing, record.versions
+            driver,
+            file.prepare,
+            self.corpus,
+            corrections,
+            placed,
+            file.task,
+            tokenizing,
+            record.versions,
+            suppression,
         )
         dataset = self.prepared.dataset
 

@@ -25,7 +25,18 @@ _METRICS, _PAIRS, _PAGE = 1_000, 100, 10_000  # of one call: what MLflow takes
 _LONGEST_VALUE = 6_000  # characters of a parameter
 _DIGEST_DIGITS = 32
 # Kinds that a run takes and that are no dataset.
-_NO_DATA = ("model", "optimized", "release", "tokens", "report", "evaluation", "index", "profile", "suppression")
+_NO_DATA = (
+    "model",
+    "optimized",
+    "release",
+    "tokens",
+    "report",
+    "evaluation",
+    "index",
+    "profile",
+    "quality",
+    "suppression",
+)
 _STATUS = {"running": "RUNNING", "done": "FINISHED", "failed": "FAILED", "crashed": "KILLED"}
 
 Point = tuple[str, float, int, int]  # key, value, milliseconds, step

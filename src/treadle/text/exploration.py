@@ -29,7 +29,7 @@ from treadle.text.rule_log import RULES_FILE, LogRow, read_rule_log
 # The steps whose result is explored when none is named.
 _MAKERS = {
     Dataset.kind: ("prepare.assemble", "prepare.keep_evaluations_apart"),
-    Corpus.kind: ("prepare.leave_out", "prepare.clean", "collect.gather"),
+    Corpus.kind: ("prepare.filter_quality", "prepare.leave_out", "prepare.clean", "collect.gather"),
 }
 _NAMES = 12  # of added and of removed documents
 _FORMS = "a corpus or a dataset: dataset@v1, b3:..."

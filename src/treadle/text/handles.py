@@ -17,3 +17,9 @@ class Profile(Artifact):
     """The profile of the training questions that drift is measured against; empty where they were too few."""
 
     kind: ClassVar[str] = "profile"
+
+
+class QualityClassifier(Artifact):
+    """A classifier of good and bad texts, with what it was found to be worth; read by ``text.quality_model``."""
+
+    kind: ClassVar[str] = "quality"

@@ -16,11 +16,19 @@ from treadle.core.settings import bind
 from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens
 from treadle.record.report import Report
+from treadle.record.suppression import SuppressionList
 from treadle.record.version import Version, Versions
 from treadle.stages.prepare.cleaning import clean, leave_out
 from treadle.stages.prepare.division import FEEDBACK, assemble, choose_cases, choose_tests, keep_evaluations_apart
 from treadle.stages.prepare.outputs import explore, index_examples, profile_questions, tokenize, train_tokenizer
-from treadle.stages.prepare.settings import EXAMPLES, EvaluationSettings, PrepareSettings
+from treadle.stages.prepare.quality import filter_quality, gather_examples, told, train_quality
+from treadle.stages.prepare.settings import (
+    EXAMPLES,
+    EvaluationSettings,
+    ExamplesSettings,
+    PrepareSettings,
+    QualitySettings,
+)
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
 from treadle.text.examples import load_maker
@@ -71,11 +79,12 @@ def prepare(
     task: str,
     tokenizing: Tokenizing,
     versions: Versions,
+    suppression: SuppressionList | None = None,
 ) -> Prepared:
     """From documents, and what users corrected, to a dataset and what is known of it. Groups stay on the side where
-    ``placed`` has them."""
+    ``placed`` has them. Nobody on the suppression list is among the examples of quality."""
     with driver.working_on(executor_for(settings.on)):
-        return _prepare(driver, settings, corpus, corrections, placed, task, tokenizing, versions)
+        return _prepare(driver, settings, corpus, corrections, placed, task, tokenizing, versions, suppression)
 
 
 def executor_for(on: str | dict[str, Any]) -> Executor:
@@ -96,6 +105,7 @@ def _prepare(
     task: str,
     tokenizing: Tokenizing,
     versions: Versions,
+    suppression: SuppressionList | None,
 ) -> Prepared:
     transforms, maker, maker_settings = _parse(settings, task)
     key = data_key(driver.runs.keyed_person)
@@ -104,8 +114,10 @@ def _prepare(
     keys = [{**each.key(), "packages": _versions(each.packages)} for each in loaded]
     cleaned = driver.run(clean, corpus, transforms=transforms, keys=keys)
     if settings.earlier.versions:
-        earlier = tuple(_corpus_of(driver, versions, ref) for ref in settings.earlier.versions)
+        earlier = tuple(_corpus_of(driver, versions, ref, "prepare.earlier") for ref in settings.earlier.versions)
         cleaned = driver.run(leave_out, cleaned, earlier, near=settings.earlier.near)
+    if settings.quality is not None:
+        cleaned = _good_enough(driver, settings.quality, cleaned, versions, suppression)
     corrected = driver.run(clean, corrections, transforms=transforms, keys=keys) if corrections else None
     dataset = driver.run(
         assemble,
@@ -138,6 +150,30 @@ def _prepare(
             driver.listener.say(_of_the_tokenizer(tokenizer))
         driver.listener.say(f"report with pictures: {report.shown('explore.html')}")
     return Prepared(cleaned, dataset, tests, cases, tokens, index, profile, report, tokenizer)
+
+
+def _good_enough(
+    driver: Driver, settings: QualitySettings, corpus: Corpus, versions: Versions, suppression: SuppressionList | None
+) -> Corpus:
+    good, bad = (
+        _examples_of(driver, side, versions, suppression, f"prepare.quality.{name}")
+        for name, side in (("good", settings.good), ("bad", settings.bad))
+    )
+    classifier = driver.run(train_quality, good, bad)
+    if not driver.planning:
+        driver.listener.say(told(classifier))
+    return driver.run(filter_quality, corpus, classifier, threshold=settings.threshold)
+
+
+def _examples_of(
+    driver: Driver, settings: ExamplesSettings, versions: Versions, suppression: SuppressionList | None, where: str
+) -> Corpus:
+    given = {key: value for key, value in settings.model_dump().items() if key != "dataset"}
+    if settings.dataset is None:
+        return gather_examples(driver, given, suppression, where)
+    if given != {"type": "files"}:
+        raise UserError(f"{where}: expected a source or a dataset, not both")
+    return _corpus_of(driver, versions, settings.dataset, where)
 
 
 def _of_the_tokenizer(tokenizer: TrainedTokenizer) -> str:
@@ -191,7 +227,7 @@ def _version(versions: Versions, ref: str) -> Version:
     return found
 
 
-def _corpus_of(driver: Driver, versions: Versions, ref: str) -> Corpus:
+def _corpus_of(driver: Driver, versions: Versions, ref: str, where: str) -> Corpus:
     """The cleaned documents that a version of a dataset was made from."""
     digest: Any = _version(versions, ref).digest
     while (made := driver.runs.producer(digest)) is not None:
@@ -199,9 +235,9 @@ def _corpus_of(driver: Driver, versions: Versions, ref: str) -> Corpus:
             corpus = Corpus(made.inputs["corpus"], driver.runs.store)
             if driver.runs.store.has(corpus.digest):
                 return corpus
-            raise UserError(f"prepare.earlier: the documents of {ref} are no longer in the store")
+            raise UserError(f"{where}: the documents of {ref} are no longer in the store")
         digest = made.inputs.get("dataset")
-    raise UserError(f"prepare.earlier: {ref} was not made here, so its documents are not known; leave it out")
+    raise UserError(f"{where}: {ref} was not made here, so its documents are not known; leave it out")
 
 
 def _of_corrections(corrected: Corpus, dataset: Dataset) -> str:

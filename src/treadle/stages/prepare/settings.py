@@ -76,6 +76,23 @@ class EarlierSettings(Settings):
     near: float | None = Field(0.8, ge=0.1, le=1, description="similarity of a near duplicate; null for exact ones")
 
 
+class ExamplesSettings(Settings):
+    """Documents that show what is good, or bad. What else may be set depends on the type."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str = Field("files", description="a source, as in collect.sources, with its settings: path ...")
+    dataset: str | None = Field(None, description="instead of a source, a version whose documents they are: dataset@v1")
+
+
+class QualitySettings(Settings):
+    """A classifier trained on one's own examples; documents that it scores below the threshold are dropped."""
+
+    good: ExamplesSettings = Field(description="documents to be like")
+    bad: ExamplesSettings = Field(description="documents not to be like")
+    threshold: float = Field(0.5, ge=0, le=1, description="least score of a document that stays")
+
+
 class TokenizerSettings(Settings):
     """A tokenizer of one's own, for a model that is trained from nothing."""
 
@@ -93,6 +110,7 @@ class PrepareSettings(Settings):
         ["normalize", "deduplicate", "redact"], description="transforms, then `examples: MAKER`"
     )
     earlier: EarlierSettings = EarlierSettings()
+    quality: QualitySettings | None = Field(None, description="drop documents that are like one's own bad examples")
     split: SplitSettings = SplitSettings()
     decontaminate: list[EvaluationSettings] = Field(
         default_factory=list, description="evaluation sets that no example may give away"
