@@ -25,6 +25,7 @@ settings.load_profile("no clock")
 TOGETHER = ("console/", "importing/test_lock.py", "cycle/test_follow.py", "cycle/test_second_turn.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep those together."""
     for item in items:

@@ -9,7 +9,7 @@ import pytest
 
 from treadle.core.errors import MissingExtra, TreadleError, UserError
 from treadle.core.executors import Pool
-from treadle.stages.prepare import executor_for
+from treadle.stages.prepare.chain import executor_for
 
 
 def _process(_: int) -> int:

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from treadle.core.errors import UserError
-from treadle.stages.prepare import SplitSettings
+from treadle.stages.prepare.settings import SplitSettings
 from treadle.text.dataset import Example
 from treadle.text.split_time import split_by_time
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from blake3 import blake3
 
@@ -28,16 +28,36 @@ from treadle.text.document import Document
 from treadle.text.known_files import KnownFiles, remembering
 from treadle.text.positions import DocumentsAt
 from treadle.text.unit_notes import FORMAT, Counts, Notes, id_digest
-from treadle.text.units import Unit
-
-if TYPE_CHECKING:
-    from treadle.text.source import OpenSource
+from treadle.text.units import Known, Unit
 
 FILE = "cache/collected.db"
 FILES = "files.json"
 ID_BYTES = 32
 Piece = Document | Dropped | Quarantined
 _FOUND = "SELECT first, documents, ids, broken, quarantined, dropped FROM units WHERE key = ?"
+
+
+class Named(Protocol):
+    """What is asked of an open source."""
+
+    @property
+    def name(self) -> str:
+        """The type."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Of its code."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those that decide what comes out of a unit."""
+        ...
+
+    def changed(self, known: Known) -> Iterator[Piece | Unit]:
+        """Every piece, but of known units."""
+        ...
 
 
 class _DamagedError(Exception):
@@ -60,7 +80,7 @@ class Takeover:
             if store.has(digest):
                 self._corpus = Corpus(digest, store)
 
-    def pieces(self, opened: OpenSource) -> Iterator[Piece]:
+    def pieces(self, opened: Named) -> Iterator[Piece]:
         """Every piece of a source in its order, what is known from the earlier corpus. After each, the caller says
         ``kept`` or ``spoil``, or, of a piece that is no document, nothing.
         """

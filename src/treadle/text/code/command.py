@@ -7,14 +7,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from treadle.core.errors import UserError
 from treadle.core.secrets import resolve
-
-if TYPE_CHECKING:
-    from treadle.text.code.place import Place
 
 SCHEMES = ("https", "http", "ssh", "git", "file")
 _KEPT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_TRACE_CURL_NO_DATA")
@@ -22,6 +19,25 @@ _KEPT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_
 _OFF = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "log.showSignature=false", "core.alternateRefsCommand=",
         "protocol.ext.allow=never", "http.followRedirects=false", "submodule.recurse=false",
         "fetch.recurseSubmodules=false", "gc.auto=0", "maintenance.auto=false")  # fmt: skip
+
+
+class Place(Protocol):
+    """What is asked of a place that a repository lies at."""
+
+    @property
+    def location(self) -> str:
+        """Address or folder."""
+        ...
+
+    @property
+    def token(self) -> str | None:
+        """Where the token is, for a server that wants one."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """For one command."""
+        ...
 
 
 def git_command() -> list[str]:
