@@ -6,8 +6,11 @@ import errno
 import importlib
 import json
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -165,6 +168,34 @@ def treadle(folder: Path | None) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; every error is one clear line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    with _Interrupt() as interrupt:
+        return _run(arguments, interrupt)
+
+
+class _Interrupt:
+    """Remembers that Ctrl-C came: a library that is just being imported may swallow it, and break by it later."""
+
+    seen = False
+
+    def __enter__(self) -> _Interrupt:
+        self._before = signal.getsignal(signal.SIGINT)
+        self._ours = (
+            self._before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+        )
+        if self._ours:
+            signal.signal(signal.SIGINT, self._told)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ours:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        self.seen = True
+        signal.default_int_handler(number, frame)
+
+
+def _run(arguments: list[str], interrupt: _Interrupt) -> int:
     try:
         result: Any = treadle.main(args=arguments, prog_name="treadle", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -172,11 +203,11 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         return _fail(error.format_message().replace("\n", " "), 2, arguments)
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; nothing is half-written, run the same command to go on", 130, arguments)
+        return _interrupted(arguments)
     except TreadleError as error:
         return _fail(str(error), error.exit_code, arguments, error.told)
     except ModuleNotFoundError as error:
-        return _fail(_absent(error), 2, arguments)
+        return _interrupted(arguments) if interrupt.seen else _fail(_absent(error), 2, arguments)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -186,8 +217,12 @@ def main(arguments: list[str] | None = None) -> int:
         place = f" {error.filename}" if error.filename else ""
         return _fail(f"cannot write{place}: {error.strerror}; make room or make it writable, then again", 2, arguments)
     except Exception as error:  # the last resort: one line, and where to find the rest
-        return _defect(error, arguments)
+        return _interrupted(arguments) if interrupt.seen else _defect(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _interrupted(arguments: list[str]) -> int:
+    return _fail("interrupted; nothing is half-written, run the same command to go on", 130, arguments)
 
 
 def _defect(error: Exception, arguments: list[str]) -> int:
