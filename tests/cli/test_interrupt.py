@@ -21,7 +21,7 @@ def test_an_interrupt_that_was_swallowed_is_one(
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        monkeypatch.setattr(command, "treadle", breaks)
+        monkeypatch.setattr(command.treadle, "main", breaks)
         assert command.main([]) == 130
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
