@@ -103,6 +103,13 @@ def test_a_size_is_met(family, size: str) -> None:
     assert 16 <= shape.width / shape.layers <= 160
 
 
+def test_families_that_read_in_another_way_are_refused() -> None:
+    assert (objective_for("qwen2"), objective_for("bert"), objective_for("t5")) == ("causal", "masked", "spans")
+    for family in ("roberta", "bart", "modernbert"):
+        with pytest.raises(UserError, match=f"{family} cannot be pretrained here"):
+            objective_for(family)
+
+
 def test_bad_sizes_are_refused() -> None:
     with pytest.raises(UserError, match="10 apples"):
         parameters_of("10 apples")

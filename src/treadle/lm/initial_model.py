@@ -14,7 +14,6 @@ from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
 
 Architecture = Literal["llama", "gpt2", "bert", "t5"]
-ARCHITECTURES: tuple[Architecture, ...] = ("llama", "gpt2", "bert", "t5")
 SENTINELS = 100  # ids that stand for a span that was taken out, above the tokenizer's own: T5's number of them
 
 _HEAD = 64  # numbers a head of attention works on, as in all four families
@@ -35,7 +34,7 @@ def parameters_of(size: str) -> int:
     """How many parameters ``10M`` is; ``UserError`` for what is no size."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMB]?)", size.strip().upper())
     if match is None or not float(match[1]):
-        raise UserError(f"develop.init.size: {size!r} is no size; expected a number of parameters such as 10M or 1.5B")
+        raise UserError(f"{size!r} is no size of a model; expected a number of parameters such as 10M or 1.5B")
     return round(float(match[1]) * _MULTIPLES[match[2]])
 
 
@@ -64,8 +63,8 @@ def shape_for(architecture: Architecture, parameters: int, vocabulary: int, cont
                 best = (cost, shape)
     if best is None:
         raise UserError(
-            f"develop.init.size: {parameters:,} parameters with a vocabulary of {vocabulary:,} leave no room for "
-            "layers; take a larger size, or a smaller prepare.tokenizer.vocabulary"
+            f"{parameters:,} parameters with a vocabulary of {vocabulary:,} leave no room for "
+            "layers; take a larger size, or a tokenizer with a smaller vocabulary"
         )
     return best[1]
 
@@ -182,8 +181,6 @@ def _vocabulary(folder: Path) -> tuple[int, dict[str, int]]:
         name = settings.get(f"{kind}_token") or settings.get("eos_token")
         found = tokenizer.token_to_id(name["content"] if isinstance(name, dict) else str(name))
         if found is None:
-            raise UserError(
-                "develop.init: the tokenizer has no token that ends a text; name one in prepare.tokenizer.special"
-            )
+            raise UserError("the tokenizer has no token that ends a text; name one in prepare.tokenizer.special")
         ids[kind] = found
     return tokenizer.get_vocab_size(), ids

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Objective = Literal["causal", "masked", "spans"]
-OBJECTIVES: dict[str, Objective] = {"bert": "masked", "distilbert": "masked", "modernbert": "masked", "t5": "spans"}
+OBJECTIVES: dict[str, Objective] = {"bert": "masked", "t5": "spans"}
+# Families that read both ways or have two halves, and whose positions or masks are others than those of the two above.
+_OTHERS = frozenset(
+    (
+        *("albert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "longformer", "modernbert", "mpnet"),
+        *("mobilebert", "roberta", "xlm-roberta"),
+        *("bart", "led", "longt5", "marian", "mbart", "mt5", "pegasus", "umt5"),
+    )
+)
 _HIDDEN = 0.15  # share of the tokens: J. Devlin et al., arXiv:1810.04805, and C. Raffel et al., arXiv:1910.10683
 _AS_MASK, _AS_ANOTHER = 0.8, 0.1  # of the hidden: the rest stands as it is (Devlin et al., 3.1)
 _SPAN = 3.0  # tokens of a span on average (Raffel et al., 3.3.4)
@@ -52,7 +60,9 @@ class Batch:
 
 
 def objective_for(family: str) -> Objective:
-    """What models of a family (``model_type``) are trained on."""
+    """What models of a family (``model_type``) are trained on; ``UserError`` for one that cannot be pretrained here."""
+    if family in _OTHERS:
+        raise UserError(f"develop.pretrain: {family} cannot be pretrained here; expected a generator, bert or t5")
     return OBJECTIVES.get(family, "causal")
 
 

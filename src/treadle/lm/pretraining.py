@@ -209,7 +209,7 @@ class _Course:
         first = (step - 1) * batch
         rows = self._rows.order(first, batch, settings.seed)
         while True:
-            torch.manual_seed((settings.seed << 32) + step)
+            torch.manual_seed(((settings.seed << 32) + step) & (2**63 - 1))
             parts = [self._maker.batch(first + at, rows[at : at + self.micro]) for at in range(0, batch, self.micro)]
             learned = sum(part.learned for part in parts)
             total = torch.zeros((), device=self._device)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,11 +18,11 @@ from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
-from treadle.lm.model import ABOUT, FORMAT, Model
+from treadle.lm.model import Model
 from treadle.lm.objective import Objective
 from treadle.lm.tokens import Tokens
 from treadle.stages.develop.settings import PretrainSettings
-from treadle.stages.develop.training import same_base
+from treadle.stages.develop.training import same_base, write_about
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import DATASET_FILE, Dataset, split_groups
 from treadle.text.document import Document
@@ -32,22 +31,6 @@ from treadle.text.examples import group_of
 CHECKPOINTS = ("cache", "checkpoints")  # under the store's folder; gone when the model is made, or a person erased
 _HELD_OUT = ("validation", "test")
 _EVERY = "TREADLE_CHECKPOINT_SECONDS"  # of the environment: from one checkpoint to the next, at least; 120 else
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """The model, for fine-tuning to start from."""
-
-    model: Model
-
-    def line(self, driver: Driver) -> str:
-        """What it learned, for a person."""
-        made = driver.runs.producer(self.model.digest)
-        figures = made.metrics if made is not None else {}
-        before, after = figures.get("bits_per_byte_before"), figures.get("bits_per_byte")
-        if before is None or after is None:
-            return "pretrained on the corpus; no text was held out to judge it by"
-        return f"pretrained on the corpus: held-out text takes {after:.3f} bits a byte, {before:.3f} before"
 
 
 def pretrain_on(
@@ -59,8 +42,17 @@ def pretrain_on(
     wanted = settings.model_dump(exclude={"width"})
     model = driver.run(pretrain, tokens, **base, **wanted)
     if not driver.planning:
-        driver.listener.say(Pretrained(model).line(driver))
+        made = driver.runs.producer(model.digest)
+        driver.listener.say(_said(made.metrics if made is not None else {}))
     return model
+
+
+def _said(figures: Mapping[str, float]) -> str:
+    """What was learned, for a person."""
+    before, after = figures.get("bits_per_byte_before"), figures.get("bits_per_byte")
+    if before is None or after is None:
+        return "pretrained on the corpus; no text was held out to judge it by"
+    return f"pretrained on the corpus: held-out text takes {after:.3f} bits a byte, {before:.3f} before"
 
 
 @step(name="develop.pack_text", version=1, packages=("tokenizers", "numpy"))
@@ -163,13 +155,8 @@ def pretrain(
         result = train(base.path, model.path, rows, settings, checkpoints, on_step)
         seen = {packed.document("train", example) for row in result.rows for example in rows.examples(row)}
         model.add_documents(name for name in seen if name is not None)
-        about = {
-            "format": FORMAT,
-            "task": "text",
-            "base_model": {"name": base.name, "digest": base.digest, "license": base.license, "origin": base.origin},
-            "training": {"objective": settings.objective, "tokens": tokens, "learning_rate": learning_rate},
-        }
-        (model.path / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True))
+        how = {"objective": settings.objective, "tokens": tokens, "learning_rate": learning_rate}
+        write_about(model.path, base, "text", how)
         after = _bits_per_byte(model.path, packed, settings.objective)
         run.summary(
             **{name: value for name, value in (("bits_per_byte_before", before), ("bits_per_byte", after)) if value},
@@ -180,6 +167,8 @@ def pretrain(
             tokens_per_second=result.tokens / result.seconds,
             resumed=result.resumed,
             spikes=len(result.spikes),
+            rows_at_a_time=result.micro,
+            checkpoint_seconds=result.checkpoint_seconds,
         )
         made = model.commit()
         with suppress(UserError):  # there was no room for the last one, and there is no need of it

@@ -66,7 +66,7 @@ def train(
         if begun is not None:
             model.add_documents(begun.document_ids())
             how["start"] = begun.digest
-        _write_about(model.path, base, "chat", how, came_from(start))
+        write_about(model.path, base, "chat", how, came_from(start))
         run.summary(
             loss_first=result.first_loss,
             loss=result.loss,
@@ -137,7 +137,7 @@ def train_classifier(
         model.add_documents(name for example in examples for name in example.documents)
         if pretrained is not None:
             model.add_documents(pretrained.document_ids())
-        _write_about(model.path, base, "classify", {"epochs": epochs, "learning_rate": learning_rate})
+        write_about(model.path, base, "classify", {"epochs": epochs, "learning_rate": learning_rate})
         run.summary(loss=result.loss, steps=result.steps, truncated=result.truncated, examples=len(examples))
         return model.commit()
 
@@ -158,7 +158,8 @@ def came_from(start: Model | None) -> dict[str, str] | None:
     return base if base is not None and base["name"] == NOT_RECORDED else None
 
 
-def _write_about(folder: Any, base: Any, task: str, how: dict[str, Any], known: dict[str, str] | None = None) -> None:
+def write_about(folder: Any, base: Any, task: str, how: dict[str, Any], known: dict[str, str] | None = None) -> None:
+    """``treadle.json`` of a model folder; ``known`` is what is known of the base in place of ``base``."""
     about = {
         "format": FORMAT,
         "task": task,
