@@ -129,8 +129,10 @@ class Writer:
     def finish(self) -> list[str]:
         """Wait for its end; fails with what it said on stderr when it did not end well."""
         self._process.wait(120)
-        assert self._process.returncode == 0, self._said()
-        return self._close()
+        said = self._said()
+        lines = self._close()
+        assert self._process.returncode == 0, said
+        return lines
 
     def _said(self) -> str:
         return _whole(self._error)

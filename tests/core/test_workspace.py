@@ -18,6 +18,7 @@ from treadle.core.errors import Corrupt, UserError
 from treadle.core.identifiers import new_id, time_of
 from treadle.core.keys import Keys, verify_signature
 from treadle.core.ledger import Fact
+from treadle.core.sqlite import SqliteDatabase
 from treadle.core.state import State
 from treadle.core.verify import verify
 from treadle.core.workspace import Workspace
@@ -166,6 +167,18 @@ def test_a_writer_that_does_not_let_go_is_one_clear_line(tmp_path: Path, monkeyp
         other.execute("ROLLBACK")
         other.close()
         workspace.ledger.append(Fact("note", {}))
+
+
+def test_a_new_file_that_another_process_is_writing_is_waited_for(tmp_path: Path) -> None:
+    """SQLite's own waiting does not cover the change to a write-ahead log."""
+    other = sqlite3.connect(tmp_path / "treadle.db", isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE empty (value)")
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.execute, ["COMMIT"])
+    release.start()
+    SqliteDatabase(tmp_path / "treadle.db").close()
+    release.join()
+    other.close()
 
 
 def test_an_error_inside_a_transaction_leaves_nothing(workspace: Workspace) -> None:

@@ -37,7 +37,7 @@ class SqliteDatabase(Database):
         try:
             with self._explained():
                 for pragma in _PRAGMAS:
-                    self._connection.execute(f"PRAGMA {pragma}")
+                    self._set(pragma)
             self._check_format()
         except BaseException:
             self._connection.close()
@@ -52,6 +52,19 @@ class SqliteDatabase(Database):
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+    def _set(self, pragma: str) -> None:
+        """Set a pragma. SQLite does not wait where two processes turn a new file to WAL at once, so this does."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute(f"PRAGMA {pragma}")
+            except sqlite3.OperationalError as error:
+                if not _busy(error) or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+            time.sleep(0.01)
 
     @contextmanager
     def transaction(self, *, sync: bool = False) -> Iterator[sqlite3.Cursor]:
@@ -170,10 +183,15 @@ class SqliteDatabase(Database):
             raise _explain(self.path, error) from None
 
 
+def _busy(error: sqlite3.DatabaseError) -> bool:
+    """Whether another connection holds what this one wanted."""
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
 def _explain(path: Path, error: sqlite3.DatabaseError) -> TreadleError:
     """What went wrong, in one line that ends with what to do."""
     code = getattr(error, "sqlite_errorname", "")
-    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+    if _busy(error):
         return UserError(f"{path} is held by another process; wait until it is done, or end it")
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
         return UserError(f"cannot write {path}: {error}; the folder must exist and be writable")
