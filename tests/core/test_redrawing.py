@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from treadle.core import audit, redrawing
+from treadle.core.digest import canonical_json
 from treadle.core.fact import Fact, Projection
-from treadle.core.redrawing import Beside, Doubtful
-from treadle.core.workspace import Workspace
+from treadle.core.redrawing import Beside, Doubtful, Redrawn
+from treadle.core.workspace import TABLES, Workspace
 from treadle.record.record import PROJECTIONS
 
 
@@ -49,6 +52,54 @@ def test_of_an_honest_ledger_nothing_is_drawn_here(workspace: Workspace, monkeyp
     monkeypatch.setattr(audit, "Beside", refuse)
     monkeypatch.setattr(audit, "several_processors", lambda: False)
     assert workspace.ledger.audit().problems == []
+
+
+def life(chance: random.Random) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Runs that start, say something, end, go on and end again, in any mixture; some of them never end."""
+    open_runs: list[str] = []
+    over: list[str] = []
+    for number in range(120):
+        digest = f"b3:{chance.getrandbits(256):064x}"
+        what = chance.choice(["start", "start", "artifact", "note", "end", "end", "go on"])
+        if what == "artifact":
+            body = {"digest": digest, "kind": "model", "bytes": 1, "documents": number, "run": chance.choice("abc")}
+            yield "artifact", body
+        elif what == "start":
+            open_runs.append(f"run-{number:03}")
+            given = {"parameters": {"a": {"b": number}, "c": None}, "inputs": {"b": digest}, "environment": digest}
+            started = {"run": open_runs[-1], "step": "s", "kind": "step", "version": 1, "key": "k", "seed": 1}
+            more = {"tags": {"t": number}} if number % 2 else {}
+            yield "run.started", started | given | more | {"commit": None, "actor": "k3:1", "machine": "k3:2"}
+        elif what == "note" and open_runs:
+            said = {"parameters": {"d": number}, "inputs": {"e": digest}, "outputs": {}, "tags": {"t": "é"}}
+            yield "run.noted", {"run": chance.choice(open_runs), "note": digest, "texts": None} | said
+        elif what == "end" and open_runs:
+            over.append(open_runs.pop(chance.randrange(len(open_runs))))
+            done = {"run": over[-1], "status": "done", "seconds": 1.5, "metrics": {"m": number}, "error": None}
+            yield "run.finished", done | {"outputs": {"c": digest}}
+        elif what == "go on" and over:
+            open_runs.append(over.pop(chance.randrange(len(over))))
+            yield "run.resumed", {"run": open_runs[-1]}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_that_are_applied_together_leave_what_they_leave_one_by_one(seed: int) -> None:
+    chance = random.Random(seed)
+    rows = [
+        (seq, kind, 1, f"2026-01-01T00:00:{seq:06}Z", canonical_json(body).decode(), "")
+        for seq, (kind, body) in enumerate(life(chance), start=1)
+    ]
+    one_by_one, together = Redrawn(TABLES), Redrawn(TABLES)
+    assert one_by_one.add_all(rows) == []
+    while rows:
+        size = chance.randrange(1, 60)
+        together.add_together(rows[:size])
+        del rows[:size]
+    for table in TABLES:
+        sql = f"SELECT * FROM {table.table} ORDER BY 1, 2"
+        found = together._memory.execute(sql).fetchall()
+        assert found == one_by_one._memory.execute(sql).fetchall()
+        assert found
 
 
 CHANGES = {

@@ -161,9 +161,9 @@ def _check(
     elif inside is not None and not result.problems and frontier != tree.encode():
         result.found("head", "database", "its frontier is not that of the rows")
     if not result.problems:
+        _check_nodes(connection, nodes, result)  # first: another process may still be drawing
         for name, detail in drawing.compare(connection):
             result.found("projection", name, detail)
-        _check_nodes(connection, nodes, result)
 
 
 def abandoned(rows: Iterable[Sequence[Any]], keys: Keys) -> set[tuple[int, str]]:

@@ -115,22 +115,22 @@ class RunRecord:
         return {name: getattr(self, name) for name in shown}
 
 
-def _started(cursor: Cursor, row: Row) -> None:
+_INSERT = f"INSERT INTO runs VALUES ({', '.join('?' * 12)})"
+
+
+def _began(row: Row) -> list[Any]:
+    """A run's row in the table as it starts."""
     body = row.body
-    facts = {name: body[name] for name in _FACTS} | {name: body[name] for name in _LATER_FACTS if name in body}
-    cursor.execute(
-        "INSERT INTO runs VALUES (?, ?, ?, 'running', ?, NULL, ?, '{}', ?, '{}', ?, ?)",
-        (
-            body["run"],
-            body["step"],
-            body["key"],
-            row.time,
-            _text(body["parameters"]),
-            _text(body["inputs"]),
-            _text(facts),
-            row.seq,
-        ),
-    )
+    facts = {name: body[name] for name in _FACTS}
+    for name in _LATER_FACTS:
+        if name in body:
+            facts[name] = body[name]
+    given = _text(body["parameters"]), "{}", _text(body["inputs"]), "{}", _text(facts), row.seq
+    return [body["run"], body["step"], body["key"], "running", row.time, None, *given]
+
+
+def _started(cursor: Cursor, row: Row) -> None:
+    cursor.execute(_INSERT, _began(row))
 
 
 def _noted(cursor: Cursor, row: Row) -> None:
@@ -175,15 +175,41 @@ def _project_run(cursor: Cursor, row: Row) -> None:
     _APPLY[row.kind](cursor, row)
 
 
-def _project_artifact(cursor: Cursor, row: Row) -> None:
+def _project_runs(cursor: Cursor, rows: Sequence[Row]) -> None:
+    """Runs that start and end among the rows, as nearly all do, are written once."""
+    begun: dict[str, list[Any]] = {}
+    for row in rows:
+        body = row.body
+        if row.kind == "run.started" and body["run"] not in begun:
+            begun[body["run"]] = _began(row)
+        elif row.kind == "run.finished" and body["run"] in begun:
+            there = begun[body["run"]]
+            there[3], there[5], there[7] = body["status"], body["seconds"], _text(body["metrics"])
+            there[9] = _text(body["outputs"])
+        else:
+            cursor.executemany(_INSERT, begun.values())
+            begun.clear()
+            _APPLY[row.kind](cursor, row)
+    cursor.executemany(_INSERT, begun.values())
+
+
+_INSERT_ARTIFACT = "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest, run) DO NOTHING"
+
+
+def _artifact(row: Row) -> tuple[Any, ...]:
     body = row.body
-    cursor.execute(
-        "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest, run) DO NOTHING",
-        (body["digest"], body["run"], body["kind"], body["bytes"], body["documents"], row.time, row.seq),
-    )
+    return body["digest"], body["run"], body["kind"], body["bytes"], body["documents"], row.time, row.seq
 
 
-RUNS = Projection("runs", _DDL, frozenset(_APPLY), _project_run)
+def _project_artifact(cursor: Cursor, row: Row) -> None:
+    cursor.execute(_INSERT_ARTIFACT, _artifact(row))
+
+
+def _project_artifacts(cursor: Cursor, rows: Sequence[Row]) -> None:
+    cursor.executemany(_INSERT_ARTIFACT, map(_artifact, rows))
+
+
+RUNS = Projection("runs", _DDL, frozenset(_APPLY), _project_run, _project_runs)
 ARTIFACTS = Projection(
     "artifacts",
     """
@@ -193,6 +219,7 @@ CREATE TABLE IF NOT EXISTS artifacts (
 """,
     frozenset({"artifact"}),
     _project_artifact,
+    _project_artifacts,
 )
 
 

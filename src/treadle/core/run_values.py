@@ -8,7 +8,7 @@ names (``params.net.layers``); a list is its canonical JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from treadle.core.database import Cursor
@@ -92,6 +92,29 @@ def _project(cursor: Cursor, row: Row) -> None:
     cursor.executemany(_SET, [(name, place, number, text) for name, number, text in found])
 
 
+def _project_all(cursor: Cursor, rows: Sequence[Row]) -> None:
+    """Rows that only add something, as nearly all do, are written together."""
+    found: list[tuple[str, int, float | None, str | None]] = []
+    places: dict[str, int] = {}
+    for row in rows:
+        run = row.body["run"]
+        if row.kind == "run.resumed":
+            cursor.executemany(_SET, found)
+            found.clear()
+            _project(cursor, row)
+            continue
+        if row.kind == "run.started":
+            places[run] = row.seq
+        for group, name in _GROUPS[row.kind]:
+            held = row.body.get(name)
+            if held:
+                if run not in places:
+                    places[run] = cursor.execute(_RUN, (run,)).fetchone()[0]
+                place = places[run]
+                found += [(whole, place, number, text) for whole, number, text in values(group, held)]
+    cursor.executemany(_SET, found)
+
+
 def make_anew(cursor: Cursor) -> None:
     """Fill the table from the ledger's rows, in the transaction of ``cursor``."""
     cursor.execute("DELETE FROM run_values")
@@ -106,4 +129,4 @@ def make_anew(cursor: Cursor) -> None:
         after = page[-1][0]
 
 
-RUN_VALUES = Projection("run_values", DDL, frozenset(_GROUPS), _project)  # after `runs`, which it asks
+RUN_VALUES = Projection("run_values", DDL, frozenset(_GROUPS), _project, _project_all)  # after `runs`, which it asks
