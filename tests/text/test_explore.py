@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,19 @@ def read(page: str) -> Reader:
 def saying(number: int) -> str:
     words = WORDS[number % 3]
     return " ".join(words[(number * 7 + place) % 5] for place in range(4 + number % 9)) + f" and the number {number}."
+
+
+def test_scores_of_the_classifier_are_drawn_against_the_other_measures() -> None:
+    plain = [Document(f"d{n}", "site", f"d{n}", saying(n)) for n in range(40)]
+    scored = [replace(each, fields={"quality": n / 40}) for n, each in enumerate(plain)]
+    page = render_report(Material(title="t", collected=overview_of([scored])))
+    assert "words against classifier score" in page
+    assert page.count("classifier score</") >= 2
+    without = [replace(each, fields={"quality": said}) for each, said in zip(plain, ["high", True] * 20, strict=True)]
+    assert "classifier score" not in render_report(Material(title="t", collected=overview_of([without])))
+    some = render_report(Material(title="t", collected=overview_of([[*plain, *scored[:30]]])))
+    assert "words against classifier score" in some
+    assert "NaN" not in some
 
 
 def documents(source: str = "python_docs", count: int = 40, **changes: Any) -> list[Document]:

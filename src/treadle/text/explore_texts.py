@@ -11,6 +11,7 @@ from treadle.text import chart
 from treadle.text.chart import text
 from treadle.text.overview import MEASURES, Overview
 from treadle.text.page import REGION_COLORS, beside, section, titled
+from treadle.text.quality import FIELD as SCORE
 from treadle.text.text_map import TextMap, lay_out
 
 if TYPE_CHECKING:
@@ -21,8 +22,20 @@ _WIDE, _HIGH, _EDGE = 960, 620, 26
 _WORDS = 20
 _FEWEST_TEXTS = 3  # of a region, that must use a word before it names the region
 _CELLS = 24
-_PLANES = (("word_count", "stop_words"), ("mean_word_length", "letter_words"), ("symbols", "duplicate_lines"))
-_NAMES = {"characters": "characters", "word_count": "words", "stop_words": "stop words, of 8"}
+_FEWEST_MEASURED = 5  # documents; of fewer nothing is drawn
+_PLANES = (
+    ("word_count", "stop_words"),
+    ("mean_word_length", "letter_words"),
+    ("symbols", "duplicate_lines"),
+    ("word_count", SCORE),
+    ("stop_words", SCORE),
+)
+_NAMES = {
+    "characters": "characters",
+    "word_count": "words",
+    "stop_words": "stop words, of 8",
+    SCORE: "classifier score",
+}
 # English function words; what is left says more of what the texts are about.
 _FUNCTION_WORDS = frozenset(
     re.findall(
@@ -140,32 +153,49 @@ def measures(overview: Overview) -> str:
     """What the filters measure: how the measures go together, and three pairs of them."""
     import numpy as np
 
-    if len(overview.measures) < 5:
+    if len(overview.measures) < _FEWEST_MEASURED:
         return ""
     values = np.array(overview.measures)
     names = [_NAMES.get(name, name.replace("_", " ")) for name in MEASURES]
-    varied = [column for column in range(len(names)) if np.ptp(values[:, column]) > 0]
+    varied = [column for column in range(len(names)) if _varies(values[:, column])]
     if len(varied) < 2:
         return ""
-    ranks = np.stack([_ranks(values[:, column]) for column in varied])
-    together = np.atleast_2d(np.corrcoef(ranks))
     grid = chart.grid(
         [names[column] for column in varied],
-        [[float(n) for n in row] for row in together],
+        [[_together(values[:, one], values[:, other]) for other in varied] for one in varied],
         title="rank correlation of each two measures",
     )
     planes = [_plane(values, MEASURES.index(across), MEASURES.index(up), names) for across, up in _PLANES]
     intro = (
         f"Of {len(overview.measures):,} documents: each two measures of the filters as a rank correlation (1: they rise"
-        " together, -1: one falls), and three pairs as densities, darker where more documents lie."
+        " together, -1: one falls), and pairs of them as densities, darker where more documents lie."
     )
     return section("Quality measures", f'<div class="scroll">{grid}</div>', beside(*planes), intro=intro)
+
+
+def _varies(values: NDArray[np.float64]) -> bool:
+    """Whether there are enough of them, and not all the same."""
+    import numpy as np
+
+    there = values[~np.isnan(values)]
+    return len(there) >= _FEWEST_MEASURED and bool(np.ptp(there) > 0)
+
+
+def _together(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Spearman's rank correlation over the documents that have both."""
+    import numpy as np
+
+    both = ~(np.isnan(one) | np.isnan(other))
+    if not (_varies(one[both]) and _varies(other[both])):
+        return math.nan
+    return float(np.corrcoef(_ranks(one[both]), _ranks(other[both]))[0, 1])
 
 
 def _plane(values: NDArray[np.float64], across: int, up: int, names: Sequence[str]) -> str:
     import numpy as np
 
-    if not (np.ptp(values[:, across]) > 0 and np.ptp(values[:, up]) > 0):
+    values = values[~np.isnan(values[:, [across, up]]).any(axis=1)]
+    if not (_varies(values[:, across]) and _varies(values[:, up])):
         return ""
     sides, told = [], []
     for column in (across, up):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from treadle.text.document import Document
 from treadle.text.language import detector
+from treadle.text.quality import FIELD as SCORE
 from treadle.text.words import words_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ MEASURES = (
     "bullet_lines",
     "ellipsis_lines",
     "duplicate_lines",
+    SCORE,
 )
 
 
@@ -124,7 +126,7 @@ class Overview:
     pairs: Tally = field(default_factory=Tally)
     triples: Tally = field(default_factory=Tally)
     growth: list[tuple[int, int]] = field(default_factory=list)  # words seen, different ones among them
-    measures: list[tuple[float, ...]] = field(default_factory=list)
+    measures: list[tuple[float, ...]] = field(default_factory=list)  # not-a-number where there is no score
     points: list[Point] = field(default_factory=list)
 
     def shown(self, tally: Tally, most: int, skip: frozenset[str] = frozenset()) -> list[tuple[str, int]]:
@@ -176,7 +178,8 @@ class Counting:
         if language:
             overview.languages[language] += 1
         measured = Measures(text)
-        overview.measures.append(tuple(float(getattr(measured, name)()) for name in MEASURES))
+        told = (float(getattr(measured, name)()) for name in MEASURES if name != SCORE)
+        overview.measures.append((*told, _score(document)))
         words = words_of(mask(text))
         self._count(words)
         if mapped and len(overview.points) < MAP_POINTS:
@@ -227,6 +230,11 @@ def _point(document: Document, words: list[str], language: str) -> Point:
 
     shown = "" if document.subject else " ".join(excerpt(document.text, _EXCERPT).split())
     return Point(document.id, document.source, mask(document.locator)[:80], shown, tuple(words[:400]), language)
+
+
+def _score(document: Document) -> float:
+    said = document.fields.get(SCORE)
+    return float(said) if isinstance(said, int | float) and not isinstance(said, bool) else math.nan
 
 
 def _chance(identifier: str) -> float:
