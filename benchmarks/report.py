@@ -1,10 +1,11 @@
-"""The last line of every benchmark."""
+"""The last line of every benchmark; ``docs/benchmarks.md`` shows what is kept of it in ``benchmarks/results``."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import time
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 def print_report(benchmark: str, ratios: Mapping[str, float], figures: Mapping[str, Any]) -> None:
     """One JSON document on one line; a ratio above 1 means ours is better."""
     rounded = {name: round(value, 3) for name, value in ratios.items()}
-    print(json.dumps({"benchmark": benchmark, "ratios": rounded, "figures": dict(figures)}))
+    report = {"benchmark": benchmark, "date": time.strftime("%Y-%m-%d"), "ratios": rounded, "figures": dict(figures)}
+    print(json.dumps(report))
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from benchmark_tables import benchmark
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("collect", "prepare", "develop", "track", "deploy", "monitor", "govern", "improve")
@@ -497,6 +498,7 @@ PARTS: dict[str, Callable[..., Iterator[str]]] = {
     "prometheus": prometheus,
     "console": console,
     "script": script,
+    "benchmark": benchmark,
 }
 
 

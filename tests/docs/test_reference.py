@@ -20,6 +20,8 @@ FORBIDDEN = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
 def script(name: str) -> ModuleType:
+    if str(ROOT / "scripts") not in sys.path:  # where one script finds another
+        sys.path.append(str(ROOT / "scripts"))
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

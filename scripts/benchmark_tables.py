@@ -1,0 +1,51 @@
+"""The tables of ``docs/benchmarks.md``, from the reports in ``benchmarks/results``; ``reference.py`` puts them there.
+
+A report is the last line of a benchmark, as it was: ``python -m benchmarks.store | tail -n 1 >
+benchmarks/results/store.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+_OURS = ("treadle", "python", "cpus")
+
+
+def benchmark(name: str) -> Iterator[str]:
+    """The command, what was measured on, and the numbers."""
+    report = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    figures = dict(report["figures"])
+    found = figures.pop("versions", {})
+    peers = ", ".join(f"{package} {version}" for package, version in found.items() if package not in _OURS)
+    machine = f"Python {found['python']}, {found['cpus']} cores" if found else ""
+    said = ", ".join(part for part in (report["date"], machine, peers) if part)
+    yield f"`python -m benchmarks.{name}`, {said}"
+    yield ""
+    if report["ratios"]:
+        yield "| against the peer | times as good |"
+        yield "|---|---|"
+        yield from (f"| `{key}` | {_number(value)} |" for key, value in report["ratios"].items())
+        yield ""
+    yield "| figure | |"
+    yield "|---|---|"
+    yield from (f"| `{key}` | {value} |" for key, value in _flat(figures))
+
+
+def _flat(figures: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{key}: ")
+        elif isinstance(value, list):
+            yield f"{before}{key}", ", ".join(map(_number, value))
+        else:
+            yield f"{before}{key}", _number(value)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value).replace("|", "\\|")
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
