@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from pathlib import Path
@@ -15,12 +16,15 @@ from sklearn.metrics import accuracy_score, f1_score
 from treadle.core.errors import UserError
 from treadle.evals.answers import bag_f1, common_subsequence, exact_match, rouge_l, rouge_l_f, token_f1
 from treadle.evals.item import Item, Output
-from treadle.evals.labels import CalibrationError, F1Macro, accuracy
+from treadle.evals.labels import CalibrationError, F1Macro, F1Micro, accuracy
 from treadle.evals.likelihood import BitsPerByte, LogLikelihood, Perplexity
 from treadle.evals.metric import Mean, as_metric, load_metric, score_rows
+from treadle.evals.overlap import Bleu, ChrF, rouge_1, rouge_2
+from treadle.evals.results import Evaluation, write_evaluation
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    import sacrebleu
     from rouge_score.rouge_scorer import RougeScorer
 
 WORDS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat.", "Cat", "x_1", "--"]), max_size=14).map(
@@ -38,6 +42,43 @@ def test_rouge_l_is_that_of_rouge_score(pairs: list[tuple[str, str]]) -> None:
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     ours = rouge_l(items_of([first for first, _ in pairs]), [Output(text=second) for _, second in pairs])
     assert ours == pytest.approx([scorer.score(first, second)["rougeL"].fmeasure for first, second in pairs])
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=6))
+def test_rouge_n_is_that_of_rouge_score(pairs: list[tuple[str, str]]) -> None:
+    scorer = RougeScorer(["rouge1", "rouge2"], use_stemmer=False)
+    items, outputs = items_of([first for first, _ in pairs]), [Output(text=second) for _, second in pairs]
+    for name, function in (("rouge1", rouge_1), ("rouge2", rouge_2)):
+        theirs = [scorer.score(first, second)[name].fmeasure for first, second in pairs]
+        assert function(items, outputs) == pytest.approx(theirs)
+
+
+@given(st.lists(st.tuples(WORDS | st.text(max_size=40), WORDS | st.text(max_size=40)), min_size=1, max_size=6))
+def test_bleu_and_chrf_are_those_of_sacrebleu(pairs: list[tuple[str, str]]) -> None:
+    """Also of one answer alone, which is what is shown beside an item."""
+    references, said = [first for first, _ in pairs], [second for _, second in pairs]
+    items, outputs = items_of(references), [Output(text=each) for each in said]
+    for metric, theirs in (
+        (Bleu(), sacrebleu.BLEU(force=True, effective_order=True)),
+        (ChrF(), sacrebleu.CHRF()),
+    ):
+        rows = score_rows(metric, items, outputs)
+        assert metric.reduce(rows.sum(axis=0)) == pytest.approx(theirs.corpus_score(said, [references]).score)
+        each = [theirs.sentence_score(second, [first]).score for first, second in pairs]
+        assert metric.reduce(rows) == pytest.approx(each)
+
+
+def test_a_score_that_can_be_counted_in_many_ways_says_how(tmp_path: Path) -> None:
+    pairs = [("The cat sat on the mat.", "The cat sat on a mat."), ("A dog barks at night.", "A dog barks at night.")]
+    items, outputs = items_of([first for first, _ in pairs]), [Output(text=second) for _, second in pairs]
+    made = Evaluation("model", tuple(items), tuple(outputs))
+    write_evaluation(tmp_path, made, [load_metric("bleu"), load_metric("chrf"), load_metric("rouge_2")], seed=1)
+    scores = json.loads((tmp_path / "scores.json").read_bytes())["scores"]
+    theirs = sacrebleu.corpus_bleu([second for _, second in pairs], [[first for first, _ in pairs]])
+    assert scores["bleu"]["value"] == pytest.approx(theirs.score)
+    assert scores["bleu"]["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert scores["chrf"]["signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
+    assert "signature" not in scores["rouge_2"]
 
 
 def test_rouge_l_counts_words_of_every_script() -> None:
@@ -81,6 +122,7 @@ def test_labels_agree_with_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     items, outputs = items_of(true), [Output(text=label) for label in chosen]
     rows = score_rows(F1Macro(), items, outputs)
     assert F1Macro().reduce(rows.sum(axis=0)) == pytest.approx(f1_score(true, chosen, average="macro"))
+    assert F1Micro().reduce(rows.sum(axis=0)) == pytest.approx(f1_score(true, chosen, average="micro"))
     assert np.mean(accuracy(items, outputs)) == pytest.approx(accuracy_score(true, chosen))
 
 
@@ -120,10 +162,15 @@ def test_likelihoods_weigh_tokens_not_items() -> None:
         "perplexity",
         "bits_per_byte",
         "rouge_l",
+        "rouge_1",
+        "rouge_2",
+        "bleu",
+        "chrf",
         "token_f1",
         "exact_match",
         "accuracy",
         "f1_macro",
+        "f1_micro",
         "ece",
     ],
 )

@@ -37,11 +37,16 @@ def exact_match(items: Sequence[Item], outputs: Sequence[Output]) -> list[float]
 
 def rouge_l_f(reference: str, answer: str) -> float:
     """ROUGE-L's F measure of two texts."""
-    target, said = _WORD.findall(reference.lower()), _WORD.findall(answer.lower())
+    target, said = words(reference), words(answer)
     if not target or not said:
         return 0.0
     common = common_subsequence(target, said)
-    return _f_measure(common / len(said), common / len(target))
+    return f_measure(common / len(said), common / len(target))
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and digits, in lower case."""
+    return _WORD.findall(text.lower())
 
 
 def bag_f1(reference: str, answer: str) -> float:
@@ -50,7 +55,7 @@ def bag_f1(reference: str, answer: str) -> float:
     if not target or not said:
         return float(target == said)
     common = sum((Counter(target) & Counter(said)).values())
-    return _f_measure(common / len(said), common / len(target))
+    return f_measure(common / len(said), common / len(target))
 
 
 def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
@@ -68,7 +73,8 @@ def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
     return len(first) - row.bit_count()
 
 
-def _f_measure(precision: float, recall: float) -> float:
+def f_measure(precision: float, recall: float) -> float:
+    """The harmonic mean of the two; 0 where both are."""
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 

@@ -56,6 +56,19 @@ class F1Macro:
         return np.asarray(scores.sum(axis=-1) / np.maximum((met > 0).sum(axis=-1), 1))
 
 
+class F1Micro(F1Macro):
+    """F measure of all labels together; where each item has one label and gets one, that is the accuracy."""
+
+    name = "f1_micro"
+
+    def reduce(self, totals: NDArray[Any]) -> NDArray[Any]:
+        """2 right / (chosen + true), each summed over the labels."""
+        import numpy as np
+
+        right, chosen, true = np.moveaxis(totals.reshape(*totals.shape[:-1], 3, -1).sum(axis=-1), -1, 0)
+        return np.asarray(2 * right / np.maximum(chosen + true, 1))
+
+
 class CalibrationError:
     """Expected calibration error: mean distance of confidence and accuracy over ``BINS`` equal bins of
     confidence.

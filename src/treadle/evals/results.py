@@ -81,7 +81,10 @@ class Evaluation:
 def write_evaluation(
     folder: Path, evaluation: Evaluation, metrics: Sequence[Metric], *, seed: int, info: Mapping[str, Any] | None = None
 ) -> dict[str, Interval]:
-    """Write both files; ``info`` (model, split, prompt) joins ``scores.json``. Returns the scores."""
+    """Write both files; ``info`` (model, split, prompt) joins ``scores.json``, and so does a metric's ``signature``.
+
+    Returns the scores.
+    """
     scores = evaluation.scores(metrics, seed=seed)
     each = {metric.name: _each(metric, evaluation) for metric in metrics}
     lines = []
@@ -96,7 +99,11 @@ def write_evaluation(
         "n": len(evaluation.items),
         "seed": seed,
         "scores": {
-            metric.name: {**scores[metric.name].to_json(), "higher_is_better": metric.higher_is_better}
+            metric.name: {
+                **scores[metric.name].to_json(),
+                "higher_is_better": metric.higher_is_better,
+                **({"signature": metric.signature} if hasattr(metric, "signature") else {}),
+            }
             for metric in metrics
         },
     }
