@@ -15,7 +15,7 @@ from typing import Any
 
 from treadle.core.digest import canonical_json
 from treadle.core.errors import Corrupt, UserError
-from treadle.evals.intervals import Comparison, Interval, compare, interval
+from treadle.evals.intervals import LEVEL, Comparison, Interval, compare, interval
 from treadle.evals.item import Item, Output
 from treadle.evals.metric import Metric, score_rows
 
@@ -40,7 +40,7 @@ class Evaluation:
             for metric in metrics
         }
 
-    def against(self, baseline: Evaluation, metric: Metric, *, seed: int) -> Comparison:
+    def against(self, baseline: Evaluation, metric: Metric, *, seed: int, level: float = LEVEL) -> Comparison:
         """This one minus ``baseline``, paired on the items both have; ``UserError`` when those are fewer than
         two.
         """
@@ -62,6 +62,7 @@ class Evaluation:
             metric.reduce,
             higher_is_better=metric.higher_is_better,
             seed=seed,
+            level=level,
         )
 
     def slices(self, by: str, metric: Metric, *, seed: int, min_items: int = 2) -> dict[str, Interval]:

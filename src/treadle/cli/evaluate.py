@@ -1,0 +1,86 @@
+"""``treadle evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from treadle.cli.live import watching
+from treadle.cli.output import emit, here, json_option, say, say_who_is_waited_for, table
+from treadle.core.errors import UserError
+from treadle.cycle import STAGES
+from treadle.evals.intervals import Comparison
+from treadle.evaluating import Asked, Evaluated, evaluate_ref
+from treadle.project import open_project
+
+
+@click.command()
+@click.argument("ref")
+@click.option("--data", metavar="FILE", type=click.Path(path_type=Path), help="A file of your own items.")
+@click.option("--dataset", metavar="REF", help="A dataset whose test split to take.  [default: the latest]")
+@click.option("--metric", "metrics", metavar="NAME", multiple=True, help="One of the metrics, or module:function.")
+@click.option("--against", metavar="REF", help="Another model on the same items, compared pairwise.")
+@click.option("--by", metavar="FIELD", help="The scores for each value of a field as well.")
+@json_option
+def evaluate(
+    ref: str,
+    data: Path | None,
+    dataset: str | None,
+    metrics: tuple[str, ...],
+    against: str | None,
+    by: str | None,
+    as_json: bool,
+) -> None:
+    """Evaluate a model: scores with 95 % intervals, every item, answer and value kept as a run.
+
+    REF is model@v1, @champion or b3:..., or a base model by name or folder. Items are the test split of the project's
+    latest dataset, or of a file in the form that `prepare` reads. What was evaluated before is remembered.
+
+    \b
+    Example:
+      treadle evaluate @champion --against model@v1
+      treadle evaluate model@v2 --data questions.jsonl --metric token_f1 --metric bleu
+    """
+    if data is not None and dataset is not None:
+        raise UserError("evaluate: expected --data or --dataset, not both")
+    asked = Asked(here() / data if data is not None else None, dataset, metrics, by)
+    with open_project(here()) as project, project.record.workspace.exclusive(say_who_is_waited_for):
+        if as_json:
+            emit(evaluate_ref(project, ref, asked, against).public())
+            return
+        with watching(STAGES, quiet=False) as listener:
+            found = evaluate_ref(project, ref, asked, against, listener)
+        for line in _lines(found):
+            say(line)
+
+
+def _lines(found: Evaluated) -> list[str]:
+    items, kept = found.items.counts()["test"], found.report.digest[:11]
+    lines = [f"{found.subject.ref} on {items:,} items of {found.items.digest[:11]}; every answer is in {kept}"]
+    if found.seen:
+        lines.append(f"{found.seen:,} of them, or nearly the same, it was trained on: their scores say little")
+    scores = {"all": found.report.scores()}
+    scores |= {value: {name: each.to_json() for name, each in part.items()} for value, part in found.slices.items()}
+    metrics = list(scores["all"])
+    rows = [["[95 % interval]", "items", *metrics]]
+    for name, part in scores.items():
+        rows.append([name, f"{next(iter(part.values()))['n']:,}", *(_interval(part[metric]) for metric in metrics)])
+    lines += table(rows)
+    if found.against is not None:
+        other, _, compared = found.against
+        lines += [f"{metric}: {_told(each, other.ref)}" for metric, each in compared.items()]
+    return lines
+
+
+def _interval(score: dict[str, Any]) -> str:
+    return f"{score['value']:.3g} [{score['low']:.3g}, {score['high']:.3g}]"
+
+
+def _told(each: Comparison, other: str) -> str:
+    verdict = "not decided" if not each.decided else "better" if each.wins else "worse"
+    return (
+        f"{each.difference:+.3g} [{each.low:+.3g}, {each.high:+.3g}] against {other}, {verdict}"
+        f" ({each.better:,} items better, {each.worse:,} worse of {each.n:,})"
+    )

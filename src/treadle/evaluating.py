@@ -1,0 +1,198 @@
+"""``treadle evaluate``: a model on the items one names, kept as a run like the cycle's own, and compared pairwise.
+
+What was computed before is remembered: the cycle's own evaluation costs nothing again. Of several metrics each
+comparison's interval is widened so that all of them hold together (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from treadle.core.driver import Driver, Listener
+from treadle.core.errors import UserError, nearest
+from treadle.core.plugins import load
+from treadle.evals.intervals import LEVEL, Comparison, Interval
+from treadle.evals.metric import Metric, load_metric
+from treadle.evals.report import EvaluationReport
+from treadle.lm.base_model import KNOWN, fingerprint
+from treadle.lm.model import Model
+from treadle.project import Project
+from treadle.record.record import Record
+from treadle.record.reference import resolve
+from treadle.stages.develop.evaluating import evaluate, evaluate_base
+from treadle.stages.develop.items import make_items
+from treadle.stages.develop.settings import DEFAULT_METRICS
+from treadle.stages.prepare.division import choose_tests
+from treadle.stages.prepare.quality import gather_examples
+from treadle.text.dataset import Dataset
+from treadle.text.evaluation_set import leaks, set_of_examples
+from treadle.text.examples import load_maker
+
+_MAKERS = {"chat": "chat", "classify": "classification"}
+_MIN_SLICE = 2  # items; of fewer there is no interval
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to evaluate on and by: ``data`` is a file of items, ``dataset`` a version whose test split they are; the
+    project's latest where both are None."""
+
+    data: Path | None = None
+    dataset: str | None = None
+    metrics: tuple[str, ...] = ()
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model that is evaluated: one of the record, or a base model by name."""
+
+    ref: str
+    model: Model | None
+    base: str = ""
+    fingerprint: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The model's, or that of the base model's source."""
+        return self.model.digest if self.model is not None else self.fingerprint
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Scores with intervals; ``seen`` items are, or nearly are, in what the model was trained on (None: not known)."""
+
+    subject: Subject
+    items: Dataset
+    report: EvaluationReport
+    seen: int | None
+    against: tuple[Subject, EvaluationReport, dict[str, Comparison]] | None = None
+    slices: dict[str, dict[str, Interval]] = field(default_factory=dict)
+
+    def public(self) -> dict[str, Any]:
+        """As JSON."""
+        against = None
+        if self.against is not None:
+            other, report, found = self.against
+            metrics = {name: comparison.to_json() for name, comparison in found.items()}
+            against = {"ref": other.ref, "digest": other.digest, "evaluation": report.digest, "metrics": metrics}
+        return {
+            "ref": self.subject.ref,
+            "digest": self.subject.digest,
+            "dataset": self.items.digest,
+            "items": self.items.counts()["test"],
+            "seen_in_training": self.seen,
+            "evaluation": self.report.digest,
+            "metrics": self.report.scores(),
+            "against": against,
+            "slices": {
+                value: {name: interval.to_json() for name, interval in scores.items()}
+                for value, scores in self.slices.items()
+            },
+        }
+
+
+def evaluate_ref(
+    project: Project, ref: str, asked: Asked, against: str | None = None, listener: Listener | None = None
+) -> Evaluated:
+    """The evaluation; ``UserError`` for a reference that is no model and for items that cannot be had."""
+    record, file = project.record, project.file
+    driver = Driver(record.runs, project.folder, seed=file.seed, listener=listener)
+    driver.stage("develop")
+    subject, other = _subject(record, ref), _subject(record, against) if against else None
+    names = list(asked.metrics) or file.develop.evaluate.metrics or DEFAULT_METRICS[file.task]
+    metrics = [load_metric(name, project.folder) for name in names]
+    items = _items(project, driver, asked)
+    report = _report(project, driver, subject, items, names)
+    compared = None
+    if other is not None:
+        theirs = _report(project, driver, other, items, names)
+        compared = other, theirs, _compared(report, theirs, metrics, file.seed)
+    slices = _slices(report, asked.by, metrics, file.seed) if asked.by else {}
+    return Evaluated(subject, items, report, _seen(record, subject, items), compared, slices)
+
+
+def _subject(record: Record, ref: str) -> Subject:
+    if ref.startswith(("b3:", "run-", "int-", "doc:")) or "@" in ref.rpartition("/")[2]:
+        found = resolve(record, ref, lambda _: [])
+        if found.of != Model.kind:
+            raise UserError(
+                f"evaluate {ref}: that is a {found.of or found.kind}; expected a model: model@v1, @champion"
+            )
+        return Subject(ref, Model(found.id, record.store))
+    try:
+        return Subject(ref, None, ref, fingerprint(ref))
+    except UserError as error:
+        if ref in {known.name for known in KNOWN} or Path(ref).exists():
+            raise
+        raise UserError(f"evaluate {ref}: no model@v1, @champion or b3:..., and no base model ({error})") from None
+
+
+def _items(project: Project, driver: Driver, asked: Asked) -> Dataset:
+    record = project.record
+    if asked.data is not None:
+        source = {"type": "files", "path": os.path.relpath(asked.data, project.folder)}
+        corpus = gather_examples(driver, source, record.erasures.suppression(), "evaluate --data")
+        maker = _MAKERS[project.file.task]
+        return driver.run(make_items, corpus, maker=maker, maker_version=load_maker(maker, project.folder)[1])
+    version = record.versions.resolve(asked.dataset) if asked.dataset else record.versions.latest(Dataset.kind)
+    if version is None or version.kind != Dataset.kind:
+        said = f"{asked.dataset} is no version of a dataset" if asked.dataset else "there is no dataset yet"
+        raise UserError(f"evaluate: {said}; treadle run makes dataset@v1, or give --data FILE")
+    dataset = Dataset(version.digest, record.store)
+    if dataset.counts()["test"] < 2:
+        raise UserError(f"evaluate: {version.short} has no test split of two items or more; give --data FILE")
+    return driver.run(choose_tests, dataset)  # as the cycle does, so that what it evaluated is remembered
+
+
+def _report(project: Project, driver: Driver, subject: Subject, items: Dataset, names: list[str]) -> EvaluationReport:
+    file = project.file
+    how = {
+        "metrics": names,
+        "versions": [load("treadle.metrics", name, driver.folder).version for name in names],
+        "engine": file.deploy.engine,
+        "system_prompt": file.deploy.system_prompt,
+        "max_tokens": file.develop.evaluate.max_tokens,
+    }
+    if subject.model is not None:
+        return driver.run(evaluate, subject.model, items, task=file.task, **how)
+    if file.task != "chat":
+        raise UserError(f"evaluate {subject.ref}: a base model has no labels; expected a model that was trained here")
+    return driver.run(evaluate_base, items, base_model=subject.base, fingerprint=subject.fingerprint, shots=0, **how)
+
+
+def _compared(
+    ours: EvaluationReport, theirs: EvaluationReport, metrics: Sequence[Metric], seed: int
+) -> dict[str, Comparison]:
+    level = 1 - (1 - LEVEL) / len(metrics)
+    one, other = ours.items(), theirs.items()
+    return {metric.name: one.against(other, metric, seed=seed, level=level) for metric in metrics}
+
+
+def _slices(report: EvaluationReport, by: str, metrics: Sequence[Metric], seed: int) -> dict[str, dict[str, Interval]]:
+    evaluation = report.items()
+    known = sorted({name for item in evaluation.items for name in item.fields})
+    if by not in known:
+        raise UserError(f"evaluate --by {by}: no item has that field;{nearest(by, known)}")
+    found: dict[str, dict[str, Interval]] = {}
+    for metric in metrics:
+        for value, interval in evaluation.slices(by, metric, seed=seed, min_items=_MIN_SLICE).items():
+            found.setdefault(value, {})[metric.name] = interval
+    return found
+
+
+def _seen(record: Record, subject: Subject, items: Dataset) -> int | None:
+    """Items that, or nearly that, the model was trained on; None where what it was trained on is not here."""
+    made = record.runs.producer(subject.digest)
+    digest = made.inputs.get("dataset") if made is not None else None
+    if not isinstance(digest, str) or not record.store.has(digest):
+        return None
+    tests = set_of_examples("items", items.examples("test"))
+    if not len(tests):
+        return 0
+    found = leaks(tests, Dataset(digest, record.store).examples("train"))
+    return len({tests.items[against] for _, against in found.values()})

@@ -1,0 +1,80 @@
+"""``treadle evaluate``: what the cycle evaluated is remembered; one's own items are scored, traced and compared."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from docs.test_json import differences, promised
+from small_project import Project
+from treadle.evals.report import EvaluationReport
+from treadle.project import open_project
+from treadle.stages.track.walk import lineage
+from treadle.text.dataset import Dataset
+
+
+def write_items(project: Project) -> None:
+    """Two questions that the model was trained on or tested with, and two that nobody asked."""
+    known = [json.loads(line)["messages"] for line in project.data.read_text().splitlines()]
+    with open_project(project.folder) as opened:
+        run = opened.record.runs.find(step="develop.train", status="done", limit=1)[0]
+        trained = Dataset(run.inputs["dataset"], opened.record.store).examples("train")
+    asked = {each.question for each in trained}
+    seen = [messages for messages in known if messages[0]["content"] in asked][:2]
+    fresh = [
+        ("What does a lighthouse keeper do at night?", "He keeps the lamp burning until morning comes."),
+        ("Who wrote the letters found in the attic?", "Nobody knows who wrote the letters found up there."),
+    ]
+    rows = [{"messages": messages} for messages in seen]
+    rows += [{"question": question, "answer": answer} for question, answer in fresh]
+    (project.folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_what_the_cycle_evaluated_costs_nothing_again(project: Project) -> None:
+    before = len(project.json("runs"))
+    found = project.json("evaluate", "model@v1")
+    scores = project.json("develop")["evaluations"]["model"]
+    assert found["metrics"] == scores
+    assert (found["seen_in_training"], found["against"], found["slices"]) == (0, None, {})
+    assert len(project.json("runs")) == before
+    for arguments, words in (
+        (("dataset@v1",), "that is a dataset; expected a model"),
+        (("smolm2",), "evaluate smolm2: no model@v1"),
+        (("model@v1", "--by", "customr"), "no item has that field"),
+        (("model@v1", "--metric", "blue"), "did you mean 'bleu'"),
+        (("model@v1", "--data", "nothing.jsonl"), "nothing.jsonl"),
+        (("model@v1", "--data", "a", "--dataset", "dataset@v1"), "expected --data or --dataset"),
+    ):
+        said = project.call("evaluate", *arguments, check=2).stderr
+        assert words in said
+        assert said.count("\n") == 1, said
+    assert len(project.json("runs")) == before
+
+
+def test_own_items_against_the_base_model(project: Project, base: object) -> None:
+    write_items(project)
+    arguments = ("@champion", "--data", "mine.jsonl", "--metric", "log_likelihood", "--metric", "chrf")
+    found = project.json("evaluate", *arguments, "--against", str(base))
+    assert not differences(promised("evaluate"), found | {"slices": promised("evaluate")["slices"]})
+    assert found["items"] == 4
+    assert found["seen_in_training"] == 2
+    assert set(found["metrics"]) == {"log_likelihood", "chrf"}
+    compared = found["against"]["metrics"]
+    assert compared["log_likelihood"]["n"] == 4
+    assert compared["log_likelihood"]["level"] == pytest.approx(0.975)  # two metrics: both hold together in 95 %
+    difference = found["metrics"]["log_likelihood"]["value"]
+    with open_project(project.folder) as opened:
+        record = opened.record
+        theirs = EvaluationReport(found["against"]["evaluation"], record.store)
+        assert difference - theirs.value("log_likelihood") == pytest.approx(compared["log_likelihood"]["difference"])
+        ours = EvaluationReport(found["evaluation"], record.store)
+        assert ours.scores()["chrf"]["signature"].startswith("nrefs:1|")
+        items = ours.items().items
+        assert [each.reference for each in items][-1].startswith("Nobody knows")
+        reached = lineage(record, found["evaluation"], limit=1_000).nodes
+        assert {document for item in items for document in item.documents} <= set(reached)
+    said = project.call("evaluate", *arguments, "--against", str(base)).stdout
+    assert "2 of them, or nearly the same, it was trained on" in said
+    assert f"against {base}" in said
+    assert project.json("verify")["ok"]
