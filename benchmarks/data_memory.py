@@ -97,7 +97,8 @@ def work(task: str, folder: Path) -> None:
     else:
         batches = run_transforms(read_documents(folder / "collect"), load_transforms(STEPS, None), accounting)
     ids.update(write_corpus(target, batches))
-    (target / "ids").write_bytes(b"".join(ids.sorted()))
+    with (target / "ids").open("wb") as file:
+        file.writelines(ids.sorted())
     accounting.write(target)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     print(json.dumps({"peak_mb": round(peak, 1), "documents": accounting.read, "kept": accounting.kept}))
