@@ -12,6 +12,7 @@ import pytest
 from blake3 import blake3
 from hypothesis import settings
 
+import command
 from postgresql_server import Server, programs
 from stores import IN_A_BUCKET, KINDS, Kind
 
@@ -33,6 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name in TOGETHER:
             if place.startswith(name):
                 item.add_marker(pytest.mark.xdist_group(name))
+
+
+def pytest_sessionfinish() -> None:
+    """End the process from which commands were forked."""
+    command.close()
 
 
 @pytest.fixture(scope="session")
