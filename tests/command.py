@@ -39,9 +39,9 @@ class Loaded:
     ) -> subprocess.CompletedProcess[str]:
         order = {"arguments": arguments, "folder": str(folder), "environment": dict(environment)}
         ended, theirs = os.pipe()
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error, open(ended) as reply:
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error, os.fdopen(ended) as reply:
             try:
-                with open(os.devnull) as nothing, self._lock:
+                with Path(os.devnull).open() as nothing, self._lock:
                     files = [nothing.fileno(), out.fileno(), error.fileno(), theirs]
                     socket.send_fds(self._socket, [json.dumps(order).encode()], files)
             finally:

@@ -17,6 +17,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 LIBRARIES = (
@@ -91,7 +92,7 @@ def main() -> None:
 
     import treadle.__main__ as command
 
-    sys.path[0] = os.getcwd()
+    sys.path[0] = str(Path.cwd())
     sys.argv = [str(command.__file__), *arguments]
     sys.orig_argv = [sys.executable, "-m", "treadle", *arguments]
     sys.modules["__main__"] = command
