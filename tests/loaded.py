@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import signal
 import socket
 import sys
@@ -20,12 +21,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+PACKAGES = ("lm", "evals", "serve", "stages", "stages.prepare", "stages.develop", "stages.deploy", "stages.govern")
 LIBRARIES = (
     *("torch", "transformers", "numpy", "pyarrow.parquet", "pyarrow.dataset", "sqlalchemy", "httpx", "yaml", "blake3"),
     *("uvicorn", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on", "starlette.applications", "openvino"),
     *("transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama", "sklearn.linear_model"),
     *("transformers.models.auto.tokenization_auto", "transformers.loss.loss_utils", "tokenizers", "safetensors.torch"),
     *("torch._dynamo", "torch.distributed.tensor", "asyncio", "email.mime.text", "multiprocessing.connection"),
+    *("uvloop", "uvicorn.lifespan.off", "anyio._backends._asyncio", "httpcore", "prometheus_client", "re2", "gguf"),
+    *("treadle.integrations.openvino", "treadle.integrations.mlflow_mirror", "treadle.integrations.wandb_mirror"),
+    *("treadle.integrations.openlineage_mirror", "treadle.integrations.comet_mirror", "treadle.text.files_source"),
+    *("treadle.text.redact", "treadle.text.normalize", "treadle.text.chat", "treadle.text.readers.catalog"),
 )
 
 
@@ -33,7 +39,11 @@ def load() -> None:
     """Import what commands import; what is not installed, or not asked for, they import themselves."""
     from treadle.cli.main import COMMANDS
 
-    for name in (*(f"treadle.cli.{module}" for module in COMMANDS.values()), "treadle.cycle", *LIBRARIES):
+    ours = [f"treadle.cli.{module}" for module in COMMANDS.values()]
+    for package in PACKAGES:
+        folders = importlib.import_module(f"treadle.{package}").__path__
+        ours += [found.name for found in pkgutil.iter_modules(folders, f"treadle.{package}.")]
+    for name in (*ours, *LIBRARIES):
         with suppress(ImportError):
             importlib.import_module(name)
 
