@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from blake3 import blake3
 from hypothesis import settings
 
+import command
 from postgresql_server import Server, programs
 from stores import IN_A_BUCKET, KINDS, Kind
 
@@ -21,18 +23,28 @@ settings.register_profile("no clock", deadline=None)  # how long an example take
 settings.load_profile("no clock")
 
 
-# Tests that share a project which takes long to make: one worker makes it once.
-TOGETHER = ("console/", "importing/test_lock.py", "cycle/test_follow.py", "cycle/test_second_turn.py")
+# Tests that share a project or a model which takes long to make: one worker makes it once.
+TOGETHER = (
+    *("console/", "docs/", "importing/test_lock.py", "importing/test_mlflow.py", "lm/test_engine_openvino.py"),
+    *("cycle/test_follow.py", "cycle/test_second_turn.py", "cycle/test_lake.py", "cycle/test_pretrained.py"),
+)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep those together."""
-    for item in items:
-        place = item.path.relative_to(ROOT / "tests").as_posix() if item.path.is_relative_to(ROOT / "tests") else ""
-        for name in TOGETHER:
-            if place.startswith(name):
-                item.add_marker(pytest.mark.xdist_group(name))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep those together. (xdist's groups do nothing with pytest 9: it writes them where pytest no longer looks.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return next((name for name in TOGETHER if nodeid.startswith(f"tests/{name}")), nodeid)
+
+    return Together(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_sessionfinish() -> None:
+    """End the process from which commands were forked."""
+    command.close()
 
 
 @pytest.fixture(scope="session")

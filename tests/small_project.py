@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import command
+
 THINGS = ("kettle", "lamp", "printer", "router", "bicycle", "tent", "radio", "camera", "stove", "drill")
 DEEDS = ("return", "repair", "clean", "register", "charge", "reset", "store")
 SUBJECT = "jane.roe@example.org"
@@ -69,13 +71,7 @@ class Project:
 
     def call(self, *arguments: str, check: int | None = 0, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a command and check its exit code."""
-        done = subprocess.run(
-            [sys.executable, "-m", "treadle", "-C", str(self.folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-        )
+        done = command.run("-C", str(self.folder), *arguments, timeout=timeout)
         if check is not None:
             assert done.returncode == check, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

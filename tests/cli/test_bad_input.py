@@ -6,22 +6,17 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import command
 
 TEMPLATE = "docs-assistant"
 
 
 def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "treadle", "-C", str(folder), *arguments],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=120,
-    )
+    return command.run("-C", str(folder), *arguments, timeout=120)
 
 
 @pytest.fixture

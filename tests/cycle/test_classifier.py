@@ -9,7 +9,7 @@ from pathlib import Path
 from small_project import Project
 
 LABELS = ("card_arrival", "exchange_rate", "lost_or_stolen_card", "top_up_failed")
-ROWS = 40  # of each label
+ROWS = 24  # of each label
 
 
 def write_rows(shared: Path, out: Path) -> None:
@@ -34,7 +34,7 @@ def test_from_a_csv_to_a_traced_label(shared_data: Path, tmp_path: Path) -> None
     )
     project.edit("approval: one", "approval: none")
     project.edit("train: 0.8, validation: 0.1, test: 0.1", "train: 0.6, validation: 0.1, test: 0.3")
-    project.edit("epochs: 5 ", "epochs: 12 ")
+    project.edit("epochs: 5 ", "epochs: 10 ")
     result = project.json("run")
     assert result["ok"]
     evaluations = project.json("develop")["evaluations"]

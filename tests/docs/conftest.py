@@ -7,12 +7,13 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import command
 
 WORDS = [
     "amber",
@@ -84,11 +85,7 @@ def treadle() -> Treadle:
     """Runs the command in a process of its own, in a folder."""
 
     def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "treadle", *arguments]
-        environment = {**os.environ, "COLUMNS": "100"}
-        return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
+        return command.run(*arguments, folder=folder, environment={**os.environ, "COLUMNS": "100"})
 
     return call
 

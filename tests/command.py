@@ -1,0 +1,104 @@
+"""Runs the command line in a process of its own, forked from one that has loaded what commands import."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+LOADED = Path(__file__).with_name("loaded.py")
+WHEN_LOADED = ("PYTHON", "OMP_", "HF_", "TRANSFORMERS_", "TORCH_", "CUDA_", "LD_")  # are read while modules are loaded
+
+
+class Loaded:
+    """The process that forks. Ends with this one, which has the other end of its socket."""
+
+    def __init__(self) -> None:
+        self.environment = _read_early(os.environ)
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lock = threading.Lock()
+        with theirs:
+            command = [sys.executable, str(LOADED), str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._process.wait(60)
+
+    def run(
+        self, arguments: list[str], folder: Path, environment: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        order = {"arguments": arguments, "folder": str(folder), "environment": dict(environment)}
+        ended, theirs = os.pipe()
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error, os.fdopen(ended) as reply:
+            try:
+                with Path(os.devnull).open() as nothing, self._lock:
+                    files = [nothing.fileno(), out.fileno(), error.fileno(), theirs]
+                    socket.send_fds(self._socket, [json.dumps(order).encode()], files)
+            finally:
+                os.close(theirs)
+            process = int(_line(reply.fileno(), 120))
+            command = [sys.executable, "-m", "treadle", *arguments]
+            try:
+                code = int(_line(reply.fileno(), timeout))
+            except TimeoutError:
+                os.kill(process, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(command, timeout) from None
+            out.seek(0)
+            error.seek(0)
+            return subprocess.CompletedProcess(command, code, out.read(), error.read())
+
+
+def run(
+    *arguments: str, folder: Path | None = None, timeout: float = 300, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """``python -m treadle`` with these arguments, in a folder; what it said and its exit code."""
+    given = dict(os.environ if environment is None else environment)
+    if _read_early(given) != loaded().environment or "rebuild" in arguments:
+        # A rebuild compares: it has to have another seed of hashes than what it compares with.
+        return subprocess.run(
+            [sys.executable, "-m", "treadle", *arguments],
+            cwd=folder, env=given, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+    return loaded().run(list(arguments), folder or Path.cwd(), given, timeout)
+
+
+_loaded: list[Loaded] = []
+
+
+def loaded() -> Loaded:
+    """The one of this process."""
+    if not _loaded:
+        _loaded.append(Loaded())
+    return _loaded[0]
+
+
+def close() -> None:
+    """End it, where there is one."""
+    while _loaded:
+        _loaded.pop().close()
+
+
+def _read_early(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(WHEN_LOADED)}
+
+
+def _line(file: int, seconds: float) -> str:
+    """The next line, byte by byte, so that nothing behind it is taken."""
+    line, until = b"", time.monotonic() + seconds
+    while not line.endswith(b"\n"):
+        if not select.select([file], [], [], max(0.0, until - time.monotonic()))[0]:
+            raise TimeoutError
+        byte = os.read(file, 1)
+        assert byte, "the process that runs the commands ended"
+        line += byte
+    return line.decode()
