@@ -16,7 +16,7 @@ import pytest
 from small_project import SUBJECT, Project
 from teacher_server import TeacherServer
 from treadle.project import open_project
-from treadle.stages.track import lineage
+from treadle.stages.track.walk import lineage
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import SPLITS, Dataset, Example
 from treadle.text.rule_log import RULES_FILE, read_rule_log
@@ -90,9 +90,9 @@ def made(project: Project) -> Made:
     """What was made last."""
     with open_project(project.folder) as opened:
         runs, store = opened.record.runs, opened.record.store
-        joined, asked = (
-            runs.find(step=f"prepare.{name}", status="done")[0] for name in ("add_synthetic", "synthesize")
-        )
+        joined = runs.find(step="prepare.add_synthetic", status="done")[0]
+        asked = runs.producer(str(joined.inputs["answers"]))
+        assert asked is not None
         dataset, answers = Dataset(joined.outputs["dataset"], store), Corpus(asked.outputs["corpus"], store)
         answers.path()
         before = Dataset(str(joined.inputs["dataset"]), store).counts()
@@ -118,8 +118,8 @@ def test_a_teacher_adds_to_training_alone_and_may_die(noted: Project, tmp_path: 
         assert server.keys == {f"Bearer {KEY}"}
         asked = [each["messages"][-1]["content"] for each in server.asked]
         assert len(asked) == 20 + 12 + 6  # there are no more notes than twenty
-        noted.json("prepare")
-        assert len(server.asked) == len(asked)
+        steps = {each["step"]: each["status"] for each in noted.json("plan")["steps"]}
+        assert steps["prepare.synthesize"] == steps["prepare.add_synthetic"] == "cached"
 
         def die(handler: BaseHTTPRequestHandler, number: int) -> bool:
             handler.close_connection = number >= 38 + 11
@@ -150,6 +150,8 @@ def check_account(found: Made, done: dict[str, Any]) -> None:
     assert done["in"] == done["kept"] + sum(done["dropped"].values()) + len(done["quarantined"])
     assert done["dropped"]["synthesize.malformed"] == 4 * 2  # a preamble, and a question without its answer
     assert done["dropped"]["synthesize.ungrounded"] == 4
+    notes = found.dataset.read_json("accounting.json")["notes"]
+    assert notes["synthesize.tested_parent"] == found.before["test"] + found.before["validation"]
     rows = [row.fate for row in read_rule_log(found.dataset.path(RULES_FILE)) if row.rule == "synthesize.malformed"]
     assert rows == ["dropped"] * 8
     for name in ("validation", "test", "holdout"):
@@ -209,6 +211,18 @@ def test_lineage_and_erasure_reach_what_was_made_of_a_document(noted: Project) -
         assert "harbor company opened number 0" in texts(made(noted).answers)
         assert HERS not in texts(made(noted).answers)
         assert noted.json("verify")["ok"]
+
+
+def test_a_release_of_the_project_teaches(project: Project) -> None:
+    said = "  synthesize: {teacher: {version: model@v1, max_tokens: 8}, paraphrases: {count: 3}}\n  split:"
+    project.edit("  split:", said)
+    done = project.json("prepare")
+    assert sum(count for rule, count in done["dropped"].items() if rule.startswith("synthesize.")) >= 3
+    with open_project(project.folder) as opened:
+        (run,) = opened.record.runs.find(step="prepare.synthesize_here", status="done")
+        release = str(run.inputs["release"])
+        assert opened.record.versions.served() == release
+        assert run.outputs["corpus"] in lineage(opened.record, release, down=True).nodes
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """Synthetic examples: a teacher is asked, its answers become documents, and those join the training side.
 
-    synthesize      prompts about training documents and examples; documents of origin `synthetic` from the answers
-    clean           the project's own transforms, as for any other document (but no mixture: it weighs sources)
-    add_synthetic   what is new, gives no test away and keeps to its share joins the training side
+    synthesize(_here)  prompts about training documents and examples; documents of origin `synthetic` from the answers
+    clean              the project's own transforms, as for any other document (but no mixture: it weighs sources)
+    add_synthetic      what is new, gives no test away and keeps to its share joins the training side
 
 Only what is learned from is asked about. No test, no validation and no held-back example is ever synthetic.
 """
@@ -26,7 +26,7 @@ from treadle.stages.prepare.division import evaluation_sets
 from treadle.stages.prepare.evaluations import EvaluationSources
 from treadle.stages.prepare.replies import Replies
 from treadle.stages.prepare.settings import SynthesizeSettings
-from treadle.stages.prepare.teachers import describe, open_teacher, release_of
+from treadle.stages.prepare.teachers import HOW, describe, open_teacher, release_of
 from treadle.text.accounting import Accounting, Dropped, Note, read_accounting
 from treadle.text.corpus import Corpus, write_corpus
 from treadle.text.dataset import DATASET_FILE, SPLITS, Dataset, Example, split_groups, write_dataset
@@ -71,15 +71,16 @@ def synthesized(
 ) -> tuple[Dataset, Corpus]:
     """The dataset with what a teacher adds to its training side, and the documents that it added. ``transforms`` are
     those of the file, with their keys."""
-    answers = driver.run(
-        synthesize,
-        dataset,
-        cleaned,
-        release_of(driver, versions, settings.teacher),
-        task=task,
-        teacher=describe(driver, settings.teacher),
-        kinds=_kinds(driver, settings, task),
-    )
+    told: dict[str, Any] = {
+        "task": task,
+        "teacher": describe(driver, settings.teacher),
+        "kinds": _kinds(driver, settings, task),
+    }
+    if settings.teacher.url is not None:
+        answers = driver.run(synthesize, dataset, cleaned, **told)
+    else:
+        release = release_of(driver, versions, settings.teacher)
+        answers = driver.run(synthesize_here, dataset, cleaned, release, **told)
     if not driver.planning:
         Replies.of(driver.runs.store).discard()
     used = [
@@ -122,13 +123,31 @@ def _kinds(driver: Driver, settings: SynthesizeSettings, task: str) -> list[dict
     return wanted
 
 
+@step(name="prepare.synthesize", version=1, packages=("pyarrow",), tolerance=0.05)
+def synthesize(
+    dataset: Dataset,
+    corpus: Corpus,
+    *,
+    task: str,
+    teacher: dict[str, Any],
+    kinds: list[dict[str, Any]],
+    seed: int,
+    run: Run,
+) -> Corpus:
+    """Documents made of a server's answers about what is learned from, and what was wrong with the others.
+
+    Cut off, the same step goes on from the answers that it has.
+    """
+    return _ask(dataset, corpus, None, task, teacher, kinds, seed, run)
+
+
 @step(
-    name="prepare.synthesize",
+    name="prepare.synthesize_here",
     version=1,
-    packages=("openvino-genai", "tokenizers", "torch", "transformers"),
+    packages=("openvino-genai", "pyarrow", "tokenizers", "torch", "transformers"),
     tolerance=0.05,
 )
-def synthesize(
+def synthesize_here(
     dataset: Dataset,
     corpus: Corpus,
     release: Release | None,
@@ -139,10 +158,20 @@ def synthesize(
     seed: int,
     run: Run,
 ) -> Corpus:
-    """Documents made of a teacher's answers about what is learned from, and what was wrong with the others.
+    """As ``synthesize``, by a base model or a release that an engine runs here; what that depends on is in the key."""
+    return _ask(dataset, corpus, release, task, teacher, kinds, seed, run)
 
-    Cut off, the same step goes on from the answers that it has.
-    """
+
+def _ask(
+    dataset: Dataset,
+    corpus: Corpus,
+    release: Release | None,
+    task: str,
+    teacher: dict[str, Any],
+    kinds: list[dict[str, Any]],
+    seed: int,
+    run: Run,
+) -> Corpus:
     material, aside = _material(dataset, corpus)
     wanted = [Wanted(**{**each, "template": PromptTemplate(**each["template"])}) for each in kinds]
     asked = [each for one in wanted for each in plan(one, task, material, seed)]
@@ -187,8 +216,6 @@ def synthesize(
 
 def _identity(teacher: dict[str, Any]) -> dict[str, Any]:
     """What the answers depend on, of what is known of a teacher; neither how it is reached nor with which key."""
-    from treadle.stages.prepare.teachers import HOW
-
     return {key: value for key, value in teacher.items() if key not in HOW and key != "version"}
 
 

@@ -11,12 +11,12 @@ from treadle.record.lineage import Graph, Label
 from treadle.record.record import Record
 from treadle.text.corpus import Corpus, read_parents
 
-STEP = "prepare.synthesize"
+STEPS = ("prepare.synthesize", "prepare.synthesize_here")
 
 
 def add_origin(record: Record, graph: Graph, document: str, label: Label) -> None:
     """Put the run that made a synthetic document, its teacher and its parents above it; nothing for any other."""
-    for run in record.runs.find(step=STEP, status="done"):
+    for run in (run for step in STEPS for run in record.runs.find(step=step, status="done")):
         answers = Corpus(run.outputs["corpus"], record.store)
         if not record.store.has(answers.digest) or not answers.has_document(document):
             continue
