@@ -16,6 +16,7 @@ import pytest
 from small_project import SUBJECT, Project
 from teacher_server import TeacherServer
 from treadle.project import open_project
+from treadle.record.garbage import Limits, collect, find_garbage
 from treadle.stages.track.walk import lineage
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import SPLITS, Dataset, Example
@@ -118,7 +119,8 @@ def test_a_teacher_adds_to_training_alone_and_may_die(noted: Project, tmp_path: 
         assert server.keys == {f"Bearer {KEY}"}
         asked = [each["messages"][-1]["content"] for each in server.asked]
         assert len(asked) == 20 + 12 + 6  # there are no more notes than twenty
-        steps = {each["step"]: each["status"] for each in noted.json("plan")["steps"]}
+        planned = noted.json("plan", "--until", "prepare")["stages"][1]["steps"]
+        steps = {each["step"]: each["status"] for each in planned}
         assert steps["prepare.synthesize"] == steps["prepare.add_synthetic"] == "cached"
 
         def die(handler: BaseHTTPRequestHandler, number: int) -> bool:
@@ -210,7 +212,22 @@ def test_lineage_and_erasure_reach_what_was_made_of_a_document(noted: Project) -
         noted.json("prepare")
         assert "harbor company opened number 0" in texts(made(noted).answers)
         assert HERS not in texts(made(noted).answers)
-        assert noted.json("verify")["ok"]
+    check_collected(noted)
+    assert noted.json("verify")["ok"]
+
+
+def check_collected(project: Project) -> None:
+    """What is gone from the store still leads from a synthetic document to its parents."""
+    found = made(project)
+    left = next(each for each in found.splits["train"] if is_synthetic(each))
+    with open_project(project.folder) as opened:
+        record, digest = opened.record, found.answers.digest
+        limits = Limits(older_than=0.0, grace=0.0)
+        collect(record, find_garbage(record, limits), limits)
+        assert not record.store.has(digest)
+        up = lineage(record, left.documents[0]).public()
+    edges = [edge["to"] for edge in up["edges"] if edge["from"] == left.documents[0]]
+    assert set(left.documents[1:]) < set(edges)
 
 
 def test_a_release_of_the_project_teaches(project: Project) -> None:

@@ -197,17 +197,3 @@ def read_names(folder: Path) -> Iterator[tuple[str, str, str]]:
             for batch in file.iter_batches(columns=["id", "source", "locator"]):
                 columns = batch.to_pydict()
                 yield from zip(columns["id"], columns["source"], columns["locator"], strict=True)
-
-
-def read_parents(folder: Path, document: str) -> tuple[str, ...]:
-    """The ids that a document of the corpus names as its parents, without reading the texts; none where it is not in
-    it."""
-    _, pq = pyarrow()
-    for path in corpus_files(folder):
-        with pq.ParquetFile(path) as file:
-            check_format(file.schema_arrow.metadata or {}, path)
-            for batch in file.iter_batches(columns=["id", "parents"]):
-                columns = batch.to_pydict()
-                if document in columns["id"]:
-                    return tuple(columns["parents"][columns["id"].index(document)])
-    return ()

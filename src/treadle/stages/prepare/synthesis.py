@@ -19,6 +19,7 @@ from treadle.core.errors import UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.lm.teacher import Prompt
+from treadle.record.lineage import PARENTS_FILE
 from treadle.record.release import Release
 from treadle.record.version import Versions
 from treadle.stages.prepare.cleaning import clean
@@ -209,6 +210,8 @@ def _ask(
         accounting.write(synthetic.path)
         log.write(synthetic.path)
         about = {"teacher": named, "answered_by": sorted(filter(None, by)), "seed": seed, "kinds": kinds}
+        parents = {each.id: list(each.parents) for each in kept}
+        (synthetic.path / PARENTS_FILE).write_bytes(canonical_json(parents))
         (synthetic.path / SYNTHETIC_FILE).write_bytes(canonical_json(about))
         run.summary(prompts=len(asked), read=accounting.read, kept=accounting.kept)
         return synthetic.commit()

@@ -1,15 +1,15 @@
 """Where a synthetic document came from: the run that asked a teacher, who that was, and the documents asked about.
 
-The run's parameters are in the ledger for ever. Which documents are its parents stands in the corpus, so it can be said
-as long as that is there.
+The run's parameters are in the ledger for ever; which documents are its parents stays when the texts are collected.
 """
 
 from __future__ import annotations
 
+from treadle.core.artifacts import Artifact
+from treadle.core.errors import Corrupt
 from treadle.core.runs import RunRecord
-from treadle.record.lineage import Graph, Label
+from treadle.record.lineage import PARENTS_FILE, Graph, Label
 from treadle.record.record import Record
-from treadle.text.corpus import Corpus, read_parents
 
 STEPS = ("prepare.synthesize", "prepare.synthesize_here")
 
@@ -17,15 +17,19 @@ STEPS = ("prepare.synthesize", "prepare.synthesize_here")
 def add_origin(record: Record, graph: Graph, document: str, label: Label) -> None:
     """Put the run that made a synthetic document, its teacher and its parents above it; nothing for any other."""
     for run in (run for step in STEPS for run in record.runs.find(step=step, status="done")):
-        answers = Corpus(run.outputs["corpus"], record.store)
-        if not record.store.has(answers.digest) or not answers.has_document(document):
+        answers = Artifact(run.outputs["corpus"], record.store)
+        if not record.store.has_object(answers.digest) or not answers.has_document(document):
             continue
-        parents = read_parents(answers.path(), document)
-        if not parents:
-            return  # it is a parent itself
+        try:
+            parents = answers.read_json(PARENTS_FILE).get(document)
+        except Corrupt:
+            graph.verified = False
+            continue
+        if parents is None:
+            continue  # it was asked about, or made and dropped
         graph.add(run.id, "run", told(run))
         graph.link(document, run.id)
-        labels = label(list(parents))
+        labels = label(parents)
         for parent in parents:
             graph.add(parent, "document", labels.get(parent, parent))
             graph.link(document, parent)
