@@ -15,8 +15,11 @@ import pytest
 
 from small_project import SUBJECT, Project
 from teacher_server import TeacherServer
+from treadle.core.config import Settings, load
+from treadle.core.errors import UserError
 from treadle.project import open_project
 from treadle.record.garbage import Limits, collect, find_garbage
+from treadle.stages.prepare import PrepareSettings
 from treadle.stages.track.walk import lineage
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import SPLITS, Dataset, Example
@@ -228,6 +231,33 @@ def check_collected(project: Project) -> None:
         up = lineage(record, left.documents[0]).public()
     edges = [edge["to"] for edge in up["edges"] if edge["from"] == left.documents[0]]
     assert set(left.documents[1:]) < set(edges)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "more", "told"),
+    [
+        ("{model: m}", "", "expected instructions, paraphrases or hard_negatives"),
+        ("{}", "paraphrases: {}", "expected either model or version"),
+        ("{model: m, version: model@v1}", "paraphrases: {}", "expected either model or version"),
+        ("{model: m, api_key: '${env:K}'}", "paraphrases: {}", "give its url"),
+        ("{version: model@v1, url: 'http://h'}", "paraphrases: {}", "give model beside url"),
+        ("{model: m, url: 'https://h/v1', api_key: word-of-mine}", "paraphrases: {}", "secret"),
+        ("{model: m}", "paraphrases: {count: 0}", "paraphrases.count"),
+        ("{model: m}", "paraphrases: {grounded: 1}", "paraphrases.grounded"),
+        ("{model: m}", "paraphrases: {}, share: 1", "share"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path, teacher: str, more: str, told: str) -> None:
+    path = tmp_path / "treadle.yaml"
+    path.write_text(f"prepare:\n  synthesize: {{teacher: {teacher}{', ' + more if more else ''}}}\n")
+    with pytest.raises(UserError, match=told) as caught:
+        load(path, _Prepare)
+    assert str(caught.value).startswith("treadle.yaml:2: prepare.synthesize")
+    assert "word-of-mine" not in str(caught.value)
+
+
+class _Prepare(Settings):
+    prepare: PrepareSettings
 
 
 def test_a_release_of_the_project_teaches(project: Project) -> None:

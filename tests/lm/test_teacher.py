@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from teacher_server import TeacherServer, completion, send
-from tiny_models import write_model
 from treadle.core.errors import UserError
 from treadle.lm.endpoint import EndpointTeacher, Limits
 from treadle.lm.engines import BlockingEngine
@@ -18,7 +17,7 @@ from treadle.lm.teacher import EngineTeacher, Prompt, Reply, Sampling
 from treadle.lm.tokenizer import ChatTokenizer
 
 Fault = Callable[[BaseHTTPRequestHandler, int], bool]
-SAMPLING = Sampling(16, 0.5, 0.9)
+SAMPLING = Sampling(8, 0.5, 0.9)
 
 
 def prompts(count: int) -> list[Prompt]:
@@ -40,7 +39,7 @@ def test_an_endpoint_is_asked_what_is_not_known() -> None:
         body = next(each for each in server.asked if each["messages"][0]["content"] == "word 2")
         assert {name: body[name] for name in body if name != "messages"} == {
             "model": "m",
-            "max_tokens": 16,
+            "max_tokens": 8,
             "temperature": 0.5,
             "top_p": 0.9,
             "seed": 2,
@@ -70,6 +69,19 @@ def dripping(handler: BaseHTTPRequestHandler, number: int) -> bool:
     return True
 
 
+def dripping_headers(handler: BaseHTTPRequestHandler, number: int) -> bool:
+    handler.close_connection = True
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for place in range(400):
+        try:
+            handler.wfile.write(f"X-{place}: 1\r\n".encode())
+            handler.wfile.flush()
+        except OSError:
+            break
+        time.sleep(0.05)
+    return True
+
+
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
@@ -84,11 +96,12 @@ def dripping(handler: BaseHTTPRequestHandler, number: int) -> bool:
         (answered(200, [[]]), "no chat completion"),
         (answered(200, completion("x" * (5 << 20))), "answered with more than 4,194,304 bytes"),
         (dripping, "takes over 0.4 s for one answer, tried 1 time$"),
+        (dripping_headers, "takes over 0.4 s for one answer$"),
     ],
 )
 def test_what_is_wrong_with_an_endpoint_is_one_line(fault: Fault, told: str) -> None:
     with TeacherServer(str, fault) as server, pytest.raises(UserError, match=told) as caught:
-        ask(server, timeout=0.4 if fault is dripping else 5.0)
+        ask(server, timeout=0.4 if fault in (dripping, dripping_headers) else 5.0)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("here: 127.0.0.1:")
 
@@ -148,11 +161,10 @@ def test_a_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         assert server.keys == {"Bearer k-123"}
 
 
-def test_an_engine_says_the_same_when_it_goes_on(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "tiny")
+def test_an_engine_says_the_same_when_it_goes_on(tiny_llama: Path) -> None:
     asked = [*prompts(19), Prompt("b3:long", ({"role": "user", "content": "word " * 500},), 1)]
-    with BlockingEngine("transformers", folder, here=True) as engine:
-        teacher = EngineTeacher(engine, ChatTokenizer.load(folder), SAMPLING)
+    with BlockingEngine("transformers", tiny_llama, here=True) as engine:
+        teacher = EngineTeacher(engine, ChatTokenizer.load(tiny_llama), SAMPLING)
         whole = {prompt.id: reply for prompt, reply in teacher.answer(asked, set())}
         rest = {prompt.id: reply for prompt, reply in teacher.answer(asked, {f"b3:{n}" for n in range(17)})}
     assert set(whole) == {prompt.id for prompt in asked}

@@ -27,6 +27,7 @@ _LARGEST = 4 << 20  # bytes of an answer
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds
 _REFUSED = (400, 413, 422)  # what is wrong with one prompt, such as its length
+_LOOK = 1.0  # seconds between two looks at whether the server is stuck
 _HOPELESS = 3  # prompts refused in a row before any was answered: then it is not the prompts
 _AGAIN = (408, 409, 425, 429)
 
@@ -50,6 +51,7 @@ class EndpointTeacher:
         self._url, self._model, self._api_key = url.rstrip("/"), model, api_key
         self._sampling, self._limits, self._where = sampling, limits, where
         self._refusal = ""  # in its own words, which may quote a prompt: told, and not stored with what was made
+        self._begun: dict[str, float] = {}  # when each prompt under way was sent
         self._ended = Event()
         self._client: httpx.Client | None = None
 
@@ -81,7 +83,11 @@ class EndpointTeacher:
                         flying[pool.submit(self._patiently, prompt)] = prompt
                     if not flying:
                         break
-                    done, _ = wait(flying, return_when=FIRST_COMPLETED)
+                    done, _ = wait(flying, timeout=_LOOK, return_when=FIRST_COMPLETED)
+                    if lost is None and self._is_held_up():
+                        lost = UserError(f"{self._told()} takes over {self._limits.timeout:g} s for one answer")
+                        self._ended.set()
+                        self._opened.close()  # whoever still reads from it gets an error now
                     for future in done:
                         prompt = flying.pop(future)
                         if (error := future.exception()) is not None:
@@ -127,18 +133,32 @@ class EndpointTeacher:
         raise UserError(f"{self._told()} {why}, tried {tries} time{'s' if tries > 1 else ''}")
 
     def _once(self, prompt: Prompt) -> tuple[int, dict[str, str], bytes]:
-        assert self._client is not None
-        deadline = time.monotonic() + self._limits.timeout
+        self._begun[prompt.id] = time.monotonic()
+        deadline = self._begun[prompt.id] + self._limits.timeout
         received = bytearray()
-        with self._client.stream("POST", f"{self._url}/chat/completions", json=self._body(prompt)) as answer:
-            for piece in answer.iter_raw():
-                received += piece
-                if len(received) > _LARGEST:
-                    raise UserError(f"{self._told()} answered with more than {_LARGEST:,} bytes")
-                if time.monotonic() > deadline:
-                    raise _BadAnswerError(f"takes over {self._limits.timeout:g} s for one answer")
-            headers = {name.lower(): value for name, value in answer.headers.items()}
-            return answer.status_code, headers, bytes(received)
+        try:
+            with self._opened.stream("POST", f"{self._url}/chat/completions", json=self._body(prompt)) as answer:
+                for piece in answer.iter_raw():
+                    received += piece
+                    if len(received) > _LARGEST:
+                        raise UserError(f"{self._told()} answered with more than {_LARGEST:,} bytes")
+                    if time.monotonic() > deadline:
+                        raise _BadAnswerError(f"takes over {self._limits.timeout:g} s for one answer")
+                headers = {name.lower(): value for name, value in answer.headers.items()}
+                return answer.status_code, headers, bytes(received)
+        finally:
+            del self._begun[prompt.id]
+
+    def _is_held_up(self) -> bool:
+        """Whether an answer takes far longer than it may: a server that drips its headers never gets to what it says,
+        where the time is looked at."""
+        longest = 2 * self._limits.timeout + _LOOK
+        return any(time.monotonic() - begun > longest for begun in list(self._begun.values()))
+
+    @property
+    def _opened(self) -> httpx.Client:
+        assert self._client is not None
+        return self._client
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
         sampling = self._sampling
