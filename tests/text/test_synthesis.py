@@ -13,7 +13,7 @@ from treadle.text.dataset import Example
 from treadle.text.document import Document
 from treadle.text.labeled_reply import Malformed, read_reply
 from treadle.text.prompt_template import PromptTemplate, read_template, shipped_template
-from treadle.text.synthesis import Asked, Kind, Material, Wanted, example_of, form_of, plan, read_answer
+from treadle.text.synthesis import Asked, Kind, Material, Wanted, example_of, form_of, plan, read_answer, with_rejected
 
 PAIR = ("Question", "Answer")
 
@@ -159,6 +159,27 @@ def test_hard_negatives_of_a_classifier_lean_to_the_nearest_label() -> None:
     assert (example_of(made, "g").text, example_of(made, "g").label) == ("a train that cost me hours", "travel")
     assert isinstance(same, Dropped)
     assert same.rule == "synthesize.unchanged"
+
+
+def test_a_wrong_answer_goes_to_its_question() -> None:
+    examples = [
+        Example(("doc:0",), messages=({"role": "user", "content": asked}, {"role": "assistant", "content": "Yes."}))
+        for asked in ("Is it far?", "Is it near?", "Is it far?")
+    ]
+    material = Material(notes(1), examples, frozenset())
+    asked = plan(wanted("hard_negatives", "chat"), "chat", material, 1)
+    assert len(asked) == 2  # nobody is asked the same twice
+    made = [read(each, f"Answer: Not {each.values['question']}")[0] for each in asked]
+    assert all(isinstance(each, Document) for each in made)
+    negatives = [example_of(each, "g") for each in made if isinstance(each, Document)]
+    taught, used = with_rejected(examples, negatives)
+    assert [each.fields.get("rejected", [{}])[-1].get("content") for each in taught] == [
+        "Not Is it far?",
+        "Not Is it near?",
+        None,
+    ]
+    assert used == {each.documents[0] for each in negatives}
+    assert {each.documents[1] for each in taught[:2]} == used
 
 
 def test_paraphrases_keep_the_rest_of_a_conversation() -> None:

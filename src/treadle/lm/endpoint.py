@@ -75,7 +75,8 @@ class EndpointTeacher:
         """As ``Teacher.answer``."""
         waiting = iter([prompt for prompt in prompts if prompt.id not in known])
         flying: dict[Future[Reply], Prompt] = {}
-        refused, answered, lost = 0, 0, None
+        refused = answered = 0
+        lost: BaseException | None = None
         with ThreadPoolExecutor(self._limits.at_once, "teacher") as pool:
             try:
                 while True:

@@ -106,6 +106,7 @@ def plan(wanted: Wanted, task: str, material: Material, seed: int) -> list[Asked
         asked = list(_about_documents(wanted, form, material))
     else:
         asked = list(_about_examples(wanted, form, material, task))
+    asked = list({(each.parents, *each.values.values()): each for each in asked}.values())
     drawn = {each.parents: blake3_bytes(canonical_json([seed, wanted.kind, list(each.parents)])) for each in asked}
     return sorted(asked, key=lambda each: (drawn[each.parents], each.parents))[: wanted.count]
 
@@ -261,10 +262,10 @@ def example_of(document: Document, group: str) -> Example:
 def with_rejected(examples: Iterable[Example], negatives: Iterable[Example]) -> tuple[list[Example], set[str]]:
     """The examples, each with the first wrong answer made to it as ``rejected`` among its fields, and made of the
     document that says it as well; and the ids of the documents that were used so."""
-    by_parents = {each.documents[1:]: each for each in reversed(list(negatives))}
+    known = {(each.documents[1:], each.question): each for each in reversed(list(negatives))}
     found, used = [], set[str]()
     for example in examples:
-        negative = by_parents.get(example.documents)
+        negative = known.get((example.documents, example.question))
         if negative is not None and negative.messages == example.messages and negative.documents[0] not in used:
             used.add(negative.documents[0])
             documents = (*example.documents, negative.documents[0])
