@@ -26,10 +26,10 @@ from treadle.core.ledger import Fact
 from treadle.core.reach import collected_artifacts, mentioned, reached
 from treadle.core.uploads import pending
 from treadle.core.verify import erased_objects, named_objects
-from treadle.record.lineage import HOLDING_DOCUMENTS
+from treadle.record.lineage import HOLDING_DOCUMENTS, PARENTS_FILE
 from treadle.record.record import Record
 
-KEEPS = (DOCUMENT_IDS, "release.json")  # what lineage reads of an artifact
+KEEPS = (DOCUMENT_IDS, "release.json", PARENTS_FILE)  # what lineage reads of an artifact
 GRACE_SECONDS = 3600.0
 
 _DIGEST = re.compile(r"b3:[0-9a-f]{64}")

@@ -24,6 +24,7 @@ Role = Literal["made_by", "given", "similar"]
 Label = Callable[[list[str]], dict[str, str]]
 
 HOLDING_DOCUMENTS = ("corpus", "dataset", "model", "release")
+PARENTS_FILE = "parents.json"  # of a corpus: by synthetic document, the ids of those it was made from
 _AT_ONCE = 500  # artifacts that are looked up together
 _GIVEN = 20  # answers that were sent a document, of those that the index finds at once
 

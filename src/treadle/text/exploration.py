@@ -28,7 +28,7 @@ from treadle.text.rule_log import RULES_FILE, LogRow, read_rule_log
 
 # The steps whose result is explored when none is named.
 _MAKERS = {
-    Dataset.kind: ("prepare.assemble", "prepare.keep_evaluations_apart"),
+    Dataset.kind: ("prepare.assemble", "prepare.keep_evaluations_apart", "prepare.add_synthetic"),
     Corpus.kind: ("prepare.filter_quality", "prepare.leave_out", "prepare.clean", "collect.gather"),
 }
 _NAMES = 12  # of added and of removed documents
@@ -38,7 +38,7 @@ _FORMS = "a corpus or a dataset: dataset@v1, b3:..."
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What is explored: ``cleaned`` and ``corpus`` are what the dataset was made from, as far as they are still there;
-    ``corrected`` are corrections that joined it."""
+    ``corrected`` are corrections that joined it, ``synthetic`` what a teacher made for it."""
 
     ref: str
     digest: str
@@ -46,6 +46,7 @@ class Subject:
     cleaned: Corpus | None = None
     corpus: Corpus | None = None
     corrected: Corpus | None = None
+    synthetic: Corpus | None = None
 
     @property
     def texts(self) -> Corpus | None:
@@ -54,7 +55,7 @@ class Subject:
 
     def documents(self) -> Iterator[list[Document]]:
         """Batches of the documents it is made from; of a dataset, those that its examples name."""
-        parts = [part for part in (self.texts, self.corrected) if part is not None]
+        parts = [part for part in (self.texts, self.corrected, self.synthetic) if part is not None]
         if self.dataset is None:
             for part in parts:
                 yield from part.documents()
@@ -62,6 +63,14 @@ class Subject:
         named = set(self.dataset.document_ids())
         for part in parts:
             for batch in part.documents():
+                yield [document for document in batch if document.id in named]
+
+    def shown(self) -> Iterator[list[Document]]:
+        """Batches of the texts as they are in it, then of the synthetic ones that it has."""
+        yield from self.texts.documents() if self.texts is not None else ()
+        if self.synthetic is not None and self.dataset is not None:
+            named = set(self.dataset.document_ids())
+            for batch in self.synthetic.documents():
                 yield [document for document in batch if document.id in named]
 
 
@@ -144,9 +153,9 @@ def material_of(subject: Subject, *, title: str, tokens: Mapping[str, Sequence[i
         collected = overview_of(_as_documents(subject.dataset))
     elif subject.corpus is not None and texts is not subject.corpus:
         collected = overview_of(subject.corpus.documents(), look=False)
-        kept = overview_of(texts.documents(), expected=_expected(texts))
+        kept = overview_of(subject.shown(), expected=_expected(texts))
     else:
-        collected = overview_of(texts.documents(), expected=_expected(texts))
+        collected = overview_of(subject.shown(), expected=_expected(texts))
     return Material(
         title=title,
         collected=collected,
@@ -217,9 +226,12 @@ def _subject(record: Record, ref: str, digest: str, kind: str) -> Subject:
         before = _collected(record, corpus)
         return Subject(ref, digest, cleaned=corpus if before else None, corpus=before or corpus)
     run = record.runs.producer(digest)
-    cleaned = _input(record, run, "corpus")
+    cleaned, synthetic = _input(record, run, "corpus"), _input(record, run, "synthetic")
     collected = _collected(record, cleaned) if cleaned else None
-    return Subject(ref, digest, Dataset(digest, record.store), cleaned, collected, _input(record, run, "corrected"))
+    if synthetic is not None and run is not None:  # corrections joined the dataset that it was added to
+        run = record.runs.producer(str(run.inputs["dataset"]))
+    corrected = _input(record, run, "corrected")
+    return Subject(ref, digest, Dataset(digest, record.store), cleaned, collected, corrected, synthetic)
 
 
 def _collected(record: Record, cleaned: Corpus) -> Corpus | None:

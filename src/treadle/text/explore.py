@@ -42,12 +42,14 @@ class SplitShape:
     examples: int = 0
     groups: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
+    synthetic: int = 0
     shown: list[Example] = field(default_factory=list)
 
     def add(self, example: Example) -> None:
         """Count one more."""
         self.examples += 1
         self.groups[example.group] += 1
+        self.synthetic += example.fields.get("origin") == "synthetic"
         if example.label is not None:
             self.labels[example.label] += 1
         if len(self.shown) < _SHOWN_EXAMPLES:
@@ -286,7 +288,8 @@ def _splits(splits: Mapping[str, SplitShape]) -> str:
         largest = ", ".join(f"{_cut(group)} {count:,}" for group, count in groups.most_common(5))
         if len(groups) == size or any(group.startswith("doc:") for group in groups):
             largest = "each example is a group of its own" if len(groups) == size else "-"
-        rows.append((name, f"{size:,}", f"{len(groups):,}", text(largest)))
+        made = f" ({splits[name].synthetic:,} synthetic)" if splits[name].synthetic else ""
+        rows.append((name, f"{size:,}{made}", f"{len(groups):,}", text(largest)))
         shown += [(name, text(_cut(one.question)), text(_cut(one.answer))) for one in splits[name].shown]
         labels.update({str(label): count for label, count in splits[name].labels.items()})
     pictures = beside(

@@ -17,24 +17,24 @@ from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens
 from treadle.record.report import Report
 from treadle.record.suppression import SuppressionList
-from treadle.record.version import Version, Versions
+from treadle.record.version import Versions
 from treadle.stages.prepare.cleaning import clean, leave_out
 from treadle.stages.prepare.division import FEEDBACK, assemble, choose_cases, choose_tests, keep_evaluations_apart
+from treadle.stages.prepare.evaluations import dataset_version, find_sets
 from treadle.stages.prepare.outputs import explore, index_examples, profile_questions, tokenize, train_tokenizer
 from treadle.stages.prepare.quality import filter_quality, gather_examples, told, train_quality
 from treadle.stages.prepare.settings import (
     EXAMPLES,
-    EvaluationSettings,
     ExamplesSettings,
     PrepareSettings,
     QualitySettings,
 )
+from treadle.stages.prepare.synthesis import synthesized
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
 from treadle.text.examples import load_maker
 from treadle.text.handles import Index, Profile
 from treadle.text.mentions import data_key
-from treadle.text.source import SourceContext, open_source
 from treadle.text.transform import load_transforms, parse_step
 
 MIN_ITEMS = 8  # test cases below which they are too few to say anything
@@ -130,17 +130,23 @@ def _prepare(
         maker_settings=maker_settings,
         split=settings.split.model_dump(exclude={"time"} if settings.split.time is None else None),
     )
+    apart = find_sets(driver, settings.decontaminate, versions)
     if settings.decontaminate:
-        dataset = _kept_apart(driver, settings.decontaminate, versions, dataset, cleaned, corrected)
+        dataset = driver.run(keep_evaluations_apart, dataset, cleaned, corrected, apart.tests, **apart.settings)
     tests = driver.run(choose_tests, dataset)
     cases = driver.run(choose_cases, corrected, task=task) if corrected else None
+    profile = driver.run(profile_questions, dataset)  # of what people ask, so before a teacher adds to it
+    synthetic = None
+    if settings.synthesize is not None:
+        dataset, synthetic = synthesized(
+            driver, settings.synthesize, versions, dataset, cleaned, cases, apart, (transforms, keys), task
+        )
     cases = cases if cases is None or cases.pending or cases.counts()["test"] >= MIN_ITEMS else None
     tokens = driver.run(tokenize, dataset, **dataclasses.asdict(tokenizing)) if task == "chat" else None
     own = settings.tokenizer
     tokenizer = driver.run(train_tokenizer, cleaned, **own.model_dump()) if own else None
     index = driver.run(index_examples, dataset)
-    profile = driver.run(profile_questions, dataset)
-    report = driver.run(explore, corpus, cleaned, dataset, tokens)
+    report = driver.run(explore, corpus, cleaned, dataset, tokens, synthetic)
     if not driver.planning:
         counts = " / ".join(f"{count:,} {name}" for name, count in dataset.counts().items())
         driver.listener.say(f"{counts}; no group on two sides")
@@ -184,52 +190,9 @@ def _of_the_tokenizer(tokenizer: TrainedTokenizer) -> str:
     )
 
 
-def _kept_apart(
-    driver: Driver,
-    sets: Sequence[EvaluationSettings],
-    versions: Versions,
-    dataset: Dataset,
-    cleaned: Corpus,
-    corrected: Corpus | None,
-) -> Dataset:
-    context = SourceContext(driver.folder, driver.runs.keyed_person)
-    sources, datasets = _sources(sets), [each for each in sets if each.dataset]
-    fingerprints = [open_source(given, context, where).fingerprint() for _, given, where in sources]
-    return driver.run(
-        keep_evaluations_apart,
-        dataset,
-        cleaned,
-        corrected,
-        tuple(Dataset(_version(versions, str(each.dataset)).digest, driver.runs.store) for each in datasets),
-        sources=[list(source) for source in sources],
-        fingerprints=fingerprints,
-        names=[each.name for each in datasets],
-    )
-
-
-def _sources(sets: Sequence[EvaluationSettings]) -> list[tuple[str, dict[str, Any], str]]:
-    """Name, settings and place in the file of the sets that a source gives."""
-    found = []
-    for place, each in enumerate(sets):
-        given = {key: value for key, value in each.model_dump().items() if key not in {"name", "dataset"}}
-        where = f"prepare.decontaminate[{place}]"
-        if each.dataset is None:
-            found.append((each.name, given, where))
-        elif given != {"type": "files"}:
-            raise UserError(f"{where}: expected a source or a dataset, not both")
-    return found
-
-
-def _version(versions: Versions, ref: str) -> Version:
-    found = versions.resolve(ref)
-    if found is None or found.kind != "dataset":
-        raise UserError(f"prepare: {ref!r} is no version of a dataset; expected one such as dataset@v1")
-    return found
-
-
 def _corpus_of(driver: Driver, versions: Versions, ref: str, where: str) -> Corpus:
     """The cleaned documents that a version of a dataset was made from."""
-    digest: Any = _version(versions, ref).digest
+    digest: Any = dataset_version(versions, ref).digest
     while (made := driver.runs.producer(digest)) is not None:
         if "corpus" in made.inputs:
             corpus = Corpus(made.inputs["corpus"], driver.runs.store)

@@ -18,7 +18,7 @@ from treadle.text.dataset import DATASET_FILE, SPLITS, Dataset, Example, split_g
 from treadle.text.decontaminate import MIN_WORDS, decontaminate
 from treadle.text.document import Document
 from treadle.text.drops import DroppedExample, account
-from treadle.text.evaluation_set import PREFIX, KeptApart, keep_apart, set_of_documents, set_of_examples
+from treadle.text.evaluation_set import PREFIX, EvaluationSet, KeptApart, keep_apart, set_of_documents, set_of_examples
 from treadle.text.examples import load_maker, make_examples
 from treadle.text.rule_log import RULES_FILE, RuleRows
 from treadle.text.source import SourceContext, open_source, read_sources
@@ -93,7 +93,32 @@ def assemble(
         return dataset.commit()
 
 
-@step(name="prepare.keep_evaluations_apart", version=1, packages=("pyarrow",))
+def evaluation_sets(
+    sources: Sequence[Sequence[Any]],
+    fingerprints: Sequence[str],
+    tests: Sequence[Dataset],
+    names: Sequence[str],
+    run: Run,
+) -> list[EvaluationSet]:
+    """The sets, those of sources first. ``UserError`` when one changed since its fingerprint was taken, or has
+    nothing to look for."""
+    came = Accounting()
+    context = SourceContext(run.folder, run.keyed)
+    opened = [open_source(given, context, where) for _, given, where in sources]
+    sets = [
+        set_of_documents(name, (document for batch in read_sources([source], came) for document in batch))
+        for (name, _, _), source in zip(sources, opened, strict=True)
+    ]
+    sets += [set_of_examples(name, each.examples("test")) for name, each in zip(names, tests, strict=True)]
+    if [each.fingerprint() for each in opened] != list(fingerprints):
+        raise UserError("prepare.decontaminate: a set changed while it was read; run the same command again")
+    for each in sets:
+        if not len(each):
+            raise UserError(f"prepare.decontaminate: {each.name} has no text of {MIN_WORDS} words or more to look for")
+    return sets
+
+
+@step(name="prepare.keep_evaluations_apart", version=2, packages=("pyarrow",))
 def keep_evaluations_apart(
     dataset: Dataset,
     corpus: Corpus,
@@ -107,19 +132,7 @@ def keep_evaluations_apart(
 ) -> Dataset:
     """The dataset without what gives an item of an evaluation set away. Nothing of the sets is stored but what the
     account quotes. ``fingerprints`` are their sources' own; ``names`` are those of ``tests``."""
-    came = Accounting()
-    context = SourceContext(run.folder, run.keyed)
-    opened = [open_source(given, context, where) for _, given, where in sources]
-    sets = [
-        set_of_documents(name, (document for batch in read_sources([source], came) for document in batch))
-        for (name, _, _), source in zip(sources, opened, strict=True)
-    ]
-    sets += [set_of_examples(name, each.examples("test")) for name, each in zip(names, tests, strict=True)]
-    if [each.fingerprint() for each in opened] != fingerprints:
-        raise UserError("prepare.decontaminate: a set changed while it was read; run the same command again")
-    for each in sets:
-        if not len(each):
-            raise UserError(f"prepare.decontaminate: {each.name} has no text of {MIN_WORDS} words or more to look for")
+    sets = evaluation_sets(sources, fingerprints, tests, names, run)
     before = {name: dataset.examples(name) for name in SPLITS}
     apart = keep_apart(before, sets)
     info = {key: value for key, value in dataset.read_json(DATASET_FILE).items() if key not in {"counts", "format"}}

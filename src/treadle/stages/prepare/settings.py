@@ -93,6 +93,65 @@ class QualitySettings(Settings):
     threshold: float = Field(0.5, ge=0, le=1, description="least score of a document that stays")
 
 
+class TeacherSettings(Settings):
+    """Who writes synthetic examples: a base model, a version of this project, or a model behind an address."""
+
+    model: str | None = Field(None, description="a base model, or with url the name the server knows")
+    version: str | None = Field(None, description="instead, a version of this project with its release: model@v1")
+    url: str | None = Field(None, description="of an OpenAI-style server, such as https://host/v1")
+    api_key: str | None = Field(None, description="for the server, as ${env:NAME}")
+    engine: str = Field("auto", description="which of our engines runs it, where there is no url")
+    temperature: float = Field(0.0, ge=0, le=2, description="0: always the likeliest words")
+    top_p: float = Field(1.0, gt=0, le=1, description="share of the likeliest words drawn from")
+    max_tokens: int = Field(512, ge=1, le=100_000, description="of one reply, at most")
+    timeout: float = Field(120.0, gt=0, le=3600, description="seconds for one reply of a server")
+    retries: int = Field(3, ge=0, le=20, description="how often a server that fails is asked again")
+    at_once: int = Field(4, ge=1, le=64, description="prompts a server is sent at the same time")
+
+    @model_validator(mode="after")
+    def _one(self) -> TeacherSettings:
+        if (self.model is None) == (self.version is None):
+            raise ValueError("expected either model or version")
+        if self.url is None and self.api_key is not None:
+            raise ValueError("api_key is for a server; give its url, or leave it out")
+        if self.url is not None and self.model is None:
+            raise ValueError("a server needs the name of its model; give model beside url")
+        return self
+
+
+class MakeSettings(Settings):
+    """How many examples of a kind a teacher is asked for."""
+
+    count: int = Field(100, ge=1, le=1_000_000, description="prompts, at most")
+    per: int = Field(1, ge=1, le=50, description="examples that each prompt asks for")
+    template: str | None = Field(None, description="a file with one's own prompt: name, version, prompt")
+
+
+class InstructionSettings(MakeSettings):
+    """Questions and answers about documents."""
+
+    grounded: float = Field(0.6, ge=0, le=1, description="least share of an answer's words that its document has")
+    characters: int = Field(4000, ge=200, le=1_000_000, description="of a document that the teacher is shown")
+
+
+class SynthesizeSettings(Settings):
+    """Examples from a teacher, to learn from and never to be tested on."""
+
+    teacher: TeacherSettings = Field(description="who writes them")
+    instructions: InstructionSettings | None = Field(None, description="questions and answers about documents")
+    paraphrases: MakeSettings | None = Field(None, description="questions, or texts to classify, in other words")
+    hard_negatives: MakeSettings | None = Field(None, description="wrong answers, or texts near another label")
+    share: float = Field(0.5, gt=0, lt=1, description="of the training examples, at most")
+
+    @model_validator(mode="after")
+    def _something(self) -> SynthesizeSettings:
+        if not (self.instructions or self.paraphrases or self.hard_negatives):
+            raise ValueError(
+                "expected instructions, paraphrases or hard_negatives, such as `paraphrases: {count: 100}`"
+            )
+        return self
+
+
 class TokenizerSettings(Settings):
     """A tokenizer of one's own, for a model that is trained from nothing."""
 
@@ -115,6 +174,7 @@ class PrepareSettings(Settings):
     decontaminate: list[EvaluationSettings] = Field(
         default_factory=list, description="evaluation sets that no example may give away"
     )
+    synthesize: SynthesizeSettings | None = Field(None, description="examples from a teacher, to learn from")
     tokenizer: TokenizerSettings | None = Field(None, description="train a tokenizer on the cleaned text")
     on: str | dict[str, Any] = Field(
         "process", description="where transforms run: process, pool, ray, or one with settings: {pool: {workers: 4}}"

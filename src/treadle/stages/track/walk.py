@@ -10,6 +10,7 @@ from treadle.record.record import Record
 from treadle.record.reference import resolve
 from treadle.record.release import Release
 from treadle.stages.track.names import DocumentNames
+from treadle.stages.track.origins import add_origin
 from treadle.text.handles import Index
 
 CLOSEST, SHOWN = 20, 3  # documents that are compared, and told of
@@ -28,10 +29,16 @@ def lineage(record: Record, ref: str, *, down: bool = False, limit: int = LIMIT,
     if reference.kind == "interaction":
         return _of_interaction(record, walk, reference.id)
     if reference.kind == "document":
-        return walk.of_document(reference.id) if down else walk.alone(reference.id)
+        return walk.of_document(reference.id) if down else _above_document(record, walk, reference.id, names)
     if reference.kind == "run":
         return walk.of_run(reference.id)
     return walk.below_artifact(reference.id, reference.of) if down else walk.of_artifact(reference.id, reference.of)
+
+
+def _above_document(record: Record, walk: Lineage, identifier: str, names: DocumentNames) -> Graph:
+    graph = walk.alone(identifier)
+    add_origin(record, graph, identifier, names.label)
+    return graph
 
 
 def _of_interaction(record: Record, walk: Lineage, identifier: str) -> Graph:
