@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -123,6 +124,18 @@ def test_what_is_put_again_is_young_again(record: Record) -> None:
     record.store.put_bytes(b"left by a killed run")  # between the look and the deletion
     assert collect(record, found, Limits()) == 0
     assert record.store.has_object(left)
+
+
+def test_what_a_killed_step_would_go_on_from_goes_when_it_is_as_old_as_one_says(record: Record) -> None:
+    folder = record.store.root / "cache" / "checkpoints" / "a"
+    folder.mkdir(parents=True)
+    old, new = folder / "old", folder / "new"
+    old.write_bytes(b"12345")
+    new.write_bytes(b"123")
+    os.utime(old, (time.time() - 7200,) * 2)
+    assert find_garbage(record, Limits(grace=0)).left_off == {}
+    assert free(record, Limits(older_than=3600)).left_off == {old: 5}
+    assert [*folder.iterdir()] == [new]
 
 
 @pytest.mark.parametrize("limits", [ANY_AGE, *ROWS])

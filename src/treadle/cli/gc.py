@@ -37,8 +37,8 @@ def gc(
 
     With --keep-versions or --older-than also outputs of steps that no version, alias, release, deployment, canary,
     open turn, judgment or treadle.lock needs; the ledger accounts for them, their documents stay listed, and such a
-    step runs again when its result is needed. Nothing that a running run holds is touched. Killed anywhere, the same
-    command goes on.
+    step runs again when its result is needed. With --older-than also checkpoints and replies that killed steps would
+    go on from. Nothing that a running run holds is touched. Killed anywhere, the same command goes on.
 
     With --copies nothing is lost: where the store is a bucket, the copies on this machine go that were made before
     --grace, and what is needed again is fetched.

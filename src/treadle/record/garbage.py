@@ -1,9 +1,11 @@
 """Garbage: what the store holds and nothing in the record needs.
 
-Two sorts. *Unnamed*: objects that no row reaches, left by runs that were killed; they go by themselves once they are
+Three sorts. *Unnamed*: objects that no row reaches, left by runs that were killed; they go by themselves once they are
 older than a time of grace and than every run that is running. *Unneeded*: outputs of steps, which would run again if
 somebody asked; they go where the caller sets a limit, and one `gc` row accounts for all of them, written before the
 first is deleted. The manifest and a few small files of each stay, so that an answer still leads to its documents.
+*Left off*: checkpoints and replies of a step that was killed, which would go on from them; they go where the caller
+says how old.
 
 Needed is: each version (or the latest N of a name), what an alias points at and the release it is served with, the
 latest judgment on a version, deployments in force, an open canary, the latest turn's inputs, what the caller pins,
@@ -15,9 +17,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from treadle.core.artifacts import DOCUMENT_IDS
@@ -58,6 +62,7 @@ class Garbage:
     unnamed: dict[str, int] = field(default_factory=dict)
     unneeded: dict[str, int] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)  # those whose files are unneeded, with their kinds
+    left_off: dict[Path, int] = field(default_factory=dict)  # files of work that was cut off and never gone on with
     waiting: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
     youngest: float = 0.0  # seconds since the epoch; what was put since stays
@@ -66,11 +71,12 @@ class Garbage:
         """As JSON."""
         kinds = sorted(set(self.artifacts.values()))
         return {
-            "objects": len(self.unnamed) + len(self.unneeded),
-            "bytes": sum(self.unnamed.values()) + sum(self.unneeded.values()),
+            "objects": len(self.unnamed) + len(self.unneeded) + len(self.left_off),
+            "bytes": _bytes(self.unnamed) + _bytes(self.unneeded) + _bytes(self.left_off),
             "reasons": [
                 {"reason": "named by no row", **_sum(self.unnamed)},
                 {"reason": "outputs that nothing needs", **_sum(self.unneeded)},
+                {"reason": "work that was left off", **_sum(self.left_off)},
             ],
             "artifacts": {kind: list(self.artifacts.values()).count(kind) for kind in kinds},
             "waiting": _sum(self.waiting),
@@ -88,6 +94,8 @@ def find_garbage(record: Record, limits: Limits) -> Garbage:
     collected = collected_artifacts(record.ledger)
     if limits.unneeded:
         found.artifacts = _unneeded(record, limits, began, collected.keys())
+    if limits.older_than is not None:
+        found.left_off = _left_off(record, began - limits.older_than)
     named = mentioned(record.ledger) | waiting
     still = reached(record.store, named, collected)
     left = collected | dict.fromkeys(found.artifacts, frozenset(KEEPS))
@@ -121,8 +129,22 @@ def collect(record: Record, garbage: Garbage, limits: Limits) -> int:
         record.ledger.append(Fact("gc", body), sync=True)
     freed = record.store.delete(set(garbage.unneeded), older_than=garbage.youngest) if garbage.unneeded else 0
     freed += record.store.delete(set(garbage.unnamed), older_than=garbage.youngest)
+    freed += sum(garbage.left_off.values())
+    for path in garbage.left_off:
+        path.unlink(missing_ok=True)
     record.store.tidy()
     return freed
+
+
+def _left_off(record: Record, before: float) -> dict[Path, int]:
+    """Checkpoints and replies of steps that were killed. Whoever collects holds the project, so none of them runs."""
+    found = {}
+    for path in (record.store.root / "cache" / "checkpoints").rglob("*"):
+        with suppress(FileNotFoundError):  # another command, while one only looks
+            state = path.stat()
+            if path.is_file() and state.st_mtime < before:
+                found[path] = state.st_size
+    return found
 
 
 def _refuse_damage(record: Record) -> None:
@@ -223,5 +245,9 @@ def _served(record: Record) -> set[str]:
     return found
 
 
-def _sum(objects: dict[str, int]) -> dict[str, int]:
-    return {"objects": len(objects), "bytes": sum(objects.values())}
+def _sum(objects: Mapping[Any, int]) -> dict[str, int]:
+    return {"objects": len(objects), "bytes": _bytes(objects)}
+
+
+def _bytes(objects: Mapping[Any, int]) -> int:
+    return sum(objects.values())
