@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 from treadle.core.artifacts import Artifact
 from treadle.core.driver import Driver, Listener
 from treadle.core.errors import UserError, nearest
-from treadle.lm.base_model import MissingModel, fingerprint, license_of
-from treadle.lm.initial_tokenizer import vocabulary_for
+from treadle.lm.base_model import MissingModel, fingerprint, license_of, resolve
+from treadle.lm.initial_tokenizer import check_suits, vocabulary_for
 from treadle.lm.model import Model
 from treadle.project import Project
 from treadle.record.record import Record
@@ -150,6 +150,8 @@ class Turn:
         if taken is None:
             return Base(name, "")
         try:
+            if settings.init is not None and not self.driver.planning:
+                check_suits(resolve(taken).path, settings.init.architecture, taken)
             return Base(name, fingerprint(taken), license_of(taken) if settings.init else None)
         except MissingModel:
             if self.driver.planning:

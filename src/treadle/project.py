@@ -20,6 +20,8 @@ from treadle.core.publisher import Publisher
 from treadle.core.remote import check_address, is_bucket
 from treadle.core.secrets import resolve
 from treadle.core.workspace import Workspace
+from treadle.lm.initial_model import parameters_of, shape_for
+from treadle.lm.initial_tokenizer import vocabulary_for
 from treadle.record.beside import Beside
 from treadle.record.record import PROJECTIONS, Record
 from treadle.stages.collect import CollectSettings
@@ -77,6 +79,16 @@ class File(Settings):
             )
         if init is not None and init.architecture == "gpt2" and self.deploy.quantize is not None:
             raise ValueError("deploy.quantize: gpt2 cannot be written as a GGUF; set it to null, or take llama")
+        own = self.prepare.tokenizer
+        if init is not None and own is not None and (init.vocabulary or init.tokenizer):
+            named = "vocabulary" if init.vocabulary else "tokenizer"
+            raise ValueError(f"develop.init.{named}: prepare.tokenizer says which tokenizer it has; leave out either")
+        if init is not None and init.tokenizer is None:
+            vocabulary = own.vocabulary if own else init.vocabulary or vocabulary_for(init.size)
+            try:
+                shape_for(init.architecture, parameters_of(init.size), vocabulary, init.context)
+            except UserError as error:
+                raise ValueError(f"develop.init: {error}") from None
         return self
 
     @field_validator("publish_heads")

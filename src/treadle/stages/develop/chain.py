@@ -127,7 +127,9 @@ def develop(
         "max_tokens": settings.evaluate.max_tokens,
     }
     evaluations = {"model": driver.run(evaluate, model, tests, task=task, **asked)}
-    before = begun or (beginning_of(continuing.start or model, driver.runs.store) if settings.init and task == "chat" else None)
+    before = begun or (
+        beginning_of(continuing.start or model, driver.runs.store) if settings.init and task == "chat" else None
+    )
     for name in settings.evaluate.baselines if settings.evaluate.baselines is not None else BASELINES[task]:
         if name not in BASELINES[task]:
             raise UserError(f"develop.evaluate.baselines: {name!r} is not for task {task}; expected {BASELINES[task]}")
