@@ -33,7 +33,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Estimate:
-    """``available``: bytes of memory there are. ``timed``: False where it does not fit, so that nothing was timed."""
+    """``available``: bytes of memory there are. ``timed``: False where not even the weights and their optimizer fit, so
+    that nothing was timed, and memory is theirs alone."""
 
     shape: Shape
     parts: tuple[Part, ...]
@@ -112,9 +113,11 @@ def estimate(project: Project, *, price: float | None = None) -> Estimate:
     config = _config(project)
     shape, loads = probe.shape_of(config), _loads(project, config)
     (device, precision), available = probe.here(), probe.available_memory()
-    memory = {name: probe.memory_of(shape, load, precision=precision) for name, load in loads.items()}
-    timed = all(needed <= available for needed in memory.values())
+    least = max(probe.memory_of(shape, load, 0, precision=precision) for load in loads.values())
+    timed = least <= available
     paces = {name: probe.measure(config, load) for name, load in loads.items()} if timed else {}
+    kept = {name: paces[name].kept if timed else 0 for name in loads}
+    memory = {name: probe.memory_of(shape, load, kept[name], precision=precision) for name, load in loads.items()}
     parts = tuple(
         Part(
             name,
