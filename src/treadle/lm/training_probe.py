@@ -80,7 +80,7 @@ def shape_of(config: Any) -> Shape:
     torch, _ = _libraries()
     with torch.device("meta"):
         model = model_class(config.model_type).from_config(config)
-    layers = int(getattr(config, "num_hidden_layers", None) or getattr(config, "num_layers", 1))
+    layers = int(getattr(config, "num_hidden_layers", None) or config.num_layers)
     layers += int(getattr(config, "num_decoder_layers", None) or 0)
     heads = int(getattr(config, "num_attention_heads", 1))
     return Shape(
