@@ -32,7 +32,7 @@ def _project(root: Path) -> Project:
     project = make_project(root, Path("x"))
     project.edit("  base_model: x\n", INIT + PRETRAIN)
     project.edit("learning_rate: 1e-2\n  tokens: 3000", "learning_rate: 1e-3\n  tokens: 800")
-    project.edit(EVALUATE, "evaluate: {metrics: [log_likelihood], baselines: [base]}")
+    project.edit(EVALUATE, "evaluate: {metrics: [log_likelihood]}")
     return project
 
 
@@ -68,7 +68,9 @@ def test_what_it_learned_from_is_known(made: tuple[Project, dict[str, RunRecord]
         assert (base["name"], base["license"]) == (FROM_NOTHING, NO_BASE_LICENSE)
         assert base["digest"] == runs["prepare.learn_tokenizer"].outputs["tokenizer"]
         assert runs["develop.train"].inputs["pretrained"] == pretrained.digest
-        assert runs["develop.evaluate_base"].inputs["begun"] == pretrained.digest
+        (judged,) = opened.record.runs.find(step="develop.evaluate_base")
+        assert judged.inputs["begun"] == pretrained.digest
+        assert judged.parameters["shots"] == 0
     traced = project.json("lineage", "model@v1")
     assert {node["id"] for node in traced["nodes"] if node["kind"] == "document"} == read
     forward = project.json("lineage", "--down", min(read))
@@ -133,7 +135,9 @@ def reviews(tmp_path: Path) -> Callable[[str], Project]:
     return make
 
 
-@pytest.mark.parametrize(("architecture", "size"), [("bert", "200K"), ("t5", "500K")])
+@pytest.mark.parametrize(
+    ("architecture", "size"), [("bert", "200K"), pytest.param("t5", "500K", marks=pytest.mark.slow)]
+)
 def test_a_classifier_from_nothing(reviews: Callable[[str], Project], architecture: str, size: str) -> None:
     project = reviews(f"{{architecture: {architecture}, size: {size}, context: 64, vocabulary: 400}}")
     runs = _develop(project)

@@ -34,7 +34,7 @@ _LEARNED = {"causal": 1.0, "masked": 0.15, "spans": 0.15, "classify": 0.0}
 _OF_LOGITS, _LOGITS = 16, 1 << 30  # bytes of one, and of the part that is held at a time
 _ROOM = 1.1  # what is kept does not lie without gaps
 _TOKENS = 2_048  # of a timed step, unless one row has more
-_SECONDS, _MOST = 2.0, 5  # of the timed steps: until so long, at most so many
+_SECONDS, _MOST = 1.0, 5  # of the timed steps: until so long, at most so many
 _LEFT_OVER = 470 << 20  # bytes that python, torch and transformers take by themselves: measured
 
 

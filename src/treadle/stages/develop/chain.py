@@ -16,7 +16,7 @@ from treadle.lm.tokens import Tokens
 from treadle.stages.develop.evaluating import evaluate, evaluate_base, evaluate_simple
 from treadle.stages.develop.initializing import beginning_of, initialize
 from treadle.stages.develop.pretraining import pretrain_on
-from treadle.stages.develop.settings import BASELINES, DEFAULT_METRICS, DevelopSettings
+from treadle.stages.develop.settings import BASELINES, DEFAULT_METRICS, FROM_NOTHING_BASELINES, DevelopSettings
 from treadle.stages.develop.training import train, train_classifier
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
@@ -130,7 +130,8 @@ def develop(
     before = begun or (
         beginning_of(continuing.start or model, driver.runs.store) if settings.init and task == "chat" else None
     )
-    for name in settings.evaluate.baselines if settings.evaluate.baselines is not None else BASELINES[task]:
+    usual = BASELINES[task] if settings.init is None or task != "chat" else FROM_NOTHING_BASELINES
+    for name in settings.evaluate.baselines if settings.evaluate.baselines is not None else usual:
         if name not in BASELINES[task]:
             raise UserError(f"develop.evaluate.baselines: {name!r} is not for task {task}; expected {BASELINES[task]}")
         if task == "chat":

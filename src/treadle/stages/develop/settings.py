@@ -12,6 +12,7 @@ from treadle.lm.initial_model import Architecture, parameters_of
 
 DEFAULT_METRICS = {"chat": ["log_likelihood", "perplexity", "rouge_l"], "classify": ["accuracy", "f1_macro", "ece"]}
 BASELINES = {"chat": ("base", "few_shot"), "classify": ("majority", "tfidf")}
+FROM_NOTHING_BASELINES = ("base",)  # of chat: it learns little from worked examples, and has no room for them
 # Which families a model from nothing may be of, by task.
 FAMILIES: dict[str, tuple[Architecture, ...]] = {"chat": ("llama", "gpt2"), "classify": ("bert", "t5")}
 
