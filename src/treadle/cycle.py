@@ -23,21 +23,23 @@ from typing import Any, TypeVar
 from treadle.core.artifacts import Artifact
 from treadle.core.driver import Driver, Listener
 from treadle.core.errors import UserError, nearest
-from treadle.lm.base_model import MissingModel, fingerprint
+from treadle.lm.base_model import MissingModel, fingerprint, license_of, resolve
+from treadle.lm.initial_tokenizer import check_suits, vocabulary_for
 from treadle.lm.model import Model
 from treadle.project import Project
 from treadle.record.record import Record
 from treadle.record.suppression import SuppressionList
 from treadle.record.turn import TurnInputs
+from treadle.record.version import FROM_NOTHING
 from treadle.stages.collect import admit, collect
 from treadle.stages.deploy import Deployed, deploy
 from treadle.stages.deploy.serving import serving_now
-from treadle.stages.develop import Continuing, Developed, develop
+from treadle.stages.develop import Base, Continuing, Developed, develop
 from treadle.stages.govern import Governed, govern
 from treadle.stages.govern.promotion import Conclusion, Policy, conclude
 from treadle.stages.improve import Improved, improve
 from treadle.stages.monitor import Monitored, monitor
-from treadle.stages.prepare import Prepared, Tokenizing, prepare
+from treadle.stages.prepare import InitialTokenizer, Prepared, Tokenizing, prepare
 from treadle.stages.track import Tracked, standing, track
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
@@ -67,7 +69,7 @@ class Turn:
         """Name a stage, then do it. This is the loop."""
         file, record, driver = self.project.file, self.project.record, self.driver
         prompt = file.deploy.system_prompt
-        base = self._base_fingerprint()
+        base = self._base()
         recording = file.monitor.recording(file.govern.purpose)
         latest = record.turns.latest()
         taken = latest.inputs if latest else TurnInputs()
@@ -78,7 +80,15 @@ class Turn:
         corrections = admit(driver, _still(record, Corpus, taken.feedback), suppression)
 
         yield "prepare"
-        tokenizing = Tokenizing(file.develop.base_model, base, file.develop.max_length, prompt)
+        start, ready = _still(record, Model, taken.start), _still(record, Model, taken.model)
+        tokenizing = Tokenizing(
+            base.name,
+            base.fingerprint,
+            file.develop.max_length,
+            prompt,
+            self._initial_tokenizer(base),
+            ready or (start if file.task == "chat" else None),
+        )
         placed = _still(record, Dataset, taken.split)
         self.prepared = prepare(
             driver,
@@ -94,7 +104,6 @@ class Turn:
         dataset = self.prepared.dataset
 
         yield "develop"
-        start, ready = _still(record, Model, taken.start), _still(record, Model, taken.model)
         self.developed = develop(
             driver,
             file.develop,
@@ -105,7 +114,8 @@ class Turn:
             cleaned=self.prepared.cleaned,
             continuing=Continuing(start, file.improve.tokens, file.improve.corrections.replay, ready),
             task=file.task,
-            fingerprint=base,
+            base=base,
+            tokenizer=self.prepared.tokenizer,
             system_prompt=prompt,
             engine=file.deploy.engine,
             standing=standing(record.versions),
@@ -131,14 +141,29 @@ class Turn:
         yield "improve"
         self.improved = improve(driver, file.improve, record)
 
-    def _base_fingerprint(self) -> str:
-        """The base model's; a plan does without where its package is not installed yet."""
+    def _base(self) -> Base:
+        """The base model's fingerprint, or that of the model whose tokenizer one from nothing takes; a plan does
+        without where its package is not installed yet."""
+        settings = self.project.file.develop
+        taken = settings.init.tokenizer if settings.init is not None else settings.base_model
+        name = settings.base_model or FROM_NOTHING
+        if taken is None:
+            return Base(name, "")
         try:
-            return fingerprint(self.project.file.develop.base_model)
+            if settings.init is not None and not self.driver.planning:
+                check_suits(resolve(taken).path, settings.init.architecture, taken)
+            return Base(name, fingerprint(taken), license_of(taken) if settings.init else None)
         except MissingModel:
             if self.driver.planning:
-                return ""
+                return Base(name, "")
             raise
+
+    def _initial_tokenizer(self, base: Base) -> InitialTokenizer | None:
+        init = self.project.file.develop.init
+        if init is None:
+            return None
+        vocabulary = init.vocabulary or vocabulary_for(init.size)
+        return InitialTokenizer(init.architecture, vocabulary, init.tokenizer, base.fingerprint)
 
     def concluded(self, conclusion: Conclusion) -> None:
         """Take what was decided about the candidate."""

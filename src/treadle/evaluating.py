@@ -162,7 +162,9 @@ def _report(project: Project, driver: Driver, subject: Subject, items: Dataset, 
         return driver.run(evaluate, subject.model, items, task=file.task, **how)
     if file.task != "chat":
         raise UserError(f"evaluate {subject.ref}: a base model has no labels; expected a model that was trained here")
-    return driver.run(evaluate_base, items, base_model=subject.base, fingerprint=subject.fingerprint, shots=0, **how)
+    return driver.run(
+        evaluate_base, items, None, base_model=subject.base, fingerprint=subject.fingerprint, shots=0, **how
+    )
 
 
 def _compared(

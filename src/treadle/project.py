@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from treadle.core import ledger_url
 from treadle.core.cipher import Cipher, open_cipher, read_key
@@ -20,11 +20,13 @@ from treadle.core.publisher import Publisher
 from treadle.core.remote import check_address, is_bucket
 from treadle.core.secrets import resolve
 from treadle.core.workspace import Workspace
+from treadle.lm.initial_model import parameters_of, shape_for
+from treadle.lm.initial_tokenizer import vocabulary_for
 from treadle.record.beside import Beside
 from treadle.record.record import PROJECTIONS, Record
 from treadle.stages.collect import CollectSettings
 from treadle.stages.deploy import DeploySettings
-from treadle.stages.develop import DevelopSettings
+from treadle.stages.develop import FAMILIES, DevelopSettings
 from treadle.stages.govern import GovernSettings
 from treadle.stages.improve import ImproveSettings
 from treadle.stages.monitor import MonitorSettings
@@ -66,6 +68,28 @@ class File(Settings):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
             raise ValueError("expected letters, digits, '.', '_' and '-', at most 64, such as docs-assistant")
         return value
+
+    @model_validator(mode="after")
+    def _family(self) -> File:
+        init, able = self.develop.init, FAMILIES[self.task]
+        if init is not None and init.architecture not in able:
+            expected = " or ".join(able)
+            raise ValueError(
+                f"develop.init.architecture: {init.architecture} is not for task {self.task}; expected {expected}"
+            )
+        if init is not None and init.architecture == "gpt2" and self.deploy.quantize is not None:
+            raise ValueError("deploy.quantize: gpt2 cannot be written as a GGUF; set it to null, or take llama")
+        own = self.prepare.tokenizer
+        if init is not None and own is not None and (init.vocabulary or init.tokenizer):
+            named = "vocabulary" if init.vocabulary else "tokenizer"
+            raise ValueError(f"develop.init.{named}: prepare.tokenizer says which tokenizer it has; leave out either")
+        if init is not None and init.tokenizer is None:
+            vocabulary = own.vocabulary if own else init.vocabulary or vocabulary_for(init.size)
+            try:
+                shape_for(init.architecture, parameters_of(init.size), vocabulary, init.context)
+            except UserError as error:
+                raise ValueError(f"develop.init: {error}") from None
+        return self
 
     @field_validator("publish_heads")
     @classmethod

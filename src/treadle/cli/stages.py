@@ -1,4 +1,5 @@
-"""One command a stage (the first is in ``cli.collect``): run the cycle as far as that stage and show what it gave."""
+"""One command a stage (two are in ``collect`` and ``develop``): run the cycle as far as that stage and show what it
+gave."""
 
 from __future__ import annotations
 
@@ -27,10 +28,6 @@ def _prepare(this: Turn) -> Shown:
         lines.append(f"{name}: {found['met']:,} of {found['items']:,} items met, {gone:,} documents dropped for it")
     report = this.prepared.report.shown("explore.html")
     return {**public, "splits": this.prepared.dataset.counts(), "report": report}, lines
-
-
-def _develop(this: Turn) -> Shown:
-    return this.developed.public(), []
 
 
 def _track(this: Turn) -> Shown:
@@ -80,7 +77,6 @@ def _command(stage: str, show: Callable[[Turn], Shown], summary: str) -> click.C
 
 
 prepare = _command("prepare", _prepare, "Clean, make examples, split; writes a report with pictures.")
-develop = _command("develop", _develop, "Fine-tune, and evaluate against the baselines, with 95 % intervals.")
 track = _command("track", _track, "Register versions of dataset and model.")
 deploy = _command("deploy", _deploy, "Optimize the model, build a release, and try it over HTTP.")
 monitor = _command("monitor", _monitor, "Latency, errors and drift of what the release answered.")

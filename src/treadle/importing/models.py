@@ -135,6 +135,8 @@ def _check(project: Project, source: BaseModel) -> None:
 
     if not ChatTokenizer.load(path).has_chat_template:
         raise UserError(f"import model: {path} has no chat template; put chat_template.jinja beside its config.json")
+    if project.file.develop.base_model is None:
+        return  # a turn that starts from it takes its tokenizer as well
     base = resolve(project.file.develop.base_model)
     if base.digest != source.digest and not _same_words(base, source):
         raise UserError(

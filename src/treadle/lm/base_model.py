@@ -90,6 +90,11 @@ def fingerprint(name: str, cache_dir: Path | None = None) -> str:
     return _digest(_find(name).path, cache_dir or cache_folder())
 
 
+def license_of(name: str) -> str:
+    """The license that ``resolve`` will give, without converting anything."""
+    return _find(name).license
+
+
 def cache_folder() -> Path:
     """``$TREADLE_CACHE``, else ``~/.cache/treadle``."""
     return Path(os.environ.get("TREADLE_CACHE") or Path.home() / ".cache" / "treadle")

@@ -158,7 +158,7 @@ def create_model(
         import torch
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), extra="train") from None
-    vocabulary, ids = _vocabulary(tokenizer)
+    vocabulary, ids = vocabulary_of(tokenizer)
     shape = shape_for(architecture, parameters_of(size), vocabulary, context)
     with torch_runtime.session(None, seed):
         config = config_for(architecture, shape, vocabulary, context, ids)
@@ -170,7 +170,7 @@ def create_model(
     return {"parameters": model.num_parameters(), "width": shape.width, "layers": shape.layers}
 
 
-def _vocabulary(folder: Path) -> tuple[int, dict[str, int]]:
+def vocabulary_of(folder: Path) -> tuple[int, dict[str, int]]:
     """How many ids a tokenizer has, and which end and fill a text."""
     from tokenizers import Tokenizer
 

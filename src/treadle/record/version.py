@@ -14,6 +14,8 @@ from treadle.core.store import Store
 
 ALIASES = ("champion", "challenger", "previous")
 NOT_RECORDED = "not recorded"  # what is not known of a thing that came from outside
+FROM_NOTHING = "from nothing"  # in place of the base's name where a model began with random weights
+NO_BASE_LICENSE = "no base model"  # in place of the base's license where nothing in a model came from outside
 _AT_ONCE = 500  # artifacts that are looked up together
 IMPORTED = "imported"  # the reason of an alias that another tool's model brought along
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from treadle.stages.develop.chain import Continuing, Developed, develop
-from treadle.stages.develop.settings import DEFAULT_METRICS, DevelopSettings
+from treadle.stages.develop.chain import Base, Continuing, Developed, develop
+from treadle.stages.develop.settings import DEFAULT_METRICS, FAMILIES, DevelopSettings
 
-__all__ = ["DEFAULT_METRICS", "Continuing", "DevelopSettings", "Developed", "develop"]
+__all__ = ["DEFAULT_METRICS", "FAMILIES", "Base", "Continuing", "DevelopSettings", "Developed", "develop"]

@@ -11,10 +11,12 @@ from treadle.core.errors import UserError
 from treadle.core.plugins import load
 from treadle.evals.report import EvaluationReport
 from treadle.lm.model import Model
+from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens
 from treadle.stages.develop.evaluating import evaluate, evaluate_base, evaluate_simple
+from treadle.stages.develop.initializing import beginning_of, initialize
 from treadle.stages.develop.pretraining import pretrain_on
-from treadle.stages.develop.settings import BASELINES, DEFAULT_METRICS, DevelopSettings
+from treadle.stages.develop.settings import BASELINES, DEFAULT_METRICS, FROM_NOTHING_BASELINES, DevelopSettings
 from treadle.stages.develop.training import train, train_classifier
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
@@ -49,6 +51,16 @@ class Developed:
 
 
 @dataclass(frozen=True)
+class Base:
+    """The base model: its name, or ``FROM_NOTHING``; its fingerprint. ``license``: of the model whose tokenizer one
+    from nothing takes, None where it learns its own."""
+
+    name: str
+    fingerprint: str
+    license: str | None = None
+
+
+@dataclass(frozen=True)
 class Continuing:
     """How a later turn trains: from which model (None: the base), for how many tokens (None: as the first turn), and
     which share of them stays for the old data. Not at all where a model is ``ready``."""
@@ -70,16 +82,15 @@ def develop(
     cleaned: Corpus,
     continuing: Continuing,
     task: str,
-    fingerprint: str,
+    base: Base,
+    tokenizer: TrainedTokenizer | None,
     system_prompt: str | None,
     engine: str,
     standing: Callable[[Model], Model | None],
 ) -> Developed:
     """Train, evaluate the model, its baselines, and whichever model it has to match (``standing``)."""
-    base = {"base_model": settings.base_model, "fingerprint": fingerprint}
-    pretrained = None
-    if settings.pretrain is not None and continuing.ready is None and continuing.start is None:
-        pretrained = pretrain_on(driver, settings.pretrain, cleaned, dataset, **base)
+    named = {"base_model": base.name, "fingerprint": base.fingerprint}
+    begun = _begun(driver, settings, cleaned, dataset, tokenizer, continuing, task, base)
     if continuing.ready is not None:
         model = continuing.ready
         driver.listener.say("nothing is trained: this turn judges a model that came from outside")
@@ -89,8 +100,8 @@ def develop(
             tokens,
             dataset,
             continuing.start,
-            pretrained,
-            **base,
+            begun,
+            **named,
             method=settings.method,
             learning_rate=settings.learning_rate,
             budget=(continuing.tokens if continuing.start else None) or settings.tokens,
@@ -101,8 +112,8 @@ def develop(
         model = driver.run(
             train_classifier,
             dataset,
-            pretrained,
-            **base,
+            begun,
+            **named,
             learning_rate=settings.learning_rate,
             epochs=settings.epochs,
             max_length=settings.max_length,
@@ -116,12 +127,19 @@ def develop(
         "max_tokens": settings.evaluate.max_tokens,
     }
     evaluations = {"model": driver.run(evaluate, model, tests, task=task, **asked)}
-    for name in settings.evaluate.baselines if settings.evaluate.baselines is not None else BASELINES[task]:
+    before = begun or (
+        beginning_of(continuing.start or model, driver.runs.store) if settings.init and task == "chat" else None
+    )
+    usual = BASELINES[task] if settings.init is None or task != "chat" else FROM_NOTHING_BASELINES
+    for name in settings.evaluate.baselines if settings.evaluate.baselines is not None else usual:
         if name not in BASELINES[task]:
             raise UserError(f"develop.evaluate.baselines: {name!r} is not for task {task}; expected {BASELINES[task]}")
         if task == "chat":
-            shots = 3 if name == "few_shot" else 0
-            evaluations[name] = driver.run(evaluate_base, tests, **base, shots=shots, **asked)
+            if settings.init is not None and before is None:
+                driver.listener.say(f"baseline {name} is left out: what the model began from is not there")
+                continue
+            shots, initial = 3 if name == "few_shot" else 0, before if settings.init is not None else None
+            evaluations[name] = driver.run(evaluate_base, tests, initial, **named, shots=shots, **asked)
         else:
             evaluations[name] = driver.run(
                 evaluate_simple, dataset, baseline=name, metrics=metrics, versions=asked["versions"]
@@ -138,6 +156,31 @@ def develop(
         for line in developed.lines():
             driver.listener.say(line)
     return developed
+
+
+def _begun(
+    driver: Driver,
+    settings: DevelopSettings,
+    cleaned: Corpus,
+    dataset: Dataset,
+    tokenizer: TrainedTokenizer | None,
+    continuing: Continuing,
+    task: str,
+    base: Base,
+) -> Model | None:
+    """What fine-tuning begins from where that is not the base as it is: made from nothing, pretrained, or both.
+
+    A chat model of a later turn begins from the one before it; a classifier begins anew each time.
+    """
+    if continuing.ready is not None or (continuing.start is not None and task == "chat"):
+        return None
+    begun = None
+    if settings.init is not None and tokenizer is not None:
+        begun = initialize(driver, settings.init, tokenizer, base.license)
+    if settings.pretrain is not None:
+        named = {"base_model": base.name, "fingerprint": base.fingerprint}
+        begun = pretrain_on(driver, settings.pretrain, cleaned, dataset, begun, **named)
+    return begun
 
 
 def _interval(score: dict[str, Any]) -> str:

@@ -43,12 +43,13 @@ def evaluate(
 
 @step(
     name="develop.evaluate_base",
-    version=1,
+    version=2,
     packages=("openvino-genai", "tokenizers", "torch", "transformers"),
     tolerance=0.05,
 )
 def evaluate_base(
     dataset: Dataset,
+    begun: Model | None,
     *,
     base_model: str,
     fingerprint: str,
@@ -61,10 +62,11 @@ def evaluate_base(
     seed: int,
     run: Run,
 ) -> EvaluationReport:
-    """The base model with the same prompt, and ``shots`` worked examples from training before each question."""
+    """The base model, or ``begun``, which was made from nothing, with the same prompt, and ``shots`` worked examples
+    from training before each question."""
     from treadle.evals.baselines import worked_examples
 
-    base = same_base(base_model, fingerprint)
+    base = same_base(base_model, fingerprint, begun)
     worked: Sequence[Example] = worked_examples(dataset.examples("train"), seed=seed, count=shots) if shots else ()
     loaded = load_metrics(metrics, run)
     asked: dict[str, Any] = {"engine": engine, "system_prompt": system_prompt, "max_tokens": max_tokens}

@@ -1,4 +1,5 @@
-"""Pretraining before fine-tuning: the base model reads the project's own text first, without its tests.
+"""Pretraining before fine-tuning: the base model, or one made from nothing, reads the project's own text first,
+without its tests.
 
 Held out is every document of a group that validation or test has; how well the model predicts those, in bits a byte,
 is said of the base and of what came of it.
@@ -24,23 +25,30 @@ from treadle.lm.tokens import Tokens
 from treadle.stages.develop.settings import PretrainSettings
 from treadle.stages.develop.training import same_base, write_about
 from treadle.text.corpus import Corpus
-from treadle.text.dataset import DATASET_FILE, Dataset, split_groups
-from treadle.text.document import Document
-from treadle.text.examples import group_of
+from treadle.text.dataset import Dataset
+from treadle.text.held_out import documents_on
 
 CHECKPOINTS = ("cache", "checkpoints")  # under the store's folder; gone when the model is made, or a person erased
-_HELD_OUT = ("validation", "test")
+_RATE, _RATE_FROM_NOTHING = 2e-4, 1e-3  # what was learned stays at the first; J. Kaplan et al., arXiv:2001.08361, D.6
 _EVERY = "TREADLE_CHECKPOINT_SECONDS"  # of the environment: from one checkpoint to the next, at least; 120 else
 
 
 def pretrain_on(
-    driver: Driver, settings: PretrainSettings, cleaned: Corpus, dataset: Dataset, *, base_model: str, fingerprint: str
+    driver: Driver,
+    settings: PretrainSettings,
+    cleaned: Corpus,
+    dataset: Dataset,
+    initial: Model | None,
+    *,
+    base_model: str,
+    fingerprint: str,
 ) -> Model:
-    """Pack the text that may be learned from, and train on it."""
+    """Pack the text that may be learned from, and train the base model on it, or ``initial``."""
     base = {"base_model": base_model, "fingerprint": fingerprint}
-    tokens = driver.run(pack_text, cleaned, dataset, **base, width=settings.width)
+    tokens = driver.run(pack_text, cleaned, dataset, initial, **base, width=settings.width)
     wanted = settings.model_dump(exclude={"width"})
-    model = driver.run(pretrain, tokens, **base, **wanted)
+    wanted["learning_rate"] = settings.learning_rate or (_RATE if initial is None else _RATE_FROM_NOTHING)
+    model = driver.run(pretrain, tokens, initial, **base, **wanted)
     if not driver.planning:
         made = driver.runs.producer(model.digest)
         driver.listener.say(_said(made.metrics if made is not None else {}))
@@ -55,8 +63,17 @@ def _said(figures: Mapping[str, float]) -> str:
     return f"pretrained on the corpus: held-out text takes {after:.3f} bits a byte, {before:.3f} before"
 
 
-@step(name="develop.pack_text", version=1, packages=("tokenizers", "numpy"))
-def pack_text(cleaned: Corpus, dataset: Dataset, *, base_model: str, fingerprint: str, width: int, run: Run) -> Tokens:
+@step(name="develop.pack_text", version=2, packages=("tokenizers", "numpy"))
+def pack_text(
+    cleaned: Corpus,
+    dataset: Dataset,
+    initial: Model | None,
+    *,
+    base_model: str,
+    fingerprint: str,
+    width: int,
+    run: Run,
+) -> Tokens:
     """The documents' text as packed rows: ``train`` to learn from, ``validation`` to judge by."""
     from tokenizers import Tokenizer
 
@@ -64,19 +81,15 @@ def pack_text(cleaned: Corpus, dataset: Dataset, *, base_model: str, fingerprint
     from treadle.lm.packed_documents import write_packed
     from treadle.lm.tokens import ids_kind, write_info
 
-    folder = same_base(base_model, fingerprint).path
+    folder = same_base(base_model, fingerprint, initial).path
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    by = dataset.read_json(DATASET_FILE)["split"]["by"]
-    sides = split_groups(dataset.path())
-    used = {name: side for side in _HELD_OUT for name in dataset.split_document_ids(side)}
     size = {"train": 0, "validation": 0}
 
     def texts(side: str) -> Iterator[tuple[str, str]]:
-        for batch in cleaned.documents():
+        for batch in documents_on(side, cleaned, dataset):
             for document in batch:
-                if (_is_held_out(document, by, sides, used)) is (side == "validation"):
-                    size[side] += len(document.text.encode("utf-8", "surrogatepass"))
-                    yield document.id, document.text
+                size[side] += len(document.text.encode("utf-8", "surrogatepass"))
+                yield document.id, document.text
 
     encoder = BulkEncoder(Tokenizer.from_file(str(folder / "tokenizer.json")))
     kind, end = ids_kind(int(config["vocab_size"])), config.get("eos_token_id")
@@ -101,13 +114,10 @@ def pack_text(cleaned: Corpus, dataset: Dataset, *, base_model: str, fingerprint
         return tokens.commit()
 
 
-def _is_held_out(document: Document, by: str | None, sides: dict[str, str], used: dict[str, str]) -> bool:
-    return document.id in used or sides.get(group_of(document, by)) in _HELD_OUT
-
-
-@step(name="develop.pretrain", version=1, packages=("torch", "transformers"), tolerance=0.05)
+@step(name="develop.pretrain", version=2, packages=("torch", "transformers"), tolerance=0.05)
 def pretrain(
     packed: Tokens,
+    initial: Model | None,
     *,
     base_model: str,
     fingerprint: str,
@@ -119,7 +129,7 @@ def pretrain(
     seed: int,
     run: Run,
 ) -> Model:
-    """Train the base model on bare text: the next token, hidden tokens or spans, as its family does.
+    """Train the base model, or ``initial``, on bare text: the next token, hidden tokens or spans, as its family does.
 
     Killed, the same step goes on from its last checkpoint and ends in the same weights.
     """
@@ -129,7 +139,7 @@ def pretrain(
     from treadle.lm.pretraining import pretrain as train
     from treadle.lm.training import StepReport
 
-    base = same_base(base_model, fingerprint)
+    base = same_base(base_model, fingerprint, initial)
     family = json.loads((base.path / "config.json").read_text(encoding="utf-8"))["model_type"]
     settings = PretrainingSettings(
         tokens=tokens,
@@ -148,13 +158,15 @@ def pretrain(
             report.step, report.steps, "steps", f"loss {report.loss:.2f}, {report.tokens_per_second:.0f} tok/s"
         )
 
-    place = _checkpoints(run, packed, fingerprint, repr(settings))
+    place = _checkpoints(run, packed, initial.digest if initial else fingerprint, repr(settings))
     before = _bits_per_byte(base.path, packed, settings.objective)
     every = float(os.environ.get(_EVERY) or 120)
     with run.create(Model) as model, Checkpoints(place, every=every, cipher=run.store.cipher) as checkpoints:
         result = train(base.path, model.path, rows, settings, checkpoints, on_step)
         seen = {packed.document("train", example) for row in result.rows for example in rows.examples(row)}
         model.add_documents(name for name in seen if name is not None)
+        if initial is not None:
+            model.add_documents(initial.document_ids())
         how = {"objective": settings.objective, "tokens": tokens, "learning_rate": learning_rate}
         write_about(model.path, base, "text", how)
         after = _bits_per_byte(model.path, packed, settings.objective)
@@ -177,12 +189,12 @@ def pretrain(
         return made
 
 
-def _checkpoints(run: Run, packed: Tokens, fingerprint: str, settings: str) -> Path:
+def _checkpoints(run: Run, packed: Tokens, base: str, settings: str) -> Path:
     """A folder that is named by everything the weights depend on."""
     import torch
     import transformers
 
-    parts = [packed.digest, fingerprint, settings, torch.__version__, transformers.__version__]
+    parts = [packed.digest, base, settings, torch.__version__, transformers.__version__]
     return run.store.root.joinpath(*CHECKPOINTS, blake3_bytes(canonical_json(parts))[3:35])
 
 

@@ -12,13 +12,13 @@ from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.lm.model import ABOUT, FORMAT, Model
 from treadle.lm.tokens import Tokens
-from treadle.record.version import NOT_RECORDED
+from treadle.record.version import FROM_NOTHING, NOT_RECORDED
 from treadle.text.dataset import Dataset, Example
 
 FEEDBACK = "feedback"  # the field of an example that is a user's correction
 
 
-@step(name="develop.train", version=3, packages=("torch", "transformers"), tolerance=0.05)
+@step(name="develop.train", version=4, packages=("torch", "transformers"), tolerance=0.05)
 def train(
     tokens: Tokens,
     dataset: Dataset,
@@ -44,7 +44,8 @@ def train(
     from treadle.lm.training import StepReport, TrainingSettings
     from treadle.lm.training import train as fine_tune
 
-    base = same_base(base_model, fingerprint)
+    begun = start or pretrained
+    base = same_base(base_model, fingerprint, begun)
     seen = dataset.examples("train")
     places = _mixed(tokens.lengths("train"), seen, budget, replay, f"{seed} {start.digest if start else ''}")
     every = tokens.examples("train")
@@ -59,7 +60,6 @@ def train(
         run.progress(report.step, report.steps, "steps", note)
 
     with run.create(Model) as model:
-        begun = start or pretrained
         result = fine_tune(begun.path() if begun else base.path, model.path, examples, settings, on_step)
         model.add_documents(name for place in result.examples_seen for name in seen[places[place]].documents)
         how: dict[str, Any] = {"method": method, "budget": budget, "learning_rate": learning_rate}
@@ -104,7 +104,7 @@ def _mixed(lengths: Sequence[int], examples: Sequence[Example], budget: int, rep
     return taken
 
 
-@step(name="develop.train_classifier", version=2, packages=("torch", "transformers"), tolerance=0.05)
+@step(name="develop.train_classifier", version=3, packages=("torch", "transformers"), tolerance=0.05)
 def train_classifier(
     dataset: Dataset,
     pretrained: Model | None,
@@ -122,7 +122,7 @@ def train_classifier(
     from treadle.lm.classification import ClassifierSettings
     from treadle.lm.classification import train_classifier as fine_tune
 
-    base = same_base(base_model, fingerprint)
+    base = same_base(base_model, fingerprint, pretrained)
     examples = dataset.examples("train")
     settings = ClassifierSettings(learning_rate=learning_rate, epochs=epochs, max_length=max_length, seed=seed)
 
@@ -142,10 +142,13 @@ def train_classifier(
         return model.commit()
 
 
-def same_base(name: str, fingerprint: str) -> Any:
-    """The base model, which has to be the one that was there when the step's key was made."""
-    from treadle.lm.base_model import resolve
+def same_base(name: str, fingerprint: str, model: Model | None = None) -> Any:
+    """The base model, which has to be the one that was there when the step's key was made. Where there is none,
+    ``model``, as far as it has come, stands for it."""
+    from treadle.lm.base_model import BaseModel, resolve
 
+    if name == FROM_NOTHING and model is not None:
+        return BaseModel(path=model.path(), **model.about()["base_model"])
     base = resolve(name)
     if base.digest != fingerprint:
         raise UserError(f"develop.base_model: {name} changed while it was read; run the same command again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.record.release import ReleaseSpec
-from treadle.record.version import NOT_RECORDED
+from treadle.record.version import FROM_NOTHING, NO_BASE_LICENSE, NOT_RECORDED
 from treadle.text.dataset import Dataset
 
 _UNKNOWN = NOT_RECORDED
@@ -33,7 +33,7 @@ def card(
         "",
         f"- Task: {spec.task}",
         f"- Model: `{spec.model}`",
-        f"- Base model: {base['name']}, `{base['digest']}`, license {base['license']}, from {base['origin']}",
+        _base(base),
         f"- System prompt: {spec.system_prompt or 'none'}",
         f"- Served by: {spec.engine}; {_optimization(spec.optimization.get('format'), loss)}",
         "",
@@ -42,7 +42,7 @@ def card(
         "- Examples: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         "- Licenses of the documents: "
         + (", ".join(f"{name} ({count:,})" for name, count in sorted(licenses.items())) or _UNKNOWN),
-        "- What the base model was trained on: not recorded; it came from outside and is pinned by its digest",
+        *_outside(base),
         "",
         "## How good it is",
         "",
@@ -61,6 +61,21 @@ def card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _base(base: dict[str, str]) -> str:
+    if base["name"] == FROM_NOTHING:
+        return f"- Base model: none; from nothing: {base['origin']}, tokenizer `{base['digest']}`"
+    return f"- Base model: {base['name']}, `{base['digest']}`, license {base['license']}, from {base['origin']}"
+
+
+def _outside(base: dict[str, str]) -> list[str]:
+    """What is not known because it came from outside."""
+    if base["name"] != FROM_NOTHING:
+        return ["- What the base model was trained on: not recorded; it came from outside and is pinned by its digest"]
+    if base["license"] == NO_BASE_LICENSE:
+        return ["- Nothing in it came from outside: all that it learned from are the documents above"]
+    return [f"- What its tokenizer was made from: not recorded; it came from outside, license {base['license']}"]
 
 
 def _made_from(base: dict[str, str], documents: int) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from treadle.core.errors import UserError, nearest
 from treadle.record.gate import GateResult
+from treadle.record.version import NO_BASE_LICENSE
 from treadle.stages.govern.evidence import Evidence
 
 CHAMPION = "champion"
@@ -86,9 +87,10 @@ def answers(evidence: Evidence, *, max_empty: float = 0.02) -> GateResult:
 
 
 def license(evidence: Evidence, *, allow: list[str]) -> GateResult:  # noqa: A001 (the gate's name)
-    """Every document and the base model have one of the allowed licenses."""
+    """Every document, and the base model where there is one, have one of the allowed licenses."""
     licenses = {**evidence.licenses}
-    licenses[evidence.base_license] = licenses.get(evidence.base_license, 0)
+    if evidence.base_license != NO_BASE_LICENSE:
+        licenses[evidence.base_license] = licenses.get(evidence.base_license, 0)
     refused = {name: count for name, count in licenses.items() if name not in allow}
     if refused:
         shown = ", ".join(

@@ -3,7 +3,7 @@ report."""
 
 from __future__ import annotations
 
-from treadle.stages.prepare.chain import Prepared, Tokenizing, prepare
+from treadle.stages.prepare.chain import InitialTokenizer, Prepared, Tokenizing, prepare
 from treadle.stages.prepare.settings import PrepareSettings
 
-__all__ = ["PrepareSettings", "Prepared", "Tokenizing", "prepare"]
+__all__ = ["InitialTokenizer", "PrepareSettings", "Prepared", "Tokenizing", "prepare"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,10 @@ from treadle.core.errors import UserError
 from treadle.core.executors import Executor
 from treadle.core.plugins import load
 from treadle.core.settings import bind
-from treadle.lm.tokenizer_training import TrainedTokenizer
+from treadle.lm.initial_model import Architecture
+from treadle.lm.initial_tokenizer import KINDS
+from treadle.lm.model import Model
+from treadle.lm.tokenizer_training import FIGURES_FILE, TrainedTokenizer
 from treadle.lm.tokens import Tokens
 from treadle.record.report import Report
 from treadle.record.suppression import SuppressionList
@@ -21,7 +23,15 @@ from treadle.record.version import Versions
 from treadle.stages.prepare.cleaning import clean, leave_out
 from treadle.stages.prepare.division import FEEDBACK, assemble, choose_cases, choose_tests, keep_evaluations_apart
 from treadle.stages.prepare.evaluations import dataset_version, find_sets
-from treadle.stages.prepare.outputs import explore, index_examples, profile_questions, tokenize, train_tokenizer
+from treadle.stages.prepare.outputs import (
+    explore,
+    index_examples,
+    learn_tokenizer,
+    profile_questions,
+    take_tokenizer,
+    tokenize,
+    train_tokenizer,
+)
 from treadle.stages.prepare.quality import filter_quality, gather_examples, told, train_quality
 from treadle.stages.prepare.settings import (
     EXAMPLES,
@@ -49,6 +59,18 @@ class Tokenizing:
     fingerprint: str
     max_length: int
     system_prompt: str | None
+    initial: InitialTokenizer | None = None
+    start: Model | None = None  # of a model from nothing, a later turn's: its tokenizer stays
+
+
+@dataclass(frozen=True)
+class InitialTokenizer:
+    """The tokenizer of a model from nothing: learned, or that of ``base``, which ``fingerprint`` pins."""
+
+    architecture: Architecture
+    vocabulary: int
+    base: str | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,9 +164,8 @@ def _prepare(
             driver, settings.synthesize, versions, dataset, cleaned, cases, apart, (transforms, keys), task
         )
     cases = cases if cases is None or cases.pending or cases.counts()["test"] >= MIN_ITEMS else None
-    tokens = driver.run(tokenize, dataset, **dataclasses.asdict(tokenizing)) if task == "chat" else None
-    own = settings.tokenizer
-    tokenizer = driver.run(train_tokenizer, cleaned, **own.model_dump()) if own else None
+    tokenizer = _tokenizer(driver, settings, tokenizing, cleaned, dataset)
+    tokens = _tokens(driver, tokenizing, tokenizer, dataset) if task == "chat" else None
     index = driver.run(index_examples, dataset)
     report = driver.run(explore, corpus, cleaned, dataset, tokens, synthetic)
     if not driver.planning:
@@ -152,7 +173,7 @@ def _prepare(
         driver.listener.say(f"{counts}; no group on two sides")
         if corrected is not None:
             driver.listener.say(_of_corrections(corrected, dataset))
-        if tokenizer is not None:
+        if tokenizer is not None and tokenizer.has(FIGURES_FILE):
             driver.listener.say(_of_the_tokenizer(tokenizer))
         driver.listener.say(f"report with pictures: {report.shown('explore.html')}")
     return Prepared(cleaned, dataset, tests, cases, tokens, index, profile, report, tokenizer)
@@ -180,6 +201,36 @@ def _examples_of(
     if given != {"type": "files"}:
         raise UserError(f"{where}: expected a source or a dataset, not both")
     return _corpus_of(driver, versions, settings.dataset, where)
+
+
+def _tokenizer(
+    driver: Driver, settings: PrepareSettings, tokenizing: Tokenizing, cleaned: Corpus, dataset: Dataset
+) -> TrainedTokenizer | None:
+    """That of the model from nothing, or the one the file asks for."""
+    own, initial = settings.tokenizer, tokenizing.initial
+    if initial is None:
+        return driver.run(train_tokenizer, cleaned, **own.model_dump()) if own else None
+    if tokenizing.start is not None:
+        return None
+    architecture = initial.architecture
+    if initial.base is not None:
+        given = {"base_model": initial.base, "fingerprint": initial.fingerprint}
+        return driver.run(take_tokenizer, architecture=architecture, **given)
+    asked: dict[str, Any] = {"kind": KINDS[architecture], "vocabulary": initial.vocabulary, "special": []}
+    asked |= own.model_dump() if own else {}
+    return driver.run(learn_tokenizer, cleaned, dataset, architecture=architecture, **asked)
+
+
+def _tokens(driver: Driver, tokenizing: Tokenizing, tokenizer: TrainedTokenizer | None, dataset: Dataset) -> Tokens:
+    return driver.run(
+        tokenize,
+        dataset,
+        (tokenizing.start or tokenizer) if tokenizing.initial else None,
+        base_model=tokenizing.base_model,
+        fingerprint=tokenizing.fingerprint,
+        max_length=tokenizing.max_length,
+        system_prompt=tokenizing.system_prompt,
+    )
 
 
 def _of_the_tokenizer(tokenizer: TrainedTokenizer) -> str:

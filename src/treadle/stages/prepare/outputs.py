@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from treadle.core.artifacts import Artifact
 from treadle.core.errors import UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.lm.conversation import with_system_prompt
+from treadle.lm.initial_model import Architecture
 from treadle.lm.packing import TokenizedExample
 from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens, write_tokens
@@ -16,6 +18,7 @@ from treadle.record.report import Report
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
 from treadle.text.handles import Index, Profile
+from treadle.text.held_out import documents_on
 
 TOKENIZED = ("train", "validation", "holdout")  # nobody learns from test
 
@@ -39,18 +42,76 @@ def train_tokenizer(
         return tokenizer.commit()
 
 
-@step(name="prepare.tokenize", version=2, packages=("tokenizers", "numpy"))
-def tokenize(
-    dataset: Dataset, *, base_model: str, fingerprint: str, max_length: int, system_prompt: str | None, run: Run
-) -> Tokens:
-    """Token ids by the base model's own template; only what the assistant says is marked to be learned."""
+@step(name="prepare.learn_tokenizer", version=1, packages=("tokenizers",))
+def learn_tokenizer(
+    cleaned: Corpus,
+    dataset: Dataset,
+    *,
+    architecture: Architecture,
+    kind: Literal["bpe", "unigram", "wordpiece"],
+    vocabulary: int,
+    special: list[str],
+    run: Run,
+) -> TrainedTokenizer:
+    """The tokenizer of a model from nothing, learned from the documents it may learn from."""
+    from treadle.lm.initial_tokenizer import learn_tokenizer as learn
+    from treadle.lm.tokenizer_training import measure_fertility
+
+    def texts() -> Iterator[list[str]]:
+        return ([document.text for document in batch] for batch in documents_on("train", cleaned, dataset))
+
+    with run.create(TrainedTokenizer) as tokenizer:
+        learn(
+            tokenizer.path,
+            lambda: (text for batch in texts() for text in batch),
+            architecture=architecture,
+            kind=kind,
+            vocabulary=vocabulary,
+            special=special,
+        )
+        run.summary(**measure_fertility(tokenizer.path, texts()))
+        tokenizer.add_documents(each.id for batch in documents_on("train", cleaned, dataset) for each in batch)
+        return tokenizer.commit()
+
+
+@step(name="prepare.take_tokenizer", version=1, packages=("tokenizers",))
+def take_tokenizer(*, base_model: str, fingerprint: str, architecture: Architecture, run: Run) -> TrainedTokenizer:
+    """The tokenizer of a model from nothing, taken from a base model."""
     from treadle.lm.base_model import resolve
-    from treadle.lm.tokenizer import ChatTokenizer
+    from treadle.lm.initial_tokenizer import take_tokenizer as take
 
     base = resolve(base_model)
     if base.digest != fingerprint:
-        raise UserError(f"develop.base_model: {base_model} changed while it was read; run the same command again")
-    tokenizer = ChatTokenizer.load(base.path)
+        raise UserError(f"develop.init.tokenizer: {base_model} changed while it was read; run the same command again")
+    with run.create(TrainedTokenizer) as tokenizer:
+        take(base.path, tokenizer.path, architecture, base_model)
+        return tokenizer.commit()
+
+
+@step(name="prepare.tokenize", version=3, packages=("tokenizers", "numpy"))
+def tokenize(
+    dataset: Dataset,
+    words: Artifact | None,
+    *,
+    base_model: str,
+    fingerprint: str,
+    max_length: int,
+    system_prompt: str | None,
+    run: Run,
+) -> Tokens:
+    """Token ids by the template of the base model, or of ``words``: a tokenizer, or a model with its own; only what
+    the assistant says is marked to be learned."""
+    from treadle.lm.base_model import resolve
+    from treadle.lm.tokenizer import ChatTokenizer
+
+    if words is not None:
+        folder = words.path()
+    else:
+        base = resolve(base_model)
+        if base.digest != fingerprint:
+            raise UserError(f"develop.base_model: {base_model} changed while it was read; run the same command again")
+        folder = base.path
+    tokenizer = ChatTokenizer.load(folder)
     splits: dict[str, list[TokenizedExample]] = {}
     for name in TOKENIZED:
         examples = dataset.examples(name)
@@ -63,6 +124,8 @@ def tokenize(
     with run.create(Tokens) as tokens:
         write_tokens(tokens.path, splits, {"base_model": base_model, "max_length": max_length})
         tokens.add_documents(dataset.document_ids())
+        if words is not None:
+            tokens.add_documents(words.document_ids())
         run.summary(tokens=float(sum(len(each.ids) for each in splits["train"])))
         return tokens.commit()
 

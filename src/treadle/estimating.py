@@ -1,0 +1,193 @@
+"""What `develop` will take, before anything runs: parameters, tokens, memory, time and, with a price, what it costs.
+
+A few steps are timed with random weights; nothing is trained, and nothing is written to the record. Not counted:
+collecting, preparing, evaluating and serving. What is remembered costs nothing, and is counted all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from treadle.core.errors import UserError
+from treadle.cycle import begin
+from treadle.project import Project
+
+if TYPE_CHECKING:
+    from treadle.lm.training_probe import Load, Shape
+
+_CLASSIFIER_ROWS = 16  # texts of a step
+
+
+@dataclass(frozen=True)
+class Part:
+    """One training. ``tokens`` are those that are computed, padding included; ``memory`` in bytes. Of a classifier
+    both are upper bounds, as if every text had ``max_length`` tokens."""
+
+    step: str
+    tokens: int
+    steps: int
+    seconds: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """``available``: bytes of memory there are. ``timed``: False where not even the weights and their optimizer fit, so
+    that nothing was timed, and memory is theirs alone."""
+
+    shape: Shape
+    parts: tuple[Part, ...]
+    available: int
+    timed: bool
+    device: str
+    precision: str
+    threads: int
+    price: float | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory is enough."""
+        return all(part.memory <= self.available for part in self.parts)
+
+    @property
+    def seconds(self) -> float:
+        """Of all parts."""
+        return sum(part.seconds for part in self.parts)
+
+    @property
+    def cost(self) -> float | None:
+        """In the currency of the price."""
+        return None if self.price is None or not self.timed else self.seconds / 3600 * self.price
+
+    def public(self) -> dict[str, Any]:
+        """The shape that ``treadle develop --estimate --json`` promises."""
+        timed = self.timed
+        return {
+            "model": asdict(self.shape),
+            "trainings": [
+                {
+                    "step": part.step,
+                    "tokens": part.tokens,
+                    "steps": part.steps,
+                    "seconds": round(part.seconds, 3) if timed else None,
+                    "memory_bytes": part.memory,
+                }
+                for part in self.parts
+            ],
+            "tokens": sum(part.tokens for part in self.parts),
+            "seconds": round(self.seconds, 3) if timed else None,
+            "memory_bytes": max(part.memory for part in self.parts),
+            "memory_available_bytes": self.available,
+            "fits": self.fits,
+            "price_per_hour": self.price,
+            "cost": None if self.cost is None else round(self.cost, 6),
+            "device": self.device,
+            "precision": self.precision,
+            "threads": self.threads if timed else None,
+        }
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        shape = self.shape
+        kind = f"{shape.family}, width {shape.width}, {shape.layers} layers, vocabulary {shape.vocabulary:,}"
+        lines = [f"{shape.parameters:,} parameters: {kind}"]
+        for part in self.parts:
+            took = _time(part.seconds) if self.timed else "not timed"
+            name = part.step.removeprefix("develop.")
+            lines.append(f"{name:<16} {part.tokens:>13,} tokens  {took:>9}  {_size(part.memory):>8} of memory")
+        if not self.fits:
+            lines.append(f"does not fit: there are {_size(self.available)} of memory; take a smaller model or batch")
+        if self.timed:
+            cost = "" if self.cost is None else f", costs {self.cost:.2f} at {self.price:g} an hour"
+            lines.append(f"{_time(self.seconds)} of training in all{cost}")
+            threads = f" with {self.threads} threads" if self.device == "cpu" else ""
+            lines.append(f"timed by a few steps on this machine's {self.device} in {self.precision}{threads}")
+        return lines
+
+
+def estimate(project: Project, *, price: float | None = None) -> Estimate:
+    """``UserError`` for a classifier whose number of texts is not known yet, because nothing was prepared."""
+    from treadle.lm import training_probe as probe
+
+    config = _config(project)
+    shape, loads = probe.shape_of(config), _loads(project, config)
+    (device, precision), available = probe.here(), probe.available_memory()
+    least = max(probe.memory_of(shape, load, 0, precision=precision) for load in loads.values())
+    timed = least <= available
+    paces = {name: probe.measure(config, load) for name, load in loads.items()} if timed else {}
+    kept = {name: paces[name].kept if timed else 0 for name in loads}
+    memory = {name: probe.memory_of(shape, load, kept[name], precision=precision) for name, load in loads.items()}
+    parts = tuple(
+        Part(
+            name,
+            load.steps * load.rows * load.width,
+            load.steps,
+            paces[name].seconds(load) if timed else 0.0,
+            memory[name],
+        )
+        for name, load in loads.items()
+    )
+    threads = max((pace.threads for pace in paces.values()), default=0)
+    return Estimate(shape, parts, available, timed, device, precision, threads, price)
+
+
+def _config(project: Project) -> Any:
+    """Of the model that will be trained."""
+    from treadle.lm import initial_model, training_probe
+    from treadle.lm.base_model import resolve
+    from treadle.lm.initial_tokenizer import vocabulary_for
+
+    file = project.file
+    init, own = file.develop.init, file.prepare.tokenizer
+    if init is None:
+        return training_probe.config_of(resolve(str(file.develop.base_model)).path)
+    if init.tokenizer is not None:
+        vocabulary = initial_model.vocabulary_of(resolve(init.tokenizer).path)[0]
+    else:
+        vocabulary = own.vocabulary if own else init.vocabulary or vocabulary_for(init.size)
+    parameters = initial_model.parameters_of(init.size)
+    shape = initial_model.shape_for(init.architecture, parameters, vocabulary, init.context)
+    return initial_model.config_for(init.architecture, shape, vocabulary, init.context, {"eos": 0, "pad": 0})
+
+
+def _loads(project: Project, config: Any) -> dict[str, Load]:
+    """The trainings by step."""
+    from treadle.lm.objective import objective_for
+    from treadle.lm.pretraining import PretrainingSettings
+    from treadle.lm.training import TrainingSettings
+    from treadle.lm.training_probe import Load
+
+    settings, found = project.file.develop, {}
+    asked = settings.pretrain
+    if asked is not None:
+        steps = PretrainingSettings(asked.tokens, batch=asked.batch).steps(asked.width)
+        found["develop.pretrain"] = Load(objective_for(config.model_type), asked.batch, asked.width, steps)
+    if project.file.task == "chat":
+        tuning = TrainingSettings(token_budget=settings.tokens, width=settings.max_length)
+        found["develop.train"] = Load("causal", tuning.rows, tuning.width, tuning.steps)
+    else:
+        steps = settings.epochs * -(-_texts(project) // _CLASSIFIER_ROWS)
+        found["develop.train_classifier"] = Load("classify", _CLASSIFIER_ROWS, settings.max_length, steps)
+    return found
+
+
+def _texts(project: Project) -> int:
+    """How many a classifier learns from."""
+    turn = begin(project, planning=True)
+    turn.go("prepare")
+    if turn.prepared.dataset.pending:
+        raise UserError("develop --estimate: how many texts there are is not known yet; run treadle prepare first")
+    return turn.prepared.dataset.counts()["train"]
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
