@@ -56,7 +56,10 @@ def test_own_items_against_the_base_model(project: Project, base: object) -> Non
     write_items(project)
     arguments = ("@champion", "--data", "mine.jsonl", "--metric", "log_likelihood", "--metric", "chrf")
     found = project.json("evaluate", *arguments, "--against", str(base))
-    assert not differences(promised("evaluate"), found | {"slices": promised("evaluate")["slices"]})
+    example = promised("evaluate")
+    for part in (example, example["against"]):
+        part["metrics"]["log_likelihood"] = {k: v for k, v in part["metrics"]["chrf"].items() if k != "signature"}
+    assert not differences(example | {"slices": {}}, found)
     assert found["items"] == 4
     assert found["seen_in_training"] == 2
     assert set(found["metrics"]) == {"log_likelihood", "chrf"}
