@@ -10,20 +10,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from treadle.core.artifacts import Artifact
 from treadle.core.driver import Driver, Listener
 from treadle.core.errors import UserError, nearest
 from treadle.core.plugins import load
 from treadle.evals.intervals import LEVEL, Comparison, Interval
 from treadle.evals.metric import Metric, load_metric
-from treadle.evals.report import EvaluationReport
+from treadle.evals.report import EvaluationReport, require
 from treadle.lm.base_model import KNOWN, fingerprint
 from treadle.lm.model import Model
 from treadle.project import Project
 from treadle.record.record import Record
 from treadle.record.reference import resolve
-from treadle.stages.develop.evaluating import evaluate, evaluate_base
+from treadle.stages.develop.evaluating import evaluate, evaluate_base, score
 from treadle.stages.develop.items import make_items
 from treadle.stages.develop.settings import DEFAULT_METRICS
 from treadle.stages.prepare.division import choose_tests
@@ -31,6 +32,9 @@ from treadle.stages.prepare.quality import gather_examples
 from treadle.text.dataset import Dataset
 from treadle.text.evaluation_set import leaks, set_of_examples
 from treadle.text.examples import load_maker
+from treadle.text.words import words_of
+
+A = TypeVar("A", bound=Artifact)
 
 _MAKERS = {"chat": "chat", "classify": "classification"}
 _MIN_SLICE = 2  # items; of fewer there is no interval
@@ -64,7 +68,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Scores with intervals; ``seen`` items are, or nearly are, in what the model was trained on (None: not known)."""
+    """Scores with intervals. ``seen`` items are, or nearly are, in what it was fine-tuned on; None: not known."""
 
     subject: Subject
     items: Dataset
@@ -104,32 +108,41 @@ def evaluate_ref(
     driver = Driver(record.runs, project.folder, seed=file.seed, listener=listener)
     driver.stage("develop")
     subject, other = _subject(record, ref), _subject(record, against) if against else None
-    names = list(asked.metrics) or file.develop.evaluate.metrics or DEFAULT_METRICS[file.task]
+    names = list(dict.fromkeys(asked.metrics)) or file.develop.evaluate.metrics or DEFAULT_METRICS[file.task]
     metrics = [load_metric(name, project.folder) for name in names]
-    items = _items(project, driver, asked)
-    report = _report(project, driver, subject, items, names)
+    require(file.task, metrics)
+    if len({metric.name for metric in metrics}) < len(metrics):
+        raise UserError(f"evaluate: two of the metrics {', '.join(names)} have one name; give one of them another")
+    items, named = _items(project, driver, asked), asked.data is not None or asked.dataset is not None
+    report = _report(project, driver, subject, items, names, named=named)
     compared = None
     if other is not None:
-        theirs = _report(project, driver, other, items, names)
+        theirs = _report(project, driver, other, items, names, named=named)
         compared = other, theirs, _compared(report, theirs, metrics, file.seed)
     slices = _slices(report, asked.by, metrics, file.seed) if asked.by else {}
     return Evaluated(subject, items, report, _seen(record, subject, items), compared, slices)
 
 
 def _subject(record: Record, ref: str) -> Subject:
-    if ref.startswith(("b3:", "run-", "int-", "doc:")) or "@" in ref.rpartition("/")[2]:
+    there = Path(ref).expanduser().exists()
+    if not there and (ref.startswith(("b3:", "run-", "int-", "doc:")) or record.versions.resolve(ref) is not None):
         found = resolve(record, ref, lambda _: [])
         if found.of != Model.kind:
-            raise UserError(
-                f"evaluate {ref}: that is a {found.of or found.kind}; expected a model: model@v1, @champion"
-            )
-        return Subject(ref, Model(found.id, record.store))
+            what = found.of or found.kind
+            raise UserError(f"evaluate {ref}: that is a {what}; expected a model: model@v1, @champion")
+        return Subject(ref, _present(record, Model(found.id, record.store), ref))
     try:
         return Subject(ref, None, ref, fingerprint(ref))
     except UserError as error:
-        if ref in {known.name for known in KNOWN} or Path(ref).exists():
+        if there or ref in {known.name for known in KNOWN}:
             raise
         raise UserError(f"evaluate {ref}: no model@v1, @champion or b3:..., and no base model ({error})") from None
+
+
+def _present(record: Record, artifact: A, ref: str) -> A:
+    if not record.store.has(artifact.digest):
+        raise UserError(f"evaluate: {ref} is no longer in the store; treadle pull REMOTE fetches what a remote has")
+    return artifact
 
 
 def _items(project: Project, driver: Driver, asked: Asked) -> Dataset:
@@ -143,13 +156,15 @@ def _items(project: Project, driver: Driver, asked: Asked) -> Dataset:
     if version is None or version.kind != Dataset.kind:
         said = f"{asked.dataset} is no version of a dataset" if asked.dataset else "there is no dataset yet"
         raise UserError(f"evaluate: {said}; treadle run makes dataset@v1, or give --data FILE")
-    dataset = Dataset(version.digest, record.store)
+    dataset = _present(record, Dataset(version.digest, record.store), version.short)
     if dataset.counts()["test"] < 2:
         raise UserError(f"evaluate: {version.short} has no test split of two items or more; give --data FILE")
     return driver.run(choose_tests, dataset)  # as the cycle does, so that what it evaluated is remembered
 
 
-def _report(project: Project, driver: Driver, subject: Subject, items: Dataset, names: list[str]) -> EvaluationReport:
+def _report(
+    project: Project, driver: Driver, subject: Subject, items: Dataset, names: list[str], *, named: bool
+) -> EvaluationReport:
     file = project.file
     how = {
         "metrics": names,
@@ -159,7 +174,7 @@ def _report(project: Project, driver: Driver, subject: Subject, items: Dataset, 
         "max_tokens": file.develop.evaluate.max_tokens,
     }
     if subject.model is not None:
-        return driver.run(evaluate, subject.model, items, task=file.task, **how)
+        return driver.run(score if named else evaluate, subject.model, items, task=file.task, **how)
     if file.task != "chat":
         raise UserError(f"evaluate {subject.ref}: a base model has no labels; expected a model that was trained here")
     return driver.run(
@@ -188,13 +203,22 @@ def _slices(report: EvaluationReport, by: str, metrics: Sequence[Metric], seed: 
 
 
 def _seen(record: Record, subject: Subject, items: Dataset) -> int | None:
-    """Items that, or nearly that, the model was trained on; None where what it was trained on is not here."""
-    made = record.runs.producer(subject.digest)
-    digest = made.inputs.get("dataset") if made is not None else None
-    if not isinstance(digest, str) or not record.store.has(digest):
-        return None
-    tests = set_of_examples("items", items.examples("test"))
-    if not len(tests):
-        return 0
-    found = leaks(tests, Dataset(digest, record.store).examples("train"))
-    return len({tests.items[against] for _, against in found.values()})
+    """Items that, or nearly that, it was fine-tuned on, also in the turns before; None where that is not here."""
+    tests = items.examples("test")
+    seen: set[int] = set()
+    digest: str | None = subject.digest
+    while digest is not None:
+        made = record.runs.producer(digest)
+        learned = made.inputs.get("dataset") if made is not None else None
+        if made is None or not isinstance(learned, str) or not record.store.has(learned):
+            return None
+        examples = Dataset(learned, record.store).examples("train")
+        seen |= leaks(set_of_examples("train", examples), tests).keys()
+        same = {(_said(each.question), _said(each.answer)) for each in examples}  # also those of a few words
+        seen |= {place for place, each in enumerate(tests) if (_said(each.question), _said(each.answer)) in same}
+        digest = made.inputs.get("start")
+    return len(seen)
+
+
+def _said(text: str) -> tuple[str, ...]:
+    return tuple(words_of(text))

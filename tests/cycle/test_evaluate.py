@@ -43,6 +43,7 @@ def test_what_the_cycle_evaluated_costs_nothing_again(project: Project) -> None:
         (("smolm2",), "evaluate smolm2: no model@v1"),
         (("model@v1", "--by", "customr"), "no item has that field"),
         (("model@v1", "--metric", "blue"), "did you mean 'bleu'"),
+        (("model@v1", "--metric", "accuracy"), "metric accuracy is about labels; this is a chat model"),
         (("model@v1", "--data", "nothing.jsonl"), "nothing.jsonl"),
         (("model@v1", "--data", "a", "--dataset", "dataset@v1"), "expected --data or --dataset"),
     ):
@@ -72,12 +73,15 @@ def test_own_items_against_the_base_model(project: Project, base: object) -> Non
         theirs = EvaluationReport(found["against"]["evaluation"], record.store)
         assert difference - theirs.value("log_likelihood") == pytest.approx(compared["log_likelihood"]["difference"])
         ours = EvaluationReport(found["evaluation"], record.store)
+        made = record.runs.producer(ours.digest)
+        assert made is not None
+        assert made.step == "develop.score"  # which no comparison takes for a score on the project's tests
         assert ours.scores()["chrf"]["signature"].startswith("nrefs:1|")
         items = ours.items().items
         assert [each.reference for each in items][-1].startswith("Nobody knows")
         reached = lineage(record, found["evaluation"], limit=1_000).nodes
         assert {document for item in items for document in item.documents} <= set(reached)
     said = project.call("evaluate", *arguments, "--against", str(base)).stdout
-    assert "2 of them, or nearly the same, it was trained on" in said
+    assert "2 of them, or nearly the same, it was fine-tuned on" in said
     assert f"against {base}" in said
     assert project.json("verify")["ok"]

@@ -123,3 +123,16 @@ def test_the_same_documents_give_the_same_bytes(tmp_path: Path) -> None:
         packed(tmp_path / name, texts, 100)
     for file in ("ids", "ends", "rows", "documents"):
         assert (tmp_path / "one" / f"train.{file}").read_bytes() == (tmp_path / "two" / f"train.{file}").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["smollm", "whitespace"])
+def test_what_a_tokenizers_file_asks_for_cuts_nothing_off(kind: str) -> None:
+    """Those that sentence encoders come with pad and truncate to a length."""
+    texts = ["the end", WORDS[0] * 5]
+    whole = [encoding.ids for encoding in tokenizer(kind).encode_batch(texts, add_special_tokens=False)]
+    asking = Tokenizer.from_str(tokenizer(kind).to_str())
+    asking.enable_truncation(8)
+    asking.enable_padding(length=8)
+    encoded = BulkEncoder(asking).encode(texts)
+    assert np.split(encoded.ids, encoded.ends[:-1])[0].tolist() == whole[0]
+    assert encoded.ids.tolist() == [*whole[0], *whole[1]]

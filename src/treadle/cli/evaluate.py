@@ -60,12 +60,12 @@ def _lines(found: Evaluated) -> list[str]:
     items, kept = found.items.counts()["test"], found.report.digest[:11]
     lines = [f"{found.subject.ref} on {items:,} items of {found.items.digest[:11]}; every answer is in {kept}"]
     if found.seen:
-        lines.append(f"{found.seen:,} of them, or nearly the same, it was trained on: their scores say little")
-    scores = {"all": found.report.scores()}
-    scores |= {value: {name: each.to_json() for name, each in part.items()} for value, part in found.slices.items()}
-    metrics = list(scores["all"])
+        lines.append(f"{found.seen:,} of them, or nearly the same, it was fine-tuned on: their scores say little")
+    scores = [("all", found.report.scores())]
+    scores += [(value, {name: each.to_json() for name, each in part.items()}) for value, part in found.slices.items()]
+    metrics = list(scores[0][1])
     rows = [["[95 % interval]", "items", *metrics]]
-    for name, part in scores.items():
+    for name, part in scores:
         rows.append([name, f"{next(iter(part.values()))['n']:,}", *(_interval(part[metric]) for metric in metrics)])
     lines += table(rows)
     if found.against is not None:

@@ -62,6 +62,8 @@ class BulkEncoder:
         except ModuleNotFoundError:
             raise MissingExtra("numpy", extra="data") from None
         self._np = np
+        tokenizer.no_truncation()  # which a tokenizer's own file may ask for, and then text would be lost
+        tokenizer.no_padding()
         self._tokenizer = tokenizer
         described = json.loads(tokenizer.to_str())
         self._word = cut_by(described)

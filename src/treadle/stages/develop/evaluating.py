@@ -42,6 +42,29 @@ def evaluate(
 
 
 @step(
+    name="develop.score",
+    version=1,
+    packages=("openvino-genai", "tokenizers", "torch", "transformers"),
+    tolerance=0.05,
+)
+def score(
+    model: Model,
+    dataset: Dataset,
+    *,
+    task: str,
+    metrics: list[str],
+    versions: list[str],
+    engine: str,
+    system_prompt: str | None,
+    max_tokens: int,
+    run: Run,
+) -> EvaluationReport:
+    """As `develop.evaluate`, on items that somebody named: scores that never stand for those on the project's tests."""
+    asked: dict[str, Any] = {"engine": engine, "system_prompt": system_prompt, "max_tokens": max_tokens}
+    return evaluate.function(model, dataset, task=task, metrics=metrics, versions=versions, **asked, run=run)
+
+
+@step(
     name="develop.evaluate_base",
     version=2,
     packages=("openvino-genai", "tokenizers", "torch", "transformers"),
