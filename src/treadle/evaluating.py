@@ -42,10 +42,11 @@ _MIN_SLICE = 2  # items; of fewer there is no interval
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What to evaluate on and by: ``data`` is a file of items, ``dataset`` a version whose test split they are; the
-    project's latest where both are None."""
+    """What to evaluate on and by: ``data`` is a file of items, ``subject`` its column that says whom one is about,
+    ``dataset`` a version whose test split they are; the project's latest where both are None."""
 
     data: Path | None = None
+    subject: str | None = None
     dataset: str | None = None
     metrics: tuple[str, ...] = ()
     by: str | None = None
@@ -148,7 +149,9 @@ def _present(record: Record, artifact: A, ref: str) -> A:
 def _items(project: Project, driver: Driver, asked: Asked) -> Dataset:
     record = project.record
     if asked.data is not None:
-        source = {"type": "files", "path": os.path.relpath(asked.data, project.folder)}
+        source: dict[str, Any] = {"type": "files", "path": os.path.relpath(asked.data, project.folder)}
+        if asked.subject is not None:
+            source["fields"] = {"subject": asked.subject}
         corpus = gather_examples(driver, source, record.erasures.suppression(), "evaluate --data")
         maker = _MAKERS[project.file.task]
         return driver.run(make_items, corpus, maker=maker, maker_version=load_maker(maker, project.folder)[1])

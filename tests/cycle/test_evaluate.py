@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from cycle.test_forget import every_byte
 from docs.test_json import differences, promised
 from small_project import Project
 from treadle.evals.report import EvaluationReport
@@ -85,3 +86,22 @@ def test_own_items_against_the_base_model(project: Project, base: object) -> Non
     assert "2 of them, or nearly the same, it was fine-tuned on" in said
     assert f"against {base}" in said
     assert project.json("verify")["ok"]
+
+
+def test_a_person_in_own_items_is_erased(project: Project) -> None:
+    rows = [
+        {"question": f"What is number {number}?", "answer": f"It is the number {number} of them.", "who": who}
+        for number, who in enumerate(("Kim Eschenbach", "nobody", "somebody"))
+    ]
+    (project.folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ("evaluate", "model@v1", "--data", "mine.jsonl", "--subject", "who", "--metric", "token_f1")
+    assert project.json(*asked)["items"] == 3
+    (project.folder / "mine.jsonl").unlink()
+    found = project.json("forget", "Kim Eschenbach", "--no-rebuild")
+    assert (found["done"], found["documents"]) == (True, 1)
+    left = every_byte(project.folder)
+    assert b"eschenbach" not in left
+    assert b"what is number 0?" not in left
+    assert project.json("verify")["ok"]
+    (project.folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert project.json(*asked)["items"] == 2

@@ -19,6 +19,7 @@ from treadle.project import open_project
 @click.command()
 @click.argument("ref")
 @click.option("--data", metavar="FILE", type=click.Path(path_type=Path), help="A file of your own items.")
+@click.option("--subject", metavar="COLUMN", help="Of that file: whom an item is about, for erasures.")
 @click.option("--dataset", metavar="REF", help="A dataset whose test split to take.  [default: the latest]")
 @click.option("--metric", "metrics", metavar="NAME", multiple=True, help="One of the metrics, or module:function.")
 @click.option("--against", metavar="REF", help="Another model on the same items, compared pairwise.")
@@ -27,6 +28,7 @@ from treadle.project import open_project
 def evaluate(
     ref: str,
     data: Path | None,
+    subject: str | None,
     dataset: str | None,
     metrics: tuple[str, ...],
     against: str | None,
@@ -45,7 +47,9 @@ def evaluate(
     """
     if data is not None and dataset is not None:
         raise UserError("evaluate: expected --data or --dataset, not both")
-    asked = Asked(here() / data if data is not None else None, dataset, metrics, by)
+    if subject is not None and data is None:
+        raise UserError("evaluate: --subject names a column of --data FILE")
+    asked = Asked(here() / data if data is not None else None, subject, dataset, metrics, by)
     with open_project(here()) as project, project.record.workspace.exclusive(say_who_is_waited_for):
         if as_json:
             emit(evaluate_ref(project, ref, asked, against).public())
