@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from small_project import SUBJECT, Project
 from teacher_server import TeacherServer
@@ -231,6 +233,38 @@ def check_collected(project: Project) -> None:
         up = lineage(record, left.documents[0]).public()
     edges = [edge["to"] for edge in up["edges"] if edge["from"] == left.documents[0]]
     assert set(left.documents[1:]) < set(edges)
+
+
+def test_whom_a_reply_alone_names_stays_erased(noted: Project) -> None:
+    """Zelda is in no document: in an answer that becomes an example, and in one that becomes none."""
+    name = "Zelda Marchbanks"
+
+    def say(said: str) -> str:
+        told = teach(said).replace("viaduct company opened number 6", f"viaduct company opened number 6 for {name}")
+        return told.replace("Sure! Here you are.", f"Sure! {name} says:")
+
+    with TeacherServer(say) as server:
+        noted.edit("  split:", SETTINGS.format(url=server.url))
+        noted.json("prepare")
+        assert f"number 6 for {name}" in texts(made(noted).answers)
+        assert name in all_it_holds(noted)
+        erased = noted.json("forget", name, check=None)
+        assert erased["done"]
+        assert erased["rebuilt"] is not None
+    answers = made(noted).answers
+    assert answers.accounting().dropped["suppress.erased"] == 4 + 1
+    assert "harbor company opened number 0" in texts(answers)
+    assert name not in all_it_holds(noted)
+
+
+def all_it_holds(project: Project) -> str:
+    """Every file of a project, and its objects as they were put, with what their tables say."""
+    with open_project(project.folder) as opened:
+        store = opened.record.store
+        held = [store.read(name) for name in store.names()]
+    tables = [str(parquet.read_table(BytesIO(data)).to_pylist()) for data in held if data.startswith(b"PAR1")]
+    held += [path.read_bytes() for path in project.folder.rglob("*") if path.is_file()]
+    return "\n".join([*tables, *(data.decode("utf-8", "replace") for data in held)])
 
 
 @pytest.mark.parametrize(

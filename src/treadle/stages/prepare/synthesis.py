@@ -10,7 +10,7 @@ Only what is learned from is asked about. No test, no validation and no held-bac
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from treadle.core.digest import blake3_bytes, canonical_json
@@ -21,6 +21,7 @@ from treadle.core.steps import step
 from treadle.lm.teacher import Prompt
 from treadle.record.lineage import PARENTS_FILE
 from treadle.record.release import Release
+from treadle.record.suppression import SuppressionList
 from treadle.record.version import Versions
 from treadle.stages.prepare.cleaning import clean
 from treadle.stages.prepare.evaluations import EvaluationSources
@@ -35,6 +36,7 @@ from treadle.text.document import Document
 from treadle.text.examples import group_of
 from treadle.text.prompt_template import PromptTemplate, read_template, shipped_template
 from treadle.text.rule_log import RuleRows
+from treadle.text.suppress import Suppress, Suppression
 from treadle.text.synthesis import (
     KINDS,
     MAY,
@@ -63,19 +65,20 @@ def synthesized(
     apart: EvaluationSources,
     transforms: tuple[list[Any], list[dict[str, Any]]],
     task: str,
+    suppression: SuppressionList | None,
 ) -> tuple[Dataset, Corpus]:
     """The dataset with what a teacher adds to its training side, and the documents that it added. ``transforms`` are
-    those of the file, with their keys."""
+    those of the file, with their keys. Nobody on the suppression list is in what the teacher says."""
     told: dict[str, Any] = {
         "task": task,
         "teacher": describe(driver, settings.teacher),
         "kinds": _kinds(driver, settings, task),
     }
     if settings.teacher.url is not None:
-        answers = driver.run(synthesize, dataset, cleaned, **told)
+        answers = driver.run(synthesize, dataset, cleaned, suppression, **told)
     else:
         release = release_of(driver, versions, settings.teacher)
-        answers = driver.run(synthesize_here, dataset, cleaned, release, **told)
+        answers = driver.run(synthesize_here, dataset, cleaned, release, suppression, **told)
     if not driver.planning:
         Replies.of(driver.runs.store).discard()
     used = [
@@ -118,10 +121,11 @@ def _kinds(driver: Driver, settings: SynthesizeSettings, task: str) -> list[dict
     return wanted
 
 
-@step(name="prepare.synthesize", version=1, packages=("pyarrow",), tolerance=0.05)
+@step(name="prepare.synthesize", version=2, packages=("pyarrow",), tolerance=0.05)
 def synthesize(
     dataset: Dataset,
     corpus: Corpus,
+    suppression: SuppressionList | None,
     *,
     task: str,
     teacher: dict[str, Any],
@@ -131,14 +135,15 @@ def synthesize(
 ) -> Corpus:
     """Documents made of a server's answers about what is learned from, and what was wrong with the others.
 
-    Cut off, the same step goes on from the answers that it has.
+    What names anybody on the suppression list goes no further. Cut off, the same step goes on from the answers that it
+    has.
     """
-    return _ask(dataset, corpus, None, task, teacher, kinds, seed, run)
+    return _ask(dataset, corpus, None, suppression, task, teacher, kinds, seed, run)
 
 
 @step(
     name="prepare.synthesize_here",
-    version=1,
+    version=2,
     packages=("openvino-genai", "pyarrow", "tokenizers", "torch", "transformers"),
     tolerance=0.05,
 )
@@ -146,6 +151,7 @@ def synthesize_here(
     dataset: Dataset,
     corpus: Corpus,
     release: Release | None,
+    suppression: SuppressionList | None,
     *,
     task: str,
     teacher: dict[str, Any],
@@ -154,13 +160,14 @@ def synthesize_here(
     run: Run,
 ) -> Corpus:
     """As ``synthesize``, by a base model or a release that an engine runs here; what that depends on is in the key."""
-    return _ask(dataset, corpus, release, task, teacher, kinds, seed, run)
+    return _ask(dataset, corpus, release, suppression, task, teacher, kinds, seed, run)
 
 
 def _ask(
     dataset: Dataset,
     corpus: Corpus,
     release: Release | None,
+    suppression: SuppressionList | None,
     task: str,
     teacher: dict[str, Any],
     kinds: list[dict[str, Any]],
@@ -177,6 +184,7 @@ def _ask(
     named = {**_identity(teacher), "release": release.digest if release is not None else None}
     prompts = [_prompt(each, named, seed) for each in asked]
     replies = _answers(prompts, teacher, release, run)
+    admitted = _Admission(suppression, run)
     log = RuleRows()
     accounting = Accounting(log=log)
     accounting.note(Note(f"{PREFIX}tested_parent", len(aside), aside))
@@ -191,7 +199,8 @@ def _ask(
             "prompt": prompt.id,
             **({"by": reply.by} if reply.by else {}),
         }
-        for piece in read_answer(each, reply.text, cut=reply.cut, refused=reply.refused, made_by=made_by):
+        read = read_answer(each, reply.text, cut=reply.cut, refused=reply.refused, made_by=made_by)
+        for piece in admitted(read):
             accounting.read += 1
             if isinstance(piece, Dropped):
                 accounting.drop(piece)
@@ -209,6 +218,21 @@ def _ask(
         (synthetic.path / SYNTHETIC_FILE).write_bytes(canonical_json(about))
         run.summary(prompts=len(asked), read=accounting.read, kept=accounting.kept)
         return synthetic.commit()
+
+
+class _Admission:
+    """Lets nobody through who is on the suppression list. A reply may name whom no document here does; in a piece that
+    is dropped anyway as well, of which a sample would be kept."""
+
+    def __init__(self, suppression: SuppressionList | None, run: Run) -> None:
+        entries = suppression.suppressed() if suppression is not None else {}
+        self._apply = Suppress(Suppression.of(entries), run.keyed).start()
+
+    def __call__(self, pieces: Iterable[Document | Dropped]) -> Iterator[Document | Dropped]:
+        for piece in pieces:
+            document = piece.document if isinstance(piece, Dropped) else piece
+            (outcome,) = self._apply([document])
+            yield outcome if isinstance(outcome, Dropped) else piece
 
 
 def _identity(teacher: dict[str, Any]) -> dict[str, Any]:
