@@ -9,7 +9,8 @@ from typing import Any
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.runs import Run
-from treadle.lm.endpoint import EndpointTeacher, Limits, check_endpoint
+from treadle.lm.endpoint import EndpointTeacher, Limits
+from treadle.lm.endpoint_address import check_endpoint
 from treadle.lm.teacher import EngineTeacher, Sampling, Teacher
 from treadle.record.gate import judged
 from treadle.record.release import Release
