@@ -17,15 +17,20 @@ from pyarrow import parquet
 
 from small_project import SUBJECT, Project
 from teacher_server import TeacherServer
+from treadle.core.artifacts import Builder
 from treadle.core.config import Settings, load
 from treadle.core.errors import UserError
+from treadle.core.store import Store
 from treadle.project import open_project
 from treadle.record.garbage import Limits, collect, find_garbage
 from treadle.stages.prepare import PrepareSettings
+from treadle.stages.prepare.synthesis import _material
 from treadle.stages.track.walk import lineage
-from treadle.text.corpus import Corpus
-from treadle.text.dataset import SPLITS, Dataset, Example
-from treadle.text.rule_log import RULES_FILE, read_rule_log
+from treadle.text.accounting import Accounting
+from treadle.text.corpus import Corpus, write_corpus
+from treadle.text.dataset import SPLITS, Dataset, Example, write_dataset
+from treadle.text.document import Document, document_id
+from treadle.text.rule_log import RULES_FILE, RuleLog, read_rule_log
 
 KEY = "k7Qm-synthetic-key-of-the-test-91"
 SETTINGS = """\
@@ -265,6 +270,30 @@ def all_it_holds(project: Project) -> str:
     tables = [str(parquet.read_table(BytesIO(data)).to_pylist()) for data in held if data.startswith(b"PAR1")]
     held += [path.read_bytes() for path in project.folder.rglob("*") if path.is_file()]
     return "\n".join([*tables, *(data.decode("utf-8", "replace") for data in held)])
+
+
+def test_what_may_not_be_learned_from_is_not_asked_about(tmp_path: Path) -> None:
+    """Neither what the split or decontamination dropped, nor what is as new as a test."""
+    store = Store(tmp_path)
+    times = {"train": "2026-01-05", "new": "2026-02-02", "old": "2026-01-06", "leak": "2026-01-07", "undated": None}
+    times |= {"test": "2026-03-01", "other": "2026-01-08"}
+    ids = {name: document_id("s", name, b"") for name in times}
+    documents = [Document(ids[name], "s", name, "some words", time=time) for name, time in times.items()]
+    splits = {side: [Example((ids[side],), text="some words", label="a", group=side)] for side in ("train", "test")}
+    split = {"by": None, "time": {"validation": "2026-02-01", "test": "2026-03-01", "undated": "drop"}}
+    with Builder(Corpus, store) as builder:
+        builder.add_documents(write_corpus(builder.path, [documents]))
+        corpus = builder.commit()
+    with Builder(Dataset, store) as made_of_it:
+        write_dataset(made_of_it.path, splits, accounting=Accounting().to_json(), info={"split": split})
+        with RuleLog(made_of_it.path) as log:
+            log.add((ids["leak"],), "decontaminate.same_text", "dropped")
+            log.add((ids["other"],), "split.other_time", "dropped")
+            log.add((ids["old"],), "redact.email", "changed")
+        material, aside = _material(made_of_it.commit(), corpus)
+    barred = {ids[name] for name in ("new", "leak", "undated", "other")}
+    assert aside == {"tested_parent": (ids["test"],), "barred_parent": tuple(sorted(barred))}
+    assert material.tested == {ids["test"], *barred}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
     clean              the project's own transforms, as for any other document (but no mixture: it weighs sources)
     add_synthetic      what is new, gives no test away and keeps to its share joins the training side
 
-Only what is learned from is asked about. No test, no validation and no held-back example is ever synthetic.
+Only what may be learned from is asked about. No test, no validation and no held-back example is ever synthetic.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from treadle.text.dataset import DATASET_FILE, Dataset, split_groups
 from treadle.text.document import Document
 from treadle.text.examples import group_of
 from treadle.text.prompt_template import PromptTemplate, read_template, shipped_template
-from treadle.text.rule_log import RuleRows
+from treadle.text.rule_log import RULES_FILE, RuleRows, read_rule_log
+from treadle.text.split_time import is_learned_from
 from treadle.text.suppress import Suppress, Suppression
 from treadle.text.synthesis import (
     KINDS,
@@ -52,6 +53,7 @@ from treadle.text.transform import parse_step
 
 SYNTHETIC_FILE = "synthetic.json"
 _TESTED = ("validation", "test")
+_BARRED = ("decontaminate.", "split.")
 _WEIGHS_SOURCES = "mixture"
 
 
@@ -187,7 +189,9 @@ def _ask(
     admitted = _Admission(suppression, run)
     log = RuleRows()
     accounting = Accounting(log=log)
-    accounting.note(Note(f"{PREFIX}tested_parent", len(aside), aside))
+    for rule, names in aside.items():
+        if names or rule == "tested_parent":
+            accounting.note(Note(f"{PREFIX}{rule}", len(names), names))
     kept: list[Document] = []
     by: Counter[str] = Counter()
     for each, prompt in zip(asked, prompts, strict=True):
@@ -240,15 +244,27 @@ def _identity(teacher: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in teacher.items() if key not in HOW and key != "version"}
 
 
-def _material(dataset: Dataset, corpus: Corpus) -> tuple[Material, tuple[str, ...]]:
-    """What may be asked about, and the documents that may not because a test has their group, or them."""
+def _material(dataset: Dataset, corpus: Corpus) -> tuple[Material, dict[str, tuple[str, ...]]]:
+    """What may be asked about, and the documents that may not, by why: a test has their group or them; or nothing is
+    learned from them, since they give a test away or are newer than what is."""
     documents = {document.id: document for batch in corpus.documents() for document in batch}
-    by, sides = dataset.read_json(DATASET_FILE)["split"]["by"], split_groups(dataset.path())
+    split, sides = dataset.read_json(DATASET_FILE)["split"], split_groups(dataset.path())
     used = {name for side in _TESTED for name in dataset.split_document_ids(side)}
-    tested = {name for name, each in documents.items() if name in used or sides.get(group_of(each, by)) in _TESTED}
+    tested = {
+        name for name, each in documents.items() if name in used or sides.get(group_of(each, split["by"])) in _TESTED
+    }
+    barred = {
+        row.document
+        for row in read_rule_log(dataset.path(RULES_FILE))
+        if row.fate == "dropped" and row.rule.startswith(_BARRED)
+    }
+    if time := split.get("time"):
+        cut = {"validation": time["validation"], "undated": time["undated"]}
+        barred |= {name for name, each in documents.items() if not is_learned_from(each.time, **cut)}
+    barred = (barred & documents.keys()) - tested - set(dataset.split_document_ids("train"))
     held = set(dataset.split_document_ids("holdout"))
-    material = Material(documents, dataset.examples("train"), frozenset(tested | held))
-    return material, tuple(sorted(tested))
+    material = Material(documents, dataset.examples("train"), frozenset(tested | barred | held))
+    return material, {"tested_parent": tuple(sorted(tested)), "barred_parent": tuple(sorted(barred - held))}
 
 
 def _prompt(asked: Asked, teacher: Mapping[str, Any], seed: int) -> Prompt:
