@@ -129,7 +129,11 @@ class Person:
         if corpus.digest not in self._corpora:
             found = {doc.id for batch in corpus.documents() for doc in batch if self._matcher.matches(doc)}
             # What was redacted, or is gone, is known by the digests that were kept of it.
-            self._corpora[corpus.digest] = found | mentioning(corpus.path(), self.entries)
+            found |= mentioning(corpus.path(), self.entries)
+            # And what was dropped where nothing else holds it, such as a teacher's reply, is quoted in samples.
+            quoted = (sample for samples in corpus.accounting().samples.values() for sample in samples)
+            found |= {sample.document for sample in quoted if self._matcher.names_somebody(sample.text)}
+            self._corpora[corpus.digest] = found
         return self._corpora[corpus.digest]
 
 

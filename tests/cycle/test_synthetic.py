@@ -241,25 +241,34 @@ def check_collected(project: Project) -> None:
 
 
 def test_whom_a_reply_alone_names_stays_erased(noted: Project) -> None:
-    """Zelda is in no document: in an answer that becomes an example, and in one that becomes none."""
-    name = "Zelda Marchbanks"
+    """Zelda is in an answer that becomes an example; Yves in some that become none, of which samples quote him."""
+    name, other = "Zelda Marchbanks", "Yves Tallgren"
+    notes = (noted.data.parent / "notes.jsonl").read_text().splitlines(keepends=True)
+    (noted.data.parent / "notes.jsonl").write_text("".join(notes[n] for n in range(20) if n % 5 < 4))
+    (noted.data.parent / "more.jsonl").write_text("".join(notes[4::5]))
+    more = SOURCE.replace("notes.jsonl", "more.jsonl").replace(", subject: customer", "")  # nobody's: samples quote it
+    noted.edit("prepare:", more)
 
     def say(said: str) -> str:
         told = teach(said).replace("viaduct company opened number 6", f"viaduct company opened number 6 for {name}")
-        return told.replace("Sure! Here you are.", f"Sure! {name} says:")
+        return told.replace("Sure! Here you are.", f"Sure! {other} says:")
 
     with TeacherServer(say) as server:
         noted.edit("  split:", SETTINGS.format(url=server.url))
         noted.json("prepare")
         assert f"number 6 for {name}" in texts(made(noted).answers)
         assert name in all_it_holds(noted)
+        assert other in all_it_holds(noted)
         erased = noted.json("forget", name, check=None)
-        assert erased["done"]
-        assert erased["rebuilt"] is not None
-    answers = made(noted).answers
-    assert answers.accounting().dropped["suppress.erased"] == 4 + 1
-    assert "harbor company opened number 0" in texts(answers)
+    assert erased["done"]
+    assert erased["rebuilt"] is not None
     assert name not in all_it_holds(noted)
+    answers = made(noted).answers
+    assert answers.accounting().dropped["suppress.erased"] == 1
+    assert "harbor company opened number 0" in texts(answers)
+    assert other in all_it_holds(noted)
+    assert noted.json("forget", other, "--no-rebuild")["done"]
+    assert other not in all_it_holds(noted)
 
 
 def all_it_holds(project: Project) -> str:

@@ -214,6 +214,8 @@ def _ask(
     with run.create(Corpus) as synthetic:
         synthetic.add_documents(write_corpus(synthetic.path, [kept] if kept else []))
         synthetic.add_documents(name for each in asked for name in each.parents)
+        # What a sample quotes is held as well: an erasure looks there for whom nothing else names.
+        synthetic.add_documents(each.document for samples in accounting.samples.values() for each in samples)
         accounting.write(synthetic.path)
         log.write(synthetic.path)
         about = {"teacher": named, "answered_by": sorted(filter(None, by)), "seed": seed, "kinds": kinds}
