@@ -25,6 +25,7 @@ class TeacherServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            teacher: TeacherServer
 
             def log_message(self, *arguments: object) -> None:
                 """Silent."""
@@ -41,6 +42,7 @@ class TeacherServer:
                     text = teacher.reply(body["messages"][-1]["content"])
                     send(self, 200, completion(text))
 
+        Handler.teacher = teacher
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))

@@ -36,6 +36,7 @@ from treadle.record.record import Record
 from treadle.record.recorder import CASES, FEEDBACK, INTERACTIONS
 from treadle.record.turn import TurnInputs
 from treadle.stages.collect import admit
+from treadle.text.accounting import ACCOUNTING_FILE, Accounting
 from treadle.text.corpus import Corpus
 from treadle.text.findings import mentioning
 from treadle.text.mentions import IDENTIFIER, data_key, mentions_of
@@ -129,7 +130,12 @@ class Person:
         if corpus.digest not in self._corpora:
             found = {doc.id for batch in corpus.documents() for doc in batch if self._matcher.matches(doc)}
             # What was redacted, or is gone, is known by the digests that were kept of it.
-            self._corpora[corpus.digest] = found | mentioning(corpus.path(), self.entries)
+            found |= mentioning(corpus.path(), self.entries)
+            # And what was dropped where nothing else holds it, such as a teacher's reply, is quoted in samples.
+            account = corpus.accounting() if corpus.has(ACCOUNTING_FILE) else Accounting()
+            quoted = (sample for samples in account.samples.values() for sample in samples)
+            found |= {sample.document for sample in quoted if self._matcher.names_somebody(sample.text)}
+            self._corpora[corpus.digest] = found
         return self._corpora[corpus.digest]
 
 

@@ -113,6 +113,9 @@ def test_what_was_plain_stays_readable_and_is_encrypted_on_request(tmp_path: Pat
         assert put(store, FILES) == old  # there already, in the plain
         new = put(store, {"new": SECRET + b"new"})
         assert SECRET in everything(root)
+        kept = root / "cache" / "checkpoints" / "replies"
+        kept.mkdir(parents=True)
+        (kept / "reply").write_bytes(SECRET)
         modified = stored_at(store, blake3_bytes(FILES["0"])).modified
         done = encrypt(store)
         assert done.public()["ok"]

@@ -8,22 +8,29 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from small_project import SUBJECT, Project
 from teacher_server import TeacherServer
+from treadle.core.artifacts import Builder
 from treadle.core.config import Settings, load
 from treadle.core.errors import UserError
+from treadle.core.store import Store
 from treadle.project import open_project
 from treadle.record.garbage import Limits, collect, find_garbage
 from treadle.stages.prepare import PrepareSettings
+from treadle.stages.prepare.synthesis import _material
 from treadle.stages.track.walk import lineage
-from treadle.text.corpus import Corpus
-from treadle.text.dataset import SPLITS, Dataset, Example
-from treadle.text.rule_log import RULES_FILE, read_rule_log
+from treadle.text.accounting import Accounting
+from treadle.text.corpus import Corpus, write_corpus
+from treadle.text.dataset import SPLITS, Dataset, Example, write_dataset
+from treadle.text.document import Document, document_id
+from treadle.text.rule_log import RULES_FILE, RuleLog, read_rule_log
 
 KEY = "k7Qm-synthetic-key-of-the-test-91"
 SETTINGS = """\
@@ -231,6 +238,71 @@ def check_collected(project: Project) -> None:
         up = lineage(record, left.documents[0]).public()
     edges = [edge["to"] for edge in up["edges"] if edge["from"] == left.documents[0]]
     assert set(left.documents[1:]) < set(edges)
+
+
+def test_whom_a_reply_alone_names_stays_erased(noted: Project) -> None:
+    """Zelda is in an answer that becomes an example; Yves in some that become none, of which samples quote him."""
+    name, other = "Zelda Marchbanks", "Yves Tallgren"
+    notes = (noted.data.parent / "notes.jsonl").read_text().splitlines(keepends=True)
+    (noted.data.parent / "notes.jsonl").write_text("".join(notes[n] for n in range(20) if n % 5 < 4))
+    (noted.data.parent / "more.jsonl").write_text("".join(notes[4::5]))
+    more = SOURCE.replace("notes.jsonl", "more.jsonl").replace(", subject: customer", "")  # nobody's: samples quote it
+    noted.edit("prepare:", more)
+
+    def say(said: str) -> str:
+        told = teach(said).replace("viaduct company opened number 6", f"viaduct company opened number 6 for {name}")
+        return told.replace("Sure! Here you are.", f"Sure! {other} says:")
+
+    with TeacherServer(say) as server:
+        noted.edit("  split:", SETTINGS.format(url=server.url))
+        noted.json("prepare")
+        assert f"number 6 for {name}" in texts(made(noted).answers)
+        assert name in all_it_holds(noted)
+        assert other in all_it_holds(noted)
+        erased = noted.json("forget", name, check=None)
+    assert erased["done"]
+    assert erased["rebuilt"] is not None
+    assert name not in all_it_holds(noted)
+    answers = made(noted).answers
+    assert answers.accounting().dropped["suppress.erased"] == 1
+    assert "harbor company opened number 0" in texts(answers)
+    assert other in all_it_holds(noted)
+    assert noted.json("forget", other, "--no-rebuild")["done"]
+    assert other not in all_it_holds(noted)
+
+
+def all_it_holds(project: Project) -> str:
+    """Every file of a project, and its objects as they were put, with what their tables say."""
+    with open_project(project.folder) as opened:
+        store = opened.record.store
+        held = [store.read(name) for name in store.names()]
+    tables = [str(parquet.read_table(BytesIO(data)).to_pylist()) for data in held if data.startswith(b"PAR1")]
+    held += [path.read_bytes() for path in project.folder.rglob("*") if path.is_file()]
+    return "\n".join([*tables, *(data.decode("utf-8", "replace") for data in held)])
+
+
+def test_what_may_not_be_learned_from_is_not_asked_about(tmp_path: Path) -> None:
+    """Neither what the split or decontamination dropped, nor what is as new as a test."""
+    store = Store(tmp_path)
+    times = {"train": "2026-01-05", "new": "2026-02-02", "old": "2026-01-06", "leak": "2026-01-07", "undated": None}
+    times |= {"test": "2026-03-01", "other": "2026-01-08"}
+    ids = {name: document_id("s", name, b"") for name in times}
+    documents = [Document(ids[name], "s", name, "some words", time=time) for name, time in times.items()]
+    splits = {side: [Example((ids[side],), text="some words", label="a", group=side)] for side in ("train", "test")}
+    split = {"by": None, "time": {"validation": "2026-02-01", "test": "2026-03-01", "undated": "drop"}}
+    with Builder(Corpus, store) as builder:
+        builder.add_documents(write_corpus(builder.path, [documents]))
+        corpus = builder.commit()
+    with Builder(Dataset, store) as made_of_it:
+        write_dataset(made_of_it.path, splits, accounting=Accounting().to_json(), info={"split": split})
+        with RuleLog(made_of_it.path) as log:
+            log.add((ids["leak"],), "decontaminate.same_text", "dropped")
+            log.add((ids["other"],), "split.other_time", "dropped")
+            log.add((ids["old"],), "redact.email", "changed")
+        material, aside = _material(made_of_it.commit(), corpus)
+    barred = {ids[name] for name in ("new", "leak", "undated", "other")}
+    assert aside == {"tested_parent": (ids["test"],), "barred_parent": tuple(sorted(barred))}
+    assert material.tested == {ids["test"], *barred}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
@@ -18,6 +19,7 @@ from treadle.lm.tokenizer import ChatTokenizer
 
 Fault = Callable[[BaseHTTPRequestHandler, int], bool]
 SAMPLING = Sampling(8, 0.5, 0.9)
+HOW = (SAMPLING, Limits(5.0, 0, at_once=1))
 
 
 def prompts(count: int) -> list[Prompt]:
@@ -135,6 +137,134 @@ def test_a_prompt_that_is_refused_is_not_the_end() -> None:
         assert ask(server)["b3:0"].cut
 
 
+def by_prompt(faults: dict[str, Fault]) -> Fault:
+    """Faults by the word that a prompt ends with."""
+
+    def fault(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        last = str(server_of(handler).asked[number]["messages"][-1]["content"]).split()[-1]
+        return last in faults and faults[last](handler, number)
+
+    return fault
+
+
+def server_of(handler: BaseHTTPRequestHandler) -> TeacherServer:
+    found: TeacherServer = handler.teacher  # type: ignore[attr-defined]
+    return found
+
+
+def test_a_server_that_refuses_for_a_while_leaves_nothing_to_keep() -> None:
+    refusing = answered(400, {"error": "busy"})
+    for count in (1, 3):  # fewer than it takes to see it early
+        got = []
+        with (
+            TeacherServer(str, refusing) as server,
+            EndpointTeacher(server.url, "m", None, *HOW, where="here") as teacher,
+        ):
+            with pytest.raises(UserError, match="refuses every prompt"):
+                got += list(teacher.answer(prompts(count), set()))
+            assert got == []
+    faults = {"0": refusing, "1": refusing, "2": refusing}
+    with (
+        TeacherServer(str, by_prompt(faults)) as server,
+        EndpointTeacher(server.url, "m", None, *HOW, where="here") as teacher,
+    ):
+        got = list(teacher.answer(prompts(4), {"b3:3"}))  # it answers what it answered before: the three are no good
+    assert [reply.refused for _, reply in got] == ["it answered 400"] * 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "refused"),
+    [
+        (answered(500, {"error": "word 1"}), "it answered 500"),
+        (answered(200, completion("x" * (5 << 20))), "it answered with more than 4,194,304 bytes"),
+        (answered(200, [[]]), "it answered something that is no chat completion"),
+        (answered(200, {"choices": [{"message": {"role": "assistant"}}]}), "it answered without a text"),
+    ],
+)
+def test_one_prompt_that_gets_no_answer_blocks_nothing(fault: Fault, refused: str) -> None:
+    with TeacherServer(str, by_prompt({"1": fault})) as server:
+        with EndpointTeacher(server.url, "m", None, *HOW, where="here") as teacher:
+            got = {prompt.id: reply for prompt, reply in teacher.answer(prompts(3), set())}
+        with EndpointTeacher(server.url, "m", None, *HOW, where="here") as teacher:
+            again = list(teacher.answer(prompts(3), {"b3:0", "b3:2"}))  # the last one left
+    assert {name: reply.refused for name, reply in got.items()} == {"b3:0": "", "b3:1": refused, "b3:2": ""}
+    assert [reply.refused for _, reply in again] == [refused]
+
+
+def test_a_server_that_fails_for_good_refuses_nobody() -> None:
+    got: list[str] = []
+
+    def down(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        return number > 1 and answered(503, {})(handler, number)
+
+    with (
+        TeacherServer(str, down) as server,
+        EndpointTeacher(server.url, "m", None, *HOW, where="here") as teacher,
+        pytest.raises(UserError, match=r"answered 503, tried 1 time$"),
+    ):
+        got.extend(reply.text for _, reply in teacher.answer(prompts(4), set()))
+    assert sorted(got) == ["word 0", "word 1"]
+
+
+def test_what_no_file_takes_is_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_VALUE", "abcdefgh-91")
+    with TeacherServer(lambda said: "half \ud83d of abcdefgh-91") as server:
+        assert ask(server, key="${env:MY_VALUE}")["b3:0"].text == "half \ufffd of [secret]"
+
+
+def test_a_key_stands_in_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "abcdefgh-0123456789-abcdefgh"
+    monkeypatch.setenv("MY_VALUE", key)  # no name of a secret
+    said = {"error": {"message": f"{'x' * 105} {key} is unknown"}}
+    with TeacherServer(str, answered(401, said)) as server, pytest.raises(UserError, match="answered 401") as caught:
+        ask(server, key="${env:MY_VALUE}")
+    assert "abcd" not in str(caught.value)
+    assert "[secret]" in str(caught.value)
+
+
+def test_no_proxy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with TeacherServer(str) as server:
+        assert ask(server)["b3:0"].text == "word 0"
+
+
+def test_whoever_stops_waits_for_nothing_under_way() -> None:
+    hung_up: Queue[bool] = Queue()
+
+    def silent(handler: BaseHTTPRequestHandler, number: int) -> bool:
+        handler.connection.settimeout(20)
+        handler.close_connection = True
+        try:
+            hung_up.put(handler.connection.recv(1) == b"")
+        except TimeoutError:
+            hung_up.put(False)
+        return True
+
+    limits = Limits(60.0, 0, at_once=2)
+    with (
+        TeacherServer(str, by_prompt({"1": silent})) as server,
+        pytest.raises(KeyboardInterrupt),
+        EndpointTeacher(server.url, "m", None, SAMPLING, limits, where="here") as teacher,
+    ):
+        for _ in teacher.answer(prompts(2), set()):
+            while len(server.asked) < 2:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+    assert hung_up.get(timeout=30)
+
+
+@pytest.mark.parametrize("value", ["clé-of-mine", "k-123\r", "k-123\n", "k 123"])
+def test_a_key_that_is_none_is_one_line(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", value)
+    with TeacherServer(str) as server, pytest.raises(UserError, match=r"^here.api_key: the value of") as caught:
+        ask(server, key="${env:A_KEY}")
+    assert "123" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("url", "key", "told"),
     [
@@ -142,6 +272,9 @@ def test_a_prompt_that_is_refused_is_not_the_end() -> None:
         ("https://user:word@host/v1", None, "without a login"),
         ("https://host:0/v1", None, "expected an address"),
         ("https://host/v1?x=1", None, "expected an address"),
+        ("https://bücher..x/v1", None, "expected an address"),
+        ("https://xn--/v1", None, "expected an address"),
+        ("https://host\n/v1", None, "expected an address"),
         ("http://host/v1", "${env:K}", "over https only"),
         ("https://host/v1", "word", "does not stand in the file"),
     ],

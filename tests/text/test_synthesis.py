@@ -11,7 +11,7 @@ from treadle.core.errors import UserError
 from treadle.text.accounting import Dropped
 from treadle.text.dataset import Example
 from treadle.text.document import Document
-from treadle.text.labeled_reply import Malformed, read_reply
+from treadle.text.labeled_reply import LONGEST, Malformed, read_reply
 from treadle.text.prompt_template import PromptTemplate, read_template, shipped_template
 from treadle.text.synthesis import Asked, Kind, Material, Wanted, example_of, form_of, plan, read_answer, with_rejected
 
@@ -44,6 +44,11 @@ def test_what_was_cut_off_is_not_used() -> None:
     assert whole == ("a", "b")
     assert isinstance(last, Malformed)
     assert last.reason == "it was cut off at max_tokens"
+
+
+def test_a_reply_too_long_to_look_at_is_not_whole() -> None:
+    *_, last = read_reply("Question: a\nAnswer: b" + " c" * LONGEST, PAIR)
+    assert isinstance(last, Malformed)
 
 
 def test_places_are_filled_once() -> None:

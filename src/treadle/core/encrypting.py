@@ -69,7 +69,8 @@ def encrypt(store: Store, *, off: bool = False, said: Callable[[int], object] = 
         if work.concerns(pack):
             work.rewrite(pack)
             said(done.objects)
-    shutil.rmtree(store.root / "cache" / "pull", ignore_errors=True)  # pieces as they lay before
+    for kept in ("pull", "checkpoints"):  # pieces, replies and unfinished training as they lay before
+        shutil.rmtree(store.root / "cache" / kept, ignore_errors=True)
     if not off:
         store.views.delete_linked()
     if not done.problems:

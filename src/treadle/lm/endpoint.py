@@ -7,28 +7,33 @@ for a while is asked again, and a server that stays away ends the work with one 
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from treadle.core.errors import MissingExtra, UserError
-from treadle.core.secrets import conceal, is_reference, resolve
+from treadle.core.secrets import conceal
+from treadle.lm.endpoint_address import check_endpoint, key_of, no_address
 from treadle.lm.teacher import Prompt, Reply, Sampling
+from treadle.lm.wire import Wire
 
 if TYPE_CHECKING:
     import httpx
 
 _LARGEST = 4 << 20  # bytes of an answer
-_LOCAL = ("127.0.0.1", "::1", "localhost")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds
 _REFUSED = (400, 413, 422)  # what is wrong with one prompt, such as its length
 _LOOK = 1.0  # seconds between two looks at whether the server is stuck
 _HOPELESS = 3  # prompts refused in a row before any was answered: then it is not the prompts
+_CONNECT = 15.0  # seconds
+_SHORTEST = 8  # characters of a key that is looked for in answers; a shorter one may be a word
+_HALVES = re.compile("[\ud800-\udfff]")
 _AGAIN = (408, 409, 425, 429)
 
 
@@ -50,32 +55,108 @@ class EndpointTeacher:
         check_endpoint(url, api_key, where)
         self._url, self._model, self._api_key = url.rstrip("/"), model, api_key
         self._sampling, self._limits, self._where = sampling, limits, where
+        self._key = ""  # the key itself, which is sent and told nobody
         self._refusal = ""  # in its own words, which may quote a prompt: told, and not stored with what was made
         self._begun: dict[str, float] = {}  # when each prompt under way was sent
         self._ended = Event()
         self._client: httpx.Client | None = None
+        self._wire = Wire()
 
     def __enter__(self) -> EndpointTeacher:
         try:
             import httpx
         except ImportError:
             raise MissingExtra("httpx", extra="serve") from None
+        try:
+            _ = httpx.URL(self._url).host
+        except (httpx.InvalidURL, UnicodeError):
+            raise no_address(self._where) from None
         headers = {"User-Agent": "treadle", "Accept-Encoding": "identity"}
         if self._api_key is not None:
-            headers["Authorization"] = f"Bearer {resolve(self._api_key)}"
-        self._client = httpx.Client(headers=headers, timeout=self._limits.timeout, follow_redirects=False)
+            self._key = key_of(self._api_key, self._where)
+            headers["Authorization"] = f"Bearer {self._key}"
+        # Through no proxy that the environment names: key and texts go to that server and nowhere else.
+        self._client = httpx.Client(
+            headers=headers,
+            timeout=httpx.Timeout(self._limits.timeout, connect=min(self._limits.timeout, _CONNECT)),
+            follow_redirects=False,
+            trust_env=False,
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        if self._client is not None:
-            self._client.close()
+        self._hang_up()
 
     def answer(self, prompts: Sequence[Prompt], known: Container[str]) -> Iterator[tuple[Prompt, Reply]]:
-        """As ``Teacher.answer``."""
-        waiting = iter([prompt for prompt in prompts if prompt.id not in known])
+        """As ``Teacher.answer``.
+
+        Refusals count once a prompt was answered: before, it may be the server that is wrong. A prompt that fails is
+        asked again at the end, and counts as refused where another is answered after that.
+        """
+        others = [prompt for prompt in prompts if prompt.id in known]  # to try the server with
+        refused: list[tuple[Prompt, Reply]] = []
+        failed: list[tuple[Prompt, _FailedError]] = []
+        answers, in_a_row = False, 0
+        with closing(self._replies([prompt for prompt in prompts if prompt.id not in known])) as replies:
+            for prompt, reply in replies:
+                if isinstance(reply, _FailedError):
+                    failed.append((prompt, reply))
+                    in_a_row += 1
+                    if in_a_row >= _HOPELESS and not self._answers_one_of(others):
+                        raise reply
+                    in_a_row %= _HOPELESS
+                    continue
+                if reply.refused:
+                    refused.append((prompt, reply))
+                    answers = answers or (len(refused) >= _HOPELESS and self._require_answers(others))
+                else:
+                    others.append(prompt)
+                    answers, in_a_row = True, 0
+                    yield prompt, reply
+                if answers:
+                    yield from refused
+                    refused = []
+        if refused:
+            self._require_answers(others)
+            yield from refused
+        if failed:
+            yield from self._once_more(failed, others)
+
+    def _once_more(
+        self, failed: Sequence[tuple[Prompt, _FailedError]], others: Sequence[Prompt]
+    ) -> Iterator[tuple[Prompt, Reply]]:
+        if not others:
+            raise failed[0][1]
+        left: list[tuple[Prompt, _FailedError]] = []
+        for prompt, reply in self._replies([prompt for prompt, _ in failed]):
+            if isinstance(reply, _FailedError):
+                left.append((prompt, reply))
+            else:
+                yield prompt, reply
+        if left and not self._answers_one_of(others):
+            raise left[0][1]
+        for prompt, error in left:
+            yield prompt, Reply(refused=error.why)
+
+    def _require_answers(self, others: Sequence[Prompt]) -> bool:
+        if not self._answers_one_of(others):
+            raise UserError(f"{self._told()} refuses every prompt: {self._refusal}")
+        return True
+
+    def _answers_one_of(self, others: Sequence[Prompt]) -> bool:
+        """Whether the server answers now what it answered before."""
+        for prompt in others[: -_HOPELESS - 1 : -1]:
+            for _, reply in self._replies([prompt]):
+                if isinstance(reply, _FailedError):
+                    return False
+                if not reply.refused:
+                    return True
+        return False
+
+    def _replies(self, prompts: Sequence[Prompt]) -> Generator[tuple[Prompt, Reply | _FailedError]]:
+        """Replies as they come. Whatever ends this early hangs up, and waits for nothing that is under way."""
+        waiting = iter(prompts)
         flying: dict[Future[Reply], Prompt] = {}
-        refused = answered = 0
         lost: BaseException | None = None
         with ThreadPoolExecutor(self._limits.at_once, "teacher") as pool:
             try:
@@ -85,64 +166,72 @@ class EndpointTeacher:
                     if not flying:
                         break
                     done, _ = wait(flying, timeout=_LOOK, return_when=FIRST_COMPLETED)
-                    if lost is None and self._is_held_up():
-                        lost = UserError(f"{self._told()} takes over {self._limits.timeout:g} s for one answer")
-                        self._ended.set()
-                        self._opened.close()  # whoever still reads from it gets an error now
+                    if self._is_held_up():
+                        lost = lost or UserError(f"{self._told()} takes over {self._limits.timeout:g} s for one answer")
+                        self._hang_up()
                     for future in done:
-                        prompt = flying.pop(future)
-                        if (error := future.exception()) is not None:
+                        prompt, error = flying.pop(future), future.exception()
+                        if error is None:
+                            yield prompt, future.result()
+                        elif isinstance(error, _FailedError):
+                            yield prompt, error
+                        else:
                             lost = lost or error  # what is still under way is waited for, and kept
-                            self._ended.set()
-                            continue
-                        reply = future.result()
-                        answered, refused = (answered, refused + 1) if reply.refused else (answered + 1, refused)
-                        if refused >= _HOPELESS and not answered:
-                            lost = lost or UserError(f"{self._told()} refuses every prompt: {self._refusal}")
-                        yield prompt, reply
-            finally:
-                self._ended.set()  # nobody pauses any longer before trying again
+                            self._ended.set()  # nobody pauses any longer before trying again
+            except BaseException:
+                self._hang_up()
+                raise
         if lost is not None:
             raise lost
+
+    def _hang_up(self) -> None:
+        self._ended.set()
+        self._wire.cut()
+        if self._client is not None:
+            self._client.close()
 
     def _patiently(self, prompt: Prompt) -> Reply:
         import httpx
 
-        pause, why = _FIRST_PAUSE, "was not asked"
+        pause, why, alone = _FIRST_PAUSE, "was not asked", ""
         for tried in range(self._limits.retries + 1):
             asked_for: float | None = None
             try:
                 status, headers, content = self._once(prompt)
                 if status == 200:
                     return self._reply(content)
+                said = _said(content, self._key)
                 if status in _REFUSED:
-                    self._refusal = f"it answered {status}{_said(content)}"
+                    self._refusal = f"it answered {status}{said}"
                     return Reply(refused=f"it answered {status}")
-                why = f"answered {status}{_said(content)}"
+                why, alone = f"answered {status}{said}", f"it answered {status}" if status >= 500 else ""
                 if status < 500 and status not in _AGAIN:
                     raise UserError(f"{self._told()} {why}; check url, model and api_key")
                 asked_for = _seconds(headers.get("retry-after", ""))
             except (httpx.TransportError, httpx.DecodingError) as error:
-                why = f"does not answer ({type(error).__name__})"
+                why, alone = f"does not answer ({type(error).__name__})", ""
             except _BadAnswerError as error:
-                why = str(error)
+                why, alone = str(error), f"it {error}"
             seconds = pause if asked_for is None else asked_for
             if tried < self._limits.retries and self._ended.wait(min(seconds, _LONGEST_PAUSE)):
                 break
             pause *= 2
         tries = self._limits.retries + 1
-        raise UserError(f"{self._told()} {why}, tried {tries} time{'s' if tries > 1 else ''}")
+        told = f"{self._told()} {why}, tried {tries} time{'s' if tries > 1 else ''}"
+        raise _FailedError(told, alone) if alone else UserError(told)
 
     def _once(self, prompt: Prompt) -> tuple[int, dict[str, str], bytes]:
         self._begun[prompt.id] = time.monotonic()
         deadline = self._begun[prompt.id] + self._limits.timeout
         received = bytearray()
+        url, body, watched = f"{self._url}/chat/completions", self._body(prompt), {"trace": self._wire.follow}
         try:
-            with self._opened.stream("POST", f"{self._url}/chat/completions", json=self._body(prompt)) as answer:
+            with self._opened.stream("POST", url, json=body, extensions=watched) as answer:
                 for piece in answer.iter_raw():
                     received += piece
                     if len(received) > _LARGEST:
-                        raise UserError(f"{self._told()} answered with more than {_LARGEST:,} bytes")
+                        why = f"answered with more than {_LARGEST:,} bytes"
+                        raise _FailedError(f"{self._told()} {why}", f"it {why}")
                     if time.monotonic() > deadline:
                         raise _BadAnswerError(f"takes over {self._limits.timeout:g} s for one answer")
                 headers = {name.lower(): value for name, value in answer.headers.items()}
@@ -177,7 +266,7 @@ class EndpointTeacher:
         try:
             value = json.loads(content)
             choice = value["choices"][0]
-            text, reason = choice["message"]["content"], choice.get("finish_reason")
+            text, reason = choice["message"].get("content"), choice.get("finish_reason")
             by = value.get("system_fingerprint") or value.get("model") or ""
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
             raise _BadAnswerError("answered something that is no chat completion") from None
@@ -186,7 +275,11 @@ class EndpointTeacher:
             return Reply(refused=self._refusal)
         if not isinstance(text, str):
             raise _BadAnswerError("answered something that is no chat completion")
-        return Reply(text, cut=reason == "length", by=str(by)[:200])
+        return Reply(self._clean(text), cut=reason == "length", by=self._clean(str(by))[:200])
+
+    def _clean(self, said: str) -> str:
+        """Without halves of characters, which no file takes, and without the key."""
+        return _hidden(_HALVES.sub("\ufffd", said), self._key if len(self._key) >= _SHORTEST else "")
 
     def _told(self) -> str:
         return f"{self._where}: {urlsplit(self._url).netloc}"
@@ -196,29 +289,25 @@ class _BadAnswerError(Exception):
     """An answer that is none; asking again may work."""
 
 
-def check_endpoint(url: str, api_key: str | None, where: str) -> None:
-    """``UserError`` for an address that is none or has a login in it, a key in the file, or a key sent in the clear."""
-    try:
-        parts = urlsplit(url)
-        scheme, host = parts.scheme, parts.hostname or ""
-        plain = parts.port != 0 and "@" not in parts.netloc and not parts.query and not parts.fragment
-    except ValueError:
-        scheme, host, plain = "", "", False
-    if scheme not in ("http", "https") or not host or not plain:
-        raise UserError(f"{where}.url: expected an address such as https://host/v1, without a login in it")
-    if api_key is not None and not is_reference(api_key):
-        raise UserError(f"{where}.api_key: a key does not stand in the file; write `api_key: ${{env:NAME}}`")
-    if api_key is not None and scheme == "http" and host not in _LOCAL:
-        raise UserError(f"{where}.url: a key is sent over https only; give an address that begins with https://")
+class _FailedError(UserError):
+    """A prompt that got no answer, which may be its own fault or the server's. ``why`` quotes nobody."""
+
+    def __init__(self, told: str, why: str) -> None:
+        super().__init__(told)
+        self.why = why
 
 
-def _said(content: bytes) -> str:
+def _said(content: bytes, key: str) -> str:
     """What a server says of its refusal, in a few words."""
     with suppress(ValueError, RecursionError, LookupError, TypeError, AttributeError):
         value = json.loads(content)["error"]
         said = str(value["message"] if isinstance(value, dict) else value)
-        return f" ({conceal(' '.join(said.split())[:120])})"
+        return f" ({conceal(' '.join(_hidden(said, key).split()))[:120]})"  # cut last: half a key is no word to find
     return ""
+
+
+def _hidden(text: str, key: str) -> str:
+    return text.replace(key, "[secret]") if key else text
 
 
 def _seconds(value: str) -> float | None:

@@ -30,6 +30,7 @@ def read_reply(text: str, labels: Sequence[str], *, cut: bool = False) -> list[t
 
     ``cut``: the teacher had no room to end, so what it said last is not whole. There is always at least one piece.
     """
+    cut = cut or len(text) > LONGEST
     text = text[:LONGEST].replace("\r\n", "\n").strip()
     if not text:
         return [Malformed("", "the reply is empty")]

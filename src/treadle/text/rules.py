@@ -60,6 +60,7 @@ _KNOWN = {
     ),
     "split": ("Beyond the limit that the file sets for a split.", "the project's own limit"),
     "synthesize": ("What a teacher wrote is no good, or has no place here; the reason is beside each sample.", _OWN),
+    "synthesize.barred_parent": ("Gives a test away, or is too new to be learned from: no teacher was asked.", _OWN),
     "synthesize.tested_parent": ("On the side of a test, so that no teacher was asked about it.", _OWN),
     "synthesize.ungrounded": ("An answer in words that its document does not have.", _OWN),
     "suppress": ("About somebody whose erasure was asked for; nothing of it is listed.", "GDPR, article 17"),

@@ -71,6 +71,12 @@ def split_by_time(
     return Timed(kept, groups, tuple(dropped))
 
 
+def is_learned_from(time: str | None, *, validation: str, undated: str) -> bool:
+    """Whether what a document of this time says may be learned from, by the times that ``split_by_time`` takes."""
+    at = _moment(time)
+    return undated == "train" if at is None else at < moment(validation)
+
+
 def _time(example: Example, times: Mapping[str, str | None]) -> int | None:
     found = [_moment(times.get(document)) for document in example.documents]
     known = [each for each in found if each is not None]

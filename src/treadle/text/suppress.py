@@ -5,7 +5,7 @@ it again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,6 +30,11 @@ class Suppression:
 
     entries: frozenset[str] = frozenset()
     windows: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, entries: Mapping[str, int]) -> Suppression:
+        """That of a list: numbers of words by keyed digest."""
+        return cls(frozenset(entries), tuple(sorted({words for words in entries.values() if words})))
 
 
 @dataclass(frozen=True, slots=True)

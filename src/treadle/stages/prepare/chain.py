@@ -104,7 +104,7 @@ def prepare(
     suppression: SuppressionList | None = None,
 ) -> Prepared:
     """From documents, and what users corrected, to a dataset and what is known of it. Groups stay on the side where
-    ``placed`` has them. Nobody on the suppression list is among the examples of quality."""
+    ``placed`` has them. Nobody on the suppression list is among the examples of quality, or in what a teacher says."""
     with driver.working_on(executor_for(settings.on)):
         return _prepare(driver, settings, corpus, corrections, placed, task, tokenizing, versions, suppression)
 
@@ -161,7 +161,7 @@ def _prepare(
     synthetic = None
     if settings.synthesize is not None:
         dataset, synthetic = synthesized(
-            driver, settings.synthesize, versions, dataset, cleaned, cases, apart, (transforms, keys), task
+            driver, settings.synthesize, versions, dataset, cleaned, cases, apart, (transforms, keys), task, suppression
         )
     cases = cases if cases is None or cases.pending or cases.counts()["test"] >= MIN_ITEMS else None
     tokenizer = _tokenizer(driver, settings, tokenizing, cleaned, dataset)

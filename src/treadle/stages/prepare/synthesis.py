@@ -4,13 +4,13 @@
     clean              the project's own transforms, as for any other document (but no mixture: it weighs sources)
     add_synthetic      what is new, gives no test away and keeps to its share joins the training side
 
-Only what is learned from is asked about. No test, no validation and no held-back example is ever synthetic.
+Only what may be learned from is asked about. No test, no validation and no held-back example is ever synthetic.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from treadle.core.digest import blake3_bytes, canonical_json
@@ -21,6 +21,7 @@ from treadle.core.steps import step
 from treadle.lm.teacher import Prompt
 from treadle.record.lineage import PARENTS_FILE
 from treadle.record.release import Release
+from treadle.record.suppression import SuppressionList
 from treadle.record.version import Versions
 from treadle.stages.prepare.cleaning import clean
 from treadle.stages.prepare.evaluations import EvaluationSources
@@ -34,7 +35,9 @@ from treadle.text.dataset import DATASET_FILE, Dataset, split_groups
 from treadle.text.document import Document
 from treadle.text.examples import group_of
 from treadle.text.prompt_template import PromptTemplate, read_template, shipped_template
-from treadle.text.rule_log import RuleRows
+from treadle.text.rule_log import RULES_FILE, RuleRows, read_rule_log
+from treadle.text.split_time import is_learned_from
+from treadle.text.suppress import Suppress, Suppression
 from treadle.text.synthesis import (
     KINDS,
     MAY,
@@ -50,6 +53,7 @@ from treadle.text.transform import parse_step
 
 SYNTHETIC_FILE = "synthetic.json"
 _TESTED = ("validation", "test")
+_BARRED = ("decontaminate.", "split.")
 _WEIGHS_SOURCES = "mixture"
 
 
@@ -63,19 +67,20 @@ def synthesized(
     apart: EvaluationSources,
     transforms: tuple[list[Any], list[dict[str, Any]]],
     task: str,
+    suppression: SuppressionList | None,
 ) -> tuple[Dataset, Corpus]:
     """The dataset with what a teacher adds to its training side, and the documents that it added. ``transforms`` are
-    those of the file, with their keys."""
+    those of the file, with their keys. Nobody on the suppression list is in what the teacher says."""
     told: dict[str, Any] = {
         "task": task,
         "teacher": describe(driver, settings.teacher),
         "kinds": _kinds(driver, settings, task),
     }
     if settings.teacher.url is not None:
-        answers = driver.run(synthesize, dataset, cleaned, **told)
+        answers = driver.run(synthesize, dataset, cleaned, suppression, **told)
     else:
         release = release_of(driver, versions, settings.teacher)
-        answers = driver.run(synthesize_here, dataset, cleaned, release, **told)
+        answers = driver.run(synthesize_here, dataset, cleaned, release, suppression, **told)
     if not driver.planning:
         Replies.of(driver.runs.store).discard()
     used = [
@@ -118,10 +123,11 @@ def _kinds(driver: Driver, settings: SynthesizeSettings, task: str) -> list[dict
     return wanted
 
 
-@step(name="prepare.synthesize", version=1, packages=("pyarrow",), tolerance=0.05)
+@step(name="prepare.synthesize", version=2, packages=("pyarrow",), tolerance=0.05)
 def synthesize(
     dataset: Dataset,
     corpus: Corpus,
+    suppression: SuppressionList | None,
     *,
     task: str,
     teacher: dict[str, Any],
@@ -131,14 +137,15 @@ def synthesize(
 ) -> Corpus:
     """Documents made of a server's answers about what is learned from, and what was wrong with the others.
 
-    Cut off, the same step goes on from the answers that it has.
+    What names anybody on the suppression list goes no further. Cut off, the same step goes on from the answers that it
+    has.
     """
-    return _ask(dataset, corpus, None, task, teacher, kinds, seed, run)
+    return _ask(dataset, corpus, None, suppression, task, teacher, kinds, seed, run)
 
 
 @step(
     name="prepare.synthesize_here",
-    version=1,
+    version=2,
     packages=("openvino-genai", "pyarrow", "tokenizers", "torch", "transformers"),
     tolerance=0.05,
 )
@@ -146,6 +153,7 @@ def synthesize_here(
     dataset: Dataset,
     corpus: Corpus,
     release: Release | None,
+    suppression: SuppressionList | None,
     *,
     task: str,
     teacher: dict[str, Any],
@@ -154,13 +162,14 @@ def synthesize_here(
     run: Run,
 ) -> Corpus:
     """As ``synthesize``, by a base model or a release that an engine runs here; what that depends on is in the key."""
-    return _ask(dataset, corpus, release, task, teacher, kinds, seed, run)
+    return _ask(dataset, corpus, release, suppression, task, teacher, kinds, seed, run)
 
 
 def _ask(
     dataset: Dataset,
     corpus: Corpus,
     release: Release | None,
+    suppression: SuppressionList | None,
     task: str,
     teacher: dict[str, Any],
     kinds: list[dict[str, Any]],
@@ -177,9 +186,12 @@ def _ask(
     named = {**_identity(teacher), "release": release.digest if release is not None else None}
     prompts = [_prompt(each, named, seed) for each in asked]
     replies = _answers(prompts, teacher, release, run)
+    admitted = _Admission(suppression, run)
     log = RuleRows()
     accounting = Accounting(log=log)
-    accounting.note(Note(f"{PREFIX}tested_parent", len(aside), aside))
+    for rule, names in aside.items():
+        if names or rule == "tested_parent":
+            accounting.note(Note(f"{PREFIX}{rule}", len(names), names))
     kept: list[Document] = []
     by: Counter[str] = Counter()
     for each, prompt in zip(asked, prompts, strict=True):
@@ -191,7 +203,8 @@ def _ask(
             "prompt": prompt.id,
             **({"by": reply.by} if reply.by else {}),
         }
-        for piece in read_answer(each, reply.text, cut=reply.cut, refused=reply.refused, made_by=made_by):
+        read = read_answer(each, reply.text, cut=reply.cut, refused=reply.refused, made_by=made_by)
+        for piece in admitted(read):
             accounting.read += 1
             if isinstance(piece, Dropped):
                 accounting.drop(piece)
@@ -201,6 +214,8 @@ def _ask(
     with run.create(Corpus) as synthetic:
         synthetic.add_documents(write_corpus(synthetic.path, [kept] if kept else []))
         synthetic.add_documents(name for each in asked for name in each.parents)
+        # What a sample quotes is held as well: an erasure looks there for whom nothing else names.
+        synthetic.add_documents(each.document for samples in accounting.samples.values() for each in samples)
         accounting.write(synthetic.path)
         log.write(synthetic.path)
         about = {"teacher": named, "answered_by": sorted(filter(None, by)), "seed": seed, "kinds": kinds}
@@ -211,20 +226,47 @@ def _ask(
         return synthetic.commit()
 
 
+class _Admission:
+    """Lets nobody through who is on the suppression list. A reply may name whom no document here does; in a piece that
+    is dropped anyway as well, of which a sample would be kept."""
+
+    def __init__(self, suppression: SuppressionList | None, run: Run) -> None:
+        entries = suppression.suppressed() if suppression is not None else {}
+        self._apply = Suppress(Suppression.of(entries), run.keyed).start()
+
+    def __call__(self, pieces: Iterable[Document | Dropped]) -> Iterator[Document | Dropped]:
+        for piece in pieces:
+            document = piece.document if isinstance(piece, Dropped) else piece
+            (outcome,) = self._apply([document])
+            yield outcome if isinstance(outcome, Dropped) else piece
+
+
 def _identity(teacher: dict[str, Any]) -> dict[str, Any]:
     """What the answers depend on, of what is known of a teacher; neither how it is reached nor with which key."""
     return {key: value for key, value in teacher.items() if key not in HOW and key != "version"}
 
 
-def _material(dataset: Dataset, corpus: Corpus) -> tuple[Material, tuple[str, ...]]:
-    """What may be asked about, and the documents that may not because a test has their group, or them."""
+def _material(dataset: Dataset, corpus: Corpus) -> tuple[Material, dict[str, tuple[str, ...]]]:
+    """What may be asked about, and the documents that may not, by why: a test has their group or them; or nothing is
+    learned from them, since they give a test away or are newer than what is."""
     documents = {document.id: document for batch in corpus.documents() for document in batch}
-    by, sides = dataset.read_json(DATASET_FILE)["split"]["by"], split_groups(dataset.path())
+    split, sides = dataset.read_json(DATASET_FILE)["split"], split_groups(dataset.path())
     used = {name for side in _TESTED for name in dataset.split_document_ids(side)}
-    tested = {name for name, each in documents.items() if name in used or sides.get(group_of(each, by)) in _TESTED}
+    tested = {
+        name for name, each in documents.items() if name in used or sides.get(group_of(each, split["by"])) in _TESTED
+    }
+    barred = {
+        row.document
+        for row in read_rule_log(dataset.path(RULES_FILE))
+        if row.fate == "dropped" and row.rule.startswith(_BARRED)
+    }
+    if time := split.get("time"):
+        cut = {"validation": time["validation"], "undated": time["undated"]}
+        barred |= {name for name, each in documents.items() if not is_learned_from(each.time, **cut)}
+    barred = (barred & documents.keys()) - tested - set(dataset.split_document_ids("train"))
     held = set(dataset.split_document_ids("holdout"))
-    material = Material(documents, dataset.examples("train"), frozenset(tested | held))
-    return material, tuple(sorted(tested))
+    material = Material(documents, dataset.examples("train"), frozenset(tested | barred | held))
+    return material, {"tested_parent": tuple(sorted(tested)), "barred_parent": tuple(sorted(barred - held))}
 
 
 def _prompt(asked: Asked, teacher: Mapping[str, Any], seed: int) -> Prompt:

@@ -9,7 +9,8 @@ from typing import Any
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.runs import Run
-from treadle.lm.endpoint import EndpointTeacher, Limits, check_endpoint
+from treadle.lm.endpoint import EndpointTeacher, Limits
+from treadle.lm.endpoint_address import check_endpoint
 from treadle.lm.teacher import EngineTeacher, Sampling, Teacher
 from treadle.record.gate import judged
 from treadle.record.release import Release
@@ -17,7 +18,9 @@ from treadle.record.version import Versions
 from treadle.stages.prepare.settings import TeacherSettings
 
 WHERE = "prepare.synthesize.teacher"
-HOW = ("api_key", "timeout", "retries", "at_once")  # how it is reached: changes no answer, so it is in no prompt's id
+# How it is reached changes no answer, so it is in no prompt's id; it is in the step's key, as all that a step is told:
+# where it changes, the teacher is asked anew for what was not kept.
+HOW = ("api_key", "timeout", "retries", "at_once")
 
 
 def describe(driver: Driver, settings: TeacherSettings) -> dict[str, Any]:
