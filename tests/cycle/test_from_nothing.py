@@ -16,11 +16,13 @@ from treadle.core.errors import UserError
 from treadle.core.runs import RunRecord
 from treadle.cycle import begin
 from treadle.lm.model import Model
+from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.project import open_project
 from treadle.record.turn import TurnInputs
 from treadle.record.version import FROM_NOTHING, NO_BASE_LICENSE
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
+from treadle.text.held_out import documents_on
 from treadle.turning import go
 
 INIT = "  init: {architecture: llama, size: 200K, context: 256, vocabulary: 400}\n"
@@ -109,6 +111,29 @@ def test_forgetting_reaches_tokenizer_and_model(made: tuple[Project, dict[str, R
             for digest in made[1][name].outputs.values():
                 assert not opened.record.store.has(digest), name
     assert project.json("verify")["ok"]
+
+
+def test_what_gives_a_test_away_is_not_read(tmp_path: Path) -> None:
+    project = _project(tmp_path)
+    rows = [json.loads(line) for line in project.data.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["messages"][0]["content"] = f"In other words, question {number}?"
+        row["customer"] = f"other-{number}"
+    with project.data.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    runs = _develop(project, "prepare")
+    with open_project(project.folder) as opened:
+        store = opened.record.store
+        learned = runs["prepare.learn_tokenizer"]
+        tokenizer = TrainedTokenizer(learned.outputs["tokenizer"], store)
+        dataset, cleaned = Dataset(learned.inputs["dataset"], store), Corpus(learned.inputs["cleaned"], store)
+        answers = {each.answer for side in ("validation", "test") for each in dataset.examples(side)}
+        told = {each.id for batch in cleaned.documents() for each in batch if any(a in each.text for a in answers)}
+        held = {name for side in ("validation", "test") for name in dataset.split_document_ids(side)}
+        packed = [each.id for batch in documents_on("train", cleaned, dataset) for each in batch]
+    assert told - held
+    assert not told & set(tokenizer.document_ids())
+    assert set(packed) == set(tokenizer.document_ids())
 
 
 @pytest.fixture

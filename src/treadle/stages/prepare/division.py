@@ -17,7 +17,7 @@ from treadle.text.corpus import Corpus
 from treadle.text.dataset import DATASET_FILE, SPLITS, Dataset, Example, split_groups, write_dataset
 from treadle.text.decontaminate import MIN_WORDS, decontaminate
 from treadle.text.document import Document
-from treadle.text.drops import DroppedExample, account
+from treadle.text.drops import DroppedExample, account, log_lost_examples
 from treadle.text.evaluation_set import PREFIX, EvaluationSet, KeptApart, keep_apart, set_of_documents, set_of_examples
 from treadle.text.examples import load_maker, make_examples
 from treadle.text.rule_log import RULES_FILE, RuleRows
@@ -28,7 +28,7 @@ from treadle.text.split_time import Timed, split_by_time
 FEEDBACK = "feedback"  # the field that says of which interaction an example is the correction
 
 
-@step(name="prepare.assemble", version=4, packages=("pyarrow",))
+@step(name="prepare.assemble", version=5, packages=("pyarrow",))
 def assemble(
     corpus: Corpus,
     corrected: Corpus | None,
@@ -118,7 +118,7 @@ def evaluation_sets(
     return sets
 
 
-@step(name="prepare.keep_evaluations_apart", version=2, packages=("pyarrow",))
+@step(name="prepare.keep_evaluations_apart", version=3, packages=("pyarrow",))
 def keep_evaluations_apart(
     dataset: Dataset,
     corpus: Corpus,
@@ -157,6 +157,7 @@ def _account_apart(
 ) -> Accounting:
     """What the dataset kept, less the documents of which no example is left."""
     kept = {name for example in _all(apart.splits) for name in example.documents}
+    log_lost_examples(log, apart.dropped, kept)
     gone = {name: drop for drop in reversed(apart.dropped) for name in drop.example.documents if name not in kept}
     read = read_accounting(dataset.path()).kept
     accounting = Accounting(read=read, kept=read - len(gone), log=log)

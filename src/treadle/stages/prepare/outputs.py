@@ -42,7 +42,7 @@ def train_tokenizer(
         return tokenizer.commit()
 
 
-@step(name="prepare.learn_tokenizer", version=1, packages=("tokenizers",))
+@step(name="prepare.learn_tokenizer", version=2, packages=("tokenizers",))
 def learn_tokenizer(
     cleaned: Corpus,
     dataset: Dataset,
