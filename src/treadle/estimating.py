@@ -143,7 +143,7 @@ def _config(project: Project) -> Any:
     if init is None:
         return training_probe.config_of(resolve(str(file.develop.base_model)).path)
     if init.tokenizer is not None:
-        vocabulary = initial_model.vocabulary_of(resolve(init.tokenizer).path)[0]
+        vocabulary = initial_model.vocabulary_size(resolve(init.tokenizer).path)
     else:
         vocabulary = own.vocabulary if own else init.vocabulary or vocabulary_for(init.size)
     parameters = initial_model.parameters_of(init.size)
