@@ -24,6 +24,7 @@ from treadle.text.rule_log import RULES_FILE, RuleRows
 from treadle.text.source import SourceContext, open_source, read_sources
 from treadle.text.split import SIDES, split_examples
 from treadle.text.split_time import Timed, split_by_time
+from treadle.text.synthesis import SOURCE as SYNTHETIC
 
 FEEDBACK = "feedback"  # the field that says of which interaction an example is the correction
 
@@ -169,10 +170,14 @@ def _account_apart(
     return accounting.close()
 
 
-@step(name="prepare.choose_tests", version=1, packages=("pyarrow",))
+@step(name="prepare.choose_tests", version=2, packages=("pyarrow",))
 def choose_tests(dataset: Dataset, *, seed: int, run: Run) -> Dataset:
-    """The test split with the examples that baselines may show, apart from what a later turn adds to training."""
+    """The test split with the examples that baselines may show, apart from what a later turn or a teacher adds to
+    training: the same before synthetic examples join as after."""
     old = [example for example in dataset.examples("train") if FEEDBACK not in example.fields]
+    old = [example for example in old if example.fields.get("origin") != SYNTHETIC]
+    if dataset.read_json(DATASET_FILE).get("rejected"):
+        old = list(map(_untaught, old))
     chat = [example for example in old if example.messages and example.answer]
     shown = worked_examples(chat, seed=seed) if len(chat) >= WORKED_EXAMPLES else []
     splits = {"train": shown if chat else old, "test": dataset.examples("test")}
@@ -180,6 +185,14 @@ def choose_tests(dataset: Dataset, *, seed: int, run: Run) -> Dataset:
         write_dataset(tests.path, splits, accounting=Accounting().to_json(), info={"of": "tests"})
         tests.add_documents(name for example in _all(splits) for name in example.documents)
         return tests.commit()
+
+
+def _untaught(example: Example) -> Example:
+    """As it was before a teacher's wrong answer, which is the last of its documents, stood beside its own."""
+    if "rejected" not in example.fields or len(example.documents) < 2:
+        return example
+    fields = {key: value for key, value in example.fields.items() if key != "rejected"}
+    return dataclasses.replace(example, documents=example.documents[:-1], fields=fields)
 
 
 @step(name="prepare.choose_cases", version=1, packages=("pyarrow",))
