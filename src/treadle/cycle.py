@@ -30,7 +30,7 @@ from treadle.project import Project
 from treadle.record.record import Record
 from treadle.record.suppression import SuppressionList
 from treadle.record.turn import TurnInputs
-from treadle.record.version import FROM_NOTHING
+from treadle.record.version import FROM_NOTHING, NOT_RECORDED
 from treadle.stages.collect import admit, collect
 from treadle.stages.deploy import Deployed, deploy
 from treadle.stages.deploy.serving import serving_now
@@ -80,7 +80,7 @@ class Turn:
         corrections = admit(driver, _still(record, Corpus, taken.feedback), suppression)
 
         yield "prepare"
-        start, ready = _still(record, Model, taken.start), _still(record, Model, taken.model)
+        start, ready = self._start(_still(record, Model, taken.start), base), _still(record, Model, taken.model)
         tokenizing = Tokenizing(
             base.name,
             base.fingerprint,
@@ -157,6 +157,20 @@ class Turn:
             if self.driver.planning:
                 return Base(name, "")
             raise
+
+    def _start(self, model: Model | None, base: Base) -> Model | None:
+        """The model that training goes on from; None where it has another base than the file names now, whose tokens
+        would mean nothing to it."""
+        if model is None:
+            return None
+        known = model.about()["base_model"]
+        same = known["name"] == FROM_NOTHING if base.name == FROM_NOTHING else base.fingerprint in ("", known["digest"])
+        if same or known["name"] == NOT_RECORDED:
+            return model
+        if not self.driver.planning:
+            now = "a model from nothing" if base.name == FROM_NOTHING else base.name
+            self.driver.listener.say(f"the model before was trained from {known['name']}; this one begins as {now}")
+        return None
 
     def _initial_tokenizer(self, base: Base) -> InitialTokenizer | None:
         init = self.project.file.develop.init

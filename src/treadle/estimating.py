@@ -111,13 +111,19 @@ def estimate(project: Project, *, price: float | None = None) -> Estimate:
     from treadle.lm import training_probe as probe
 
     config = _config(project)
-    shape, loads = probe.shape_of(config), _loads(project, config)
+    loads = _loads(project, config)
+    shape = probe.shape_of(config, next(iter(loads.values())).kind)
+    adapters = {name: probe.adapters_of(config, load.lora) if load.lora else 0 for name, load in loads.items()}
+
+    def memory_of(name: str, kept: float) -> int:
+        return probe.memory_of(shape, loads[name], kept, precision=precision, adapters=adapters[name])
+
     (device, precision), available = probe.here(), probe.available_memory()
-    least = max(probe.memory_of(shape, load, 0, precision=precision) for load in loads.values())
+    least = max(memory_of(name, 0) for name in loads)
     timed = least <= available
     paces = {name: probe.measure(config, load) for name, load in loads.items()} if timed else {}
     kept = {name: paces[name].kept if timed else 0 for name in loads}
-    memory = {name: probe.memory_of(shape, load, kept[name], precision=precision) for name, load in loads.items()}
+    memory = {name: memory_of(name, kept[name]) for name in loads}
     parts = tuple(
         Part(
             name,
@@ -143,7 +149,7 @@ def _config(project: Project) -> Any:
     if init is None:
         return training_probe.config_of(resolve(str(file.develop.base_model)).path)
     if init.tokenizer is not None:
-        vocabulary = initial_model.vocabulary_of(resolve(init.tokenizer).path)[0]
+        vocabulary = initial_model.vocabulary_size(resolve(init.tokenizer).path)
     else:
         vocabulary = own.vocabulary if own else init.vocabulary or vocabulary_for(init.size)
     parameters = initial_model.parameters_of(init.size)
@@ -165,7 +171,8 @@ def _loads(project: Project, config: Any) -> dict[str, Load]:
         found["develop.pretrain"] = Load(objective_for(config.model_type), asked.batch, asked.width, steps)
     if project.file.task == "chat":
         tuning = TrainingSettings(token_budget=settings.tokens, width=settings.max_length)
-        found["develop.train"] = Load("causal", tuning.rows, tuning.width, tuning.steps)
+        lora = tuning.lora_rank if settings.method == "lora" else None
+        found["develop.train"] = Load("causal", tuning.rows, tuning.width, tuning.steps, lora)
     else:
         steps = settings.epochs * -(-_texts(project) // _CLASSIFIER_ROWS)
         found["develop.train_classifier"] = Load("classify", _CLASSIFIER_ROWS, settings.max_length, steps)

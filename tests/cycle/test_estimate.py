@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import transformers
 from click.testing import CliRunner
 
 from small_project import Project, make_project
 from treadle.cli.develop import develop
 from treadle.core.errors import UserError
-from treadle.lm.initial_model import config_for, shape_for
-from treadle.lm.training_probe import Load, memory_of, shape_of
+from treadle.estimating import estimate
+from treadle.lm.initial_model import Shape, config_for, shape_for
+from treadle.lm.learner import AdamW, LoraLearner
+from treadle.lm.training_probe import Load, adapters_of, measure, memory_of, shape_of
 from treadle.project import open_project
 
 INIT = "  init: {architecture: llama, size: 200K, context: 256, vocabulary: 400}\n"
@@ -61,3 +66,35 @@ def test_large_models_are_mostly_weights_and_moments(precision: str, bytes_each:
     needed = [memory_of(shape, Load("causal", rows, 512, 1), 10**8, precision=precision) for rows in (2, 4)]
     assert shape.parameters * bytes_each < needed[0] < shape.parameters * bytes_each * 1.1
     assert needed[1] - needed[0] >= 2 * 10**8
+
+
+def test_lora_holds_less_and_is_timed_with_its_adapters(project: Project) -> None:
+    project.edit("  pretrain: {tokens: 2048, width: 64, batch: 4}\n", "")
+    project.edit("develop:\n", "develop:\n  method: lora\n")
+    with open_project(project.folder) as opened:
+        (part,) = estimate(opened).parts
+    assert (part.step, part.seconds > 0) == ("develop.train", True)
+    config = config_for("llama", Shape(128, 3), 400, 256, {"eos": 0, "pad": 0})
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    trained = LoraLearner(model, AdamW(1e-3, 1.0, 0.0, torch.float32), rank=4, alpha=1.0).size
+    assert adapters_of(config, 4) == trained
+    plain, lora = (Load("causal", 2, 64, 1, rank) for rank in (None, 4))
+    less = memory_of(shape_of(config), plain, 0, precision="float32") - memory_of(
+        shape_of(config), lora, 0, precision="float32", adapters=trained
+    )
+    assert less == 8 * shape_of(config).parameters - 16 * trained
+
+
+@pytest.mark.parametrize("family", ["DistilBert", "ModernBert"])
+def test_a_classifier_on_a_base_that_cannot_be_pretrained_here(family: str) -> None:
+    named = {f"{name}_token_id": place for place, name in enumerate(("pad", "bos", "eos", "cls", "sep"))}
+    sizes: dict[str, Any] = {"vocab_size": 300, **named}
+    if family == "DistilBert":
+        config = transformers.DistilBertConfig(dim=64, hidden_dim=128, n_layers=2, n_heads=2, **sizes)
+    else:
+        config = transformers.ModernBertConfig(
+            hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, **sizes
+        )
+    shape = shape_of(config, "classify")
+    assert (shape.width, shape.layers, shape.heads, shape.vocabulary) == (64, 2, 2, 300)
+    assert measure(config, Load("classify", 2, 16, 1)).row > 0

@@ -11,16 +11,21 @@ from typing import Any
 import pytest
 
 from small_project import SUBJECT, Project, make_project
+from treadle.core.artifacts import Builder
 from treadle.core.driver import Silent
 from treadle.core.errors import UserError
 from treadle.core.runs import RunRecord
 from treadle.cycle import begin
 from treadle.lm.model import Model
+from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.project import open_project
+from treadle.record.release import Release, ReleaseSpec
 from treadle.record.turn import TurnInputs
 from treadle.record.version import FROM_NOTHING, NO_BASE_LICENSE
+from treadle.stages.govern import judge, write_card
 from treadle.text.corpus import Corpus
-from treadle.text.dataset import Dataset
+from treadle.text.dataset import Dataset, Example, write_dataset
+from treadle.text.held_out import documents_on
 from treadle.turning import go
 
 INIT = "  init: {architecture: llama, size: 200K, context: 256, vocabulary: 400}\n"
@@ -77,6 +82,38 @@ def test_what_it_learned_from_is_known(made: tuple[Project, dict[str, RunRecord]
     assert model.digest in {node["id"] for node in forward["nodes"]}
 
 
+def test_what_only_pretraining_read_counts_for_the_license(
+    made: tuple[Project, dict[str, RunRecord]], tmp_path: Path
+) -> None:
+    shutil.copytree(made[0].folder.parent, tmp_path / "copy", symlinks=True)
+    with open_project(tmp_path / "copy" / "project") as opened:
+        store = opened.record.store
+        model = Model(made[1]["develop.pretrain"].outputs["model"], store)
+        cleaned = Corpus(made[1]["develop.pack_text"].inputs["cleaned"], store)
+        example = Example(model.document_ids()[:1], text="x", label="y")
+        with Builder(Dataset, store) as builder:
+            write_dataset(builder.path, {"train": [example]}, accounting={}, info={"synthetic": 2})
+            builder.add_documents(example.documents)
+            dataset = builder.commit()
+        base = model.about()["base_model"]
+        spec = ReleaseSpec("helper", "chat", model.digest, dataset.digest, base, "local")
+        with Builder(Release, store) as builder:
+            (builder.path / "release.json").write_text(json.dumps(spec.to_json()))
+            builder.add_documents(model.document_ids())
+            release = builder.commit()
+        driver = begin(opened).driver
+        gates = [{"license": {"allow": ["MIT"]}}]
+        report = driver.run(judge, release, cleaned, dataset, (), names=[], gates=gates, versions=["1"])
+        card = driver.run(write_card, release, dataset, report, None, (), names=[], purpose=None)
+        count = len(model.document_ids())
+        assert report.read_json("licenses.json") == {"CC0-1.0": count}
+        assert not report.read_json("gates.json")[0]["passed"]
+        said = card.path("card.md").read_text()
+    assert f"Learned from besides: {count - 1} documents" in said
+    assert "A teacher wrote answers of 2 examples" in said
+    assert "Nothing in it came from outside" not in said
+
+
 class _Stops(Silent):
     """Stops the training after a few steps, as Ctrl-C does."""
 
@@ -109,6 +146,29 @@ def test_forgetting_reaches_tokenizer_and_model(made: tuple[Project, dict[str, R
             for digest in made[1][name].outputs.values():
                 assert not opened.record.store.has(digest), name
     assert project.json("verify")["ok"]
+
+
+def test_what_gives_a_test_away_is_not_read(tmp_path: Path) -> None:
+    project = _project(tmp_path)
+    rows = [json.loads(line) for line in project.data.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["messages"][0]["content"] = f"In other words, question {number}?"
+        row["customer"] = f"other-{number}"
+    with project.data.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    runs = _develop(project, "prepare")
+    with open_project(project.folder) as opened:
+        store = opened.record.store
+        learned = runs["prepare.learn_tokenizer"]
+        tokenizer = TrainedTokenizer(learned.outputs["tokenizer"], store)
+        dataset, cleaned = Dataset(learned.inputs["dataset"], store), Corpus(learned.inputs["cleaned"], store)
+        answers = {each.answer for side in ("validation", "test") for each in dataset.examples(side)}
+        told = {each.id for batch in cleaned.documents() for each in batch if any(a in each.text for a in answers)}
+        held = {name for side in ("validation", "test") for name in dataset.split_document_ids(side)}
+        packed = [each.id for batch in documents_on("train", cleaned, dataset) for each in batch]
+    assert told - held
+    assert not told & set(tokenizer.document_ids())
+    assert set(packed) == set(tokenizer.document_ids())
 
 
 @pytest.fixture
@@ -201,3 +261,29 @@ def test_a_later_turn_keeps_the_tokenizer(made: tuple[Project, dict[str, RunReco
         assert runs["develop.train"].inputs["start"] == first
         assert runs["develop.evaluate_base"].inputs["begun"] == made[1]["develop.pretrain"].outputs["model"]
     assert len(learned) == 1
+
+
+def test_another_base_does_not_go_on_from_the_model_before(
+    made: tuple[Project, dict[str, RunRecord]], base: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(made[0].folder.parent, tmp_path / "copy", symlinks=True)
+    project = Project(tmp_path / "copy" / "project")
+    start: Any = made[1]["develop.train"].outputs["model"]
+    for old, new, name in (
+        (INIT + PRETRAIN, f"  base_model: {base}\n", str(base)),
+        (f"  base_model: {base}\n", INIT, FROM_NOTHING),
+    ):
+        project.edit(old, new)
+        with open_project(project.folder) as opened:
+            opened.record.turns.begin(("asked for",), TurnInputs(start=start), "")
+            turn = begin(opened)
+            go(turn, "develop")
+            model, tokens = turn.developed.model, turn.prepared.tokens
+            assert model.about()["base_model"]["name"] == name
+            assert tokens is not None
+            trained, tokenized = (opened.record.runs.producer(each.digest) for each in (model, tokens))
+            assert trained is not None
+            assert tokenized is not None
+            assert trained.inputs["start"] is None
+            assert tokenized.inputs.get("words") != start
+            start = model.digest

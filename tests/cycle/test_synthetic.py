@@ -21,9 +21,11 @@ from treadle.core.artifacts import Builder
 from treadle.core.config import Settings, load
 from treadle.core.errors import UserError
 from treadle.core.store import Store
+from treadle.cycle import begin
 from treadle.project import open_project
 from treadle.record.garbage import Limits, collect, find_garbage
 from treadle.stages.prepare import PrepareSettings
+from treadle.stages.prepare.division import choose_tests
 from treadle.stages.prepare.synthesis import _material
 from treadle.stages.track.walk import lineage
 from treadle.text.accounting import Accounting
@@ -151,6 +153,10 @@ def test_a_teacher_adds_to_training_alone_and_may_die(noted: Project, tmp_path: 
     check_account(made(noted), done)
     check_examples(made(noted), asked)
     check_record(noted, server.url)
+    with open_project(noted.folder) as opened:  # its tests are those from before it joined, so evaluations stay known
+        (before,) = opened.record.runs.find(step="prepare.choose_tests", status="done")
+        again = begin(opened).driver.run(choose_tests, Dataset(made(noted).dataset.digest, opened.record.store))
+        assert again.digest == before.outputs["dataset"]
     splits = made(noted).splits
     page = (noted.folder / done["report"]).read_text()
     assert "documents by origin" in page

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 
 from tiny_models import write_tokenizer
 from treadle.core.errors import UserError
-from treadle.lm.initial_model import parameters_of, shape_for
-from treadle.lm.initial_tokenizer import KINDS, check_suits, learn_tokenizer, take_tokenizer, vocabulary_for
+from treadle.lm.initial_model import parameters_of, shape_for, vocabulary_of, vocabulary_size
+from treadle.lm.initial_tokenizer import KINDS, SPECIAL, check_suits, learn_tokenizer, take_tokenizer, vocabulary_for
 from treadle.lm.tokenizer import ChatTokenizer
 
 TEXTS = ["How do I clean my kettle?", "Open its menu and choose clean."] * 4
@@ -86,6 +86,32 @@ def test_a_tokenizer_is_taken_with_its_template_or_given_one(tmp_path: Path) -> 
     (base / "tokenizer_config.json").write_text(json.dumps(settings))
     take_tokenizer(base, bare, "gpt2", "base")
     assert ChatTokenizer.load(bare).render(CHAT[:1]).endswith("<|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("architecture", ["bert", "t5"])
+def test_an_encoders_tokenizer_that_fills_texts_up_is_taken_without_that(tmp_path: Path, architecture: Any) -> None:
+    base, out = tmp_path / "base", tmp_path / "out"
+    tokenizer = _learned(base, architecture)
+    tokenizer.enable_padding(length=32, pad_id=tokenizer.token_to_id(SPECIAL[architecture][0]))
+    tokenizer.enable_truncation(16)
+    tokenizer.save(str(base / "tokenizer.json"))
+    (base / "tokenizer_config.json").write_text('{"pad_token": null, "model_max_length": 32}')
+    out.mkdir()
+    take_tokenizer(base, out, architecture, "base")
+    taken = Tokenizer.from_file(str(out / "tokenizer.json"))
+    assert len(taken.encode("a").ids) < 5
+    assert len(taken.encode("How do I clean my kettle? " * 9).ids) > 16
+    size, ids = vocabulary_of(out)
+    ends = {"bert": ("[SEP]", "[PAD]"), "t5": ("</s>", "<pad>")}[architecture]
+    assert (ids["eos"], ids["pad"]) == tuple(map(taken.token_to_id, ends))
+    assert size == vocabulary_size(base)
+
+
+def test_a_size_that_cannot_be_had_is_told_from_a_vocabulary_that_is_too_large() -> None:
+    with pytest.raises(UserError, match="take a smaller size"):
+        shape_for("llama", 10**13, 32_000, 512)
+    with pytest.raises(UserError, match="take a larger size"):
+        shape_for("llama", 200_000, 32_000, 512)
 
 
 @pytest.mark.parametrize(("architecture", "lacking"), [("bert", "[PAD]"), ("t5", "</s>")])

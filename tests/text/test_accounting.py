@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 
 from treadle.core.errors import TreadleError
 from treadle.text.accounting import Accounting, Dropped, Note, Quarantined, read_accounting
+from treadle.text.dataset import Example
 from treadle.text.document import Document
+from treadle.text.drops import DroppedExample
+from treadle.text.drops import account as account_for
+from treadle.text.rule_log import LogRow, RuleRows
 
 counts = st.dictionaries(st.sampled_from(["a.x", "a.y", "b.z"]), st.integers(0, 9))
 
@@ -90,3 +94,17 @@ def test_an_excerpt_never_ends_inside_a_finding(place: int) -> None:
     accounting.drop(Dropped(document(text), "r.r", "why"))
     shown = accounting.samples["r.r"][0].text
     assert not any(part in shown for part in ("jane", "doe", "@"))
+
+
+def test_a_document_that_keeps_one_example_and_lost_another_is_logged_as_changed() -> None:
+    documents = {each.id: each for each in (document(number=0), document(number=1))}
+    both, only = sorted(documents)
+    before = [Example((both,), text="kept"), Example((both,), text="leaks"), Example((only,), text="leaks too")]
+    dropped = [DroppedExample(each, "decontaminate.same_answer", "why") for each in before[1:]]
+    log = RuleRows()
+    found = account_for(documents, before, before[:1], dropped, log)
+    assert (found.kept, found.dropped) == (1, {"decontaminate.same_answer": 1})
+    assert set(log) == {
+        LogRow(both, "decontaminate.same_answer", "changed"),
+        LogRow(only, "decontaminate.same_answer", "dropped"),
+    }

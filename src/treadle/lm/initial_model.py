@@ -30,6 +30,9 @@ class Shape:
     layers: int
 
 
+_LARGEST = Shape(16_384, 128)
+
+
 def parameters_of(size: str) -> int:
     """How many parameters ``10M`` is; ``UserError`` for what is no size."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMB]?)", size.strip().upper())
@@ -51,7 +54,7 @@ def model_class(architecture: str) -> Any:
 def shape_for(architecture: Architecture, parameters: int, vocabulary: int, context: int) -> Shape:
     """The width and depth that come nearest to a number of parameters at a usual proportion of the two.
 
-    ``UserError`` where the embeddings alone are too much for it.
+    ``UserError`` where the embeddings alone are too much for it, or it is more than the largest shape has.
     """
     best: tuple[float, Shape] | None = None
     for shape in _shapes(parameters):
@@ -61,6 +64,8 @@ def shape_for(architecture: Architecture, parameters: int, vocabulary: int, cont
             cost = max(0.0, off - 0.05) + 0.02 * abs(proportion / _RATIO - 1)
             if off <= 0.3 and (best is None or cost < best[0]):
                 best = (cost, shape)
+    if best is None and parameters > _roughly(architecture, _LARGEST, vocabulary, context):
+        raise UserError(f"{parameters:,} parameters are more than a {architecture} has here; take a smaller size")
     if best is None:
         raise UserError(
             f"{parameters:,} parameters with a vocabulary of {vocabulary:,} leave no room for "
@@ -70,10 +75,10 @@ def shape_for(architecture: Architecture, parameters: int, vocabulary: int, cont
 
 
 def _shapes(parameters: int) -> Iterator[Shape]:
-    for width in range(_HEAD, 16_384 + 1, _HEAD):
+    for width in range(_HEAD, _LARGEST.width + 1, _HEAD):
         if width * width > 4 * parameters:
             return
-        yield from (Shape(width, layers) for layers in range(2, 129))
+        yield from (Shape(width, layers) for layers in range(2, _LARGEST.layers + 1))
 
 
 def _roughly(architecture: Architecture, shape: Shape, vocabulary: int, context: int) -> int:
@@ -184,3 +189,10 @@ def vocabulary_of(folder: Path) -> tuple[int, dict[str, int]]:
             raise UserError("the tokenizer has no token that ends a text; name one in prepare.tokenizer.special")
         ids[kind] = found
     return tokenizer.get_vocab_size(), ids
+
+
+def vocabulary_size(folder: Path) -> int:
+    """How many ids a tokenizer has."""
+    from tokenizers import Tokenizer
+
+    return int(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size())

@@ -39,6 +39,7 @@ _NAMED: dict[str, dict[str, str]] = {
     "t5": {"pad_token": "<pad>"},
 }
 _AROUND = {"bert": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"), "t5": ("$A </s>", "$A </s> $B </s>")}
+_ENDS = {"bert": "[SEP]", "t5": "</s>"}
 _SHARE = 5  # a fifth of the parameters goes into the embeddings
 _VOCABULARIES = (512, 32_000)
 _FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -74,26 +75,25 @@ def learn_tokenizer(
 
 def _dress(folder: Path, architecture: Architecture, end: str) -> None:
     """Name the tokens, put them around texts, and add the template."""
-    from tokenizers import Tokenizer
     from tokenizers.processors import TemplateProcessing
 
     settings = _settings(folder)
-    settings |= {"eos_token": {"bert": "[SEP]", "t5": "</s>"}.get(architecture, end)}
+    settings |= {"eos_token": _ENDS.get(architecture, end)}
     settings |= _NAMED.get(architecture, {})
     around = _AROUND.get(architecture)
     if around is None:
         settings["chat_template"] = TEMPLATE
     else:
-        path = folder / "tokenizer.json"
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = _opened(folder)
         named = [(token, tokenizer.token_to_id(token)) for token in SPECIAL[architecture] if token in around[0]]
         tokenizer.post_processor = TemplateProcessing(single=around[0], pair=around[1], special_tokens=named)
-        path.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+        _write_tokenizer(folder, tokenizer)
     _write_settings(folder, settings)
 
 
 def take_tokenizer(base: Path, folder: Path, architecture: Architecture, name: str) -> None:
-    """Copy the tokenizer of the model folder ``base``, a chat template added where a generator lacks one.
+    """Copy the tokenizer of the model folder ``base``: a chat template added where a generator lacks one, an encoder's
+    tokens named where its settings do not name them, and nothing that fills a text up or cuts it off.
 
     ``UserError`` where it lacks a token that the family cannot do without.
     """
@@ -101,29 +101,34 @@ def take_tokenizer(base: Path, folder: Path, architecture: Architecture, name: s
     for each in _FILES:
         if (base / each).is_file():
             shutil.copyfile(base / each, folder / each)
-    settings = _settings(folder)
-    if architecture in _AROUND or settings.get("chat_template") or (folder / _FILES[2]).is_file():
+    before, tokenizer, settings = _opened(folder), _plain(folder), _settings(folder)
+    if before.padding or before.truncation:
+        _write_tokenizer(folder, tokenizer)
+    if architecture in _AROUND:
+        named = _NAMED[architecture] | {"eos_token": _ENDS[architecture]}
+        lacking = {key: token for key, token in named.items() if not settings.get(key)}
+        if lacking:
+            _write_settings(folder, settings | lacking)
         return
-    from tokenizers import AddedToken, Tokenizer
+    if settings.get("chat_template") or (folder / _FILES[2]).is_file():
+        return
+    from tokenizers import AddedToken
 
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_special_tokens([AddedToken(TURN, special=True, normalized=False)])
-    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    _write_tokenizer(folder, tokenizer)
     _write_settings(folder, settings | {"chat_template": TEMPLATE})
 
 
 def check_suits(base: Path, architecture: Architecture, name: str) -> None:
     """``UserError`` unless the tokenizer of a model folder has the tokens that a family cannot do without."""
-    from tokenizers import Tokenizer
-
     where = f"develop.init.tokenizer: that of {name}"
     if not (base / "tokenizer.json").is_file():
         raise UserError(f"{where} has no tokenizer.json; name another model, or leave it out to learn one")
-    tokenizer, settings = Tokenizer.from_file(str(base / "tokenizer.json")), _settings(base)
+    tokenizer, settings = _plain(base), _settings(base)
     if architecture in _AROUND:
         lacking = [token for token in SPECIAL[architecture] if tokenizer.token_to_id(token) is None]
         ends = tokenizer.encode("a", add_special_tokens=True).ids[-1:]
-        end = tokenizer.token_to_id("[SEP]" if architecture == "bert" else "</s>")
+        end = tokenizer.token_to_id(_ENDS[architecture])
         if lacking or ends != [end]:
             what = f"has no {lacking[0]}" if lacking else "puts no end behind a text"
             raise UserError(f"{where} {what}, which {architecture} needs; leave it out to learn one")
@@ -132,6 +137,24 @@ def check_suits(base: Path, architecture: Architecture, name: str) -> None:
         text = end.get("content") if isinstance(end, dict) else end
         if not isinstance(text, str) or tokenizer.token_to_id(text) is None:
             raise UserError(f"{where} names no token that ends a text; leave it out to learn one")
+
+
+def _opened(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def _plain(folder: Path) -> Any:
+    """The tokenizer of a folder, which fills no text up and cuts none off, as those of sentence encoders do."""
+    tokenizer = _opened(folder)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
     weights and optimizer   16 bytes a parameter in float32: the weight, its gradient and AdamW's two moments; 20 in
                             bfloat16, which keeps weight and gradient twice (``learner``)
+                            of a frozen one, under LoRA, 8 or 6: the weight, and the base's own in float32
     activations             what the steps keep for the way back, counted, for as many rows as a training has at a time
     logits                  places x vocabulary x 16 bytes (both number types, softmax, gradients), or the part of them
                             that is held at a time
@@ -23,7 +24,7 @@ from typing import Any, Literal
 from treadle.core.errors import MissingExtra
 from treadle.lm import torch_runtime
 from treadle.lm.initial_model import model_class
-from treadle.lm.learner import AdamW, Learner
+from treadle.lm.learner import AdamW, Learner, LoraLearner
 from treadle.lm.objective import Batch
 from treadle.lm.packing import IGNORED
 from treadle.lm.pretraining import summed_loss
@@ -52,12 +53,14 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One training: ``rows`` of ``width`` tokens a step, all held at a time. ``steps``: optimizer steps."""
+    """One training: ``rows`` of ``width`` tokens a step, all held at a time. ``steps``: optimizer steps. ``lora``: the
+    rank, where all but adapters of this rank is frozen."""
 
     kind: Kind
     rows: int
     width: int
     steps: int
+    lora: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,9 @@ class Pace:
         return load.steps * (load.rows * self.row + self.update)
 
 
-def shape_of(config: Any) -> Shape:
-    """What a transformers configuration comes to; nothing is allocated."""
-    torch, _ = _libraries()
-    with torch.device("meta"):
-        model = model_class(config.model_type).from_config(config)
+def shape_of(config: Any, kind: Kind = "causal") -> Shape:
+    """What a transformers configuration comes to, with the head of such a training; nothing is allocated."""
+    model = _empty(config, kind)
     layers = int(getattr(config, "num_hidden_layers", None) or config.num_layers)
     layers += int(getattr(config, "num_decoder_layers", None) or 0)
     heads = int(getattr(config, "num_attention_heads", 1))
@@ -88,15 +89,39 @@ def shape_of(config: Any) -> Shape:
     )
 
 
+def adapters_of(config: Any, rank: int) -> int:
+    """How many parameters LoRA trains: of adapters beside every linear layer but the head. Nothing is allocated."""
+    torch, _ = _libraries()
+    model = _empty(config, "causal")
+    head = model.get_output_embeddings()
+    linear = [each for each in model.modules() if isinstance(each, torch.nn.Linear) and each is not head]
+    return sum(rank * (each.in_features + each.out_features) for each in linear)
+
+
+def _empty(config: Any, kind: Kind) -> Any:
+    torch, _ = _libraries()
+    with torch.device("meta"):
+        return _class_for(config, kind).from_config(config)
+
+
+def _class_for(config: Any, kind: Kind) -> Any:
+    _, transformers = _libraries()
+    if kind == "classify":  # of any encoder, also of one that cannot be pretrained here
+        return transformers.AutoModelForSequenceClassification
+    return model_class(config.model_type)
+
+
 def config_of(folder: Path) -> Any:
     """The configuration of a model folder."""
     _, transformers = _libraries()
     return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
 
 
-def memory_of(shape: Shape, load: Load, kept: float, *, precision: str) -> int:
-    """Bytes that a training needs, by the list above; ``kept``: of a row (``Pace``)."""
-    held = shape.parameters * (20 if precision == "bfloat16" else 16)
+def memory_of(shape: Shape, load: Load, kept: float, *, precision: str, adapters: int = 0) -> int:
+    """Bytes that a training needs, by the list above; ``kept``: of a row (``Pace``); ``adapters``: parameters of those
+    that ``load.lora`` trains."""
+    trained, frozen = (20, 6) if precision == "bfloat16" else (16, 8)
+    held = shape.parameters * trained if load.lora is None else shape.parameters * frozen + adapters * trained
     places = load.rows * load.width * _LEARNED[load.kind]
     logits = min(places * shape.vocabulary * _OF_LOGITS, _LOGITS)
     return round(held + _ROOM * (load.rows * kept + logits) + _LEFT_OVER)
@@ -121,26 +146,28 @@ def here() -> tuple[str, str]:
 
 def measure(config: Any, load: Load) -> Pace:
     """Time a few steps of a model with random weights on random tokens. Takes no more memory than the training."""
-    torch, transformers = _libraries()
+    torch, _ = _libraries()
     device = torch_runtime.device()
     precision = torch_runtime.precision("auto", device)
     try:
         with torch_runtime.session(None, 0) as threads:
-            kind = (
-                transformers.AutoModelForSequenceClassification
-                if load.kind == "classify"
-                else model_class(config.model_type)
-            )
+            kind = _class_for(config, load.kind)
             model = kind.from_config(config, attn_implementation=torch_runtime.attention(device))
             model = model.to(device).train()
             optimizer = AdamW(1e-6, 1.0, 0.0, getattr(torch, precision))
-            learner = Learner([p for p in model.parameters() if p.requires_grad], optimizer)
+            learner = _learner(model, load, optimizer)
             count = min(load.rows, max(1, _TOKENS // load.width))
             kept = _kept(model, load, count, device)
             rows, updates = _timed(model, learner, load, count, device)
     finally:
         torch_runtime.release_memory()
     return Pace(min(rows) / count, min(updates), threads, kept)
+
+
+def _learner(model: Any, load: Load, optimizer: AdamW) -> Learner:
+    if load.lora is not None:
+        return LoraLearner(model, optimizer, rank=load.lora, alpha=1.0)
+    return Learner([p for p in model.parameters() if p.requires_grad], optimizer)
 
 
 def _kept(model: Any, load: Load, count: int, device: str) -> float:

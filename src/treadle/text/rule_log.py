@@ -1,6 +1,7 @@
 """Which rule touched which document: ``rules.parquet`` beside what a step made.
 
-A row is a document's id, the rule's name and the fate it brought, ``dropped`` or ``changed``; no text and no name. What
+A row is a document's id, the rule's name and the fate it brought, ``dropped`` or ``changed`` (its text, or one of
+several examples made from it was dropped); no text and no name. What
 a person's erasure dropped is not in it. Rows are written as they come, so memory stays flat.
 """
 

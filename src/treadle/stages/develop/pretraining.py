@@ -63,7 +63,7 @@ def _said(figures: Mapping[str, float]) -> str:
     return f"pretrained on the corpus: held-out text takes {after:.3f} bits a byte, {before:.3f} before"
 
 
-@step(name="develop.pack_text", version=2, packages=("tokenizers", "numpy"))
+@step(name="develop.pack_text", version=3, packages=("tokenizers", "numpy"))
 def pack_text(
     cleaned: Corpus,
     dataset: Dataset,

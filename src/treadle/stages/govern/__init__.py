@@ -111,7 +111,7 @@ def release_of(record: Record, version: Version) -> Release | None:
     return Release(row.release, record.store)
 
 
-@step(version=1)
+@step(version=2)
 def judge(
     release: Release,
     cleaned: Corpus,
@@ -123,8 +123,12 @@ def judge(
     versions: list[str],
     run: Run,
 ) -> Report:
-    """Every gate over the evidence. ``versions`` carries the code of the checks into the step's key."""
-    held = set(dataset.document_ids())
+    """Every gate over the evidence. ``versions`` carries the code of the checks into the step's key.
+
+    Licenses are those of the dataset's documents and of what else the model learned from: its tokenizer and its
+    pretraining read more than the examples.
+    """
+    held = set(dataset.document_ids()) | set(release.document_ids())
     licenses: dict[str, int] = {}
     for batch in cleaned.documents():
         for document in batch:
@@ -142,12 +146,12 @@ def judge(
     with run.create(Report) as report:
         (report.path / "gates.json").write_bytes(canonical_json(results))
         (report.path / "licenses.json").write_bytes(canonical_json(licenses))
-        report.add_documents(dataset.document_ids())
+        report.add_documents(held)
         run.summary(passed=sum(result["passed"] for result in results), gates=len(results))
         return report.commit()
 
 
-@step(version=1)
+@step(version=2)
 def write_card(
     release: Release,
     dataset: Dataset,
@@ -174,10 +178,10 @@ def write_card(
             licenses,
             cost,
             purpose,
-            release.document_count(),
+            set(release.document_ids()),
         )
         (report.path / "card.md").write_text(text)
-        report.add_documents(dataset.document_ids())
+        report.add_documents({*dataset.document_ids(), *release.document_ids()})
         return report.commit()
 
 

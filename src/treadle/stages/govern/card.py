@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from treadle.record.release import ReleaseSpec
 from treadle.record.version import FROM_NOTHING, NO_BASE_LICENSE, NOT_RECORDED
-from treadle.text.dataset import Dataset
+from treadle.text.dataset import DATASET_FILE, Dataset
 
 _UNKNOWN = NOT_RECORDED
 
@@ -19,10 +20,12 @@ def card(
     licenses: dict[str, int],
     loss: dict[str, float] | None,
     purpose: str | None,
-    documents: int = 0,
+    documents: Collection[str] = (),
 ) -> str:
-    """Markdown, with every artifact by its digest."""
+    """Markdown, with every artifact by its digest. ``documents``: ids of those that the model was made from."""
     base = spec.base_model
+    examples = dataset.document_ids()
+    beyond = len(set(documents).difference(examples))
     counts = dataset.counts()
     lines = [
         f"# {spec.name}",
@@ -37,12 +40,13 @@ def card(
         f"- System prompt: {spec.system_prompt or 'none'}",
         f"- Served by: {spec.engine}; {_optimization(spec.optimization.get('format'), loss)}",
         "",
-        *_made_from(base, documents),
-        f"- Dataset: `{dataset.digest}`, {len(dataset.document_ids()):,} documents",
+        *_made_from(base, len(documents)),
+        f"- Dataset: `{dataset.digest}`, {len(examples):,} documents",
+        *([f"- Learned from besides: {beyond:,} documents that no example is made from now"] if beyond else []),
         "- Examples: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         "- Licenses of the documents: "
         + (", ".join(f"{name} ({count:,})" for name, count in sorted(licenses.items())) or _UNKNOWN),
-        *_outside(base),
+        *_outside(base, dataset.read_json(DATASET_FILE)),
         "",
         "## How good it is",
         "",
@@ -69,13 +73,18 @@ def _base(base: dict[str, str]) -> str:
     return f"- Base model: {base['name']}, `{base['digest']}`, license {base['license']}, from {base['origin']}"
 
 
-def _outside(base: dict[str, str]) -> list[str]:
-    """What is not known because it came from outside."""
+def _outside(base: dict[str, str], described: dict[str, Any]) -> list[str]:
+    """What is not known because it came from outside. ``described``: the dataset's own description."""
+    written = described.get("synthetic", 0) + described.get("rejected", 0)
+    lines = [f"- A teacher wrote answers of {written:,} examples; what it learned from is not recorded here"]
+    lines = lines if written else []
     if base["name"] != FROM_NOTHING:
-        return ["- What the base model was trained on: not recorded; it came from outside and is pinned by its digest"]
-    if base["license"] == NO_BASE_LICENSE:
-        return ["- Nothing in it came from outside: all that it learned from are the documents above"]
-    return [f"- What its tokenizer was made from: not recorded; it came from outside, license {base['license']}"]
+        told = "not recorded; it came from outside and is pinned by its digest"
+        return [*lines, f"- What the base model was trained on: {told}"]
+    if base["license"] != NO_BASE_LICENSE:
+        told = f"not recorded; it came from outside, license {base['license']}"
+        return [*lines, f"- What its tokenizer was made from: {told}"]
+    return lines or ["- Nothing in it came from outside: all that it learned from are the documents above"]
 
 
 def _made_from(base: dict[str, str], documents: int) -> list[str]:

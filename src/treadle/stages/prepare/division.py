@@ -17,18 +17,19 @@ from treadle.text.corpus import Corpus
 from treadle.text.dataset import DATASET_FILE, SPLITS, Dataset, Example, split_groups, write_dataset
 from treadle.text.decontaminate import MIN_WORDS, decontaminate
 from treadle.text.document import Document
-from treadle.text.drops import DroppedExample, account
+from treadle.text.drops import DroppedExample, account, log_lost_examples
 from treadle.text.evaluation_set import PREFIX, EvaluationSet, KeptApart, keep_apart, set_of_documents, set_of_examples
 from treadle.text.examples import load_maker, make_examples
 from treadle.text.rule_log import RULES_FILE, RuleRows
 from treadle.text.source import SourceContext, open_source, read_sources
 from treadle.text.split import SIDES, split_examples
 from treadle.text.split_time import Timed, split_by_time
+from treadle.text.synthesis import SOURCE as SYNTHETIC
 
 FEEDBACK = "feedback"  # the field that says of which interaction an example is the correction
 
 
-@step(name="prepare.assemble", version=4, packages=("pyarrow",))
+@step(name="prepare.assemble", version=5, packages=("pyarrow",))
 def assemble(
     corpus: Corpus,
     corrected: Corpus | None,
@@ -118,7 +119,7 @@ def evaluation_sets(
     return sets
 
 
-@step(name="prepare.keep_evaluations_apart", version=2, packages=("pyarrow",))
+@step(name="prepare.keep_evaluations_apart", version=3, packages=("pyarrow",))
 def keep_evaluations_apart(
     dataset: Dataset,
     corpus: Corpus,
@@ -157,6 +158,7 @@ def _account_apart(
 ) -> Accounting:
     """What the dataset kept, less the documents of which no example is left."""
     kept = {name for example in _all(apart.splits) for name in example.documents}
+    log_lost_examples(log, apart.dropped, kept)
     gone = {name: drop for drop in reversed(apart.dropped) for name in drop.example.documents if name not in kept}
     read = read_accounting(dataset.path()).kept
     accounting = Accounting(read=read, kept=read - len(gone), log=log)
@@ -168,10 +170,14 @@ def _account_apart(
     return accounting.close()
 
 
-@step(name="prepare.choose_tests", version=1, packages=("pyarrow",))
+@step(name="prepare.choose_tests", version=2, packages=("pyarrow",))
 def choose_tests(dataset: Dataset, *, seed: int, run: Run) -> Dataset:
-    """The test split with the examples that baselines may show, apart from what a later turn adds to training."""
+    """The test split with the examples that baselines may show, apart from what a later turn or a teacher adds to
+    training: the same before synthetic examples join as after."""
     old = [example for example in dataset.examples("train") if FEEDBACK not in example.fields]
+    old = [example for example in old if example.fields.get("origin") != SYNTHETIC]
+    if dataset.read_json(DATASET_FILE).get("rejected"):
+        old = list(map(_untaught, old))
     chat = [example for example in old if example.messages and example.answer]
     shown = worked_examples(chat, seed=seed) if len(chat) >= WORKED_EXAMPLES else []
     splits = {"train": shown if chat else old, "test": dataset.examples("test")}
@@ -179,6 +185,14 @@ def choose_tests(dataset: Dataset, *, seed: int, run: Run) -> Dataset:
         write_dataset(tests.path, splits, accounting=Accounting().to_json(), info={"of": "tests"})
         tests.add_documents(name for example in _all(splits) for name in example.documents)
         return tests.commit()
+
+
+def _untaught(example: Example) -> Example:
+    """As it was before a teacher's wrong answer, which is the last of its documents, stood beside its own."""
+    if "rejected" not in example.fields or len(example.documents) < 2:
+        return example
+    fields = {key: value for key, value in example.fields.items() if key != "rejected"}
+    return dataclasses.replace(example, documents=example.documents[:-1], fields=fields)
 
 
 @step(name="prepare.choose_cases", version=1, packages=("pyarrow",))

@@ -42,7 +42,7 @@ def train_tokenizer(
         return tokenizer.commit()
 
 
-@step(name="prepare.learn_tokenizer", version=1, packages=("tokenizers",))
+@step(name="prepare.learn_tokenizer", version=2, packages=("tokenizers",))
 def learn_tokenizer(
     cleaned: Corpus,
     dataset: Dataset,
@@ -74,7 +74,7 @@ def learn_tokenizer(
         return tokenizer.commit()
 
 
-@step(name="prepare.take_tokenizer", version=1, packages=("tokenizers",))
+@step(name="prepare.take_tokenizer", version=2, packages=("tokenizers",))
 def take_tokenizer(*, base_model: str, fingerprint: str, architecture: Architecture, run: Run) -> TrainedTokenizer:
     """The tokenizer of a model from nothing, taken from a base model."""
     from treadle.lm.base_model import resolve
