@@ -85,7 +85,8 @@ def open_teacher(told: dict[str, Any], release: Release | None, run: Run) -> Ite
     if base.digest != told["fingerprint"]:
         raise UserError(f"{WHERE}: {told['model']} changed while it was read; run the same command again")
     tokenizer = _able(ChatTokenizer.load(base.path), told["model"])
-    with evaluation_engine(base.path, told["engine"], run.scratch) as opened:
+    # In 16 bits an answer depends on which others were computed beside it, and that on how busy the machine is.
+    with evaluation_engine(base.path, told["engine"], run.scratch, exact=True) as opened:
         yield EngineTeacher(opened, tokenizer, sampling)
 
 
