@@ -37,7 +37,6 @@ from treadle.text.words import words_of
 A = TypeVar("A", bound=Artifact)
 
 _MAKERS = {"chat": "chat", "classify": "classification"}
-_MIN_SLICE = 2  # items; of fewer there is no interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +199,7 @@ def _slices(report: EvaluationReport, by: str, metrics: Sequence[Metric], seed: 
         raise UserError(f"evaluate --by {by}: no item has that field;{nearest(by, known)}")
     found: dict[str, dict[str, Interval]] = {}
     for metric in metrics:
-        for value, interval in evaluation.slices(by, metric, seed=seed, min_items=_MIN_SLICE).items():
+        for value, interval in evaluation.slices(by, metric, seed=seed).items():
             found.setdefault(value, {})[metric.name] = interval
     return found
 

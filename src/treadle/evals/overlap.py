@@ -24,33 +24,44 @@ _CHRF_ORDERS = 6
 _CHRF_BETA = 2  # recall counts this many times as much (Popović 2016)
 
 
-class Bleu:
+class _BySacrebleu:
+    """A metric whose counts for each item are sacrebleu's own."""
+
+    higher_is_better = True
+    needs: Need = "answer"
+
+    def __init__(self, counter: Any) -> None:
+        self._counter = counter
+
+    @property
+    def signature(self) -> str:
+        """How it was counted, as sacrebleu writes it."""
+        self._counter.corpus_score(["a"], [["a"]])  # it knows the number of references only when it has scored
+        return str(self._counter.get_signature())
+
+    def score(self, items: Sequence[Item], outputs: Sequence[Output]) -> Rows:
+        """A row of counts for each item."""
+        references = [[item.reference for item in items]]
+        found: Rows = self._counter._extract_corpus_statistics([output.text for output in outputs], references)
+        return found
+
+
+class Bleu(_BySacrebleu):
     """BLEU from 0 to 100 (Papineni et al. 2002), tokenized as WMT does ("13a"), smoothed as by NIST.
 
     A set in which no answer has four words is scored by the lengths that there are; so is a single answer.
     """
 
     name = "bleu"
-    higher_is_better = True
-    needs: Need = "answer"
 
     def __init__(self) -> None:
-        self._counter = _sacrebleu().BLEU(force=True)
-
-    @property
-    def signature(self) -> str:
-        """How it was counted, as sacrebleu writes it."""
-        return _signature(self._counter)
-
-    def score(self, items: Sequence[Item], outputs: Sequence[Output]) -> Rows:
-        """Per item: words of the answer and of the reference, then matches and all, for runs of 1 to 4 words."""
-        return _counts(self._counter, items, outputs)
+        super().__init__(_sacrebleu().BLEU(force=True))
 
     def reduce(self, totals: NDArray[Any]) -> NDArray[Any]:
         """Geometric mean of the precisions, times the penalty for being shorter than the reference."""
         import numpy as np
 
-        said, wanted = totals[..., 0], totals[..., 1]
+        said, wanted = totals[..., 0], totals[..., 1]  # words
         right, every = totals[..., 2 : 2 + _BLEU_ORDERS], totals[..., 2 + _BLEU_ORDERS :]
         there = every > 0
         missed = there & (right == 0)
@@ -62,29 +73,19 @@ class Bleu:
         return np.asarray(np.where(right.sum(axis=-1) > 0, 100 * penalty * np.exp(logs), 0.0))
 
 
-class ChrF:
+class ChrF(_BySacrebleu):
     """chrF2 from 0 to 100: F measure of runs of 1 to 6 characters (Popović 2015), which needs no words."""
 
     name = "chrf"
-    higher_is_better = True
-    needs: Need = "answer"
 
     def __init__(self) -> None:
-        self._counter = _sacrebleu().CHRF()
-
-    @property
-    def signature(self) -> str:
-        """How it was counted, as sacrebleu writes it."""
-        return _signature(self._counter)
-
-    def score(self, items: Sequence[Item], outputs: Sequence[Output]) -> Rows:
-        """Per item, for each length of run: how many the answer has, the reference has, and both have."""
-        return _counts(self._counter, items, outputs)
+        super().__init__(_sacrebleu().CHRF())
 
     def reduce(self, totals: NDArray[Any]) -> NDArray[Any]:
         """The F measure of mean precision and mean recall over the lengths that both have."""
         import numpy as np
 
+        # Runs of each length: how many the answer has, the reference has, and both have.
         said, wanted, both = np.moveaxis(totals.reshape(*totals.shape[:-1], _CHRF_ORDERS, 3), -1, 0)
         there = (said > 0) & (wanted > 0)
         orders = np.maximum(there.sum(axis=-1), 1)
@@ -107,9 +108,7 @@ def rouge_2(items: Sequence[Item], outputs: Sequence[Output]) -> list[float]:
 
 
 def _rouge_n(reference: str, answer: str, n: int) -> float:
-    target, said = (
-        Counter(zip(*(found[k:] for k in range(n)), strict=False)) for found in map(words, (reference, answer))
-    )
+    target, said = _runs(words(reference), n), _runs(words(answer), n)
     common = (target & said).total()
     return f_measure(common / said.total(), common / target.total()) if common else 0.0
 
@@ -124,15 +123,3 @@ def _sacrebleu() -> Any:
     except ImportError:
         raise MissingExtra("sacrebleu", extra="metrics") from None
     return metrics
-
-
-def _signature(counter: Any) -> str:
-    """With the number of references, which sacrebleu knows only when it has scored something."""
-    counter.corpus_score(["a"], [["a"]])
-    return str(counter.get_signature())
-
-
-def _counts(counter: Any, items: Sequence[Item], outputs: Sequence[Output]) -> Rows:
-    references = [[item.reference for item in items]]
-    found: Rows = counter._extract_corpus_statistics([output.text for output in outputs], references)
-    return found

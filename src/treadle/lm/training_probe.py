@@ -7,8 +7,7 @@
     logits                  places x vocabulary x 16 bytes (both number types, softmax, gradients), or the part of them
                             that is held at a time
 
-On activations and logits comes a tenth. Beside the peak of real trainings (10M parameters, four of them, on a CPU) this
-was at most 3 % off.
+On activations and logits comes a tenth.
 
 Steps are timed on as many rows as a training has, or 2,048 tokens of them, after a first one that does not count; the
 optimizer's part is timed apart.

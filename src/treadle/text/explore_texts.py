@@ -150,7 +150,7 @@ def vocabulary(overview: Overview) -> str:
 
 
 def measures(overview: Overview) -> str:
-    """What the filters measure: how the measures go together, and three pairs of them."""
+    """What the filters measure: how the measures go together, and pairs of them."""
     import numpy as np
 
     if len(overview.measures) < _FEWEST_MEASURED:
