@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from treadle.core.errors import TreadleError, UserError
+from treadle.evals.task import PATHS, Asking, load_task
 from treadle.project import Project
 from treadle.record.lineage import Graph
 from treadle.record.release import Release
@@ -67,19 +68,21 @@ def ask(project: Project, release: Release, questions: Sequence[str], user: str 
         return
     key = os.environ.get("TREADLE_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    task = project.file.task
+    task = load_task(project.file.task, project.folder)
     with (
         _server(project, release, headers) as url,
         httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False) as client,
     ):
         for question in questions:
-            path, body = _request(task, question, user)
+            path, body = _request(task.asking, question, user)
             body["model"] = release.digest  # by name, so that no canary is drawn
             reply = _post(client, path, body)
             if reply["system_fingerprint"] != release.digest:
                 raise UserError(f"{url} answers with another release; stop that server, or ask with --release")
             graph = lineage(project.record, reply["id"], limit=SHOWN)
-            yield Answer(question, _text(task, reply), reply["id"], reply["system_fingerprint"], reply["model"], graph)
+            yield Answer(
+                question, _text(task.asking, reply), reply["id"], reply["system_fingerprint"], reply["model"], graph
+            )
 
 
 @contextmanager
@@ -109,15 +112,15 @@ def _answers(endpoint: str, headers: dict[str, str]) -> bool:
         return False
 
 
-def _request(task: str, question: str, user: str | None) -> tuple[str, dict[str, Any]]:
+def _request(asking: Asking, question: str, user: str | None) -> tuple[str, dict[str, Any]]:
     named = {"user": user} if user else {}
-    if task == "classify":
-        return "/v1/classify", {"input": question, **named}
-    return "/v1/chat/completions", {"messages": [{"role": "user", "content": question}], "temperature": 0, **named}
+    if asking != "chat":
+        return PATHS[asking], {"input": question, **named}
+    return PATHS[asking], {"messages": [{"role": "user", "content": question}], "temperature": 0, **named}
 
 
-def _text(task: str, reply: dict[str, Any]) -> str:
-    if task == "classify":
+def _text(asking: Asking, reply: dict[str, Any]) -> str:
+    if asking == "classify":
         return str(reply["data"][0]["label"])
     return str(reply["choices"][0]["message"]["content"])
 

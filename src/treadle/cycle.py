@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from treadle.core.artifacts import Artifact
 from treadle.core.driver import Driver, Listener
 from treadle.core.errors import UserError, nearest
+from treadle.evals.task import load_task
 from treadle.lm.base_model import MissingModel, fingerprint, license_of, resolve
 from treadle.lm.initial_tokenizer import check_suits, vocabulary_for
 from treadle.lm.model import Model
@@ -68,7 +69,7 @@ class Turn:
     def stages(self) -> Iterator[str]:
         """Name a stage, then do it. This is the loop."""
         file, record, driver = self.project.file, self.project.record, self.driver
-        prompt = file.deploy.system_prompt
+        task, prompt = load_task(file.task, driver.folder), file.deploy.system_prompt
         base = self._base()
         recording = file.monitor.recording(file.govern.purpose)
         latest = record.turns.latest()
@@ -87,7 +88,7 @@ class Turn:
             file.develop.max_length,
             prompt,
             self._initial_tokenizer(base),
-            ready or (start if file.task == "chat" else None),
+            ready or (start if task.fit is None else None),
         )
         placed = _still(record, Dataset, taken.split)
         self.prepared = prepare(
@@ -96,7 +97,7 @@ class Turn:
             self.corpus,
             corrections,
             placed,
-            file.task,
+            task,
             tokenizing,
             record.versions,
             suppression,
@@ -113,7 +114,7 @@ class Turn:
             self.prepared.tokens,
             cleaned=self.prepared.cleaned,
             continuing=Continuing(start, file.improve.tokens, file.improve.corrections.replay, ready),
-            task=file.task,
+            task=task,
             base=base,
             tokenizer=self.prepared.tokenizer,
             system_prompt=prompt,
@@ -126,7 +127,7 @@ class Turn:
         self.tracked = track(driver, record.versions, dataset, model)
 
         yield "deploy"
-        self.deployed = deploy(driver, file.deploy, recording, record, dataset, self.prepared.tests, model, file.task)
+        self.deployed = deploy(driver, file.deploy, recording, record, dataset, self.prepared.tests, model, task)
         release = self.deployed.release
 
         yield "monitor"

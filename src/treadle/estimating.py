@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle.core.errors import UserError
 from treadle.cycle import begin
+from treadle.evals.task import load_task
 from treadle.project import Project
 
 if TYPE_CHECKING:
@@ -169,13 +170,13 @@ def _loads(project: Project, config: Any) -> dict[str, Load]:
     if asked is not None:
         steps = PretrainingSettings(asked.tokens, batch=asked.batch).steps(asked.width)
         found["develop.pretrain"] = Load(objective_for(config.model_type), asked.batch, asked.width, steps)
-    if project.file.task == "chat":
+    if load_task(project.file.task, project.folder).fit is None:
         tuning = TrainingSettings(token_budget=settings.tokens, width=settings.max_length)
         lora = tuning.lora_rank if settings.method == "lora" else None
         found["develop.train"] = Load("causal", tuning.rows, tuning.width, tuning.steps, lora)
     else:
         steps = settings.epochs * -(-_texts(project) // _CLASSIFIER_ROWS)
-        found["develop.train_classifier"] = Load("classify", _CLASSIFIER_ROWS, settings.max_length, steps)
+        found["develop.fit"] = Load("classify", _CLASSIFIER_ROWS, settings.max_length, steps)
     return found
 
 

@@ -18,7 +18,8 @@ from treadle.core.errors import UserError, nearest
 from treadle.core.plugins import load
 from treadle.evals.intervals import LEVEL, Comparison, Interval
 from treadle.evals.metric import Metric, load_metric
-from treadle.evals.report import EvaluationReport, require
+from treadle.evals.report import EvaluationReport
+from treadle.evals.task import BASE, load_task, task_version
 from treadle.lm.base_model import KNOWN, fingerprint
 from treadle.lm.model import Model
 from treadle.project import Project
@@ -26,7 +27,6 @@ from treadle.record.record import Record
 from treadle.record.reference import resolve
 from treadle.stages.develop.evaluating import evaluate, evaluate_base, score
 from treadle.stages.develop.items import make_items
-from treadle.stages.develop.settings import DEFAULT_METRICS
 from treadle.stages.prepare.division import choose_tests
 from treadle.stages.prepare.quality import gather_examples
 from treadle.text.dataset import Dataset
@@ -35,8 +35,6 @@ from treadle.text.examples import load_maker
 from treadle.text.words import words_of
 
 A = TypeVar("A", bound=Artifact)
-
-_MAKERS = {"chat": "chat", "classify": "classification"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +106,10 @@ def evaluate_ref(
     driver = Driver(record.runs, project.folder, seed=file.seed, listener=listener)
     driver.stage("develop")
     subject, other = _subject(record, ref), _subject(record, against) if against else None
-    names = list(dict.fromkeys(asked.metrics)) or file.develop.evaluate.metrics or DEFAULT_METRICS[file.task]
+    task = load_task(file.task, project.folder)
+    names = list(dict.fromkeys(asked.metrics)) or file.develop.evaluate.metrics or list(task.metrics)
     metrics = [load_metric(name, project.folder) for name in names]
-    require(file.task, metrics)
+    task.require(metrics)
     if len({metric.name for metric in metrics}) < len(metrics):
         raise UserError(f"evaluate: two of the metrics {', '.join(names)} have one name; give one of them another")
     items, named = _items(project, driver, asked), asked.data is not None or asked.dataset is not None
@@ -152,7 +151,7 @@ def _items(project: Project, driver: Driver, asked: Asked) -> Dataset:
         if asked.subject is not None:
             source["fields"] = {"subject": asked.subject}
         corpus = gather_examples(driver, source, record.erasures.suppression(), "evaluate --data")
-        maker = _MAKERS[project.file.task]
+        maker = load_task(project.file.task, project.folder).maker
         return driver.run(make_items, corpus, maker=maker, maker_version=load_maker(maker, project.folder)[1])
     version = record.versions.resolve(asked.dataset) if asked.dataset else record.versions.latest(Dataset.kind)
     if version is None or version.kind != Dataset.kind:
@@ -176,9 +175,12 @@ def _report(
         "max_tokens": file.develop.evaluate.max_tokens,
     }
     if subject.model is not None:
-        return driver.run(score if named else evaluate, subject.model, items, task=file.task, **how)
-    if file.task != "chat":
-        raise UserError(f"evaluate {subject.ref}: a base model has no labels; expected a model that was trained here")
+        chosen = {"task": file.task, "task_version": task_version(file.task, driver.folder)}
+        return driver.run(score if named else evaluate, subject.model, items, **chosen, **how)
+    if BASE not in load_task(file.task, driver.folder).baselines:
+        raise UserError(
+            f"evaluate {subject.ref}: a base model cannot do task {file.task}; expected a model that was trained here"
+        )
     return driver.run(
         evaluate_base, items, None, base_model=subject.base, fingerprint=subject.fingerprint, shots=0, **how
     )

@@ -19,8 +19,8 @@ from treadle.core.config import load, read_yaml
 from treadle.core.driver import Listener
 from treadle.core.errors import TreadleError, UserError
 from treadle.cycle import STAGES, begin
+from treadle.evals.task import load_task
 from treadle.project import FILE, File, find_folder, open_project
-from treadle.stages.develop import DEFAULT_METRICS
 
 MOST = 64  # combinations
 LAST = ("develop", "track")  # how far a grid may go
@@ -142,7 +142,8 @@ def run_grid(
     for overrides in grid:
         settings = dict(overrides[place].split("=", 1) for place in changing)
         with open_project(start, overrides) as project, project.record.workspace.exclusive(waiting):
-            by = by or (project.file.develop.evaluate.metrics or DEFAULT_METRICS[project.file.task])[0]
+            file = project.file
+            by = by or (file.develop.evaluate.metrics or load_task(file.task, project.folder).metrics)[0]
             with watching() as listener:
                 listener.say("grid: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
                 this = begin(project, listener=listener)

@@ -7,26 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from treadle.core import ledger_url
 from treadle.core.cipher import Cipher, open_cipher, read_key
 from treadle.core.config import Settings, load
-from treadle.core.errors import UserError
+from treadle.core.errors import UserError, nearest
 from treadle.core.head_target import FORMS, head_target
+from treadle.core.plugins import names
 from treadle.core.publisher import Publisher
 from treadle.core.remote import check_address, is_bucket
 from treadle.core.secrets import resolve
 from treadle.core.workspace import Workspace
+from treadle.evals.task import GROUP, load_task
 from treadle.lm.initial_model import parameters_of, shape_for
 from treadle.lm.initial_tokenizer import vocabulary_for
 from treadle.record.beside import Beside
 from treadle.record.record import PROJECTIONS, Record
 from treadle.stages.collect import CollectSettings
 from treadle.stages.deploy import DeploySettings
-from treadle.stages.develop import FAMILIES, DevelopSettings
+from treadle.stages.develop import DevelopSettings
 from treadle.stages.govern import GovernSettings
 from treadle.stages.improve import ImproveSettings
 from treadle.stages.monitor import MonitorSettings
@@ -40,7 +41,7 @@ class File(Settings):
     """``treadle.yaml``: one model, from where its text comes to what starts its next version."""
 
     name: str = Field(description="names the model and its dataset: model/NAME@v1")
-    task: Literal["chat", "classify"] = Field(description="what the model is for")
+    task: str = Field(description=f"what the model is for: {', '.join(names(GROUP))}, or module:object of your own")
     seed: int = Field(17, ge=0, lt=2**63, description="everything random starts from it")
     store: str = Field(
         ".treadle",
@@ -69,11 +70,26 @@ class File(Settings):
             raise ValueError("expected letters, digits, '.', '_' and '-', at most 64, such as docs-assistant")
         return value
 
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, value: str) -> str:
+        if ":" not in value and value not in names(GROUP):
+            raise ValueError(f"there is no task {value!r};{nearest(value, names(GROUP))}")
+        return value
+
     @model_validator(mode="after")
     def _family(self) -> File:
-        init, able = self.develop.init, FAMILIES[self.task]
-        if init is not None and init.architecture not in able:
-            expected = " or ".join(able)
+        init = self.develop.init
+        task = load_task(self.task) if ":" not in self.task else None  # one's own is looked at when it is used
+        if task is not None:
+            for name in self.develop.evaluate.baselines or ():
+                if name not in task.baselines:
+                    known = ", ".join(task.baselines) or "none"
+                    raise ValueError(
+                        f"develop.evaluate.baselines: {name!r} is not of task {self.task}; expected {known}"
+                    )
+        if init is not None and task is not None and init.architecture not in task.architectures:
+            expected = " or ".join(task.architectures) or "base_model"
             raise ValueError(
                 f"develop.init.architecture: {init.architecture} is not for task {self.task}; expected {expected}"
             )

@@ -20,6 +20,7 @@ from treadle.core.driver import Driver, Listener, Silent, StepResult
 from treadle.core.errors import TreadleError, UserError
 from treadle.core.ledger import now
 from treadle.cycle import Turn, begin, policy_of
+from treadle.evals.task import load_task
 from treadle.locking import keep_lock
 from treadle.project import Project
 from treadle.record.gate import judged
@@ -70,9 +71,11 @@ def begin_next(project: Project, reasons: tuple[str, ...], listener: Listener | 
         raise UserError("a turn is going on; treadle run goes on with it")
     until = now()
     driver = Driver(record.runs, project.folder, seed=file.seed, listener=listener)
-    corrections = harvest(driver, record, file.improve.corrections, file.task, until)
+    task = load_task(file.task, project.folder)
+    corrections = harvest(driver, record, file.improve.corrections, labeled=task.labeled, until=until)
     champion = record.versions.alias("model", "champion")
-    start = champion.digest if champion and file.improve.train_from == "champion" and file.task == "chat" else None
+    goes_on = file.improve.train_from == "champion" and task.fit is None
+    start = champion.digest if champion and goes_on else None
     made = record.runs.producer(champion.digest) if champion else None
     split = made.inputs.get("dataset") if made else None
     if champion and split is None:  # it came from outside; what it was judged on stays a test

@@ -202,11 +202,11 @@ def test_a_classifier_from_nothing(reviews: Callable[[str], Project], architectu
     project = reviews(f"{{architecture: {architecture}, size: {size}, context: 64, vocabulary: 400}}")
     runs = _develop(project)
     with open_project(project.folder) as opened:
-        model = Model(runs["develop.train_classifier"].outputs["model"], opened.record.store)
+        model = Model(runs["develop.fit"].outputs["model"], opened.record.store)
         config = model.read_json("config.json")
     assert config["model_type"] == architecture
     assert sorted(config["id2label"].values()) == ["neg", "pos"]
-    assert runs["develop.train_classifier"].inputs["pretrained"] == runs["develop.pretrain"].outputs["model"]
+    assert runs["develop.fit"].inputs["pretrained"] == runs["develop.pretrain"].outputs["model"]
 
 
 @pytest.mark.parametrize(

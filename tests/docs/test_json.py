@@ -172,7 +172,8 @@ def test_an_error(tiny: tuple[Path, dict[str, Any]], treadle: Treadle) -> None:
 def answered(record: Record) -> tuple[Release, Interaction]:
     """A release and an answer of it, as deploying and serving would leave them."""
     dataset = record.runs.find(step="prepare.assemble", status="done")[0].outputs["dataset"]
-    spec = ReleaseSpec("reviews", "classify", dataset, dataset, {"name": "none", "license": "MIT"}, "transformers")
+    base = {"name": "none", "license": "MIT"}
+    spec = ReleaseSpec("reviews", "classify", dataset, dataset, base, "transformers", asking="classify")
     with Builder(Release, record.store) as bundle:
         (bundle.path / "release.json").write_text(json.dumps(spec.to_json()))
         release = bundle.commit()

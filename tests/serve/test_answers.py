@@ -206,7 +206,7 @@ def test_models(served: Served) -> None:
 
 
 def test_classify(start: Callable[..., Served]) -> None:
-    served = start(release={"name": "reviews@v2", "task": "classify"})
+    served = start(release={"name": "reviews@v2", "task": "classify", "asking": "classify"})
     answer = served.http.post("/v1/classify", json={"input": ["a good one", "a bad one"], "user": "bob"}).json()
     assert [d["label"] for d in answer["data"]] == ["good", "bad"]
     assert answer["data"][0]["probabilities"] == {"bad": 0.25, "good": 0.75}
@@ -220,7 +220,7 @@ def test_classify(start: Callable[..., Served]) -> None:
 
 
 def test_embeddings_in_both_encodings(start: Callable[..., Served]) -> None:
-    served = start(release={"name": "vectors@v1", "task": "embed"})
+    served = start(release={"name": "vectors@v1", "task": "embed", "asking": "embed"})
     packed = served.client.embeddings.create(model="vectors", input=["abc", "aaaa"])  # base64 by itself
     plain = served.client.embeddings.create(model="vectors", input=["abc", "aaaa"], encoding_format="float")
     expected = [[3.0, 0.5, 1.0], [4.0, 2.0, 1.0]]

@@ -27,6 +27,7 @@ GROUPS = (
     "treadle.transforms",
     "treadle.examples",
     "treadle.metrics",
+    "treadle.tasks",
     "treadle.checks",
     "treadle.executors",
     "treadle.remotes",

@@ -36,7 +36,7 @@ def worked_examples(train: Sequence[Example], *, seed: int, count: int = WORKED_
     return (chosen + [example for example in drawn if example not in chosen])[:count]
 
 
-def majority(train: Sequence[Example], items: Sequence[Item]) -> list[Output]:
+def majority(train: Sequence[Example], items: Sequence[Item], *, seed: int = 0) -> list[Output]:
     """The most frequent training label for every item, with the labels' frequencies as probabilities."""
     counts = Counter(example.label for example in train if example.label)
     if not counts:

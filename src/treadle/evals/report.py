@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from treadle.core.artifacts import Artifact
-from treadle.core.errors import UserError
 
 if TYPE_CHECKING:
     from treadle.core.runs import Run
@@ -66,7 +65,6 @@ def answer_all(
     from treadle.evals.runner import items_from, run_chat
     from treadle.lm.tokenizer import ChatTokenizer
 
-    require("chat", metrics)
     items, tokenizer = items_from(examples), ChatTokenizer.load(model)
 
     def put(name: str, chosen: Sequence[Metric], note: str, *, exact: bool) -> list[Output]:
@@ -94,7 +92,9 @@ def answer_all(
     return Evaluation("model", tuple(items), tuple(outputs))
 
 
-def classify_all(model: Path, examples: Sequence[Example], run: Run) -> Evaluation:
+def classify_all(
+    model: Path, examples: Sequence[Example], metrics: Sequence[Metric], run: Run, **asked: Any
+) -> Evaluation:
     """Classify the examples' texts with the model in a folder."""
     from treadle.evals.results import Evaluation
     from treadle.evals.runner import items_from, run_classifier
@@ -114,15 +114,6 @@ def commit(run: Run, evaluation: Evaluation, metrics: Sequence[Metric], document
         report.add_documents(documents)
         run.summary(**{metric: interval.value for metric, interval in scores.items()})
         return report.commit()
-
-
-def require(task: str, metrics: Sequence[Metric]) -> None:
-    """``UserError`` for a metric that asks for what a model of the task does not give."""
-    for metric in metrics:
-        if metric.needs == "probabilities" and task == "chat":
-            raise UserError(f"metric {metric.name} is about labels; this is a chat model")
-        if metric.needs == "likelihood" and task != "chat":
-            raise UserError(f"metric {metric.name} is about the likelihood of answers; this is a classifier")
 
 
 def load_metrics(names: Sequence[str], run: Run) -> list[Metric]:

@@ -12,6 +12,7 @@ from treadle.core.digest import canonical_json
 from treadle.core.errors import UserError
 from treadle.core.identifiers import id_at
 from treadle.core.runs import Run
+from treadle.evals.task import load_task
 from treadle.importing.admission import Admission, iso
 from treadle.importing.exchanges import Exchange, OtherError, UnreadableError, read_exchange
 from treadle.importing.import_run import account, import_run
@@ -88,7 +89,10 @@ def _endpoint(project: Project, version: Version) -> str:
     def work(run: Run) -> Any:
         base = model.about()["base_model"] if model.has("treadle.json") else {}
         unknown = dict.fromkeys(("name", "digest", "license", "origin"), NOT_RECORDED)
-        spec = ReleaseSpec(record.name, project.file.task, model.digest, "", {**unknown, **base}, NOT_RECORDED)
+        task = load_task(project.file.task, project.folder)
+        spec = ReleaseSpec(
+            record.name, task.name, model.digest, "", {**unknown, **base}, NOT_RECORDED, asking=task.asking
+        )
         with run.create(Release) as release:
             (release.path / "release.json").write_bytes(canonical_json(spec.to_json()))
             release.add_documents(model.document_ids())

@@ -15,6 +15,7 @@ from typing import Any
 from treadle.core.artifacts import Artifact
 from treadle.core.errors import UserError
 from treadle.core.runs import Run
+from treadle.evals.task import load_task
 from treadle.importing.import_run import import_run
 from treadle.lm.base_model import BaseModel, resolve
 from treadle.lm.model import ABOUT, FORMAT, Model
@@ -24,7 +25,6 @@ from treadle.record.turn import TurnInputs
 from treadle.record.version import NOT_RECORDED, Version
 
 _KEPT = (".safetensors", ".json", ".jinja", ".txt", ".model")  # nothing that runs code when it is read
-_HEAD = {"chat": "ForCausalLM", "classify": "ForSequenceClassification"}
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,14 @@ def _copy(run: Run, source: BaseModel, task: str, name: str, license: str) -> Ar
 
 def _check(project: Project, source: BaseModel) -> None:
     """``UserError`` unless the project can serve it, and train on from it."""
-    task, path = project.file.task, source.path
+    task, path = load_task(project.file.task, project.folder), source.path
     config = read_config(path)
     named = [str(name) for name in config.get("architectures") or ()]
-    if named and not any(name.endswith(_HEAD[task]) for name in named):
-        raise UserError(f"import model: {path} is a {named[0]}; task {task} needs one that ends in {_HEAD[task]}")
+    if named and not any(name.endswith(task.heads) for name in named):
+        raise UserError(f"import model: {path} is a {named[0]}; task {task.name} needs {' or '.join(task.heads)}")
     _check_shards(path)
-    if task != "chat":
-        if not config.get("id2label"):
+    if task.fit is not None:
+        if task.labeled and not config.get("id2label"):
             raise UserError(f"import model: {path}/config.json names no labels; expected id2label")
         return
     from treadle.lm.tokenizer import ChatTokenizer

@@ -8,21 +8,19 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
+from treadle.lm.fitting import OnStep
 from treadle.lm.learner import AdamW, Learner
 from treadle.lm.schedule import learning_rate_at
 from treadle.lm.torch_runtime import Precision
 
 _SORTED_TOGETHER = 50  # batches; sorting all by length would feed short texts first
-
-
-OnStep = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True, slots=True)

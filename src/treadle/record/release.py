@@ -26,7 +26,10 @@ class Release(Artifact):
 
 @dataclass(frozen=True, slots=True)
 class ReleaseSpec:
-    """The contents of ``release.json``. ``model`` and ``dataset`` are artifact digests."""
+    """The contents of ``release.json``. ``model`` and ``dataset`` are artifact digests.
+
+    ``asking`` says by which requests a server is asked: chat, classify, tag, embed.
+    """
 
     name: str
     task: str
@@ -38,6 +41,7 @@ class ReleaseSpec:
     settings: dict[str, Any] = field(default_factory=dict)
     optimization: dict[str, Any] = field(default_factory=dict)
     licenses: tuple[str, ...] = ()
+    asking: str = "chat"
 
     def to_json(self) -> dict[str, Any]:
         """As stored."""
@@ -50,6 +54,6 @@ class ReleaseSpec:
             raise Corrupt(f"release of format {value.get('format')!r}; this Treadle reads format {FORMAT}")
         fields = {key: item for key, item in value.items() if key != "format"}
         try:
-            return cls(**{**fields, "licenses": tuple(fields["licenses"])})
+            return cls(**{"asking": fields["task"], **fields, "licenses": tuple(fields["licenses"])})
         except (KeyError, TypeError) as error:
             raise Corrupt(f"not a release: {error}; run treadle verify") from None

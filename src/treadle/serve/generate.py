@@ -35,7 +35,7 @@ _STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would gather events otherwise
 ]
 _LARGE = 20_000  # characters; above this, tokenizing on the event loop would hold the other clients up
-_NOT_GENERATIVE = {"classify": "/v1/classify", "tag": "/v1/classify", "embed": "/v1/embeddings"}
+_NOT_GENERATIVE = {"classify": "/v1/classify", "tag": "/v1/tag", "embed": "/v1/embeddings"}
 
 
 async def chat(incoming: Incoming) -> None:
@@ -149,8 +149,8 @@ async def _generation(
 ) -> Generation:
     """Tokenize and check against the context length. Raises 400."""
     release, tokenizer = serving.release, serving.tokenizer
-    if tokenizer is None or release.task in _NOT_GENERATIVE:
-        instead = _NOT_GENERATIVE.get(release.task, "another endpoint")
+    if tokenizer is None or release.asking in _NOT_GENERATIVE:
+        instead = _NOT_GENERATIVE.get(release.asking, "another endpoint")
         raise invalid("model", f"model: {release.name} does not write text; use {instead}", code="wrong_endpoint")
     encoder = tokenizer
 

@@ -38,6 +38,7 @@ class ServedRelease:
     digest: str
     aliases: tuple[str, ...] = ()
     task: str = "chat"
+    asking: str = "chat"
     created: int = 0
     system_prompt: str | None = None
     max_tokens: int = 256

@@ -37,7 +37,7 @@ async def classify(incoming: Incoming) -> None:
     chosen = incoming.gateway.choose(body.model, body.user)
     serving = chosen.serving
     texts = [body.input] if isinstance(body.input, str) else body.input
-    if serving.release.task not in ("classify", "tag"):
+    if serving.release.asking != "classify":
         raise invalid("model", f"model: {serving.release.name} is not a classifier", code="wrong_endpoint")
     entry, scores, tokens = await _run(incoming, chosen, body, "classify", texts, serving.engine.classify)
     best = [max(range(len(s.labels)), key=s.probabilities.__getitem__) for s in scores]
@@ -157,7 +157,7 @@ def _check(results: list[Any], texts: list[str]) -> None:
 def _cannot(serving: Serving, endpoint: str, error: Exception) -> ApiError:
     what = "embeddings" if endpoint == "embeddings" else "classification"
     said = f"model: {serving.release.name} on the {serving.engine.name} engine cannot do {what}"
-    if isinstance(error, UserError) and serving.release.task in ("classify", "tag", "embed"):
+    if isinstance(error, UserError) and serving.release.asking != "chat":
         said = str(translated(error, ""))  # it can in general, and says what is wrong with these texts
     return invalid("model", said, code="wrong_endpoint")
 

@@ -16,6 +16,7 @@ from treadle.core.errors import Refused, UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.evals.report import answer_all, load_metrics
+from treadle.evals.task import Asking, Task
 from treadle.lm.engines import serves_gguf
 from treadle.lm.model import Model, Optimized
 from treadle.record.record import Record
@@ -77,10 +78,10 @@ def deploy(
     dataset: Dataset,
     tests: Dataset,
     model: Model,
-    task: str,
+    task: Task,
 ) -> Deployed:
     """Optimize, measure, bundle, and let the release answer its first questions over HTTP."""
-    chosen = settings.quantize if task == "chat" else None
+    chosen = settings.quantize if task.gguf else None
     if chosen is not None and not serves_gguf(settings.engine):
         driver.listener.say(
             f"quantize is left out: engine {settings.engine} runs no GGUF here; treadle doctor says more"
@@ -99,7 +100,8 @@ def deploy(
         model,
         dataset,
         name=record.name,
-        task=task,
+        task=task.name,
+        asking=task.asking,
         engine=settings.engine,
         system_prompt=settings.system_prompt,
         max_tokens=settings.max_tokens,
@@ -183,7 +185,7 @@ def _check_loss(report: Report, quantize: QuantizeSettings) -> None:
         )
 
 
-@step(version=1)
+@step(version=2)
 def bundle(
     optimized: Optimized,
     model: Model,
@@ -191,6 +193,7 @@ def bundle(
     *,
     name: str,
     task: str,
+    asking: str,
     engine: str,
     system_prompt: str | None,
     max_tokens: int,
@@ -202,6 +205,7 @@ def bundle(
     spec = ReleaseSpec(
         name=name,
         task=task,
+        asking=asking,
         model=model.digest,
         dataset=dataset.digest,
         base_model=about["base_model"],
@@ -232,7 +236,11 @@ def smoke(
     key = os.environ.get("TREADLE_API_KEY")
     with serving(opener(record, release, recording)) as url:
         answered = put_questions(
-            url, key, release.read().task, questions, lambda done: run.progress(done, count, "requests")
+            url,
+            key,
+            cast("Asking", release.read().asking),
+            questions,
+            lambda done: run.progress(done, count, "requests"),
         )
     wrong = [answer for answer in answered if answer.release not in (release.digest, None)]
     failed = [answer for answer in answered if answer.status != 200]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from treadle.evals.task import PATHS, Asking
 from treadle.text.dataset import Example
 
 _AT_ONCE = 4
@@ -22,14 +23,14 @@ class Answered:
 
 
 def put_questions(
-    url: str, key: str | None, task: str, examples: Sequence[Example], progress: Callable[[int], None]
+    url: str, key: str | None, asking: Asking, examples: Sequence[Example], progress: Callable[[int], None]
 ) -> list[Answered]:
     """Ask everything; the answers' text is judged elsewhere, here it counts that they come, and from whom."""
-    return asyncio.run(_all(url, key, task, examples, progress))
+    return asyncio.run(_all(url, key, asking, examples, progress))
 
 
 async def _all(
-    url: str, key: str | None, task: str, examples: Sequence[Example], progress: Callable[[int], None]
+    url: str, key: str | None, asking: Asking, examples: Sequence[Example], progress: Callable[[int], None]
 ) -> list[Answered]:
     import httpx
 
@@ -41,7 +42,7 @@ async def _all(
         async def ask(example: Example) -> Answered:
             nonlocal done
             async with room:
-                path, body = _request(task, example)
+                path, body = _request(asking, example)
                 response = await client.post(path, json=body)
             done += 1
             progress(done)
@@ -51,8 +52,8 @@ async def _all(
         return list(await asyncio.gather(*(ask(example) for example in examples)))
 
 
-def _request(task: str, example: Example) -> tuple[str, dict[str, object]]:
-    if task == "classify":
-        return "/v1/classify", {"input": example.text, "metadata": _METADATA}
+def _request(asking: Asking, example: Example) -> tuple[str, dict[str, object]]:
+    if asking != "chat":
+        return PATHS[asking], {"input": example.question, "metadata": _METADATA}
     messages = list(example.messages[:-1])
-    return "/v1/chat/completions", {"messages": messages, "max_tokens": 64, "temperature": 0, "metadata": _METADATA}
+    return PATHS[asking], {"messages": messages, "max_tokens": 64, "temperature": 0, "metadata": _METADATA}

@@ -65,11 +65,12 @@ async def open_release(record: Record, release: Release) -> Serving:
         digest=release.digest,
         aliases=await asyncio.to_thread(_aliases, record, release.digest, spec.model),
         task=spec.task,
+        asking=spec.asking,
         system_prompt=spec.system_prompt,
         max_tokens=int(spec.settings.get("max_tokens", 256)),
     )
     engine = await open_engine(spec.engine, folder)
-    if spec.task != "chat":
+    if spec.asking != "chat":
         return Serving(served, engine)
     if isinstance(engine, WorkerEngine):  # it has one already, and loading takes time and memory
         return Serving(served, engine, engine.tokenizer)

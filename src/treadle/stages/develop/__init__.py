@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from treadle.stages.develop.chain import Base, Continuing, Developed, develop
-from treadle.stages.develop.settings import DEFAULT_METRICS, FAMILIES, DevelopSettings
+from treadle.stages.develop.settings import DevelopSettings
 
-__all__ = ["DEFAULT_METRICS", "FAMILIES", "Base", "Continuing", "DevelopSettings", "Developed", "develop"]
+__all__ = ["Base", "Continuing", "DevelopSettings", "Developed", "develop"]

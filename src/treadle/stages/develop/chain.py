@@ -9,15 +9,18 @@ from typing import Any
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.plugins import load
+from treadle.evals.metric import load_metric
 from treadle.evals.report import EvaluationReport
+from treadle.evals.task import FEW_SHOT, Task, task_version
 from treadle.lm.model import Model
 from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens
 from treadle.stages.develop.evaluating import evaluate, evaluate_base, evaluate_simple
+from treadle.stages.develop.fitting import fit
 from treadle.stages.develop.initializing import beginning_of, initialize
 from treadle.stages.develop.pretraining import pretrain_on
-from treadle.stages.develop.settings import BASELINES, DEFAULT_METRICS, FROM_NOTHING_BASELINES, DevelopSettings
-from treadle.stages.develop.training import train, train_classifier
+from treadle.stages.develop.settings import DevelopSettings
+from treadle.stages.develop.training import train
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
 
@@ -81,7 +84,7 @@ def develop(
     *,
     cleaned: Corpus,
     continuing: Continuing,
-    task: str,
+    task: Task,
     base: Base,
     tokenizer: TrainedTokenizer | None,
     system_prompt: str | None,
@@ -90,6 +93,10 @@ def develop(
 ) -> Developed:
     """Train, evaluate the model, its baselines, and whichever model it has to match (``standing``)."""
     named = {"base_model": base.name, "fingerprint": base.fingerprint}
+    chosen = {"task": task.name, "task_version": task_version(task.name, driver.folder)}
+    metrics = settings.evaluate.metrics or list(task.metrics)
+    task.require([load_metric(name, driver.folder) for name in metrics])
+    usual = _baselines(settings, task)
     begun = _begun(driver, settings, cleaned, dataset, tokenizer, continuing, task, base)
     if continuing.ready is not None:
         model = continuing.ready
@@ -110,15 +117,15 @@ def develop(
         )
     else:
         model = driver.run(
-            train_classifier,
+            fit,
             dataset,
             begun,
+            **chosen,
             **named,
             learning_rate=settings.learning_rate,
             epochs=settings.epochs,
             max_length=settings.max_length,
         )
-    metrics = settings.evaluate.metrics or DEFAULT_METRICS[task]
     asked = {
         "metrics": metrics,
         "versions": [load("treadle.metrics", name, driver.folder).version for name in metrics],
@@ -126,36 +133,47 @@ def develop(
         "system_prompt": system_prompt,
         "max_tokens": settings.evaluate.max_tokens,
     }
-    evaluations = {"model": driver.run(evaluate, model, tests, task=task, **asked)}
+    evaluations = {"model": driver.run(evaluate, model, tests, **chosen, **asked)}
     before = begun or (
-        beginning_of(continuing.start or model, driver.runs.store) if settings.init and task == "chat" else None
+        beginning_of(continuing.start or model, driver.runs.store) if settings.init and task.fit is None else None
     )
-    usual = BASELINES[task] if settings.init is None or task != "chat" else FROM_NOTHING_BASELINES
-    for name in settings.evaluate.baselines if settings.evaluate.baselines is not None else usual:
-        if name not in BASELINES[task]:
-            raise UserError(f"develop.evaluate.baselines: {name!r} is not for task {task}; expected {BASELINES[task]}")
-        if task == "chat":
+    for name in usual:
+        if name not in task.simple:
             if settings.init is not None and before is None:
                 driver.listener.say(f"baseline {name} is left out: what the model began from is not there")
                 continue
-            shots, initial = 3 if name == "few_shot" else 0, before if settings.init is not None else None
+            shots, initial = 3 if name == FEW_SHOT else 0, before if settings.init is not None else None
             evaluations[name] = driver.run(evaluate_base, tests, initial, **named, shots=shots, **asked)
         else:
             evaluations[name] = driver.run(
-                evaluate_simple, dataset, baseline=name, metrics=metrics, versions=asked["versions"]
+                evaluate_simple, dataset, **chosen, baseline=name, metrics=metrics, versions=asked["versions"]
             )
     against = standing(model)
     if against is not None:
-        evaluations[CHAMPION] = driver.run(evaluate, against, tests, task=task, **asked)
+        evaluations[CHAMPION] = driver.run(evaluate, against, tests, **chosen, **asked)
     if cases is not None:
-        evaluations[f"model {ON_CASES}"] = driver.run(evaluate, model, cases, task=task, **asked)
+        evaluations[f"model {ON_CASES}"] = driver.run(evaluate, model, cases, **chosen, **asked)
         if against is not None:
-            evaluations[f"{CHAMPION} {ON_CASES}"] = driver.run(evaluate, against, cases, task=task, **asked)
+            evaluations[f"{CHAMPION} {ON_CASES}"] = driver.run(evaluate, against, cases, **chosen, **asked)
     developed = Developed(model, evaluations)
     if not driver.planning:
         for line in developed.lines():
             driver.listener.say(line)
     return developed
+
+
+def _baselines(settings: DevelopSettings, task: Task) -> list[str]:
+    """Those the file names, or the task's own; a generator from nothing learns little from worked examples, and has no
+    room for them."""
+    names = settings.evaluate.baselines
+    if names is None:
+        return [name for name in task.baselines if settings.init is None or name != FEW_SHOT]
+    for name in names:
+        if name not in task.baselines:
+            raise UserError(
+                f"develop.evaluate.baselines: {name!r} is not of task {task.name}; expected {task.baselines}"
+            )
+    return names
 
 
 def _begun(
@@ -165,14 +183,14 @@ def _begun(
     dataset: Dataset,
     tokenizer: TrainedTokenizer | None,
     continuing: Continuing,
-    task: str,
+    task: Task,
     base: Base,
 ) -> Model | None:
     """What fine-tuning begins from where that is not the base as it is: made from nothing, pretrained, or both.
 
     A chat model of a later turn begins from the one before it; a classifier begins anew each time.
     """
-    if continuing.ready is not None or (continuing.start is not None and task == "chat"):
+    if continuing.ready is not None or (continuing.start is not None and task.fit is None):
         return None
     begun = None
     if settings.init is not None and tokenizer is not None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from treadle.core.runs import Run
 from treadle.core.steps import step
-from treadle.evals.report import EvaluationReport, answer_all, classify_all, commit, load_metrics
+from treadle.evals.report import EvaluationReport, answer_all, commit, load_metrics
+from treadle.evals.task import load_task
 from treadle.lm.model import Model
 from treadle.stages.develop.training import same_base
 from treadle.text.dataset import Dataset, Example
@@ -15,7 +16,7 @@ from treadle.text.dataset import Dataset, Example
 
 @step(
     name="develop.evaluate",
-    version=1,
+    version=2,
     packages=("openvino-genai", "tokenizers", "torch", "transformers"),
     tolerance=0.05,
 )
@@ -24,6 +25,7 @@ def evaluate(
     dataset: Dataset,
     *,
     task: str,
+    task_version: str,
     metrics: list[str],
     versions: list[str],
     engine: str,
@@ -33,17 +35,14 @@ def evaluate(
 ) -> EvaluationReport:
     """The model on the test split: answers, likelihood of the references, and what the metrics say, with intervals."""
     examples, loaded = dataset.examples("test"), load_metrics(metrics, run)
-    if task == "chat":
-        asked: dict[str, Any] = {"engine": engine, "system_prompt": system_prompt, "max_tokens": max_tokens}
-        evaluation = answer_all(model.path(), examples, loaded, run, **asked)
-    else:
-        evaluation = classify_all(model.path(), examples, run)
+    asked: dict[str, Any] = {"engine": engine, "system_prompt": system_prompt, "max_tokens": max_tokens}
+    evaluation = load_task(task, run.folder).answer(model.path(), examples, loaded, run, **asked)
     return commit(run, evaluation, loaded, dataset.split_document_ids("test"))
 
 
 @step(
     name="develop.score",
-    version=1,
+    version=2,
     packages=("openvino-genai", "tokenizers", "torch", "transformers"),
     tolerance=0.05,
 )
@@ -52,6 +51,7 @@ def score(
     dataset: Dataset,
     *,
     task: str,
+    task_version: str,
     metrics: list[str],
     versions: list[str],
     engine: str,
@@ -61,7 +61,9 @@ def score(
 ) -> EvaluationReport:
     """As `develop.evaluate`, on items that somebody named: scores that never stand for those on the project's tests."""
     asked: dict[str, Any] = {"engine": engine, "system_prompt": system_prompt, "max_tokens": max_tokens}
-    return evaluate.function(model, dataset, task=task, metrics=metrics, versions=versions, **asked, run=run)
+    return evaluate.function(
+        model, dataset, task=task, task_version=task_version, metrics=metrics, versions=versions, **asked, run=run
+    )
 
 
 @step(
@@ -97,19 +99,23 @@ def evaluate_base(
     return commit(run, evaluation, loaded, dataset.split_document_ids("test"))
 
 
-@step(name="develop.evaluate_simple", version=1, packages=("scikit-learn",))
+@step(name="develop.evaluate_simple", version=2, packages=("scikit-learn",))
 def evaluate_simple(
-    dataset: Dataset, *, baseline: str, metrics: list[str], versions: list[str], seed: int, run: Run
+    dataset: Dataset,
+    *,
+    task: str,
+    task_version: str,
+    baseline: str,
+    metrics: list[str],
+    versions: list[str],
+    seed: int,
+    run: Run,
 ) -> EvaluationReport:
-    """What needs no language model: the most frequent label, or weighed words."""
-    from treadle.evals import baselines
+    """What needs no language model: the most frequent label, weighed words, whatever the task has."""
     from treadle.evals.results import Evaluation
     from treadle.evals.runner import items_from
 
     training, items = dataset.examples("train"), items_from(dataset.examples("test"))
-    if baseline == "majority":
-        outputs = baselines.majority(training, items)
-    else:
-        outputs = baselines.tfidf(training, items, seed=seed)
+    outputs = load_task(task, run.folder).simple[baseline](training, items, seed=seed)
     evaluation = Evaluation(baseline, tuple(items), tuple(outputs))
     return commit(run, evaluation, load_metrics(metrics, run), dataset.split_document_ids("test"))

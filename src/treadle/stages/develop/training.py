@@ -1,4 +1,4 @@
-"""The training steps: fine-tuning a generator on what the assistant says, a classifier on labels."""
+"""The training step of chat: fine-tuning a generator on what the assistant says."""
 
 from __future__ import annotations
 
@@ -102,44 +102,6 @@ def _mixed(lengths: Sequence[int], examples: Sequence[Example], budget: int, rep
         room -= lengths[place]
         taken.append(place)
     return taken
-
-
-@step(name="develop.train_classifier", version=3, packages=("torch", "transformers"), tolerance=0.05)
-def train_classifier(
-    dataset: Dataset,
-    pretrained: Model | None,
-    *,
-    base_model: str,
-    fingerprint: str,
-    learning_rate: float,
-    epochs: int,
-    max_length: int,
-    seed: int,
-    run: Run,
-) -> Model:
-    """Fine-tune an encoder with a classification head on all of the training split, from the base as it is or
-    ``pretrained``."""
-    from treadle.lm.classification import ClassifierSettings
-    from treadle.lm.classification import train_classifier as fine_tune
-
-    base = same_base(base_model, fingerprint, pretrained)
-    examples = dataset.examples("train")
-    settings = ClassifierSettings(learning_rate=learning_rate, epochs=epochs, max_length=max_length, seed=seed)
-
-    def on_step(step: int, steps: int, loss: float) -> None:
-        run.log(step, loss=loss)
-        run.progress(step, steps, "steps", f"loss {loss:.2f}")
-
-    with run.create(Model) as model:
-        texts, labels = [example.text for example in examples], [str(example.label) for example in examples]
-        begun = pretrained.path() if pretrained else base.path
-        result = fine_tune(begun, model.path, texts, labels, settings, on_step)
-        model.add_documents(name for example in examples for name in example.documents)
-        if pretrained is not None:
-            model.add_documents(pretrained.document_ids())
-        write_about(model.path, base, "classify", {"epochs": epochs, "learning_rate": learning_rate})
-        run.summary(loss=result.loss, steps=result.steps, truncated=result.truncated, examples=len(examples))
-        return model.commit()
 
 
 def same_base(name: str, fingerprint: str, model: Model | None = None) -> Any:

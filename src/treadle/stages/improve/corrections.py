@@ -60,17 +60,22 @@ class SetAside:
     reason: str
 
 
-def harvest(driver: Driver, record: Record, settings: CorrectionSettings, task: str, until: str) -> Corpus | None:
-    """All corrections up to a time as a corpus; None when there are none. Done once for each time."""
+def harvest(
+    driver: Driver, record: Record, settings: CorrectionSettings, *, labeled: bool, until: str
+) -> Corpus | None:
+    """All corrections up to a time as a corpus; None when there are none. Done once for each time.
+
+    ``labeled``: they become texts with a label, else conversations.
+    """
 
     def gather(run: Run) -> dict[str, Artifact]:
         kept, aside = chosen(found(record, until), settings)
         with run.create(Corpus) as corpus:
-            documents = _documents(kept, settings, task)
+            documents = _documents(kept, settings, labeled)
             corpus.add_documents(write_corpus(corpus.path, [documents] if documents else []))
             accounting = Accounting(read=len(kept) + len(aside), kept=len(documents))
             for each in aside:
-                accounting.drop(Dropped(_document(each.correction, settings, task, "train"), each.rule, each.reason))
+                accounting.drop(Dropped(_document(each.correction, settings, labeled, "train"), each.rule, each.reason))
             accounting.write(corpus.path)
             told = [{"feedback": each.correction.feedback, "rule": each.rule, "reason": each.reason} for each in aside]
             (corpus.path / SET_ASIDE).write_bytes(canonical_json(told))
@@ -79,7 +84,7 @@ def harvest(driver: Driver, record: Record, settings: CorrectionSettings, task: 
 
     if not any(True for _ in found(record, until)):
         return None
-    made = driver.act("improve.harvest", gather, until=until, task=task, **settings.model_dump())
+    made = driver.act("improve.harvest", gather, until=until, labeled=labeled, **settings.model_dump())
     corpus = made["corpus"] if made else None
     return Corpus(corpus.digest, record.store) if corpus is not None and corpus.document_count() else None
 
@@ -158,21 +163,21 @@ def _rule(
     return "", ""
 
 
-def _documents(kept: Sequence[Correction], settings: CorrectionSettings, task: str) -> list[Document]:
+def _documents(kept: Sequence[Correction], settings: CorrectionSettings, labeled: bool) -> list[Document]:
     documents: dict[str, Document] = {}
     for row in kept:
-        document = _document(row, settings, task, "train")
+        document = _document(row, settings, labeled, "train")
         share = int(document.id.removeprefix("doc:")[:8], 16) / 16**8
         use: Use = "test" if row.case or share < settings.test_share else "train"
         if documents.get(document.id) is None or use == "test":
-            documents[document.id] = _document(row, settings, task, use)
+            documents[document.id] = _document(row, settings, labeled, use)
     return list(documents.values())
 
 
-def _document(row: Correction, settings: CorrectionSettings, task: str, use: Use) -> Document:
+def _document(row: Correction, settings: CorrectionSettings, labeled: bool, use: Use) -> Document:
     asked = [dict(message) for message in row.interaction.messages or ()]
     fields: dict[str, Any] = {"interaction": row.interaction.id, "use": use}
-    if task == "classify":
+    if labeled:
         text = "\n".join(message["content"] for message in asked)
         fields["label"] = row.wanted
     else:

@@ -12,6 +12,7 @@ from treadle.core.errors import UserError
 from treadle.core.executors import Executor
 from treadle.core.plugins import load
 from treadle.core.settings import bind
+from treadle.evals.task import Task
 from treadle.lm.initial_model import Architecture
 from treadle.lm.initial_tokenizer import KINDS
 from treadle.lm.model import Model
@@ -48,7 +49,6 @@ from treadle.text.mentions import data_key
 from treadle.text.transform import load_transforms, parse_step
 
 MIN_ITEMS = 8  # test cases below which they are too few to say anything
-MAKERS = {"chat": "chat", "classify": "classification"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def prepare(
     corpus: Corpus,
     corrections: Corpus | None,
     placed: Dataset | None,
-    task: str,
+    task: Task,
     tokenizing: Tokenizing,
     versions: Versions,
     suppression: SuppressionList | None = None,
@@ -124,7 +124,7 @@ def _prepare(
     corpus: Corpus,
     corrections: Corpus | None,
     placed: Dataset | None,
-    task: str,
+    task: Task,
     tokenizing: Tokenizing,
     versions: Versions,
     suppression: SuppressionList | None,
@@ -146,7 +146,7 @@ def _prepare(
         cleaned,
         corrected,
         placed,
-        task=task,
+        task=task.name,
         maker=maker,
         maker_version=maker_version,
         maker_settings=maker_settings,
@@ -156,16 +156,25 @@ def _prepare(
     if settings.decontaminate:
         dataset = driver.run(keep_evaluations_apart, dataset, cleaned, corrected, apart.tests, **apart.settings)
     tests = driver.run(choose_tests, dataset)
-    cases = driver.run(choose_cases, corrected, task=task) if corrected else None
+    cases = driver.run(choose_cases, corrected) if corrected else None
     profile = driver.run(profile_questions, dataset)  # of what people ask, so before a teacher adds to it
     synthetic = None
     if settings.synthesize is not None:
         dataset, synthetic = synthesized(
-            driver, settings.synthesize, versions, dataset, cleaned, cases, apart, (transforms, keys), task, suppression
+            driver,
+            settings.synthesize,
+            versions,
+            dataset,
+            cleaned,
+            cases,
+            apart,
+            (transforms, keys),
+            task.name,
+            suppression,
         )
     cases = cases if cases is None or cases.pending or cases.counts()["test"] >= MIN_ITEMS else None
     tokenizer = _tokenizer(driver, settings, tokenizing, cleaned, dataset)
-    tokens = _tokens(driver, tokenizing, tokenizer, dataset) if task == "chat" else None
+    tokens = _tokens(driver, tokenizing, tokenizer, dataset) if task.fit is None else None
     index = driver.run(index_examples, dataset)
     report = driver.run(explore, corpus, cleaned, dataset, tokens, synthetic)
     if not driver.planning:
@@ -264,11 +273,11 @@ def _of_corrections(corrected: Corpus, dataset: Dataset) -> str:
     )
 
 
-def _parse(settings: PrepareSettings, task: str) -> tuple[list[Any], str, dict[str, Any]]:
+def _parse(settings: PrepareSettings, task: Task) -> tuple[list[Any], str, dict[str, Any]]:
     """Transforms, the maker's name and its settings."""
     items = list(settings.steps)
     if not items or not (isinstance(items[-1], dict) and EXAMPLES in items[-1]):
-        return items, MAKERS[task], {}
+        return items, task.maker, {}
     chosen = items[-1][EXAMPLES]
     name, maker_settings = parse_step(chosen, f"prepare.steps[{len(items) - 1}].examples")
     return items[:-1], name, maker_settings

@@ -70,8 +70,8 @@ def assemble(
         holdout=split["holdout"],
         earlier=timed.groups,
     )
-    taught = _corrections(corrected, task, "train")
-    judged = _corrections(corrected, task, "test")
+    taught = _corrections(corrected, "train")
+    judged = _corrections(corrected, "test")
     # What is judged by later is guarded like a test, and is no test of this dataset.
     guarded = {**divided.splits, "test": [*divided.splits["test"], *judged]}
     clean_splits = decontaminate({**guarded, "train": [*taught, *divided.splits["train"]]})
@@ -195,10 +195,10 @@ def _untaught(example: Example) -> Example:
     return dataclasses.replace(example, documents=example.documents[:-1], fields=fields)
 
 
-@step(name="prepare.choose_cases", version=1, packages=("pyarrow",))
-def choose_cases(corrected: Corpus, *, task: str, run: Run) -> Dataset:
+@step(name="prepare.choose_cases", version=2, packages=("pyarrow",))
+def choose_cases(corrected: Corpus, *, run: Run) -> Dataset:
     """Corrections that are judged by and never learned from."""
-    examples = _corrections(corrected, task, "test")
+    examples = _corrections(corrected, "test")
     with run.create(Dataset) as cases:
         write_dataset(cases.path, {"test": examples}, accounting=Accounting().to_json(), info={"of": "cases"})
         cases.add_documents(name for example in examples for name in example.documents)
@@ -206,7 +206,7 @@ def choose_cases(corrected: Corpus, *, task: str, run: Run) -> Dataset:
         return cases.commit()
 
 
-def _corrections(corrected: Corpus | None, task: str, use: str) -> list[Example]:
+def _corrections(corrected: Corpus | None, use: str) -> list[Example]:
     """Examples of the corrections with this use; each is a group of its own, on the training side by where it is."""
     if corrected is None:
         return []
@@ -214,7 +214,7 @@ def _corrections(corrected: Corpus | None, task: str, use: str) -> list[Example]
     examples = []
     for document in documents:
         fields = {FEEDBACK: str(document.fields.get("interaction", "")), "locator": document.locator}
-        if task == "classify":
+        if "messages" not in document.fields:
             made = Example((document.id,), text=document.text, label=str(document.fields["label"]), fields=fields)
         else:
             messages = tuple(dict(message) for message in document.fields["messages"])

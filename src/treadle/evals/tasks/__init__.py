@@ -1,0 +1,1 @@
+"""The tasks that ship, a file each."""

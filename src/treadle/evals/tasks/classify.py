@@ -1,0 +1,43 @@
+"""One label a text: sentiment, intents, topics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from treadle.evals.baselines import majority, tfidf
+from treadle.evals.report import classify_all
+from treadle.evals.task import Task
+from treadle.lm.fitting import FitSettings, Fitted, OnStep
+from treadle.text.dataset import Example
+
+
+def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, on_step: OnStep) -> Fitted:
+    """An encoder with a head over the labels that occur (``lm.classification``)."""
+    from treadle.lm.classification import ClassifierSettings, train_classifier
+
+    how = ClassifierSettings(
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        max_length=settings.max_length,
+        seed=settings.seed,
+    )
+    texts, labels = [example.text for example in examples], [str(example.label) for example in examples]
+    result = train_classifier(base, out, texts, labels, how, on_step)
+    return Fitted(result.loss, result.steps, result.truncated, result.environment)
+
+
+TASK = Task(
+    name="classify",
+    maker="classification",
+    metrics=("accuracy", "f1_macro", "ece"),
+    answer=classify_all,
+    fit=fit,
+    gives=frozenset({"probabilities"}),
+    simple={"majority": majority, "tfidf": tfidf},
+    baselines=("majority", "tfidf"),
+    architectures=("bert", "t5"),
+    heads=("ForSequenceClassification",),
+    asking="classify",
+    labeled=True,
+)

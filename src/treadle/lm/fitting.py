@@ -1,0 +1,34 @@
+"""What every training for a number of epochs is told, and what it tells: of classifiers, and of all that learn like
+them from whole examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+OnStep = Callable[[int, int, float], None]  # step, steps, loss
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """``learning_rate`` is the highest, after warm-up; ``max_length`` in tokens: longer texts are cut, and counted."""
+
+    learning_rate: float
+    epochs: int
+    max_length: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """``loss``: mean over the last tenth of the steps; ``truncated`` counts cut texts.
+
+    ``environment``: threads, device, precision, versions.
+    """
+
+    loss: float
+    steps: int
+    truncated: int
+    environment: dict[str, Any] = field(default_factory=dict)
