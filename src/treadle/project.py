@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from treadle.core.workspace import Workspace
 from treadle.evals.task import GROUP, load_task
 from treadle.lm.initial_model import parameters_of, shape_for
 from treadle.lm.initial_tokenizer import vocabulary_for
+from treadle.lm.own_model import PROJECT
 from treadle.record.beside import Beside
 from treadle.record.record import PROJECTIONS, Record
 from treadle.stages.collect import CollectSettings
@@ -99,7 +101,7 @@ class File(Settings):
         if init is not None and own is not None and (init.vocabulary or init.tokenizer):
             named = "vocabulary" if init.vocabulary else "tokenizer"
             raise ValueError(f"develop.init.{named}: prepare.tokenizer says which tokenizer it has; leave out either")
-        if init is not None and init.tokenizer is None:
+        if init is not None and init.tokenizer is None and init.model is None:
             vocabulary = own.vocabulary if own else init.vocabulary or vocabulary_for(init.size)
             try:
                 shape_for(init.architecture, parameters_of(init.size), vocabulary, init.context)
@@ -162,6 +164,7 @@ def find_folder(start: Path) -> Path:
 def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Project]:
     """The project around ``start``, open until the block ends."""
     folder = find_folder(start.resolve())
+    os.environ[PROJECT] = str(folder)
     file = load(folder / FILE, File, overrides)
     bucket = file.store if is_bucket(file.store) else None
     root, cipher = store_folder(folder, file), cipher_of(folder, file)

@@ -44,7 +44,10 @@ def test_what_the_cycle_evaluated_costs_nothing_again(project: Project) -> None:
         (("smolm2",), "evaluate smolm2: no model@v1"),
         (("model@v1", "--by", "customr"), "no item has that field"),
         (("model@v1", "--metric", "blue"), "did you mean 'bleu'"),
-        (("model@v1", "--metric", "accuracy"), "metric accuracy is about labels; this is a chat model"),
+        (
+            ("model@v1", "--metric", "accuracy"),
+            "metric accuracy needs probabilities; a model for task chat gives answer and likelihood",
+        ),
         (("model@v1", "--data", "nothing.jsonl"), "nothing.jsonl"),
         (("model@v1", "--data", "a", "--dataset", "dataset@v1"), "expected --data or --dataset"),
     ):

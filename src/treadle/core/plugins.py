@@ -28,6 +28,8 @@ GROUPS = (
     "treadle.examples",
     "treadle.metrics",
     "treadle.tasks",
+    "treadle.fits",
+    "treadle.models",
     "treadle.checks",
     "treadle.executors",
     "treadle.remotes",

@@ -19,6 +19,7 @@ from treadle.lm.fitting import FitSettings, Fitted, OnStep
 from treadle.text.dataset import Example
 
 GROUP = "treadle.tasks"
+FITS = "treadle.fits"
 # Scores of the base model itself, with and without worked examples in the prompt.
 BASE, FEW_SHOT = "base", "few_shot"
 

@@ -125,7 +125,9 @@ def _check(project: Project, source: BaseModel) -> None:
     config = read_config(path)
     named = [str(name) for name in config.get("architectures") or ()]
     if named and not any(name.endswith(task.heads) for name in named):
-        raise UserError(f"import model: {path} is a {named[0]}; task {task.name} needs {' or '.join(task.heads)}")
+        raise UserError(
+            f"import model: {path} is a {named[0]}; task {task.name} needs one that ends in {' or '.join(task.heads)}"
+        )
     _check_shards(path)
     if task.fit is not None:
         if task.labeled and not config.get("id2label"):

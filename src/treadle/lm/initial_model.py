@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
+from treadle.lm.own_model import create
 
 Architecture = Literal["llama", "gpt2", "bert", "t5"]
 SENTINELS = 100  # ids that stand for a span that was taken out, above the tokenizer's own: T5's number of them
@@ -152,11 +153,20 @@ def _rounded(size: float) -> int:
 
 
 def create_model(
-    out: Path, tokenizer: Path, *, architecture: Architecture, size: str, context: int, seed: int
+    out: Path,
+    tokenizer: Path,
+    *,
+    architecture: Architecture,
+    size: str,
+    context: int,
+    seed: int,
+    own: str | None = None,
+    project: Path | None = None,
 ) -> dict[str, int]:
     """Write a model folder with random weights and the tokenizer of the folder ``tokenizer``; returns its figures.
 
-    The same arguments give the same bytes. ``UserError`` for a size that cannot be had.
+    ``own`` names a class of the ``project``, in place of the architecture's. The same arguments give the same bytes.
+    ``UserError`` for a size that cannot be had.
     """
     try:
         torch_runtime.patient_threads()
@@ -164,15 +174,21 @@ def create_model(
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), extra="train") from None
     vocabulary, ids = vocabulary_of(tokenizer)
-    shape = shape_for(architecture, parameters_of(size), vocabulary, context)
+    parameters = parameters_of(size)
     with torch_runtime.session(None, seed):
-        config = config_for(architecture, shape, vocabulary, context, ids)
-        model = model_class(architecture).from_config(config)
+        if own is not None:
+            common = {"eos_token_id": ids["eos"], "pad_token_id": ids["pad"], "max_position_embeddings": context}
+            model = create(own, project, parameters, vocab_size=vocabulary, **common)
+        else:
+            shape = shape_for(architecture, parameters, vocabulary, context)
+            model = model_class(architecture).from_config(config_for(architecture, shape, vocabulary, context, ids))
         torch_runtime.save(model.to(torch.float32), tokenizer, out)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (out / name).is_file() and (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, out / name)
-    return {"parameters": model.num_parameters(), "width": shape.width, "layers": shape.layers}
+    width = int(model.config.hidden_size)
+    layers = getattr(model.config, "num_hidden_layers", None)
+    return {"parameters": model.num_parameters(), "width": width} | ({"layers": int(layers)} if layers else {})
 
 
 def vocabulary_of(folder: Path) -> tuple[int, dict[str, int]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from treadle.core.errors import UserError
+from treadle.lm.own_model import make_known
 from treadle.lm.safetensors_folder import check_folder
 
 Precision = Literal["auto", "bfloat16", "float32"]
@@ -100,6 +101,8 @@ def load(folder: Path, model_class: Any, **settings: Any) -> Any:
     import torch
 
     check_folder(folder)
+    if make_known(folder):
+        settings["ignore_mismatched_sizes"] = True  # its head may be of another number of labels
     try:
         with _quiet():
             return model_class.from_pretrained(

@@ -11,7 +11,7 @@ from treadle.core.errors import UserError
 from treadle.core.plugins import load
 from treadle.evals.metric import load_metric
 from treadle.evals.report import EvaluationReport
-from treadle.evals.task import FEW_SHOT, Task, task_version
+from treadle.evals.task import FEW_SHOT, FITS, Task, task_version
 from treadle.lm.model import Model
 from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens
@@ -101,7 +101,7 @@ def develop(
     if continuing.ready is not None:
         model = continuing.ready
         driver.listener.say("nothing is trained: this turn judges a model that came from outside")
-    elif tokens is not None:
+    elif tokens is not None and settings.fit is None:
         model = driver.run(
             train,
             tokens,
@@ -121,6 +121,8 @@ def develop(
             dataset,
             begun,
             **chosen,
+            trainer=settings.fit,
+            trainer_version=load(FITS, settings.fit, driver.folder).version if settings.fit else "",
             **named,
             learning_rate=settings.learning_rate,
             epochs=settings.epochs,

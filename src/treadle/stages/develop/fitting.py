@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from treadle.core.plugins import load
 from treadle.core.runs import Run
 from treadle.core.steps import step
-from treadle.evals.task import load_task
+from treadle.evals.task import FITS, load_task
 from treadle.lm.fitting import FitSettings
 from treadle.lm.model import Model
 from treadle.stages.develop.training import same_base, write_about
@@ -18,6 +21,8 @@ def fit(
     *,
     task: str,
     task_version: str,
+    trainer: str | None,
+    trainer_version: str,
     base_model: str,
     fingerprint: str,
     learning_rate: float,
@@ -26,9 +31,12 @@ def fit(
     seed: int,
     run: Run,
 ) -> Model:
-    """Fine-tune a model for a task on all of the training split, from the base as it is or ``pretrained``."""
-    chosen = load_task(task, run.folder)
-    assert chosen.fit is not None
+    """Fine-tune a model for a task on all of the training split, from the base as it is or ``pretrained``.
+
+    ``trainer`` is a function of the project that does it in place of the task's own.
+    """
+    train: Any = load(FITS, trainer, run.folder).value if trainer else load_task(task, run.folder).fit
+    named = {"trainer": trainer} if trainer else {}
     base = same_base(base_model, fingerprint, pretrained)
     examples = dataset.examples("train")
     settings = FitSettings(learning_rate=learning_rate, epochs=epochs, max_length=max_length, seed=seed)
@@ -39,10 +47,10 @@ def fit(
 
     with run.create(Model) as model:
         begun = pretrained.path() if pretrained else base.path
-        result = chosen.fit(begun, model.path, examples, settings, on_step)
+        result = train(begun, model.path, examples, settings, on_step)
         model.add_documents(name for example in examples for name in example.documents)
         if pretrained is not None:
             model.add_documents(pretrained.document_ids())
-        write_about(model.path, base, task, {"epochs": epochs, "learning_rate": learning_rate})
+        write_about(model.path, base, task, {"epochs": epochs, "learning_rate": learning_rate} | named)
         run.summary(loss=result.loss, steps=result.steps, truncated=result.truncated, examples=len(examples))
         return model.commit()

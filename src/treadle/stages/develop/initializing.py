@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from treadle.core.driver import Driver
+from treadle.core.plugins import load
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.core.store import Store
 from treadle.lm.initial_model import Architecture
 from treadle.lm.model import Model
+from treadle.lm.own_model import GROUP
 from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.record.version import FROM_NOTHING, NO_BASE_LICENSE
 from treadle.stages.develop.settings import InitSettings
@@ -21,18 +25,22 @@ def initialize(driver: Driver, settings: InitSettings, tokenizer: TrainedTokeniz
         architecture=settings.architecture,
         size=settings.size,
         context=settings.context,
+        own=settings.model,
+        own_version=load(GROUP, settings.model, driver.folder).version if settings.model else "",
         taken_from=settings.tokenizer,
         license=license or NO_BASE_LICENSE,
     )
 
 
-@step(name="develop.create_model", version=1, packages=("torch", "transformers"))
+@step(name="develop.create_model", version=2, packages=("torch", "transformers"))
 def create_model(
     tokenizer: TrainedTokenizer,
     *,
     architecture: Architecture,
     size: str,
     context: int,
+    own: str | None,
+    own_version: str,
     taken_from: str | None,
     license: str,  # noqa: A002 (the setting's name)
     seed: int,
@@ -44,9 +52,11 @@ def create_model(
     from treadle.stages.develop.training import write_about
 
     with run.create(Model) as model:
-        figures = create(model.path, tokenizer.path(), architecture=architecture, size=size, context=context, seed=seed)
+        asked: dict[str, Any] = {"architecture": architecture, "size": size, "context": context, "seed": seed}
+        figures = create(model.path, tokenizer.path(), **asked, own=own, project=run.folder)
         words = f"the tokenizer of {taken_from}" if taken_from else "a tokenizer learned here"
-        origin = f"{architecture} of {figures['parameters']:,} parameters with {words}, weights drawn from seed {seed}"
+        count = f"{figures['parameters']:,} parameters"
+        origin = f"{own or architecture} of {count} with {words}, weights drawn from seed {seed}"
         base = BaseModel(FROM_NOTHING, model.path, tokenizer.digest, license, origin)
         write_about(model.path, base, "text", {"method": "none", **figures})
         model.add_documents(tokenizer.document_ids())

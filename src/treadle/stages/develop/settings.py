@@ -15,6 +15,7 @@ class InitSettings(Settings):
     """A model from nothing: random weights, in place of a base model."""
 
     architecture: Architecture = Field(description="chat: llama, gpt2; classify: bert, t5")
+    model: str | None = Field(None, description="module:Class of your own, with the architecture's kind of tokenizer")
     size: str = Field(description="parameters: 10M, 1.5B; width and depth are chosen by it")
     context: int = Field(512, ge=16, le=1 << 20, description="tokens it can read at once")
     vocabulary: int | None = Field(
@@ -71,6 +72,7 @@ class DevelopSettings(Settings):
     base_model: str | None = Field(None, description="a known model, a hub id, a folder or a GGUF; or else init")
     init: InitSettings | None = Field(None, description="a model from nothing, in place of base_model")
     method: Literal["full", "lora"] = Field("full", description="all weights, or a low-rank adapter that is merged")
+    fit: str | None = Field(None, description="module:function of your own that trains, in place of the task's way")
     learning_rate: float = Field(1e-4, gt=0, description="highest, after warm-up")
     tokens: int = Field(34_000, ge=1, description="chat: training budget in tokens")
     epochs: int = Field(3, ge=1, description="all but chat: passes over the training split")
@@ -83,6 +85,8 @@ class DevelopSettings(Settings):
         if (self.base_model is None) is (self.init is None):
             both = "both are given" if self.init else "neither is given"
             raise ValueError(f"expected base_model, or init for a model from nothing; {both}")
+        if self.init is not None and self.init.model is not None and self.pretrain is not None:
+            raise ValueError("pretrain: a class of one's own is only fine-tuned here; leave out pretrain or init.model")
         if self.init is not None:
             packed = self.pretrain.width if self.pretrain else 0
             for name, width in (("max_length", self.max_length), ("pretrain.width", packed)):
