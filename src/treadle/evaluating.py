@@ -174,16 +174,15 @@ def _report(
         "system_prompt": file.deploy.system_prompt,
         "max_tokens": file.develop.evaluate.max_tokens,
     }
+    chosen = {"task": file.task, "task_version": task_version(file.task, driver.folder)}
     if subject.model is not None:
-        chosen = {"task": file.task, "task_version": task_version(file.task, driver.folder)}
         return driver.run(score if named else evaluate, subject.model, items, **chosen, **how)
     if BASE not in load_task(file.task, driver.folder).baselines:
         raise UserError(
             f"evaluate {subject.ref}: a base model cannot do task {file.task}; expected a model that was trained here"
         )
-    return driver.run(
-        evaluate_base, items, None, base_model=subject.base, fingerprint=subject.fingerprint, shots=0, **how
-    )
+    named_base = {"base_model": subject.base, "fingerprint": subject.fingerprint}
+    return driver.run(evaluate_base, items, None, **chosen, **named_base, shots=0, **how)
 
 
 def _compared(

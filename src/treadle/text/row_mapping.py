@@ -17,6 +17,15 @@ from treadle.text.tool_calls import spoken
 
 _MILLISECONDS_FROM = 100_000_000_000  # seconds of the year 5138; a larger number of an epoch is milliseconds
 _SHOWN_COLUMNS = 8
+# Two texts that belong together, as columns are called in the datasets of sentence-transformers and in others.
+PAIRS = (
+    ("anchor", "positive"),
+    ("query", "positive"),
+    ("query", "passage"),
+    ("title", "body"),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+)
 
 
 class UnusableRowError(ValueError):
@@ -124,6 +133,9 @@ class RowMapping:
         for key in ("text", "content"):
             if key in values:
                 return _Content(_text(values[key]), frozenset({key}))
+        for names in PAIRS:
+            if all(isinstance(values.get(name), str) for name in names):
+                return _Content(_text("\n\n".join(values[name] for name in names)))
         raise UnusableRowError(f"no text among {_columns(values)}; say which column it is with `fields: {{text: ...}}`")
 
     def _conversation(self, values: dict[str, Any]) -> chat.Conversation | None:

@@ -145,7 +145,7 @@ def develop(
                 driver.listener.say(f"baseline {name} is left out: what the model began from is not there")
                 continue
             shots, initial = 3 if name == FEW_SHOT else 0, before if settings.init is not None else None
-            evaluations[name] = driver.run(evaluate_base, tests, initial, **named, shots=shots, **asked)
+            evaluations[name] = driver.run(evaluate_base, tests, initial, **chosen, **named, shots=shots, **asked)
         else:
             evaluations[name] = driver.run(
                 evaluate_simple, dataset, **chosen, baseline=name, metrics=metrics, versions=asked["versions"]

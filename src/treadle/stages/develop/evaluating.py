@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from treadle.core.runs import Run
 from treadle.core.steps import step
-from treadle.evals.report import EvaluationReport, answer_all, commit, load_metrics
+from treadle.evals.report import EvaluationReport, commit, load_metrics
 from treadle.evals.task import load_task
 from treadle.lm.model import Model
 from treadle.stages.develop.training import same_base
-from treadle.text.dataset import Dataset, Example
+from treadle.text.dataset import Dataset
 
 
 @step(
@@ -68,7 +67,7 @@ def score(
 
 @step(
     name="develop.evaluate_base",
-    version=2,
+    version=3,
     packages=("openvino-genai", "tokenizers", "torch", "transformers"),
     tolerance=0.05,
 )
@@ -76,6 +75,8 @@ def evaluate_base(
     dataset: Dataset,
     begun: Model | None,
     *,
+    task: str,
+    task_version: str,
     base_model: str,
     fingerprint: str,
     shots: int,
@@ -92,10 +93,11 @@ def evaluate_base(
     from treadle.evals.baselines import worked_examples
 
     base = same_base(base_model, fingerprint, begun)
-    worked: Sequence[Example] = worked_examples(dataset.examples("train"), seed=seed, count=shots) if shots else ()
     loaded = load_metrics(metrics, run)
     asked: dict[str, Any] = {"engine": engine, "system_prompt": system_prompt, "max_tokens": max_tokens}
-    evaluation = answer_all(base.path, dataset.examples("test"), loaded, run, worked=worked, **asked)
+    if shots:
+        asked["worked"] = worked_examples(dataset.examples("train"), seed=seed, count=shots)
+    evaluation = load_task(task, run.folder).answer(base.path, dataset.examples("test"), loaded, run, **asked)
     return commit(run, evaluation, loaded, dataset.split_document_ids("test"))
 
 

@@ -1,0 +1,80 @@
+"""Texts that belong together move together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from treadle.core.errors import UserError
+from treadle.lm.base_model import resolve
+from treadle.lm.embedding_training import Pair, train_embedder
+from treadle.lm.fitting import FitSettings
+from treadle.lm.torch_embedding import Embedder
+
+THINGS = ["lamp", "kettle", "printer", "router", "tent", "radio", "camera", "stove"]
+PLACES = ["Peru", "Oslo", "Chad", "Rome", "Cuba", "Mali", "Nice", "Bonn"]  # a thing's place is to be learned
+PAIRS = [Pair(f"the {thing}", f"from {place}") for thing, place in zip(THINGS, PLACES, strict=True)]
+SETTINGS = FitSettings(learning_rate=2e-4, epochs=12, max_length=32, seed=5)
+
+
+@pytest.fixture(scope="module")
+def base() -> Path:
+    return resolve("all-minilm-l6-v2").path
+
+
+def margin(folder: Path) -> float:
+    """How much nearer a pair is than two texts of different pairs, in cosine."""
+    embed = Embedder(folder, "cpu", 32)
+    anchors, positives = (np.array(embed([getattr(pair, side) for pair in PAIRS])) for side in ("anchor", "positive"))
+    cosines = anchors @ positives.T
+    own = np.eye(len(PAIRS), dtype=bool)
+    return float(cosines[own].mean() - cosines[~own].mean())
+
+
+def test_pairs_move_together_and_the_same_input_gives_the_same_weights(base: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int, float]] = []
+    fitted = train_embedder(base, tmp_path / "one", PAIRS, SETTINGS, lambda *step: told.append(step))
+    train_embedder(base, tmp_path / "two", PAIRS, SETTINGS)
+    assert margin(tmp_path / "one") > margin(base) + 0.2
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert fitted.steps == len(told) == 12
+    assert told[-1][2] < told[0][2]
+    theirs = SentenceTransformer(str(tmp_path / "one"), device="cpu").encode([pair.anchor for pair in PAIRS])
+    ours = Embedder(tmp_path / "one", "cpu", 32)([pair.anchor for pair in PAIRS])
+    assert np.abs(theirs - np.array(ours)).max() < 1e-5
+
+
+def test_given_negatives_are_told_from_the_pair(base: Path, tmp_path: Path) -> None:
+    wrong = "from Lima in Peru"
+    pairs = [replace(PAIRS[0], negatives=(wrong,)), *PAIRS[1:]]
+    train_embedder(base, tmp_path / "told", pairs, SETTINGS)
+    train_embedder(base, tmp_path / "not", PAIRS, SETTINGS)
+
+    def near(folder: Path) -> float:
+        one, other = np.array(Embedder(folder, "cpu", 32)([PAIRS[0].anchor, wrong]))
+        return float(one @ other)
+
+    assert near(tmp_path / "told") < near(tmp_path / "not")
+
+
+def test_what_another_pair_has_as_well_is_no_wrong_answer(base: Path, tmp_path: Path) -> None:
+    same = [
+        Pair(f"the {thing} is bad", "send it back" if place % 2 else "keep it") for place, thing in enumerate(THINGS)
+    ]
+    fitted = train_embedder(base, tmp_path / "m", same, replace(SETTINGS, epochs=20))
+    assert fitted.loss < 0.4  # of eight, four say the same: told from them as well it could not fall below log 4 = 1.39
+
+
+@pytest.mark.parametrize(
+    ("pairs", "rate", "words"),
+    [(PAIRS[:1], 1e-3, "1 pairs; expected two or more"), (PAIRS, float("inf"), "lower learning_rate")],
+)
+def test_what_cannot_be_trained_says_so(base: Path, tmp_path: Path, pairs: list[Pair], rate: float, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        train_embedder(base, tmp_path / "m", pairs, replace(SETTINGS, learning_rate=rate, epochs=3))
+    assert not (tmp_path / "m").exists()
