@@ -122,6 +122,8 @@ def _request(asking: Asking, question: str, user: str | None) -> tuple[str, dict
 def _text(asking: Asking, reply: dict[str, Any]) -> str:
     if asking == "classify":
         return str(reply["data"][0]["label"])
+    if asking == "tag":
+        return "\n".join(f"{span['type']}: {span['text']}" for span in reply["data"][0]["spans"])
     return str(reply["choices"][0]["message"]["content"])
 
 

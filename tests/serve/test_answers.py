@@ -219,6 +219,32 @@ def test_classify(start: Callable[..., Served]) -> None:
     assert "/v1/classify" in wrong.json()["error"]["message"]
 
 
+def test_tag(start: Callable[..., Served]) -> None:
+    served = start(release={"name": "names@v2", "task": "tag", "asking": "tag"})
+    answer = served.http.post("/v1/tag", json={"input": ["😀 Ann met Bob", "nobody"]}).json()
+    assert answer["data"] == [
+        {
+            "index": 0,
+            "spans": [
+                {"start": 2, "end": 5, "type": "NAME", "text": "Ann", "score": 0.75},
+                {"start": 10, "end": 13, "type": "NAME", "text": "Bob", "score": 0.75},
+            ],
+        },
+        {"index": 1, "spans": []},
+    ]
+    [row] = served.rows
+    assert (row["answer"], row["alternatives"]) == ('[[2,5,"NAME"],[10,13,"NAME"]]', ["[]"])
+    assert row["id"] == answer["id"]
+    for path, body in (
+        ("/v1/classify", {"input": "x"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+    ):
+        assert served.http.post(path, json=body).json()["error"]["code"] == "wrong_endpoint"
+    assert "/v1/tag" in served.chat(model="names").json()["error"]["message"]
+    chat = start()
+    assert chat.http.post("/v1/tag", json={"input": "x"}).json()["error"]["code"] == "wrong_endpoint"
+
+
 def test_embeddings_in_both_encodings(start: Callable[..., Served]) -> None:
     served = start(release={"name": "vectors@v1", "task": "embed", "asking": "embed"})
     packed = served.client.embeddings.create(model="vectors", input=["abc", "aaaa"])  # base64 by itself

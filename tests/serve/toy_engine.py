@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import TreadleError, UserError
-from treadle.lm.engine import Chunk, ClassScores, Engine, EngineStats, GenerateRequest, Score
+from treadle.lm.engine import Chunk, ClassScores, Engine, EngineStats, GenerateRequest, Score, TaggedSpan
 
 _PIECES = re.compile(r"\s*\S+|\s+$")
 
@@ -119,6 +119,11 @@ class ToyEngine:
             raise self.failing
         await asyncio.sleep(self.pace)
         return [ClassScores(("bad", "good"), (0.25, 0.75) if "good" in text else (0.9, 0.1)) for text in texts]
+
+    async def tag(self, texts: Sequence[str]) -> list[list[TaggedSpan]]:
+        if self.failing is not None:
+            raise self.failing
+        return [[TaggedSpan(*found.span(), "NAME", 0.75) for found in re.finditer("[A-Z]\\w+", t)] for t in texts]
 
     def stats(self) -> EngineStats:
         if self.closed:

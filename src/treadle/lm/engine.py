@@ -75,6 +75,16 @@ class ClassScores:
 
 
 @dataclass(frozen=True, slots=True)
+class TaggedSpan:
+    """The characters from ``start`` to before ``end`` are of a type; ``score`` is its probability."""
+
+    start: int
+    end: int
+    type: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """``running`` and ``queued`` in requests, ``memory_bytes`` resident in the engine's process."""
 
@@ -115,6 +125,10 @@ class Engine(Protocol):
 
     async def classify(self, texts: Sequence[str]) -> list[ClassScores]:
         """One distribution over the model's labels a text. Texts beyond the context are cut there."""
+        ...
+
+    async def tag(self, texts: Sequence[str]) -> list[list[TaggedSpan]]:
+        """The spans that the model finds in each text, in order, none within another; texts may be of any length."""
         ...
 
     def stats(self) -> EngineStats:

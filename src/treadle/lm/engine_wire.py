@@ -74,6 +74,13 @@ class Classify(msgspec.Struct, tag="classify"):
     texts: list[str]
 
 
+class Tag(msgspec.Struct, tag="tag"):
+    """Texts to find spans in."""
+
+    number: int
+    texts: list[str]
+
+
 class Close(msgspec.Struct, tag="close"):
     """End, now."""
 
@@ -102,7 +109,9 @@ class Report(msgspec.Struct, tag="report"):
 
 
 class Values(msgspec.Struct, tag="values"):
-    """The answer to ``Score``, ``Embed`` and ``Classify``: one row an item; ``labels`` name the columns of the last."""
+    """The answer to ``Score``, ``Embed``, ``Classify`` and ``Tag``: one row an item. ``labels`` name the columns of a
+    row of ``Classify``; a row of ``Tag`` is four numbers a span: start, end, place in ``labels``, probability.
+    """
 
     number: int
     rows: list[list[float]]
@@ -117,7 +126,7 @@ class Failed(msgspec.Struct, tag="failed"):
     user: bool
 
 
-Request = Open | Generate | Cancel | Score | Embed | Classify | Close
+Request = Open | Generate | Cancel | Score | Embed | Classify | Tag | Close
 Reply = Ready | Report | Values | Failed
 
 _encoder = msgspec.msgpack.Encoder()

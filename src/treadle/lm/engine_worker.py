@@ -33,6 +33,7 @@ from treadle.lm.engine_wire import (
     Report,
     Request,
     Score,
+    Tag,
     Tokens,
     Values,
     decode_request,
@@ -82,8 +83,12 @@ class Backend(Protocol):
         """The labels, and their probabilities for each text."""
         ...
 
+    def tag(self, texts: Sequence[str]) -> tuple[list[str], list[list[float]]]:
+        """The types, and for each text its spans as ``Values`` has them."""
+        ...
 
-Job = Score | Embed | Classify
+
+Job = Score | Embed | Classify | Tag
 
 
 class Worker:
@@ -140,7 +145,7 @@ class Worker:
             case Cancel():
                 backend.cancel(message.number)
                 self._jobs = deque(job for job in self._jobs if job[0].number != message.number)
-            case Score() | Embed() | Classify():
+            case Score() | Embed() | Classify() | Tag():
                 self._jobs.append((message, []))
 
     def _go_on(self, backend: Backend) -> None:
@@ -156,6 +161,9 @@ class Worker:
                     rows += backend.embed(job.texts[len(rows) :][:_SLICE_TEXTS])
                 case Classify():
                     labels, more = backend.classify(job.texts[len(rows) :][:_SLICE_TEXTS])
+                    rows += more
+                case Tag():
+                    labels, more = _able(backend, "tag")(job.texts[len(rows) :][:_SLICE_TEXTS])
                     rows += more
         except UserError as error:
             self._jobs.popleft()
@@ -178,6 +186,13 @@ class Worker:
 
     def _send(self, reply: Reply) -> None:
         self._connection.sendall(encode(reply))
+
+
+def _able(backend: Backend, what: str) -> Any:
+    """What a backend does; ``UserError`` for one that does not know of it."""
+    if not hasattr(backend, what):
+        raise UserError(f"{type(backend).__name__} cannot {what}; choose engine: transformers")
+    return getattr(backend, what)
 
 
 def _slice(pairs: list[tuple[list[int], list[int]]], start: int) -> list[tuple[list[int], list[int]]]:

@@ -124,6 +124,9 @@ class RowMapping:
         for key in ("text", "content"):
             if key in values:
                 return _Content(_text(values[key]), frozenset({key}))
+        tokens = values.get("tokens")
+        if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
+            return _Content(_text(" ".join(tokens)))
         raise UnusableRowError(f"no text among {_columns(values)}; say which column it is with `fields: {{text: ...}}`")
 
     def _conversation(self, values: dict[str, Any]) -> chat.Conversation | None:
