@@ -114,7 +114,7 @@ def _answers(endpoint: str, headers: dict[str, str]) -> bool:
 
 def _request(asking: Asking, question: str, user: str | None) -> tuple[str, dict[str, Any]]:
     named = {"user": user} if user else {}
-    if asking != "chat":
+    if asking not in ("chat", "extract"):
         return PATHS[asking], {"input": question, **named}
     return PATHS[asking], {"messages": [{"role": "user", "content": question}], "temperature": 0, **named}
 

@@ -85,6 +85,16 @@ class TaggedSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class Extract:
+    """The answer stands from ``start`` to before ``end``; both are 0 where the text holds none. ``score`` is its
+    probability."""
+
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """``running`` and ``queued`` in requests, ``memory_bytes`` resident in the engine's process."""
 
@@ -129,6 +139,10 @@ class Engine(Protocol):
 
     async def tag(self, texts: Sequence[str]) -> list[list[TaggedSpan]]:
         """The spans that the model finds in each text, in order, none within another; texts may be of any length."""
+        ...
+
+    async def extract(self, pairs: Sequence[tuple[str, str]]) -> list[Extract]:
+        """Where the answer to each (question, text) stands in its text, which may be of any length."""
         ...
 
     def stats(self) -> EngineStats:

@@ -81,6 +81,13 @@ class Tag(msgspec.Struct, tag="tag"):
     texts: list[str]
 
 
+class Extract(msgspec.Struct, tag="extract"):
+    """Pairs of a question and a text that may hold its answer."""
+
+    number: int
+    pairs: list[tuple[str, str]]
+
+
 class Close(msgspec.Struct, tag="close"):
     """End, now."""
 
@@ -109,8 +116,9 @@ class Report(msgspec.Struct, tag="report"):
 
 
 class Values(msgspec.Struct, tag="values"):
-    """The answer to ``Score``, ``Embed``, ``Classify`` and ``Tag``: one row an item. ``labels`` name the columns of a
-    row of ``Classify``; a row of ``Tag`` is four numbers a span: start, end, place in ``labels``, probability.
+    """The answer to ``Score``, ``Embed``, ``Classify``, ``Tag`` and ``Extract``: one row an item. ``labels`` name the
+    columns of a row of ``Classify``; a row of ``Tag`` is four numbers a span: start, end, place in ``labels``,
+    probability; a row of ``Extract`` is start, end, probability.
     """
 
     number: int
@@ -126,7 +134,7 @@ class Failed(msgspec.Struct, tag="failed"):
     user: bool
 
 
-Request = Open | Generate | Cancel | Score | Embed | Classify | Tag | Close
+Request = Open | Generate | Cancel | Score | Embed | Classify | Tag | Extract | Close
 Reply = Ready | Report | Values | Failed
 
 _encoder = msgspec.msgpack.Encoder()

@@ -24,6 +24,7 @@ from treadle.lm.engine_wire import (
     Classify,
     Close,
     Embed,
+    Extract,
     Failed,
     FrameBuffer,
     Generate,
@@ -87,8 +88,12 @@ class Backend(Protocol):
         """The types, and for each text its spans as ``Values`` has them."""
         ...
 
+    def extract(self, pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+        """Start, end and probability of the answer in each (question, text)."""
+        ...
 
-Job = Score | Embed | Classify | Tag
+
+Job = Score | Embed | Classify | Tag | Extract
 
 
 class Worker:
@@ -145,14 +150,14 @@ class Worker:
             case Cancel():
                 backend.cancel(message.number)
                 self._jobs = deque(job for job in self._jobs if job[0].number != message.number)
-            case Score() | Embed() | Classify() | Tag():
+            case Score() | Embed() | Classify() | Tag() | Extract():
                 self._jobs.append((message, []))
 
     def _go_on(self, backend: Backend) -> None:
         """Do a slice of the oldest job."""
         job, rows = self._jobs[0]
         labels: list[str] = []
-        items = job.pairs if isinstance(job, Score) else job.texts
+        items = job.pairs if isinstance(job, Score | Extract) else job.texts
         try:
             match job:
                 case Score():
@@ -165,6 +170,8 @@ class Worker:
                 case Tag():
                     labels, more = _able(backend, "tag")(job.texts[len(rows) :][:_SLICE_TEXTS])
                     rows += more
+                case Extract():
+                    rows += _able(backend, "extract")(job.pairs[len(rows) :][:_SLICE_TEXTS])
         except UserError as error:
             self._jobs.popleft()
             self._send(Failed(job.number, str(error), user=True))

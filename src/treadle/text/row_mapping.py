@@ -124,6 +124,9 @@ class RowMapping:
         for key in ("text", "content"):
             if key in values:
                 return _Content(_text(values[key]), frozenset({key}))
+        context, question = values.get("context"), values.get("question")
+        if isinstance(context, str) and isinstance(question, str):
+            return _Content(_text(f"{context}\n\n{question}"))
         tokens = values.get("tokens")
         if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
             return _Content(_text(" ".join(tokens)))
