@@ -66,7 +66,6 @@ TASK = Task(
     metrics=("span_f1", "token_accuracy"),
     answer=tag_all,
     fit=fit,
-    gives=frozenset({"spans"}),
     simple={"dictionary": dictionary},
     baselines=("dictionary",),
     architectures=("bert",),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from treadle.core.errors import UserError
 from treadle.evals.item import Item, Output
 from treadle.evals.metric import load_metric, score_rows
 from treadle.evals.tasks.tag import TASK, dictionary
@@ -27,8 +28,12 @@ def scored(metric: str, pairs: list[tuple[str, str]]) -> float:
 def test_a_span_counts_when_all_of_it_is_right() -> None:
     true = '[[0,7,"PER"],[12,17,"LOC"],[22,26,"LOC"]]'
     assert scored("span_f1", [(true, true)]) == 1.0
-    assert scored("span_f1", [("[]", "[]")]) == 1.0
-    assert scored("span_f1", [(true, "[]")]) == scored("span_f1", [("[]", true)]) == 0.0
+    assert (
+        scored("span_f1", [("[]", "[]")])
+        == scored("span_f1", [(true, "[]")])
+        == scored("span_f1", [("[]", true)])
+        == 0.0
+    )
     found = '[[0,3,"PER"],[12,17,"PER"],[22,26,"LOC"]]'  # one is short, one of another type, one right
     assert scored("span_f1", [(true, found)]) == pytest.approx(1 / 3)
     assert scored("span_f1", [(true, found), (true, true)]) == pytest.approx(4 / 6)  # over all spans, not the texts
@@ -58,7 +63,13 @@ def test_span_f1_is_that_of_the_entities_that_conlleval_counts(pairs: list[tuple
     from treadle.text.spans import from_tags
 
     labels = [(label_of(from_tags(words, a)[1]), label_of(from_tags(words, b)[1])) for a, b in pairs]
-    assert scored("span_f1", labels) == pytest.approx(2 * len(true & said) / met if met else 1.0)
+    assert scored("span_f1", labels) == pytest.approx(2 * len(true & said) / met if met else 0.0)
+
+
+def test_tags_say_the_same_strictly() -> None:
+    assert scored("span_f1", [("B-X I-X O B-Y", "B-X I-X O B-Y")]) == 1.0
+    assert scored("span_f1", [("B-X I-X O B-Y", "B-X O I-X B-Y")]) == 0.5  # what does not begin is no span
+    assert scored("span_f1", [("B-X I-X", "B-X I-Y")]) == 0.0
 
 
 def test_the_baseline_knows_the_words_of_training_and_nothing_else() -> None:
@@ -72,6 +83,6 @@ def test_the_baseline_knows_the_words_of_training_and_nothing_else() -> None:
 
 def test_metrics_of_other_tasks_are_refused() -> None:
     TASK.require([load_metric(name) for name in TASK.metrics])
-    with pytest.raises(Exception, match="needs probabilities; a model for task tag gives spans"):
+    with pytest.raises(UserError, match="needs probabilities; a model for task tag gives answer"):
         TASK.require([load_metric("accuracy")])
     assert np.isnan(load_metric("token_accuracy").reduce(np.zeros(2)))
