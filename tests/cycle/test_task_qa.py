@@ -98,7 +98,7 @@ def test_questions_about_articles_are_answered_better_than_by_sentences(shared_d
         (tmp_path / "rows.jsonl").open("wb") as out,
     ):
         shutil.copyfileobj(file, out)
-    real = project(tmp_path, base="all-minilm-l6-v2", epochs=6, rate="2e-4", length=320)
+    real = project(tmp_path, base="all-minilm-l6-v2", epochs=10, rate="2e-4", length=320)
     assert real.json("run")["ok"]
     evaluations = real.json("develop")["evaluations"]
     model, simple = evaluations["model"]["token_f1"], evaluations["similar_sentence"]["token_f1"]

@@ -6,7 +6,7 @@ As in ``training``, the number of steps is fixed beforehand and the same input g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,15 @@ def train_epochs(
     loss_of: Loss,
     settings: FitSettings,
     on_step: OnStep | None = None,
-    **config: Any,
+    *,
+    config: Mapping[str, Any] | None = None,
+    noted: Mapping[str, Any] | None = None,
 ) -> Fitted:
     """Put the ``head`` (a class of transformers') on ``base``, train both, write a model folder to ``out``.
 
-    ``lengths``: tokens of each row. ``UserError`` for settings out of range and when the loss is no number.
+    ``lengths``: tokens of each row. ``config`` is what the head needs to know, ``noted`` what else stands in the
+    model's config, with the ``window`` that it learned in. ``UserError`` for settings out of range and when the loss
+    is no number.
     """
     try:
         torch_runtime.patient_threads()
@@ -52,7 +56,8 @@ def train_epochs(
     with torch_runtime.session(None, settings.seed) as threads:
         device = torch_runtime.device()
         precision = torch_runtime.precision("auto", device)
-        model = torch_runtime.load(base, getattr(transformers, head), **config).to(device).train()
+        model = torch_runtime.load(base, getattr(transformers, head), **(config or {})).to(device).train()
+        model.config.update({"window": settings.max_length, **(noted or {})})
         optimizer = AdamW(settings.learning_rate, _CLIP, _WEIGHT_DECAY, getattr(torch, precision))
         learner = Learner(list(model.parameters()), optimizer)
         losses = _passes(model, learner, lengths, loss_of, settings, on_step)

@@ -15,7 +15,7 @@ from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
 from treadle.lm.epochs import train_epochs
 from treadle.lm.fitting import FitSettings, Fitted, OnStep
-from treadle.lm.windows import Window, WindowEncoder
+from treadle.lm.windows import Window, WindowEncoder, learned_window
 
 _LONGEST = 30  # pieces of an answer
 _UNANSWERED = "no_answer"  # in the config: whether the model learned that a text may hold none
@@ -57,8 +57,8 @@ def train_reader(
         return (cross_entropy(first, wanted[:, 0]) + cross_entropy(last, wanted[:, 1])) / 2
 
     lengths = [len(window.ids) for window in windows]
-    config = {_UNANSWERED: None in answers}
-    return train_epochs(base, out, "AutoModelForQuestionAnswering", lengths, loss_of, settings, on_step, **config)
+    noted = {_UNANSWERED: None in answers}
+    return train_epochs(base, out, "AutoModelForQuestionAnswering", lengths, loss_of, settings, on_step, noted=noted)
 
 
 class Reader:
@@ -78,7 +78,7 @@ class Reader:
             import transformers
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), extra="train") from None
-        self._encode = WindowEncoder(folder, max_length)
+        self._encode = WindowEncoder(folder, min(max_length, learned_window(folder) or max_length))
         self._model = torch_runtime.load(folder, transformers.AutoModelForQuestionAnswering).to(device).eval()
         self._batch_size = batch_size
         self._threads = threads

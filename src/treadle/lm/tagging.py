@@ -15,7 +15,7 @@ from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
 from treadle.lm.epochs import train_epochs
 from treadle.lm.fitting import FitSettings, Fitted, OnStep
-from treadle.lm.windows import Window, WindowEncoder
+from treadle.lm.windows import Window, WindowEncoder, learned_window
 from treadle.lm.word_tags import OUTSIDE, Span, spans_of, tags_of, words
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def train_tagger(
 
     labels = {"id2label": dict(enumerate(names)), "label2id": number, "num_labels": len(names)}
     lengths = [len(window.ids) for window in windows]
-    return train_epochs(base, out, "AutoModelForTokenClassification", lengths, loss_of, settings, on_step, **labels)
+    return train_epochs(
+        base, out, "AutoModelForTokenClassification", lengths, loss_of, settings, on_step, config=labels
+    )
 
 
 class Tagger:
@@ -87,7 +89,7 @@ class Tagger:
             import transformers
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), extra="train") from None
-        self._encode = WindowEncoder(folder, max_length)
+        self._encode = WindowEncoder(folder, min(max_length, learned_window(folder) or max_length))
         self._model = torch_runtime.load(folder, transformers.AutoModelForTokenClassification).to(device).eval()
         self._batch_size = batch_size
         self._threads = threads

@@ -94,6 +94,12 @@ class WindowEncoder:
         ]
 
 
+def learned_window(folder: Path) -> int:
+    """The tokens of a window that a model trained here learned in; 0 of any other."""
+    found = read_config(folder).get("window")
+    return found if isinstance(found, int) else 0
+
+
 def _window(number: int, text: str, part: Any, sequence: int) -> Window:
     pieces: list[tuple[int, int] | None] = []
     for (start, end), of in zip(part.offsets, part.sequence_ids, strict=True):
