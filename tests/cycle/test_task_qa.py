@@ -20,29 +20,6 @@ from treadle.project import open_project
 from treadle.serve.server import serving
 from treadle.stages.deploy.serving import opener
 
-FILE = """\
-name: reader
-task: qa
-seed: 17
-collect:
-  sources:
-    - {{type: files, path: ../rows.jsonl, license: CC-BY-SA-4.0}}
-prepare:
-  steps: [normalize, deduplicate]
-  split: {{by: title, train: 0.7, validation: 0.05, test: 0.25}}
-develop:
-  base_model: {base}
-  epochs: {epochs}
-  learning_rate: {rate}
-  max_length: {length}
-deploy:
-  quantize: null
-  smoke_requests: 3
-govern:
-  purpose: a test
-  gates:
-    - quality: {{metric: token_f1, beats: first_sentence}}
-"""
 PEOPLE = ("Ann", "Bob", "Carol", "Dan", "Eve", "Finn", "Gus", "Hal")
 PLACES = ("Paris", "Oslo", "Rome", "Lima", "Bonn", "Kyiv")
 BEFORE = "It was late ."
@@ -58,19 +35,22 @@ def small_rows() -> Iterator[dict[str, Any]]:
                 yield {"context": context, "question": question, "answers": answers, "title": f"{person} {place}"}
 
 
-def project(root: Path, **settings: Any) -> Project:
-    """A project on the rows beside it."""
-    folder = root / "project"
-    folder.mkdir()
-    (folder / "treadle.yaml").write_text(FILE.format(**settings))
-    return Project(folder)
+def project(root: Path, **changed: str) -> Project:
+    """A project of the template on the rows beside it."""
+    Project(root).call("init", "project", "--template", "reader", "--data", str(root / "rows.jsonl"), timeout=60)
+    made = Project(root / "project")
+    made.edit("approval: one", "approval: none")
+    made.edit("train: 0.8, validation: 0.1, test: 0.1", "train: 0.7, validation: 0.05, test: 0.25")
+    for old, new in changed.items():
+        made.edit(f"{old}: ", f"{old}: {new}  # ")
+    return made
 
 
 def test_from_questions_to_a_release_that_finds_answers(tmp_path: Path) -> None:
     rows = list(small_rows())
     base = write_encoder(tmp_path / "base", [f"{row['context']} {row['question']}" for row in rows])
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    small = project(tmp_path, base=base, epochs=14, rate="3e-3", length=64)
+    small = project(tmp_path, base_model=str(base), epochs="14", learning_rate="3e-3", max_length="64")
     assert small.json("run")["ok"]
     evaluations = small.json("develop")["evaluations"]
     assert set(evaluations) == {"model", "similar_sentence", "first_sentence"}
@@ -98,7 +78,7 @@ def test_questions_about_articles_are_answered_better_than_by_sentences(shared_d
         (tmp_path / "rows.jsonl").open("wb") as out,
     ):
         shutil.copyfileobj(file, out)
-    real = project(tmp_path, base="all-minilm-l6-v2", epochs=10, rate="2e-4", length=320)
+    real = project(tmp_path, epochs="10")
     assert real.json("run")["ok"]
     evaluations = real.json("develop")["evaluations"]
     model, simple = evaluations["model"]["token_f1"], evaluations["similar_sentence"]["token_f1"]

@@ -14,44 +14,24 @@ from small_project import Project
 from task_results import keep
 from tiny_models import write_encoder
 
-FILE = """\
-name: names
-task: tag
-seed: 17
-collect:
-  sources:
-    - {{type: files, path: ../rows.jsonl, license: CC-BY-4.0}}
-prepare:
-  steps: [normalize, deduplicate{more}]
-  split: {{train: 0.7, validation: 0.05, test: 0.25}}
-develop:
-  base_model: {base}
-  epochs: {epochs}
-  learning_rate: {rate}
-  max_length: 64
-deploy:
-  quantize: null
-  smoke_requests: 3
-govern:
-  purpose: a test
-  gates:
-    - quality: {{metric: span_f1, beats: dictionary}}
-"""
 PEOPLE = ("Ann Lee", "Bob", "Carol Poe", "Dan", "Eve Moss", "Finn", "Gus Day", "Hal")
 PLACES = ("Paris", "New York", "Oslo", "Rome", "Lima", "Bonn")
 SHAPES = ("{p} flew to {l} .", "in {l} , {p} was ill", "{l} is where {p} lives", "{p} met {p} today")
 TAGS = ("O", "B-person", "I-person", "B-place", "I-place")
 
 
-def project(root: Path, rows: Iterator[dict[str, Any]], **settings: Any) -> Project:
-    """A project on rows of tokens and tags."""
+def project(root: Path, rows: Iterator[dict[str, Any]], **changed: str) -> Project:
+    """A project of the template on rows of tokens and tags."""
     with (root / "rows.jsonl").open("w") as file:
         for row in rows:
             file.write(json.dumps(row) + "\n")
-    folder = root / "project"
-    folder.mkdir()
-    (folder / "treadle.yaml").write_text(FILE.format(**settings))
-    return Project(folder)
+    Project(root).call("init", "project", "--template", "tagger", "--data", str(root / "rows.jsonl"), timeout=60)
+    made = Project(root / "project")
+    made.edit("approval: one", "approval: none")
+    made.edit("train: 0.8, validation: 0.1, test: 0.1", "train: 0.7, validation: 0.05, test: 0.25")
+    for old, new in changed.items():
+        made.edit(f"{old}: ", f"{old}: {new}  # ")
+    return made
 
 
 def small_rows() -> Iterator[dict[str, Any]]:
@@ -70,8 +50,9 @@ def small_rows() -> Iterator[dict[str, Any]]:
 
 def test_from_tokens_to_a_release_that_tags(tmp_path: Path) -> None:
     base = write_encoder(tmp_path / "base", [" ".join(row["tokens"]) for row in small_rows()])
-    more = ", examples: {tagging: {names: [" + ", ".join(TAGS) + "]}}"
-    small = project(tmp_path, small_rows(), base=base, epochs=8, rate="3e-3", more=more)
+    small = project(tmp_path, small_rows(), base_model=str(base), epochs="12", learning_rate="3e-3", max_length="64")
+    small.edit("    - quality: {metric: span_f1, beats: dictionary}\n", "")  # made-up names are all in a dictionary
+    small.edit("names: []", f"names: [{', '.join(TAGS)}]")
     assert small.json("run")["ok"]
     evaluations = small.json("develop")["evaluations"]
     assert set(evaluations) == {"model", "dictionary"}
@@ -101,7 +82,7 @@ def conll(path: Path) -> Iterator[dict[str, Any]]:
 def test_names_in_posts_are_found_better_than_by_a_dictionary(shared_data: Path, tmp_path: Path) -> None:
     """WNUT17: rare and new names in posts, of which few are in any dictionary."""
     rows = conll(shared_data / "2-classification-ner" / "wnut17train.conll.gz")
-    real = project(tmp_path, rows, base="all-minilm-l6-v2", epochs=5, rate="2e-4", more="")
+    real = project(tmp_path, rows)
     assert real.json("run")["ok"]
     evaluations = real.json("develop")["evaluations"]
     model, simple = evaluations["model"]["span_f1"], evaluations["dictionary"]["span_f1"]
