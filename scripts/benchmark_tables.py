@@ -35,6 +35,24 @@ def benchmark(name: str) -> Iterator[str]:
     yield from (f"| `{key}` | {value} |" for key, value in _flat(figures))
 
 
+def tasks() -> Iterator[str]:
+    """What a model of each task scores beside its baselines, from ``results/tasks``: a row a metric."""
+    yield "| task | on | metric | items | model | beside it |"
+    yield "|---|---|---|---|---|---|"
+    for path in sorted((RESULTS / "tasks").glob("*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        scores = report["scores"]
+        for metric, found in scores["model"].items():
+            others = {which: each[metric] for which, each in scores.items() if which != "model" and metric in each}
+            beside = ", ".join(f"{which.replace('_', ' ')} {_interval(each)}" for which, each in others.items())
+            on = f"{report['task']} | {report['about']} | `{metric}`"
+            yield f"| {on} | {found['n']:,} | {_interval(found)} | {beside} |"
+
+
+def _interval(score: Mapping[str, Any]) -> str:
+    return f"{score['value']:.3g} [{score['low']:.3g}, {score['high']:.3g}]"
+
+
 def _flat(figures: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     for key, value in figures.items():
         if isinstance(value, Mapping):

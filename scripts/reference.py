@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from benchmark_tables import benchmark
+from benchmark_tables import benchmark, tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("collect", "prepare", "develop", "track", "deploy", "monitor", "govern", "improve")
@@ -45,7 +45,8 @@ EXTENDING = {
     "A metric": ("treadle.evals.item:Item", "treadle.evals.item:Output", "treadle.evals.metric:Metric"),
     "A gate": ("treadle.stages.govern:Evidence", "treadle.record.gate:GateResult"),
     "An engine": ("treadle.lm.engine:Engine", "treadle.lm.engine:GenerateRequest", "treadle.lm.engine:Chunk",
-                  "treadle.lm.engine:Score", "treadle.lm.engine:ClassScores", "treadle.lm.engine:EngineStats"),
+                  "treadle.lm.engine:Score", "treadle.lm.engine:ClassScores", "treadle.lm.engine:TaggedSpan",
+                  "treadle.lm.engine:Extract", "treadle.lm.engine:EngineStats"),
     "An executor": ("treadle.core.executors:Executor",),
     "A remote": ("treadle.core.remote:Remote",),
     "A sink": ("treadle.core.sink:Sink", "treadle.core.sink:View", "treadle.core.sink:SentRun",
@@ -499,6 +500,7 @@ PARTS: dict[str, Callable[..., Iterator[str]]] = {
     "console": console,
     "script": script,
     "benchmark": benchmark,
+    "tasks": tasks,
 }
 
 

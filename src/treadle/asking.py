@@ -114,7 +114,7 @@ def _answers(endpoint: str, headers: dict[str, str]) -> bool:
 
 def _request(asking: Asking, question: str, user: str | None) -> tuple[str, dict[str, Any]]:
     named = {"user": user} if user else {}
-    if asking != "chat":
+    if asking not in ("chat", "extract"):
         return PATHS[asking], {"input": question, **named}
     return PATHS[asking], {"messages": [{"role": "user", "content": question}], "temperature": 0, **named}
 
@@ -122,6 +122,8 @@ def _request(asking: Asking, question: str, user: str | None) -> tuple[str, dict
 def _text(asking: Asking, reply: dict[str, Any]) -> str:
     if asking == "classify":
         return str(reply["data"][0]["label"])
+    if asking == "tag":
+        return "\n".join(f"{span['type']}: {span['text']}" for span in reply["data"][0]["spans"])
     return str(reply["choices"][0]["message"]["content"])
 
 

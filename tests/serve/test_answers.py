@@ -219,6 +219,64 @@ def test_classify(start: Callable[..., Served]) -> None:
     assert "/v1/classify" in wrong.json()["error"]["message"]
 
 
+def test_tag(start: Callable[..., Served]) -> None:
+    served = start(release={"name": "names@v2", "task": "tag", "asking": "tag"})
+    answer = served.http.post("/v1/tag", json={"input": ["😀 Ann met Bob", "nobody"]}).json()
+    assert answer["data"] == [
+        {
+            "index": 0,
+            "spans": [
+                {"start": 2, "end": 5, "type": "NAME", "text": "Ann", "score": 0.75},
+                {"start": 10, "end": 13, "type": "NAME", "text": "Bob", "score": 0.75},
+            ],
+        },
+        {"index": 1, "spans": []},
+    ]
+    [row] = served.rows
+    assert (row["answer"], row["alternatives"]) == ('[[2,5,"NAME"],[10,13,"NAME"]]', ["[]"])
+    assert row["id"] == answer["id"]
+    for path, body in (
+        ("/v1/classify", {"input": "x"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+    ):
+        assert served.http.post(path, json=body).json()["error"]["code"] == "wrong_endpoint"
+    assert "/v1/tag" in served.chat(model="names").json()["error"]["message"]
+    chat = start()
+    assert chat.http.post("/v1/tag", json={"input": "x"}).json()["error"]["code"] == "wrong_endpoint"
+
+
+def test_an_answer_from_a_text(start: Callable[..., Served]) -> None:
+    served = start(release={"name": "reader@v2", "task": "qa", "asking": "extract"})
+    told = [{"role": "system", "content": "Ann met Bob."}, {"role": "user", "content": "Did Bob meet her?"}]
+    reply = served.client.chat.completions.create(model="reader", messages=told, temperature=0, max_tokens=64)  # type: ignore[call-overload]
+    assert (reply.choices[0].message.content, reply.choices[0].finish_reason) == ("Bob", "stop")
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (7, 1)
+    streamed = served.client.chat.completions.create(model="reader", messages=told, stream=True)  # type: ignore[call-overload]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in streamed) == "Bob"
+    asked = {"messages": [{"role": "user", "content": "Did Eve meet Ann?"}]}
+    given = served.http.post("/v1/chat/completions", json=asked | {"context": [{"text": "It was Ann.", "id": "d1"}]})
+    assert given.json()["choices"][0]["message"]["content"] == "Ann"
+    silent = served.chat(model="reader", messages=[told[0], {"role": "user", "content": "xyz"}]).json()
+    assert (silent["choices"][0]["message"]["content"], silent["usage"]["completion_tokens"]) == ("", 0)
+    assert [row["answer"] for row in served.rows] == ["Bob", "Bob", "Ann", ""]
+    assert served.rows[2]["given"][0]["document"] == "d1"
+
+
+def test_an_answer_without_a_text_is_refused_in_one_line(start: Callable[..., Served]) -> None:
+    served = start(release={"name": "reader@v2", "task": "qa", "asking": "extract"})
+    refused = served.chat("Where?", model="reader")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "no_context")
+    assert "send it as the system message, or in context" in refused.json()["error"]["message"]
+    told = [{"role": "system", "content": "Ann."}, {"role": "user", "content": "Who?"}]
+    for more in ({"n": 2}, {"logprobs": True}, {"stop": "x"}, {"messages": told[:1]}):
+        assert served.http.post("/v1/chat/completions", json={"messages": told} | more).status_code == 400
+    continued = served.http.post("/v1/completions", json={"prompt": "x"})
+    assert "/v1/chat/completions" in continued.json()["error"]["message"]
+    assert served.rows == []
+    fixed = start(release={"name": "r@v1", "task": "qa", "asking": "extract", "system_prompt": "Call Eve at ten."})
+    assert fixed.chat("When does Eve come?", model="r").json()["choices"][0]["message"]["content"] == "Eve"
+
+
 def test_embeddings_in_both_encodings(start: Callable[..., Served]) -> None:
     served = start(release={"name": "vectors@v1", "task": "embed", "asking": "embed"})
     packed = served.client.embeddings.create(model="vectors", input=["abc", "aaaa"])  # base64 by itself

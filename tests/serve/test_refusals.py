@@ -120,7 +120,14 @@ def test_fields_that_ask_for_nothing_are_let_through(served: Served) -> None:
     ids=lambda body: repr(body[:30]),
 )
 def test_bodies_that_are_no_requests(served: Served, body: bytes) -> None:
-    for path in ("/v1/chat/completions", "/v1/completions", "/v1/classify", "/v1/embeddings", "/v1/feedback"):
+    for path in (
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/classify",
+        "/v1/tag",
+        "/v1/embeddings",
+        "/v1/feedback",
+    ):
         error_of(served.http.post(path, content=body), 400)
     assert served.chat().status_code == 200
     assert len(served.rows) == 1
@@ -141,7 +148,7 @@ FIELDS = [
 
 def test_any_value_in_any_field_is_answered_or_refused_but_never_breaks(served: Served) -> None:
     started = {"/v1/chat/completions": {"messages": HELLO}, "/v1/completions": {"prompt": "x"}}
-    paths = [*started, "/v1/classify", "/v1/embeddings", "/v1/feedback"]
+    paths = [*started, "/v1/classify", "/v1/tag", "/v1/embeddings", "/v1/feedback"]
 
     @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(paths), st.dictionaries(st.sampled_from(FIELDS), anything, min_size=1, max_size=3))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import TreadleError, UserError
-from treadle.lm.engine import Chunk, ClassScores, Engine, EngineStats, GenerateRequest, Score
+from treadle.lm.engine import Chunk, ClassScores, Engine, EngineStats, Extract, GenerateRequest, Score, TaggedSpan
 
 _PIECES = re.compile(r"\s*\S+|\s+$")
 
@@ -119,6 +119,21 @@ class ToyEngine:
             raise self.failing
         await asyncio.sleep(self.pace)
         return [ClassScores(("bad", "good"), (0.25, 0.75) if "good" in text else (0.9, 0.1)) for text in texts]
+
+    async def tag(self, texts: Sequence[str]) -> list[list[TaggedSpan]]:
+        if self.failing is not None:
+            raise self.failing
+        return [[TaggedSpan(*found.span(), "NAME", 0.75) for found in re.finditer("[A-Z]\\w+", t)] for t in texts]
+
+    async def extract(self, pairs: Sequence[tuple[str, str]]) -> list[Extract]:
+        """The first word of the text that the question has as well; nothing without one."""
+        if self.failing is not None:
+            raise self.failing
+        found = []
+        for question, text in pairs:
+            words = [word for word in re.finditer(r"\w+", text) if word[0] in re.findall(r"\w+", question)]
+            found.append(Extract(*(words[0].span() if words else (0, 0)), 0.5))
+        return found
 
     def stats(self) -> EngineStats:
         if self.closed:

@@ -14,8 +14,8 @@ from treadle.cli.output import emit, json_option, say
 from treadle.core.errors import UserError, nearest
 from treadle.project import FILE
 
-TEMPLATES = ("docs-assistant", "chat", "classifier")
-NEEDS_DATA = ("chat", "classifier")
+TEMPLATES = ("docs-assistant", "chat", "classifier", "tagger", "reader")
+NEEDS_DATA = ("chat", "classifier", "tagger", "reader")
 _TEXT = ("text", "review", "sentence", "content", "message", "question", "query", "utterance")
 _LABEL = ("label", "labels", "sentiment", "category", "class", "intent", "target", "rating")
 _HEAD = 1 << 20  # bytes of the data that are looked at for column names
@@ -24,7 +24,7 @@ _HEAD = 1 << 20  # bytes of the data that are looked at for column names
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--template", default="docs-assistant", show_default=True, help="One of: " + ", ".join(TEMPLATES) + ".")
-@click.option("--data", type=click.Path(path_type=Path), help="Your JSONL or CSV, for chat and classifier.")
+@click.option("--data", type=click.Path(path_type=Path), help="Your JSONL or CSV, for all but docs-assistant.")
 @json_option
 def init(folder: Path, template: str, data: Path | None, as_json: bool) -> None:
     """Make a working project in DIR: one commented treadle.yaml. Your data stays where it is.
@@ -61,7 +61,7 @@ def _filled(template: str, folder: Path, data: Path | None) -> str:
     text = (files("treadle.cli") / "templates" / f"{template}.yaml").read_text(encoding="utf-8")
     if template not in NEEDS_DATA:
         if data is not None:
-            raise UserError(f"template {template} takes no --data; use --template chat or classifier")
+            raise UserError(f"template {template} takes no --data; use --template " + " or ".join(NEEDS_DATA))
         return text
     if data is None:
         raise UserError(f"template {template} needs your rows: --data FILE.jsonl or FILE.csv")

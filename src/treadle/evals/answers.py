@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from treadle.evals.item import Item, Output
+from treadle.text.questions import REFERENCES
 
 _WORD = re.compile(r"[^\W_]+")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -24,15 +25,17 @@ def rouge_l(items: Sequence[Item], outputs: Sequence[Output]) -> list[float]:
 
 
 def token_f1(items: Sequence[Item], outputs: Sequence[Output]) -> list[float]:
-    """F measure of the bags of words, normalized as in SQuAD (Rajpurkar et al. 2016)."""
-    return _each(items, outputs, bag_f1)
+    """F measure of the bags of words, normalized as in SQuAD (Rajpurkar et al. 2016); the best of several
+    references.
+    """
+    return _best(items, outputs, bag_f1)
 
 
 def exact_match(items: Sequence[Item], outputs: Sequence[Output]) -> list[float]:
     """1 where answer and reference are the same after SQuAD's normalization (case, punctuation, articles,
-    spaces).
+    spaces); of several references any.
     """
-    return _each(items, outputs, lambda reference, answer: float(_normalized(reference) == _normalized(answer)))
+    return _best(items, outputs, lambda reference, answer: float(_normalized(reference) == _normalized(answer)))
 
 
 def rouge_l_f(reference: str, answer: str) -> float:
@@ -84,3 +87,10 @@ def _normalized(text: str) -> str:
 
 def _each(items: Sequence[Item], outputs: Sequence[Output], function: Callable[[str, str], float]) -> list[float]:
     return [function(item.reference, output.text) for item, output in zip(items, outputs, strict=True)]
+
+
+def _best(items: Sequence[Item], outputs: Sequence[Output], function: Callable[[str, str], float]) -> list[float]:
+    return [
+        max(function(str(reference), output.text) for reference in item.fields.get(REFERENCES) or [item.reference])
+        for item, output in zip(items, outputs, strict=True)
+    ]

@@ -16,6 +16,7 @@ from treadle.evals.metric import Metric
 from treadle.lm.conversation import with_system_prompt
 from treadle.lm.engine import ClassScores, GenerateRequest, Score
 from treadle.text.dataset import Example
+from treadle.text.questions import START
 
 MAX_ANSWER_TOKENS = 64
 
@@ -65,7 +66,7 @@ def items_from(examples: Sequence[Example]) -> list[Item]:
     """Items of a split. ``UserError`` for an example without a reference."""
     items = []
     for example in examples:
-        if not example.answer:
+        if not example.answer and example.fields.get(START, 0) is not None:
             raise UserError(f"example {example.id} has no reference answer or label, so nothing can be measured on it")
         items.append(
             Item(

@@ -23,9 +23,10 @@ FITS = "treadle.fits"
 # Scores of the base model itself, with and without worked examples in the prompt.
 BASE, FEW_SHOT = "base", "few_shot"
 
-Asking = Literal["chat", "classify", "tag", "embed"]
+Asking = Literal["chat", "extract", "classify", "tag", "embed"]
 PATHS: dict[Asking, str] = {
     "chat": "/v1/chat/completions",
+    "extract": "/v1/chat/completions",
     "classify": "/v1/classify",
     "tag": "/v1/tag",
     "embed": "/v1/embeddings",

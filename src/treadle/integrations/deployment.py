@@ -167,7 +167,7 @@ class Deployment:
         fields: dict[str, Any] = {"release": interaction.release, "model": interaction.model, **voice.said()}
         fields["interaction"] = interaction.id
         texts = [message["content"] for message in asked]
-        if interaction.endpoint == "/v1/classify":
+        if interaction.endpoint in ("classify", "tag", "/v1/classify"):
             fields["label"] = answer
         else:
             fields["messages"] = [*asked, {"role": "assistant", "content": answer}]

@@ -116,7 +116,9 @@ def _fit(
     from torch.nn.functional import cross_entropy
 
     batches = [
-        b for epoch in range(settings.epochs) for b in _batches(rows, settings.batch_size, settings.seed + epoch)
+        batch
+        for epoch in range(settings.epochs)
+        for batch in batches_of_like_length([len(row) for row in rows], settings.batch_size, settings.seed + epoch)
     ]
     losses: list[float] = []
     for step, batch in enumerate(batches, 1):
@@ -205,15 +207,15 @@ class _Encoder:
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
 
-def _batches(rows: Sequence[Sequence[int]], size: int, seed: int) -> list[list[int]]:
-    """All indices once, in random order but with texts of like length together, so that little is padding."""
+def batches_of_like_length(lengths: Sequence[int], size: int, seed: int) -> list[list[int]]:
+    """All indices once, in random order but with rows of like length together, so that little is padding."""
     draw = random.Random(seed)  # noqa: S311 - an order, not a secret
-    order = list(range(len(rows)))
+    order = list(range(len(lengths)))
     draw.shuffle(order)
     stretch = size * _SORTED_TOGETHER
     batches: list[list[int]] = []
     for start in range(0, len(order), stretch):
-        near = sorted(order[start : start + stretch], key=lambda i: len(rows[i]))
+        near = sorted(order[start : start + stretch], key=lambda i: lengths[i])
         batches += [near[at : at + size] for at in range(0, len(near), size)]
     draw.shuffle(batches)
     return batches

@@ -75,6 +75,26 @@ class ClassScores:
 
 
 @dataclass(frozen=True, slots=True)
+class TaggedSpan:
+    """The characters from ``start`` to before ``end`` are of a type; ``score`` is its probability."""
+
+    start: int
+    end: int
+    type: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Extract:
+    """The answer stands from ``start`` to before ``end``; both are 0 where the text holds none. ``score`` is its
+    probability."""
+
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """``running`` and ``queued`` in requests, ``memory_bytes`` resident in the engine's process."""
 
@@ -115,6 +135,14 @@ class Engine(Protocol):
 
     async def classify(self, texts: Sequence[str]) -> list[ClassScores]:
         """One distribution over the model's labels a text. Texts beyond the context are cut there."""
+        ...
+
+    async def tag(self, texts: Sequence[str]) -> list[list[TaggedSpan]]:
+        """The spans that the model finds in each text, in order, none within another; texts may be of any length."""
+        ...
+
+    async def extract(self, pairs: Sequence[tuple[str, str]]) -> list[Extract]:
+        """Where the answer to each (question, text) stands in its text, which may be of any length."""
         ...
 
     def stats(self) -> EngineStats:

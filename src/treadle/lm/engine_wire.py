@@ -74,6 +74,20 @@ class Classify(msgspec.Struct, tag="classify"):
     texts: list[str]
 
 
+class Tag(msgspec.Struct, tag="tag"):
+    """Texts to find spans in."""
+
+    number: int
+    texts: list[str]
+
+
+class Extract(msgspec.Struct, tag="extract"):
+    """Pairs of a question and a text that may hold its answer."""
+
+    number: int
+    pairs: list[tuple[str, str]]
+
+
 class Close(msgspec.Struct, tag="close"):
     """End, now."""
 
@@ -102,7 +116,10 @@ class Report(msgspec.Struct, tag="report"):
 
 
 class Values(msgspec.Struct, tag="values"):
-    """The answer to ``Score``, ``Embed`` and ``Classify``: one row an item; ``labels`` name the columns of the last."""
+    """The answer to ``Score``, ``Embed``, ``Classify``, ``Tag`` and ``Extract``: one row an item. ``labels`` name the
+    columns of a row of ``Classify``; a row of ``Tag`` is four numbers a span: start, end, place in ``labels``,
+    probability; a row of ``Extract`` is start, end, probability.
+    """
 
     number: int
     rows: list[list[float]]
@@ -117,7 +134,7 @@ class Failed(msgspec.Struct, tag="failed"):
     user: bool
 
 
-Request = Open | Generate | Cancel | Score | Embed | Classify | Close
+Request = Open | Generate | Cancel | Score | Embed | Classify | Tag | Extract | Close
 Reply = Ready | Report | Values | Failed
 
 _encoder = msgspec.msgpack.Encoder()

@@ -24,6 +24,7 @@ from treadle.lm.engine_wire import (
     Classify,
     Close,
     Embed,
+    Extract,
     Failed,
     FrameBuffer,
     Generate,
@@ -33,6 +34,7 @@ from treadle.lm.engine_wire import (
     Report,
     Request,
     Score,
+    Tag,
     Tokens,
     Values,
     decode_request,
@@ -82,8 +84,16 @@ class Backend(Protocol):
         """The labels, and their probabilities for each text."""
         ...
 
+    def tag(self, texts: Sequence[str]) -> tuple[list[str], list[list[float]]]:
+        """The types, and for each text its spans as ``Values`` has them."""
+        ...
 
-Job = Score | Embed | Classify
+    def extract(self, pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+        """Start, end and probability of the answer in each (question, text)."""
+        ...
+
+
+Job = Score | Embed | Classify | Tag | Extract
 
 
 class Worker:
@@ -140,14 +150,14 @@ class Worker:
             case Cancel():
                 backend.cancel(message.number)
                 self._jobs = deque(job for job in self._jobs if job[0].number != message.number)
-            case Score() | Embed() | Classify():
+            case Score() | Embed() | Classify() | Tag() | Extract():
                 self._jobs.append((message, []))
 
     def _go_on(self, backend: Backend) -> None:
         """Do a slice of the oldest job."""
         job, rows = self._jobs[0]
         labels: list[str] = []
-        items = job.pairs if isinstance(job, Score) else job.texts
+        items = job.pairs if isinstance(job, Score | Extract) else job.texts
         try:
             match job:
                 case Score():
@@ -157,6 +167,11 @@ class Worker:
                 case Classify():
                     labels, more = backend.classify(job.texts[len(rows) :][:_SLICE_TEXTS])
                     rows += more
+                case Tag():
+                    labels, more = _able(backend, "tag")(job.texts[len(rows) :][:_SLICE_TEXTS])
+                    rows += more
+                case Extract():
+                    rows += _able(backend, "extract")(job.pairs[len(rows) :][:_SLICE_TEXTS])
         except UserError as error:
             self._jobs.popleft()
             self._send(Failed(job.number, str(error), user=True))
@@ -178,6 +193,13 @@ class Worker:
 
     def _send(self, reply: Reply) -> None:
         self._connection.sendall(encode(reply))
+
+
+def _able(backend: Backend, what: str) -> Any:
+    """What a backend does; ``UserError`` for one that does not know of it."""
+    if not hasattr(backend, what):
+        raise UserError(f"{type(backend).__name__} cannot {what}; choose engine: transformers")
+    return getattr(backend, what)
 
 
 def _slice(pairs: list[tuple[list[int], list[int]]], start: int) -> list[tuple[list[int], list[int]]]:

@@ -15,7 +15,7 @@ from treadle.core import plugins
 from treadle.core.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
-    from treadle.lm.engine import ClassScores, Engine, EngineStats, GenerateRequest, Score
+    from treadle.lm.engine import ClassScores, Engine, EngineStats, Extract, GenerateRequest, Score, TaggedSpan
 
 GROUP = "treadle.engines"
 AUTO = "auto"
@@ -143,6 +143,18 @@ class BlockingEngine:
     ) -> list[ClassScores]:
         """As ``Engine.classify``."""
         return self._wait(_in_parts(self._opened.classify, texts, on_progress))
+
+    def tag(
+        self, texts: Sequence[str], on_progress: Callable[[int, int], None] | None = None
+    ) -> list[list[TaggedSpan]]:
+        """As ``Engine.tag``."""
+        return self._wait(_in_parts(self._opened.tag, texts, on_progress))
+
+    def extract(
+        self, pairs: Sequence[tuple[str, str]], on_progress: Callable[[int, int], None] | None = None
+    ) -> list[Extract]:
+        """As ``Engine.extract``."""
+        return self._wait(_in_parts(self._opened.extract, pairs, on_progress))
 
     def stats(self) -> EngineStats:
         """As ``Engine.stats``."""

@@ -1,7 +1,8 @@
 """Transformers as an engine: whatever Hugging Face folder with safetensors there is, on a CPU or a GPU, in a worker.
 
 Slower than the engines made for serving, and always there. Causal models generate and score, sequence classifiers
-classify, and every model embeds.
+classify, token classifiers tag, models for question answering extract, and every
+model embeds.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ class TransformersBackend:
         self._batch: Any = None
         self._classifier: Any = None
         self._embedder: Any = None
+        self._tagger: Any = None
+        self._reader: Any = None
         self.context_length = _context_length(self._config, folder)
         if self._task == "generate":
             from treadle.lm.torch_generation import GenerationBatch
@@ -104,6 +107,16 @@ class TransformersBackend:
 
             self._classifier = Classifier(folder, max_length=self._max_length(), threads=threads)
             self._classifier.predict(["warm up"])
+        elif self._task == "tag":
+            from treadle.lm.tagging import Tagger
+
+            self._tagger = Tagger(folder, max_length=self._max_length(), threads=threads, device=self._device)
+            self._tagger.find(["warm up"])
+        elif self._task == "extract":
+            from treadle.lm.reading import Reader
+
+            self._reader = Reader(folder, max_length=self._max_length(), threads=threads, device=self._device)
+            self._reader.find(["warm up"], ["warm up"])
         else:
             self.embed(["warm up"])
 
@@ -180,6 +193,21 @@ class TransformersBackend:
             raise UserError(self._cannot("classify"))
         return list(self._classifier.labels), self._classifier.predict(texts)
 
+    def tag(self, texts: Sequence[str]) -> tuple[list[str], list[list[float]]]:
+        """As ``Backend.tag``."""
+        if self._tagger is None:
+            raise UserError(self._cannot("tag"))
+        types = list(self._tagger.types)
+        found = self._tagger.find(texts)
+        return types, [[v for s, e, kind, score in each for v in (s, e, types.index(kind), score)] for each in found]
+
+    def extract(self, pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+        """As ``Backend.extract``."""
+        if self._reader is None:
+            raise UserError(self._cannot("extract"))
+        found = self._reader.find([question for question, _ in pairs], [text for _, text in pairs])
+        return [list(map(float, each)) for each in found]
+
     def _dtype(self) -> Any:
         import torch
 
@@ -210,10 +238,14 @@ def _shared_start(prompts: Sequence[list[int]]) -> int:
     return count if count >= _WORTH_SHARING else 0
 
 
-def _task(config: dict[str, Any], folder: Path) -> Literal["generate", "classify", "embed"]:
+def _task(config: dict[str, Any], folder: Path) -> Literal["generate", "classify", "tag", "extract", "embed"]:
     names = config.get("architectures") or []
     if any(name.endswith("ForSequenceClassification") for name in names):
         return "classify"
+    if any(name.endswith("ForTokenClassification") for name in names):
+        return "tag"
+    if any(name.endswith("ForQuestionAnswering") for name in names):
+        return "extract"
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         return "generate"
     if not names and not config.get("model_type"):

@@ -15,10 +15,11 @@ from typing import Any, ClassVar, Literal, Self
 import msgspec
 
 from treadle.core.errors import UserError
-from treadle.lm.engine import Chunk, ClassScores, EngineGone, EngineStats, GenerateRequest, Score
+from treadle.lm.engine import Chunk, ClassScores, EngineGone, EngineStats, Extract, GenerateRequest, Score, TaggedSpan
 from treadle.lm.engine_process import Answers, EngineProcess, Lost
 from treadle.lm.engine_settings import WorkerSettings, convert_settings
-from treadle.lm.engine_wire import Classify, Embed, Failed, Generate, Request, Tokens
+from treadle.lm.engine_wire import Classify, Embed, Failed, Generate, Request, Tag, Tokens
+from treadle.lm.engine_wire import Extract as ExtractMessage
 from treadle.lm.engine_wire import Score as ScoreMessage
 from treadle.lm.model_folder import model_folder
 from treadle.lm.stop_strings import StopStrings
@@ -138,6 +139,26 @@ class WorkerEngine:
         values = await self._process.call(lambda n: Classify(n, list(texts)))
         labels = tuple(values.labels)
         return [ClassScores(labels, tuple(row)) for row in values.rows]
+
+    async def tag(self, texts: Sequence[str]) -> list[list[TaggedSpan]]:
+        """As ``Engine.tag``."""
+        if not texts:
+            return []
+        values = await self._process.call(lambda n: Tag(n, list(texts)))
+        return [
+            [
+                TaggedSpan(int(start), int(end), values.labels[int(kind)], score)
+                for start, end, kind, score in zip(*[iter(row)] * 4, strict=True)
+            ]
+            for row in values.rows
+        ]
+
+    async def extract(self, pairs: Sequence[tuple[str, str]]) -> list[Extract]:
+        """As ``Engine.extract``."""
+        if not pairs:
+            return []
+        values = await self._process.call(lambda n: ExtractMessage(n, list(pairs)))
+        return [Extract(int(start), int(end), score) for start, end, score in values.rows]
 
     def stats(self) -> EngineStats:
         """As ``Engine.stats``; ``EngineGone`` while there is no worker."""

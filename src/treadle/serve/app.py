@@ -27,7 +27,7 @@ from treadle.serve.openapi import document
 from treadle.serve.opinions import feedback
 from treadle.serve.release import Serving
 from treadle.serve.table import Table
-from treadle.serve.tasks import classify, embeddings
+from treadle.serve.tasks import classify, embeddings, tag
 
 Handler = Callable[[Incoming], Awaitable[None]]
 
@@ -48,6 +48,7 @@ def create_app(gateway: Gateway, mounts: Mapping[str, ASGIApp] | None = None) ->
             route("/v1/chat/completions", chat, "POST", name="chat"),
             route("/v1/completions", completions, "POST", name="completions"),
             route("/v1/classify", classify, "POST", name="classify"),
+            route("/v1/tag", tag, "POST", name="tag"),
             route("/v1/embeddings", embeddings, "POST", name="embeddings"),
             route("/v1/feedback", feedback, "POST", name="feedback"),
             route("/v1/models", _models, "GET", name="models"),

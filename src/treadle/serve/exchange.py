@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -32,14 +32,26 @@ class Generation:
     logprobs: bool = False
 
 
+Source = Callable[[GenerateRequest], AsyncIterator[Chunk]]
+
+
 class Exchange:
     """Iterate `chunks` to the end, then call `finish`; on any other way out `fail` or `cancel`. The first counts."""
 
-    def __init__(self, gateway: Gateway, serving: Serving, entry: Entry, generation: Generation) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        serving: Serving,
+        entry: Entry,
+        generation: Generation,
+        source: Source | None = None,
+    ) -> None:
+        """``source`` gives the answer to a request; by default the engine generates it."""
         self.gateway = gateway
         self.serving = serving
         self.entry = entry
         self.generation = generation
+        self._source: Source = source or serving.engine.generate
         self.texts: list[list[str]] = [[] for _ in range(generation.n)]
         self.reasons: list[str | None] = [None] * generation.n
         self.completion_tokens = 0
@@ -60,10 +72,10 @@ class Exchange:
 
     async def chunks(self) -> AsyncGenerator[tuple[int, Chunk]]:
         """(index of the choice, chunk) as they come. Raises ``ApiError``; closing it cancels the engine's work."""
-        engine, entry = self.serving.engine, self.entry
+        entry = self.entry
         entry.handed_over = time.perf_counter()
         try:
-            streams = [engine.generate(self._request(i)) for i in range(self.generation.n)]
+            streams = [self._source(self._request(i)) for i in range(self.generation.n)]
             merged = _numbered(streams[0]) if len(streams) == 1 else _merged(streams)
             async with aclosing(merged):
                 async for index, chunk in merged:

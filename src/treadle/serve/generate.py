@@ -21,8 +21,9 @@ from treadle.serve.errors import (
     invalid,
     unsupported,
 )
-from treadle.serve.exchange import Exchange, Generation
+from treadle.serve.exchange import Exchange, Generation, Source
 from treadle.serve.incoming import ClientLeft, Incoming
+from treadle.serve.reading import Reading
 from treadle.serve.release import Serving
 from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shape, usage
 from treadle.serve.requests import ChatMessage, ChatRequest, CompletionRequest, Sampling, asked_in_vain
@@ -35,7 +36,12 @@ _STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would gather events otherwise
 ]
 _LARGE = 20_000  # characters; above this, tokenizing on the event loop would hold the other clients up
-_NOT_GENERATIVE = {"classify": "/v1/classify", "tag": "/v1/tag", "embed": "/v1/embeddings"}
+_NOT_GENERATIVE = {
+    "classify": "/v1/classify",
+    "tag": "/v1/tag",
+    "embed": "/v1/embeddings",
+    "extract": "/v1/chat/completions",
+}
 
 
 async def chat(incoming: Incoming) -> None:
@@ -62,6 +68,10 @@ async def chat(incoming: Incoming) -> None:
     async def prepare() -> Generation:
         return await _generation(serving, body, prompt, asked, logprobs=bool(body.logprobs))
 
+    if serving.release.asking == "extract":
+        reading = Reading.of(serving, body, messages, context)
+        await _answer(incoming, serving, entry, body, reading.prepare, ChatShape(), reading.answer)
+        return
     await _answer(incoming, serving, entry, body, prepare, ChatShape())
 
 
@@ -190,13 +200,14 @@ async def _answer(
     body: Sampling,
     prepare: Callable[[], Awaitable[Generation]],
     shape: Shape,
+    source: Source | None = None,
 ) -> None:
     """Run it and send what comes; once the engine was asked, it leaves its row, however it ends."""
     counted = body.stream_options is not None and bool(body.stream_options.include_usage)
     exchange: Exchange | None = None
     try:
         async with incoming.working(serving):
-            exchange = Exchange(incoming.gateway, serving, entry, await prepare())
+            exchange = Exchange(incoming.gateway, serving, entry, await prepare(), source)
             if body.stream:
                 await _stream(incoming, exchange, shape, counted=counted)
             else:

@@ -13,6 +13,7 @@ from treadle.serve.requests import (
     CompletionRequest,
     EmbeddingsRequest,
     FeedbackRequest,
+    TagRequest,
 )
 
 _REF = "#/components/schemas/"
@@ -32,6 +33,7 @@ def _ref(name: str) -> dict[str, Any]:
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
+_SHARE: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
 _NULLABLE: dict[str, Any] = {"type": ["string", "null"]}
 _HEAD = {"id": _TEXT, "object": _TEXT, "created": _COUNT, "model": _TEXT, "system_fingerprint": _TEXT}
 _LOGPROBS = {"type": ["object", "null"]}
@@ -90,6 +92,23 @@ _RESPONSES: dict[str, Any] = {
             "usage": _ref("Usage"),
         }
     ),
+    "Tagging": _object(
+        {
+            **_HEAD,
+            "data": _list(
+                _object(
+                    {
+                        "index": _COUNT,
+                        "spans": _list(
+                            _object({"start": _COUNT, "end": _COUNT, "type": _TEXT, "text": _TEXT, "score": _SHARE})
+                        ),
+                    }
+                )
+            ),
+            "usage": _ref("Usage"),
+        },
+        description="`start` and `end` count characters (Unicode code points); `score` is the span's probability.",
+    ),
     "Embeddings": _object(
         {
             **_HEAD,
@@ -127,6 +146,7 @@ _OPERATIONS: tuple[tuple[str, str, type[msgspec.Struct] | None, str, str], ...] 
     ("/v1/chat/completions", "post", ChatRequest, "ChatCompletion", "Answer a conversation."),
     ("/v1/completions", "post", CompletionRequest, "Completion", "Continue a text."),
     ("/v1/classify", "post", ClassifyRequest, "Classification", "Label texts."),
+    ("/v1/tag", "post", TagRequest, "Tagging", "Find spans in texts."),
     ("/v1/embeddings", "post", EmbeddingsRequest, "Embeddings", "Turn texts into vectors."),
     ("/v1/feedback", "post", FeedbackRequest, "Feedback", "Say what an answer was worth."),
     ("/v1/models", "get", None, "Models", "The models that answer here."),

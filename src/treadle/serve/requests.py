@@ -135,6 +135,12 @@ class ClassifyRequest(Body, kw_only=True):
     input: Texts
 
 
+class TagRequest(Body, kw_only=True):
+    """``POST /v1/tag``."""
+
+    input: Texts
+
+
 class EmbeddingsRequest(Body, kw_only=True):
     """``POST /v1/embeddings``."""
 
@@ -208,5 +214,13 @@ def asked_in_vain(body: Struct) -> str | None:
 
 _UNSUPPORTED: dict[type[Struct], tuple[str, ...]] = {
     kind: tuple(name for name in kind.__struct_fields__ if name in NEUTRAL)
-    for kind in (ChatRequest, CompletionRequest, ClassifyRequest, EmbeddingsRequest, ChatMessage, ContentPart)
+    for kind in (
+        ChatRequest,
+        CompletionRequest,
+        ClassifyRequest,
+        TagRequest,
+        EmbeddingsRequest,
+        ChatMessage,
+        ContentPart,
+    )
 }

@@ -1,4 +1,4 @@
-"""``/v1/classify`` and ``/v1/embeddings``: several texts in, one result for each."""
+"""``/v1/classify``, ``/v1/tag`` and ``/v1/embeddings``: several texts in, one result for each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from treadle.core.errors import UserError
-from treadle.lm.engine import ClassScores
+from treadle.lm.engine import ClassScores, TaggedSpan
 from treadle.record.interaction import Status, Tokens
 from treadle.serve.entry import Entry, Outcome, record
 from treadle.serve.errors import SERVER, ApiError, context_length_exceeded, invalid
@@ -23,11 +23,13 @@ from treadle.serve.generate import decode, refuse_in_vain
 from treadle.serve.incoming import ClientLeft, Incoming
 from treadle.serve.release import Serving
 from treadle.serve.replies import usage
-from treadle.serve.requests import Body, ClassifyRequest, EmbeddingsRequest
+from treadle.serve.requests import Body, ClassifyRequest, EmbeddingsRequest, TagRequest
 from treadle.serve.table import Chosen
+from treadle.text.spans import label_of
 
 _T = TypeVar("_T")
 _classify_decoder = msgspec.json.Decoder(ClassifyRequest)
+_tag_decoder = msgspec.json.Decoder(TagRequest)
 _embeddings_decoder = msgspec.json.Decoder(EmbeddingsRequest)
 
 
@@ -54,6 +56,24 @@ async def classify(incoming: Incoming) -> None:
         ),
     )
     data = [_labelled(index, s, i) for index, (s, i) in enumerate(zip(scores, best, strict=True))]
+    await incoming.reply(_list_of(data, entry, serving, tokens))
+
+
+async def tag(incoming: Incoming) -> None:
+    """Answer ``POST /v1/tag``: the spans of every text. The record has them as a label has (``text.spans``)."""
+    body: TagRequest = decode(_tag_decoder, await incoming.body())
+    chosen = incoming.gateway.choose(body.model, body.user)
+    serving = chosen.serving
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    if serving.release.asking != "tag":
+        raise invalid("model", f"model: {serving.release.name} does not tag", code="wrong_endpoint")
+    entry, found, tokens = await _run(incoming, chosen, body, "tag", texts, serving.engine.tag)
+    labels = [label_of((span.start, span.end, span.type) for span in spans) for spans in found]
+    record(incoming.gateway, serving, entry, Outcome("ok", answers=labels, finish_reason="stop", tokens=tokens))
+    data = [
+        {"index": index, "spans": [_spanned(text, span) for span in spans]}
+        for index, (text, spans) in enumerate(zip(texts, found, strict=True))
+    ]
     await incoming.reply(_list_of(data, entry, serving, tokens))
 
 
@@ -144,10 +164,12 @@ async def _counted(serving: Serving, texts: list[str]) -> Tokens:
 def _check(results: list[Any], texts: list[str]) -> None:
     """An engine that returns nonsense must not be believed."""
     good = len(results) == len(texts)
-    for result in results:
+    for text, result in zip(texts, results, strict=False):
         if isinstance(result, ClassScores):
             good = good and len(result.labels) == len(result.probabilities) > 0
             good = good and all(math.isfinite(p) for p in result.probabilities)
+        elif all(isinstance(each, TaggedSpan) for each in result):
+            good = good and all(0 <= s.start < s.end <= len(text) and math.isfinite(s.score) for s in result)
         else:
             good = good and all(math.isfinite(x) for x in result)
     if not good:
@@ -155,7 +177,7 @@ def _check(results: list[Any], texts: list[str]) -> None:
 
 
 def _cannot(serving: Serving, endpoint: str, error: Exception) -> ApiError:
-    what = "embeddings" if endpoint == "embeddings" else "classification"
+    what = {"embeddings": "embeddings", "tag": "tagging"}.get(endpoint, "classification")
     said = f"model: {serving.release.name} on the {serving.engine.name} engine cannot do {what}"
     if isinstance(error, UserError) and serving.release.asking != "chat":
         said = str(translated(error, ""))  # it can in general, and says what is wrong with these texts
@@ -165,6 +187,11 @@ def _cannot(serving: Serving, endpoint: str, error: Exception) -> ApiError:
 def _labelled(index: int, scores: ClassScores, best: int) -> dict[str, Any]:
     probabilities = dict(zip(scores.labels, scores.probabilities, strict=True))
     return {"index": index, "label": scores.labels[best], "probabilities": probabilities}
+
+
+def _spanned(text: str, span: TaggedSpan) -> dict[str, Any]:
+    said = text[span.start : span.end]
+    return {"start": span.start, "end": span.end, "type": span.type, "text": said, "score": span.score}
 
 
 def _list_of(data: list[dict[str, Any]], entry: Entry, serving: Serving, tokens: Tokens) -> dict[str, Any]:

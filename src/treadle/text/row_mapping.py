@@ -136,6 +136,12 @@ class RowMapping:
         for names in PAIRS:
             if all(isinstance(values.get(name), str) for name in names):
                 return _Content(_text("\n\n".join(values[name] for name in names)))
+        context, question = values.get("context"), values.get("question")
+        if isinstance(context, str) and isinstance(question, str):
+            return _Content(_text(f"{context}\n\n{question}"))
+        tokens = values.get("tokens")
+        if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
+            return _Content(_text(" ".join(tokens)))
         raise UnusableRowError(f"no text among {_columns(values)}; say which column it is with `fields: {{text: ...}}`")
 
     def _conversation(self, values: dict[str, Any]) -> chat.Conversation | None:

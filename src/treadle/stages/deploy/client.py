@@ -53,7 +53,7 @@ async def _all(
 
 
 def _request(asking: Asking, example: Example) -> tuple[str, dict[str, object]]:
-    if asking != "chat":
+    if asking not in ("chat", "extract"):
         return PATHS[asking], {"input": example.question, "metadata": _METADATA}
     messages = list(example.messages[:-1])
     return PATHS[asking], {"messages": messages, "max_tokens": 64, "temperature": 0, "metadata": _METADATA}

@@ -70,7 +70,7 @@ async def open_release(record: Record, release: Release) -> Serving:
         max_tokens=int(spec.settings.get("max_tokens", 256)),
     )
     engine = await open_engine(spec.engine, folder)
-    if spec.asking != "chat":
+    if spec.asking not in ("chat", "extract"):
         return Serving(served, engine)
     if isinstance(engine, WorkerEngine):  # it has one already, and loading takes time and memory
         return Serving(served, engine, engine.tokenizer)

@@ -156,7 +156,7 @@ def _rule(
     if len(wanted[row.question]) > 1:
         return "conflict", f"{len(wanted[row.question])} different answers are wanted to the same question"
     same = questions[_plain(row.wanted)]
-    if len(same) >= _SAME_ANSWER and row.interaction.endpoint != "/v1/classify":
+    if len(same) >= _SAME_ANSWER and row.interaction.endpoint not in ("classify", "tag", "/v1/classify"):
         return "same_answer", f"the same answer is wanted to {len(same)} different questions"
     if len(row.wanted) > longest:
         return "outlier", f"{len(row.wanted):,} characters; no answer so far had a quarter of that"
