@@ -30,9 +30,11 @@ class Output:
 
     ``text`` is the answer or the label chosen. ``log_likelihood`` (nats, a sum) and ``reference_tokens`` are
     of the reference answer with the token that ends its turn; None and 0 when it was not scored.
+    ``rejected_log_likelihood`` is that of the item's rejected answer, where it has one and a metric asked.
     """
 
     text: str = ""
     log_likelihood: float | None = None
     reference_tokens: int = 0
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    rejected_log_likelihood: float | None = None

@@ -91,7 +91,7 @@ def write_evaluation(
     lines = []
     for place, (item, output) in enumerate(zip(evaluation.items, evaluation.outputs, strict=True)):
         values = {name: column[place] for name, column in each.items()}
-        lines.append(canonical_json({"item": asdict(item), "output": asdict(output), "values": values}) + b"\n")
+        lines.append(canonical_json({"item": asdict(item), "output": _written(output), "values": values}) + b"\n")
     (folder / ITEMS_FILE).write_bytes(b"".join(lines))
     about = {
         **(info or {}),
@@ -128,6 +128,14 @@ def read_evaluation(folder: Path) -> Evaluation:
 def _each(metric: Metric, evaluation: Evaluation) -> list[float]:
     rows = score_rows(metric, evaluation.items, evaluation.outputs)
     return [float(value) for value in metric.reduce(rows)]
+
+
+def _written(output: Output) -> dict[str, Any]:
+    """Without what only preferences have, where there are none: items of before read and compare as they did."""
+    row = asdict(output)
+    if row["rejected_log_likelihood"] is None:
+        del row["rejected_log_likelihood"]
+    return row
 
 
 def _item(row: dict[str, Any]) -> Item:

@@ -8,6 +8,7 @@ scored with the token that ends its turn, exactly what training learns and gener
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from treadle.core.errors import UserError
@@ -16,8 +17,10 @@ from treadle.evals.metric import Metric
 from treadle.lm.conversation import with_system_prompt
 from treadle.lm.engine import ClassScores, GenerateRequest, Score
 from treadle.text.dataset import Example
+from treadle.text.tool_calls import spoken
 
 MAX_ANSWER_TOKENS = 64
+REJECTED = "rejected"  # the field with the same conversation as somebody liked it less
 
 Messages = Sequence[Mapping[str, str]]
 Progress = Callable[[int, int], None]
@@ -78,6 +81,23 @@ def items_from(examples: Sequence[Example]) -> list[Item]:
             )
         )
     return items
+
+
+def rejected_items(items: Sequence[Item]) -> dict[int, Item]:
+    """By the place of its item: the same question with the rejected answer as the reference, where an item has one.
+
+    Conversations that part before the last answer are no two answers to one question, and are left out.
+    """
+    found = {}
+    for place, item in enumerate(items):
+        rejected = item.fields.get(REJECTED)
+        if rejected and _said(rejected[:-1]) == _said(item.messages):
+            found[place] = replace(item, reference=spoken(rejected[-1]))
+    return found
+
+
+def _said(messages: Messages) -> list[str]:
+    return [spoken(message) for message in messages if message["role"] != "system"]
 
 
 def run_chat(

@@ -18,6 +18,7 @@ from treadle.lm.tokens import Tokens
 from treadle.stages.develop.evaluating import evaluate, evaluate_base, evaluate_simple
 from treadle.stages.develop.fitting import fit
 from treadle.stages.develop.initializing import beginning_of, initialize
+from treadle.stages.develop.preferring import METRIC, prefer_on
 from treadle.stages.develop.pretraining import pretrain_on
 from treadle.stages.develop.settings import DevelopSettings
 from treadle.stages.develop.training import train
@@ -25,12 +26,14 @@ from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
 
 CHAMPION = "champion"
+BEFORE = "before_pairs"
 ON_CASES = "on cases"
 
 
 @dataclass(frozen=True)
 class Developed:
-    """The model, and evaluations on the same test items: ``model``, each baseline, ``champion`` where there is one;
+    """The model, and evaluations on the same test items: ``model``, ``before_pairs`` where it
+    learned from pairs after fine-tuning, each baseline, ``champion`` where there is one;
     on the test cases that users' corrections made: ``model on cases`` and ``champion on cases``."""
 
     model: Model
@@ -49,7 +52,8 @@ class Developed:
         lines = [f"{'[95 % interval]':<18}" + "".join(f"{metric:<24}" for metric in metrics)]
         for name, report in self.evaluations.items():
             scores = report.scores()
-            lines.append(f"{name:<18}" + "".join(f"{_interval(scores[metric]):<24}" for metric in metrics))
+            told = [_interval(scores[metric]) if metric in scores else "" for metric in metrics]
+            lines.append(f"{name:<18}" + "".join(f"{each:<24}" for each in told))
         return [line.rstrip() for line in lines]
 
 
@@ -94,27 +98,16 @@ def develop(
     """Train, evaluate the model, its baselines, and whichever model it has to match (``standing``)."""
     named = {"base_model": base.name, "fingerprint": base.fingerprint}
     chosen = {"task": task.name, "task_version": task_version(task.name, driver.folder)}
-    metrics = settings.evaluate.metrics or list(task.metrics)
+    metrics = settings.evaluate.metrics or [*task.metrics, *([METRIC] if settings.prefer else [])]
     task.require([load_metric(name, driver.folder) for name in metrics])
     usual = _baselines(settings, task)
     begun = _begun(driver, settings, cleaned, dataset, tokenizer, continuing, task, base)
+    tuned = None
     if continuing.ready is not None:
         model = continuing.ready
         driver.listener.say("nothing is trained: this turn judges a model that came from outside")
     elif tokens is not None:
-        model = driver.run(
-            train,
-            tokens,
-            dataset,
-            continuing.start,
-            begun,
-            **named,
-            method=settings.method,
-            learning_rate=settings.learning_rate,
-            budget=(continuing.tokens if continuing.start else None) or settings.tokens,
-            max_length=settings.max_length,
-            replay=continuing.replay,
-        )
+        model, tuned = _train_chat(driver, settings, dataset, tokens, continuing, begun, system_prompt, named)
     else:
         model = driver.run(
             fit,
@@ -128,12 +121,14 @@ def develop(
         )
     asked = {
         "metrics": metrics,
-        "versions": [load("treadle.metrics", name, driver.folder).version for name in metrics],
+        "versions": _versions(metrics, driver),
         "engine": engine,
         "system_prompt": system_prompt,
         "max_tokens": settings.evaluate.max_tokens,
     }
     evaluations = {"model": driver.run(evaluate, model, tests, **chosen, **asked)}
+    if tuned is not None:
+        evaluations[BEFORE] = driver.run(evaluate, tuned, tests, **chosen, **asked)
     before = begun or (
         beginning_of(continuing.start or model, driver.runs.store) if settings.init and task.fit is None else None
     )
@@ -152,14 +147,51 @@ def develop(
     if against is not None:
         evaluations[CHAMPION] = driver.run(evaluate, against, tests, **chosen, **asked)
     if cases is not None:
-        evaluations[f"model {ON_CASES}"] = driver.run(evaluate, model, cases, **chosen, **asked)
+        kept = [name for name in metrics if name != METRIC]  # who corrects need not have had an answer before
+        on_cases = {**asked, "metrics": kept, "versions": _versions(kept, driver)}
+        evaluations[f"model {ON_CASES}"] = driver.run(evaluate, model, cases, **chosen, **on_cases)
         if against is not None:
-            evaluations[f"{CHAMPION} {ON_CASES}"] = driver.run(evaluate, against, cases, **chosen, **asked)
+            evaluations[f"{CHAMPION} {ON_CASES}"] = driver.run(evaluate, against, cases, **chosen, **on_cases)
     developed = Developed(model, evaluations)
     if not driver.planning:
         for line in developed.lines():
             driver.listener.say(line)
     return developed
+
+
+def _train_chat(
+    driver: Driver,
+    settings: DevelopSettings,
+    dataset: Dataset,
+    tokens: Tokens,
+    continuing: Continuing,
+    begun: Model | None,
+    system_prompt: str | None,
+    named: dict[str, str],
+) -> tuple[Model, Model | None]:
+    """The model, and what it was before it learned from pairs of answers, where it learned from them last."""
+    if settings.prefer is not None and settings.prefer.instead:
+        return prefer_on(driver, settings, dataset, continuing.start or begun, system_prompt, **named), None
+    model = driver.run(
+        train,
+        tokens,
+        dataset,
+        continuing.start,
+        begun,
+        **named,
+        method=settings.method,
+        learning_rate=settings.learning_rate,
+        budget=(continuing.tokens if continuing.start else None) or settings.tokens,
+        max_length=settings.max_length,
+        replay=continuing.replay,
+    )
+    if settings.prefer is None:
+        return model, None
+    return prefer_on(driver, settings, dataset, model, system_prompt, **named), model
+
+
+def _versions(metrics: list[str], driver: Driver) -> list[str]:
+    return [load("treadle.metrics", name, driver.folder).version for name in metrics]
 
 
 def _baselines(settings: DevelopSettings, task: Task) -> list[str]:

@@ -55,6 +55,18 @@ class PretrainSettings(Settings):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which it rises")
 
 
+class PreferSettings(Settings):
+    """Pairs of a wanted and a rejected answer are learned from."""
+
+    method: Literal["dpo"] = Field("dpo", description="direct preference optimization")
+    beta: float = Field(0.1, gt=0, le=100, description="how closely the model stays to what it was")
+    learning_rate: float | None = Field(None, gt=0, description="highest, after warm-up; by default 1e-5, lora 1e-4")
+    epochs: int = Field(1, ge=1, description="passes over the pairs")
+    tokens: int | None = Field(None, ge=1, description="training budget in tokens, in place of epochs")
+    batch: int = Field(8, ge=1, le=4096, description="pairs of an optimizer step")
+    instead: bool = Field(False, description="in place of fine-tuning, not after it")
+
+
 class EvaluateSettings(Settings):
     """How good a model is, and compared with what."""
 
@@ -76,6 +88,7 @@ class DevelopSettings(Settings):
     epochs: int = Field(3, ge=1, description="all but chat: passes over the training split")
     max_length: int = Field(256, ge=8, description="tokens of one example, at most")
     pretrain: PretrainSettings | None = Field(None, description="read the cleaned text first")
+    prefer: PreferSettings | None = Field(None, description="chat: learn from pairs of answers, after fine-tuning")
     evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="after")
