@@ -1,4 +1,4 @@
-"""Preferences from one file: pairs of answers in, a model that prefers the wanted ones out, measured on held-out pairs."""
+"""Preferences from one file: pairs of answers in, a model that prefers the wanted ones out."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ class Item:
 
     ``messages`` are those before the answer (without worked examples), ``reference`` is the answer. For
     classification ``text`` is what is classified and ``reference`` the label. ``fields`` are what slices are
-    made by.
+    made by. ``tools`` are the functions that may be called; ``calls`` those of the reference, which ``reference`` has
+    as JSON too, one a line.
     """
 
     id: str
@@ -22,6 +23,8 @@ class Item:
     reference: str = ""
     documents: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Mapping[str, Any], ...] = ()
+    calls: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,11 +55,11 @@ class Encoder(Protocol):
 
     context_length: int
 
-    def encode_chat(self, messages: Any, *, add_generation_prompt: bool = True) -> list[int]:
+    def encode_chat(self, messages: Any, *, tools: Any = None, add_generation_prompt: bool = True) -> list[int]:
         """Ids of a conversation, ready to be answered."""
         ...
 
-    def encode_for_training(self, messages: Any) -> tuple[list[int], list[bool]]:
+    def encode_for_training(self, messages: Any, *, tools: Any = None) -> tuple[list[int], list[bool]]:
         """Ids of a conversation with its answers, and which of them the assistant says."""
         ...
 
@@ -78,6 +78,8 @@ def items_from(examples: Sequence[Example]) -> list[Item]:
                 reference=example.answer,
                 documents=example.documents,
                 fields=example.fields,
+                tools=example.tools,
+                calls=tuple(example.messages[-1].get("tool_calls") or ()) if example.messages else (),
             )
         )
     return items
@@ -92,7 +94,8 @@ def rejected_items(items: Sequence[Item]) -> dict[int, Item]:
     for place, item in enumerate(items):
         rejected = item.fields.get(REJECTED)
         if rejected and _said(rejected[:-1]) == _said(item.messages):
-            found[place] = replace(item, reference=spoken(rejected[-1]))
+            calls = tuple(rejected[-1].get("tool_calls") or ())
+            found[place] = replace(item, reference=spoken(rejected[-1]), calls=calls)
     return found
 
 
@@ -166,7 +169,11 @@ def encode_item(
 ) -> tuple[list[int], list[int]]:
     """Prompt ids, and reference ids with the token that ends the turn."""
     asked = with_worked_examples(with_system_prompt(item.messages, system_prompt), worked)
-    ids, said = tokenizer.encode_for_training([*asked, {"role": "assistant", "content": item.reference}])
+    told: dict[str, Any] = {"role": "assistant", "content": item.reference}
+    if item.calls:
+        words = item.reference.split("\n")[: -len(item.calls)]
+        told = {"role": "assistant", "content": "\n".join(words), "tool_calls": list(item.calls)}
+    ids, said = tokenizer.encode_for_training([*asked, told], tools=item.tools or None)
     end = len(said) - said[::-1].index(True)
     start = end
     while start > 0 and said[start - 1]:
