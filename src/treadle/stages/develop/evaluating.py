@@ -68,7 +68,7 @@ def score(
 
 @step(
     name="develop.evaluate_base",
-    version=2,
+    version=3,
     packages=("openvino-genai", "tokenizers", "torch", "transformers"),
     tolerance=0.05,
 )
