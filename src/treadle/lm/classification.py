@@ -75,7 +75,7 @@ def train_classifier(
             f"training: {len(texts)} texts with {len(names)} labels; expected at least two different labels"
         )
     _check(settings)
-    encode = _Encoder(base, settings.max_length)
+    encode = Encoder(base, settings.max_length)
     rows, truncated = encode(texts)
     started = time.monotonic()
     with torch_runtime.session(settings.threads, settings.seed) as threads:
@@ -105,7 +105,7 @@ def train_classifier(
 def _fit(
     model: Any,
     learner: Learner,
-    encode: _Encoder,
+    encode: Encoder,
     rows: Sequence[Sequence[int]],
     targets: Sequence[int],
     settings: ClassifierSettings,
@@ -116,7 +116,9 @@ def _fit(
     from torch.nn.functional import cross_entropy
 
     batches = [
-        b for epoch in range(settings.epochs) for b in _batches(rows, settings.batch_size, settings.seed + epoch)
+        batch
+        for epoch in range(settings.epochs)
+        for batch in batches_of_like_length([len(row) for row in rows], settings.batch_size, settings.seed + epoch)
     ]
     losses: list[float] = []
     for step, batch in enumerate(batches, 1):
@@ -155,7 +157,7 @@ class Classifier:
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), extra="train") from None
         self._model = torch_runtime.load(folder, transformers.AutoModelForSequenceClassification).eval()
-        self._encode = _Encoder(folder, max_length)
+        self._encode = Encoder(folder, max_length)
         self._batch_size = batch_size
         self._threads = threads
         self.labels: tuple[str, ...] = tuple(name for _, name in sorted(self._model.config.id2label.items()))
@@ -176,7 +178,7 @@ class Classifier:
         return found
 
 
-class _Encoder:
+class Encoder:
     """Texts to padded id tensors with a folder's own tokenizer, its beginning and end tokens included."""
 
     def __init__(self, folder: Path, max_length: int) -> None:
@@ -205,15 +207,15 @@ class _Encoder:
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
 
-def _batches(rows: Sequence[Sequence[int]], size: int, seed: int) -> list[list[int]]:
-    """All indices once, in random order but with texts of like length together, so that little is padding."""
+def batches_of_like_length(lengths: Sequence[int], size: int, seed: int) -> list[list[int]]:
+    """All indices once, in random order but with rows of like length together, so that little is padding."""
     draw = random.Random(seed)  # noqa: S311 - an order, not a secret
-    order = list(range(len(rows)))
+    order = list(range(len(lengths)))
     draw.shuffle(order)
     stretch = size * _SORTED_TOGETHER
     batches: list[list[int]] = []
     for start in range(0, len(order), stretch):
-        near = sorted(order[start : start + stretch], key=lambda i: len(rows[i]))
+        near = sorted(order[start : start + stretch], key=lambda i: lengths[i])
         batches += [near[at : at + size] for at in range(0, len(near), size)]
     draw.shuffle(batches)
     return batches

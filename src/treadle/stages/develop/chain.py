@@ -15,6 +15,7 @@ from treadle.evals.task import FEW_SHOT, Task, task_version
 from treadle.lm.model import Model
 from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens
+from treadle.stages.develop.distilling import distill_on
 from treadle.stages.develop.evaluating import evaluate, evaluate_base, evaluate_simple
 from treadle.stages.develop.fitting import fit
 from treadle.stages.develop.initializing import beginning_of, initialize
@@ -27,14 +28,15 @@ from treadle.text.dataset import Dataset
 
 CHAMPION = "champion"
 BEFORE = "before_pairs"
+TEACHER = "teacher"
 ON_CASES = "on cases"
 
 
 @dataclass(frozen=True)
 class Developed:
-    """The model, and evaluations on the same test items: ``model``, ``before_pairs`` where it
-    learned from pairs after fine-tuning, each baseline, ``champion`` where there is one;
-    on the test cases that users' corrections made: ``model on cases`` and ``champion on cases``."""
+    """The model, and evaluations on the same test items: ``model``, ``before_pairs`` and ``teacher`` (what it was
+    before it learned from pairs, and from whom, where it did), each baseline, ``champion`` where there is one; on the
+    test cases that users' corrections made: ``model on cases`` and ``champion on cases``."""
 
     model: Model
     evaluations: dict[str, EvaluationReport]
@@ -94,6 +96,7 @@ def develop(
     system_prompt: str | None,
     engine: str,
     standing: Callable[[Model], Model | None],
+    teacher: Model | None = None,
 ) -> Developed:
     """Train, evaluate the model, its baselines, and whichever model it has to match (``standing``)."""
     named = {"base_model": base.name, "fingerprint": base.fingerprint}
@@ -102,23 +105,13 @@ def develop(
     task.require([load_metric(name, driver.folder) for name in metrics])
     usual = _baselines(settings, task)
     begun = _begun(driver, settings, cleaned, dataset, tokenizer, continuing, task, base)
-    tuned = None
+    chain = _Training(driver, settings, task, dataset, system_prompt, chosen, named)
+    earlier: dict[str, Model] = {}
     if continuing.ready is not None:
         model = continuing.ready
         driver.listener.say("nothing is trained: this turn judges a model that came from outside")
-    elif tokens is not None:
-        model, tuned = _train_chat(driver, settings, dataset, tokens, continuing, begun, system_prompt, named)
     else:
-        model = driver.run(
-            fit,
-            dataset,
-            begun,
-            **chosen,
-            **named,
-            learning_rate=settings.learning_rate,
-            epochs=settings.epochs,
-            max_length=settings.max_length,
-        )
+        model, earlier = chain.train(tokens, continuing, begun, teacher)
     asked = {
         "metrics": metrics,
         "versions": _versions(metrics, driver),
@@ -127,8 +120,8 @@ def develop(
         "max_tokens": settings.evaluate.max_tokens,
     }
     evaluations = {"model": driver.run(evaluate, model, tests, **chosen, **asked)}
-    if tuned is not None:
-        evaluations[BEFORE] = driver.run(evaluate, tuned, tests, **chosen, **asked)
+    for name, known in earlier.items():
+        evaluations[name] = driver.run(evaluate, known, tests, **chosen, **asked)
     before = begun or (
         beginning_of(continuing.start or model, driver.runs.store) if settings.init and task.fit is None else None
     )
@@ -159,35 +152,58 @@ def develop(
     return developed
 
 
-def _train_chat(
-    driver: Driver,
-    settings: DevelopSettings,
-    dataset: Dataset,
-    tokens: Tokens,
-    continuing: Continuing,
-    begun: Model | None,
-    system_prompt: str | None,
-    named: dict[str, str],
-) -> tuple[Model, Model | None]:
-    """The model, and what it was before it learned from pairs of answers, where it learned from them last."""
-    if settings.prefer is not None and settings.prefer.instead:
-        return prefer_on(driver, settings, dataset, continuing.start or begun, system_prompt, **named), None
-    model = driver.run(
-        train,
-        tokens,
-        dataset,
-        continuing.start,
-        begun,
-        **named,
-        method=settings.method,
-        learning_rate=settings.learning_rate,
-        budget=(continuing.tokens if continuing.start else None) or settings.tokens,
-        max_length=settings.max_length,
-        replay=continuing.replay,
-    )
-    if settings.prefer is None:
-        return model, None
-    return prefer_on(driver, settings, dataset, model, system_prompt, **named), model
+@dataclass(frozen=True)
+class _Training:
+    """The steps that make a model of a dataset, each beginning from what came of the one before."""
+
+    driver: Driver
+    settings: DevelopSettings
+    task: Task
+    dataset: Dataset
+    system_prompt: str | None
+    chosen: dict[str, str]
+    named: dict[str, str]
+
+    def train(
+        self, tokens: Tokens | None, continuing: Continuing, begun: Model | None, teacher: Model | None
+    ) -> tuple[Model, dict[str, Model]]:
+        """The model, and those that it was before it learned from pairs or from a teacher, where it did."""
+        driver, settings, earlier = self.driver, self.settings, dict[str, Model]()
+        if teacher is not None:
+            model = teacher
+        elif settings.prefer is not None and settings.prefer.instead:
+            start = continuing.start or begun
+            model = prefer_on(driver, settings, self.dataset, start, self.system_prompt, **self.named)
+        else:
+            model = self._fine_tune(tokens, continuing, begun)
+            if settings.prefer is not None:
+                earlier[BEFORE] = model
+                model = prefer_on(driver, settings, self.dataset, model, self.system_prompt, **self.named)
+        if settings.distill is None:
+            return model, earlier
+        named = {**self.chosen, **self.named}
+        student = distill_on(driver, settings, self.task, self.dataset, model, self.system_prompt, **named)
+        return student, {**earlier, TEACHER: model}
+
+    def _fine_tune(self, tokens: Tokens | None, continuing: Continuing, begun: Model | None) -> Model:
+        settings = self.settings
+        rate = settings.learning_rate or self.task.learning_rate
+        if tokens is None:
+            rates = {"learning_rate": rate, "epochs": settings.epochs, "max_length": settings.max_length}
+            return self.driver.run(fit, self.dataset, begun, **self.chosen, **self.named, **rates)
+        return self.driver.run(
+            train,
+            tokens,
+            self.dataset,
+            continuing.start,
+            begun,
+            **self.named,
+            method=settings.method,
+            learning_rate=rate,
+            budget=(continuing.tokens if continuing.start else None) or settings.tokens,
+            max_length=settings.max_length,
+            replay=continuing.replay,
+        )
 
 
 def _versions(metrics: list[str], driver: Driver) -> list[str]:
