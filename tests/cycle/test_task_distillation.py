@@ -81,7 +81,10 @@ def test_a_student_of_this_turn_and_of_a_version(tmp_path: Path) -> None:
         assert second.inputs["teacher"] == student.digest
         assert len(opened.record.runs.find(step="develop.fit", status="done")) == 1
     project.edit("model@v1", "dataset@v1")
-    with open_project(project.folder) as opened, pytest.raises(UserError, match="'dataset@v1' is no version of a model"):
+    with (
+        open_project(project.folder) as opened,
+        pytest.raises(UserError, match="'dataset@v1' is no version of a model"),
+    ):
         go(begin(opened), "develop")
 
 

@@ -93,7 +93,7 @@ def rejected_items(items: Sequence[Item]) -> dict[int, Item]:
     found = {}
     for place, item in enumerate(items):
         rejected = item.fields.get(REJECTED)
-        if rejected and _said(rejected[:-1]) == _said(item.messages):
+        if isinstance(rejected, list | tuple) and rejected and _said(rejected[:-1]) == _said(item.messages):
             calls = tuple(rejected[-1].get("tool_calls") or ())
             found[place] = replace(item, reference=spoken(rejected[-1]), calls=calls)
     return found

@@ -9,7 +9,6 @@ from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
-from treadle.evals.runner import REJECTED
 from treadle.lm.conversation import with_system_prompt
 from treadle.lm.model import Model
 from treadle.stages.develop.settings import DevelopSettings
@@ -74,14 +73,14 @@ def prefer(
     base = same_base(base_model, fingerprint, start)
     begun = start.path() if start is not None else base.path
     tokenizer = ChatTokenizer.load(begun)
-    examples = [example for example in dataset.examples("train") if example.fields.get(REJECTED)]
+    examples = [example for example in dataset.examples("train") if example.rejected]
     if not examples:
         raise UserError(
             "develop.prefer: no example of the training split has a rejected answer; give pairs (columns chosen and "
             "rejected), users' corrections, or prepare.synthesize with hard_negatives"
         )
     pairs = list(_pairs(tokenizer, examples, system_prompt))
-    judged = [each for each in dataset.examples("validation") if each.fields.get(REJECTED)]
+    judged = [each for each in dataset.examples("validation") if each.rejected]
     settings = PreferenceSettings(
         beta=beta,
         method=weights,
@@ -132,7 +131,7 @@ def _pairs(tokenizer: Any, examples: Sequence[Example], system_prompt: str | Non
         return TokenizedExample(*tokenizer.encode_for_training(told, tools=example.tools))
 
     for example in examples:
-        rejected = list(example.fields[REJECTED])
+        rejected = list(example.rejected)
         own = example.messages[0]
         if own["role"] == "system" and rejected and rejected[0]["role"] != "system":
             rejected = [own, *rejected]  # what the maker put before the conversation
