@@ -138,7 +138,8 @@ def _written(value: Item | Output) -> dict[str, Any]:
 
 
 def _item(row: dict[str, Any]) -> Item:
-    several = {key: tuple(row[key]) for key in ("messages", "documents", "tools", "calls") if key in row}
+    lists = [key for key in ("messages", "documents", "tools", "calls") if key in row]
+    several: dict[str, Any] = {key: tuple(row[key]) for key in lists}
     return Item(**{**row, **several})
 
 

@@ -195,10 +195,12 @@ class Encoder:
         self._padding = next((i for i in map(self._tokenizer.token_to_id, ("[PAD]", "<pad>")) if i is not None), 0)
 
     def __call__(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Ids of each text, and how many texts were cut."""
         encodings = self._tokenizer.encode_batch(list(texts))
         return [e.ids for e in encodings], sum(bool(e.overflowing) for e in encodings)
 
     def batch(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Rows of ids as ``input_ids`` and ``attention_mask``, both of shape (rows, longest)."""
         import torch
 
         width = max(map(len, rows))
