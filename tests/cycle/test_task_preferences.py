@@ -79,12 +79,15 @@ def test_harmless_pairs_of_hh_rlhf(shared_data: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "project").mkdir()
     with gzip.open(shared_data / "7-load-drift-feedback" / "hh_rlhf_harmless.jsonl.gz", "rt") as file:
-        lines = [line for line in file if len(line) < 1_300][:400]
+        lines = [line for line in file if len(line) < 1_300][:300]
     (tmp_path / "data" / "pairs.jsonl").write_text("".join(lines))
     (tmp_path / "project" / "treadle.yaml").write_text(FILE)
     project = Project(tmp_path / "project")
-    evaluations = project.json("develop")["evaluations"]
-    keep("preferences", "HH-RLHF harmless-base, 400 short pairs; SmolLM2-135M-Instruct, DPO", evaluations)
+    with open_project(project.folder) as opened:
+        turn = begin(opened)
+        go(turn, "develop")
+        evaluations = {name: report.scores() for name, report in turn.developed.evaluations.items()}
+    keep("preferences", "HH-RLHF harmless-base, 300 short pairs; SmolLM2-135M-Instruct, DPO", evaluations)
     scores = {name: found["preference_accuracy"] for name, found in evaluations.items()}
     assert scores["model"]["value"] >= scores["base"]["value"]
     assert scores["model"]["low"] < scores["model"]["value"] < scores["model"]["high"]
