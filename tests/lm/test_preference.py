@@ -15,16 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
+from treadle.lm.answer_pairs import Pair, log_probabilities, pair_of, preference_loss
 from treadle.lm.packing import TokenizedExample
-from treadle.lm.preference import (
-    Pair,
-    PreferenceSettings,
-    PreferenceStep,
-    log_probabilities,
-    pair_of,
-    preference_loss,
-    train_on_preferences,
-)
+from treadle.lm.preference import PreferenceSettings, PreferenceStep, train_on_preferences
 
 VOCABULARY = 320
 SMALL = PreferenceSettings(

@@ -18,24 +18,10 @@ from typing import Any, Literal
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
+from treadle.lm.answer_pairs import Pair, log_ratio, preference_loss, usable_pairs
 from treadle.lm.learner import AdamW, Learner, LoraLearner
-from treadle.lm.packing import TokenizedExample, lay_out
 from treadle.lm.schedule import learning_rate_at
 from treadle.lm.torch_runtime import Precision
-from treadle.lm.training import logits_at
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two ways a conversation went, up to their answers; ``answer`` marks what is compared."""
-
-    chosen: TokenizedExample
-    rejected: TokenizedExample
-
-    @property
-    def tokens(self) -> int:
-        """Of both."""
-        return len(self.chosen.ids) + len(self.rejected.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +31,7 @@ class PreferenceSettings:
 
     beta: float = 0.1
     method: Literal["full", "lora"] = "full"
-    learning_rate: float = 1e-5
+    learning_rate: float = 2e-5
     epochs: int = 1
     tokens: int | None = None
     batch: int = 8
@@ -96,20 +82,6 @@ class PreferenceResult:
 OnStep = Callable[[PreferenceStep], None]
 
 
-def pair_of(chosen: TokenizedExample, rejected: TokenizedExample) -> Pair:
-    """What both begin with is no part of the answers: its log-probability is the same in both and cancels out."""
-    common = 0
-    for one, other in zip(chosen.ids, rejected.ids, strict=False):
-        if one != other:
-            break
-        common += 1
-
-    def after(example: TokenizedExample) -> TokenizedExample:
-        return TokenizedExample(example.ids, [at >= common and said for at, said in enumerate(example.answer)])
-
-    return Pair(after(chosen), after(rejected))
-
-
 def train_on_preferences(
     base: Path,
     out: Path,
@@ -144,13 +116,13 @@ def _train(
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), extra="train") from None
     _check(settings)
-    usable, dropped = _usable(pairs, settings.width)
+    usable, dropped = usable_pairs(pairs, settings.width)
     if not usable:
         counts = ", ".join(f"{len(found)} {rule}" for rule, found in dropped.items()) or "none given"
         raise UserError(
             f"preferences: no pair is left ({counts}); raise develop.max_length above {settings.width} or add data"
         )
-    judged = [held_out[place] for place in _usable(held_out, settings.width)[0]]
+    judged = [held_out[place] for place in usable_pairs(held_out, settings.width)[0]]
     started = time.monotonic()
     with torch_runtime.session(settings.threads, settings.seed) as threads:
         device = torch_runtime.device()
@@ -188,49 +160,6 @@ def _train(
     )
 
 
-def preference_loss(model: Any, pairs: Sequence[Pair], before: Sequence[float], beta: float, width: int) -> Any:
-    """Loss of each pair and its reward margin, as two tensors of shape (pairs,), the first with its gradient.
-
-    ``before``: log-probability of the chosen less that of the rejected answer, of the model as it was.
-    """
-    import torch
-
-    now = _log_ratio(model, pairs, width)
-    margins = beta * (now - torch.tensor(list(before), dtype=now.dtype, device=now.device))
-    return -torch.nn.functional.logsigmoid(margins), margins.detach()
-
-
-def log_probabilities(
-    model: Any, examples: Sequence[TokenizedExample], rows: Sequence[Sequence[int]], width: int
-) -> Any:
-    """Log-probability in nats of what each example's ``answer`` marks, of shape (examples,), with its gradient."""
-    import torch
-
-    batch = lay_out(examples, rows, width=width)
-    targets = torch.tensor(batch.targets, device=model.device).flatten()
-    wanted = (targets >= 0).nonzero().squeeze(1)
-    owners = torch.tensor(
-        [
-            [row[segment] if segment >= 0 else 0 for segment in line]
-            for row, line in zip(rows, batch.segments, strict=True)
-        ],
-        device=model.device,
-    ).flatten()[wanted]
-    each = -torch.nn.functional.cross_entropy(
-        logits_at(model, batch, wanted).float(), targets[wanted], reduction="none"
-    )
-    # A product with zeros and ones adds up in a fixed order on every device, which index_add does not.
-    members = torch.arange(len(examples), device=model.device).unsqueeze(1) == owners.unsqueeze(0)
-    return members.to(each.dtype) @ each
-
-
-def _log_ratio(model: Any, pairs: Sequence[Pair], width: int) -> Any:
-    """Log-probability of the chosen answer less that of the rejected one, of shape (pairs,)."""
-    examples = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
-    found = log_probabilities(model, examples, _rows(examples, width), width)
-    return found[0::2] - found[1::2]
-
-
 def _log_ratios(model: Any, pairs: Sequence[Pair], settings: PreferenceSettings) -> list[float]:
     """The same without a gradient, for as many pairs as one likes."""
     import torch
@@ -238,7 +167,7 @@ def _log_ratios(model: Any, pairs: Sequence[Pair], settings: PreferenceSettings)
     found: list[float] = []
     with torch.inference_mode():
         for start in range(0, len(pairs), settings.batch):
-            found += _log_ratio(model, pairs[start : start + settings.batch], settings.width).tolist()
+            found += log_ratio(model, pairs[start : start + settings.batch], settings.width).tolist()
     return found
 
 
@@ -291,21 +220,6 @@ def _run(
     return done
 
 
-def _usable(pairs: Sequence[Pair], width: int) -> tuple[list[int], dict[str, tuple[int, ...]]]:
-    """Places of the pairs that can be learned from; the others by rule: ``too_long``, ``no_answer``."""
-    rules: dict[str, list[int]] = {"too_long": [], "no_answer": []}
-    usable = []
-    for place, pair in enumerate(pairs):
-        sides = (pair.chosen, pair.rejected)
-        if any(len(side.ids) > width for side in sides):
-            rules["too_long"].append(place)
-        elif not any(any(side.answer[1:]) for side in sides):
-            rules["no_answer"].append(place)
-        else:
-            usable.append(place)
-    return usable, {rule: tuple(found) for rule, found in rules.items() if found}
-
-
 def _batches(pairs: Sequence[Pair], usable: Sequence[int], settings: PreferenceSettings) -> Iterator[list[int]]:
     """Every pair once an epoch, in an order drawn anew each; as many epochs as there shall be, or tokens last."""
     tokens, epoch = 0, 0
@@ -319,21 +233,6 @@ def _batches(pairs: Sequence[Pair], usable: Sequence[int], settings: PreferenceS
             if settings.tokens is not None and tokens >= settings.tokens:
                 return
         epoch += 1
-
-
-def _rows(examples: Sequence[TokenizedExample], width: int) -> list[tuple[int, ...]]:
-    """The examples in rows of at most ``width`` tokens, by first fit, longest first."""
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for place in sorted(range(len(examples)), key=lambda each: (-len(examples[each].ids), each)):
-        size = len(examples[place].ids)
-        at = next((row for row, free in enumerate(room) if free >= size), len(rows))
-        if at == len(rows):
-            rows.append([])
-            room.append(width)
-        rows[at].append(place)
-        room[at] -= size
-    return [tuple(row) for row in rows]
 
 
 def _check(settings: PreferenceSettings) -> None:

@@ -16,10 +16,10 @@ from treadle.stages.develop.training import came_from, same_base, write_about
 from treadle.text.dataset import Dataset, Example
 
 if TYPE_CHECKING:
-    from treadle.lm.preference import Pair
+    from treadle.lm.answer_pairs import Pair
 
 METRIC = "preference_accuracy"
-_RATES = {"full": 1e-5, "lora": 1e-4}
+_RATES = {"full": 2e-5, "lora": 2e-4}
 
 
 def prefer_on(
@@ -123,8 +123,8 @@ def prefer(
 
 def _pairs(tokenizer: Any, examples: Sequence[Example], system_prompt: str | None) -> Iterator[Pair]:
     """Each example's conversation and its rejected one, as the model's template writes them."""
+    from treadle.lm.answer_pairs import pair_of
     from treadle.lm.packing import TokenizedExample
-    from treadle.lm.preference import pair_of
 
     def encoded(messages: Sequence[Mapping[str, Any]], example: Example) -> TokenizedExample:
         told = with_system_prompt(messages, system_prompt)

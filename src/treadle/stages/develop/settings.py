@@ -60,7 +60,7 @@ class PreferSettings(Settings):
 
     method: Literal["dpo"] = Field("dpo", description="direct preference optimization")
     beta: float = Field(0.1, gt=0, le=100, description="how closely the model stays to what it was")
-    learning_rate: float | None = Field(None, gt=0, description="highest, after warm-up; by default 1e-5, lora 1e-4")
+    learning_rate: float | None = Field(None, gt=0, description="highest, after warm-up; by default 2e-5, lora 2e-4")
     epochs: int = Field(1, ge=1, description="passes over the pairs")
     tokens: int | None = Field(None, ge=1, description="training budget in tokens, in place of epochs")
     batch: int = Field(8, ge=1, le=4096, description="pairs of an optimizer step")
