@@ -174,8 +174,8 @@ class Turn:
 
     def _start(self, model: Model | None, base: Base) -> Model | None:
         """The model that training goes on from; None where it has another base than the file names now, whose tokens
-        would mean nothing to it."""
-        if model is None:
+        would mean nothing to it, or a student is made, which begins as its teacher."""
+        if model is None or self.project.file.develop.distill is not None:  # or it would lose layers each turn
             return None
         known = model.about()["base_model"]
         same = known["name"] == FROM_NOTHING if base.name == FROM_NOTHING else base.fingerprint in ("", known["digest"])

@@ -72,13 +72,13 @@ def test_a_student_of_this_turn_and_of_a_version(tmp_path: Path) -> None:
             < teacher.read_json("config.json")["num_hidden_layers"]
         )
         assert set(student.document_ids()) >= set(teacher.document_ids()) > set()
-        assert student.about()["training"]["teacher"] == teacher.digest
+        assert student.about()["training"]["start"] == teacher.digest
     project.edit("distill: {layers: 1,", "distill: {teacher: model@v1, layers: half,")
     with open_project(project.folder) as opened:
         turn = begin(opened)
         go(turn, "develop")
         (second,) = opened.record.runs.find(step="develop.distill", status="done")[:1]
-        assert second.inputs["teacher"] == student.digest
+        assert second.inputs["start"] == student.digest
         assert len(opened.record.runs.find(step="develop.fit", status="done")) == 1
     project.edit("model@v1", "dataset@v1")
     with (

@@ -181,8 +181,7 @@ class _Training:
                 model = prefer_on(driver, settings, self.dataset, model, self.system_prompt, **self.named)
         if settings.distill is None:
             return model, earlier
-        named = {**self.chosen, **self.named}
-        student = distill_on(driver, settings, self.task, self.dataset, model, self.system_prompt, **named)
+        student = distill_on(driver, settings, self.task, self.dataset, model, self.system_prompt, **self.chosen)
         return student, {**earlier, TEACHER: model}
 
     def _fine_tune(self, tokens: Tokens | None, continuing: Continuing, begun: Model | None) -> Model:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from treadle.core.driver import Driver
+from treadle.core.errors import UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.evals.task import Task, load_task
 from treadle.lm.model import Model
 from treadle.stages.develop.settings import DevelopSettings
-from treadle.stages.develop.training import came_from, same_base, write_about
+from treadle.stages.develop.training import write_about
 from treadle.text.dataset import Dataset
 
 
@@ -43,12 +44,10 @@ def distill_on(
 @step(name="develop.distill", version=1, packages=("tokenizers", "torch", "transformers"), tolerance=0.05)
 def distill(
     dataset: Dataset,
-    teacher: Model,
+    start: Model,
     *,
     task: str,
     task_version: str,
-    base_model: str,
-    fingerprint: str,
     layers: int | None,
     temperature: float,
     learning_rate: float,
@@ -58,13 +57,15 @@ def distill(
     seed: int,
     run: Run,
 ) -> Model:
-    """A student with some of ``teacher``'s layers, half where none are named, that learns from what the teacher thinks
-    of the training split. What the teacher was made of, the student is made of too."""
+    """A student that begins with some layers of its teacher, ``start``, half where none are named, and learns from what
+    the teacher thinks of the training split. What the teacher was made of, the student is made of too."""
     from treadle.lm.distillation import DistillSettings
 
     chosen = load_task(task, run.folder)
     assert chosen.distill is not None
-    base = same_base(base_model, fingerprint, teacher)
+    known = start.about()
+    if known["task"] != task:
+        raise UserError(f"develop.distill.teacher: a model for task {known['task']} cannot teach one for {task}")
     examples = dataset.examples("train")
     settings = DistillSettings(
         learning_rate=learning_rate,
@@ -81,11 +82,12 @@ def distill(
         run.progress(step, steps, "steps", f"loss {loss:.3f}")
 
     with run.create(Model) as model:
-        result = chosen.distill(teacher.path(), model.path, examples, settings, on_step)
+        result = chosen.distill(start.path(), model.path, examples, settings, on_step)
         model.add_documents(name for example in examples for name in example.documents)
-        model.add_documents(teacher.document_ids())
-        how: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "teacher": teacher.digest}
-        write_about(model.path, base, task, {**how, "layers": result.environment["layers"]}, came_from(teacher))
+        model.add_documents(start.document_ids())
+        how: dict[str, Any] = {"method": "distill", "start": start.digest, "layers": result.environment["layers"]}
+        how |= {"epochs": epochs, "learning_rate": learning_rate, "temperature": temperature}
+        write_about(model.path, None, task, how, known["base_model"])
         run.summary(
             loss=result.loss,
             steps=result.steps,
