@@ -120,6 +120,7 @@ class Turn:
             system_prompt=prompt,
             engine=file.deploy.engine,
             standing=standing(record.versions),
+            teacher=self._teacher(),
         )
         model, evaluations = self.developed.model, self.developed.evaluations
 
@@ -159,10 +160,22 @@ class Turn:
                 return Base(name, "")
             raise
 
+    def _teacher(self) -> Model | None:
+        """The version of a model that the file names as a teacher."""
+        distill, record = self.project.file.develop.distill, self.project.record
+        if distill is None or distill.teacher is None:
+            return None
+        found = record.versions.resolve(distill.teacher)
+        if found is None or found.kind != "model":
+            raise UserError(
+                f"develop.distill.teacher: {distill.teacher!r} is no version of a model; expected one such as model@v1"
+            )
+        return Model(found.digest, record.store)
+
     def _start(self, model: Model | None, base: Base) -> Model | None:
         """The model that training goes on from; None where it has another base than the file names now, whose tokens
-        would mean nothing to it."""
-        if model is None:
+        would mean nothing to it, or a student is made, which begins as its teacher."""
+        if model is None or self.project.file.develop.distill is not None:  # or it would lose layers each turn
             return None
         known = model.about()["base_model"]
         same = known["name"] == FROM_NOTHING if base.name == FROM_NOTHING else base.fingerprint in ("", known["digest"])

@@ -90,6 +90,10 @@ class File(Settings):
                     raise ValueError(
                         f"develop.evaluate.baselines: {name!r} is not of task {self.task}; expected {known}"
                     )
+        if self.develop.prefer is not None and task is not None and "preference" not in task.gives:
+            raise ValueError(f"develop.prefer: pairs of answers are not for task {self.task}; leave it out")
+        if self.develop.distill is not None and task is not None and task.distill is None:
+            raise ValueError(f"develop.distill: not for task {self.task}; leave it out")
         if init is not None and task is not None and init.architecture not in task.architectures:
             expected = " or ".join(task.architectures) or "base_model"
             raise ValueError(

@@ -15,6 +15,7 @@ from treadle.project import open_project
 from treadle.record.interaction import Interaction, new_interaction_id
 from treadle.stages.improve import CorrectionSettings, give_feedback
 from treadle.stages.improve.corrections import chosen, found
+from treadle.text.dataset import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ADVICE = (
@@ -94,6 +95,13 @@ def test_corrections_start_the_next_turn_and_are_learned_from(turned: tuple[Proj
     assert len(names) >= 2
     assert not learned(project, "model@v1")
     assert project.json("verify")["ok"]
+    with open_project(project.folder) as opened:
+        version = opened.record.versions.latest("dataset")
+        assert version is not None
+        examples = Dataset(version.digest, opened.record.store).examples("train")
+    corrected = [each for each in examples if "feedback" in each.fields]
+    assert len(corrected) >= 2  # what was wanted and what was given are a pair
+    assert all(each.rejected[:-1] == each.messages[:-1] and each.rejected != each.messages for each in corrected)
 
 
 def test_a_correction_leads_forward_to_the_model_that_learned_it(turned: tuple[Project, Any]) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from tiny_models import write_encoder
 from treadle.core.errors import UserError
-from treadle.lm.base_model import resolve
 from treadle.lm.embedding_training import Pair, train_embedder
 from treadle.lm.fitting import FitSettings
 from treadle.lm.torch_embedding import Embedder
@@ -18,12 +18,13 @@ from treadle.lm.torch_embedding import Embedder
 THINGS = ["lamp", "kettle", "printer", "router", "tent", "radio", "camera", "stove"]
 PLACES = ["Peru", "Oslo", "Chad", "Rome", "Cuba", "Mali", "Nice", "Bonn"]  # a thing's place is to be learned
 PAIRS = [Pair(f"the {thing}", f"from {place}") for thing, place in zip(THINGS, PLACES, strict=True)]
-SETTINGS = FitSettings(learning_rate=2e-4, epochs=12, max_length=32, seed=5)
+SETTINGS = FitSettings(learning_rate=2e-3, epochs=12, max_length=32, seed=5)
 
 
 @pytest.fixture(scope="module")
-def base() -> Path:
-    return resolve("all-minilm-l6-v2").path
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = [text for pair in PAIRS for text in (pair.anchor, pair.positive)]
+    return write_encoder(tmp_path_factory.mktemp("encoder"), texts)
 
 
 def margin(folder: Path) -> float:

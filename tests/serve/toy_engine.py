@@ -34,7 +34,10 @@ class ToyTokenizer:
             ids.append(self.numbers[word])
         return ids
 
-    def encode_chat(self, messages: Sequence[Any], *, add_generation_prompt: bool = True) -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Any], *, tools: Sequence[Any] | None = None, add_generation_prompt: bool = True
+    ) -> list[int]:
+        self.tools = tools
         roles = [m["role"] for m in messages]
         if "system" in roles[1:]:
             raise UserError(

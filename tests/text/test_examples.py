@@ -113,3 +113,12 @@ def test_groups() -> None:
     assert group_of(by_module, None) == by_module.id
     person = Document("doc:" + "1" * 64, "s", "l", "t", subject="k3:abc")
     assert group_of(person, "subject") == "k3:abc"
+
+
+def test_chat_keeps_what_was_liked_less() -> None:
+    asked, good, bad = turn("user", "Hi?"), turn("assistant", "Hello."), turn("assistant", "What?")
+    [made] = make_examples([document("a", messages=[asked, good], rejected=[asked, bad])], chat).examples
+    assert made.rejected == (asked, bad)
+    for broken in ([asked], [turn("king", "x")], "What?", [asked, turn("assistant", " ")]):
+        [made] = make_examples([document("a", messages=[asked, good], rejected=broken)], chat).examples
+        assert made.rejected == ()

@@ -13,7 +13,8 @@ class Item:
 
     ``messages`` are those before the answer (without worked examples), ``reference`` is the answer. For
     classification ``text`` is what is classified and ``reference`` the label. ``fields`` are what slices are
-    made by.
+    made by. ``tools`` are the functions that may be called; ``calls`` those of the reference, which ``reference`` has
+    as JSON too, one a line.
     """
 
     id: str
@@ -22,6 +23,8 @@ class Item:
     reference: str = ""
     documents: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Mapping[str, Any], ...] = ()
+    calls: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,11 @@ class Output:
 
     ``text`` is the answer or the label chosen. ``log_likelihood`` (nats, a sum) and ``reference_tokens`` are
     of the reference answer with the token that ends its turn; None and 0 when it was not scored.
+    ``rejected_log_likelihood`` is that of the item's rejected answer, where it has one and a metric asked.
     """
 
     text: str = ""
     log_likelihood: float | None = None
     reference_tokens: int = 0
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    rejected_log_likelihood: float | None = None

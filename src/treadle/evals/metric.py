@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GROUP = "treadle.metrics"
-Need = Literal["answer", "likelihood", "probabilities", "ranking"]
+Need = Literal["answer", "likelihood", "preference", "probabilities", "ranking"]
 Rows = Sequence[float] | Sequence[Sequence[float]]
 MetricFunction = Callable[[Sequence[Item], Sequence[Output]], Rows]
 
 
 class Metric(Protocol):
-    """``needs`` says what has to be run for it: generate an answer, score the reference, or classify."""
+    """``needs`` says what has to be run for it: generate an answer, score the reference (for ``preference``
+    the rejected answer too), or classify."""
 
     @property
     def name(self) -> str:

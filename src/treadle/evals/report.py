@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from treadle.core.artifacts import Artifact
+from treadle.core.errors import UserError
 
 if TYPE_CHECKING:
     from treadle.core.runs import Run
-    from treadle.evals.metric import Metric
+    from treadle.evals.item import Item, Output
+    from treadle.evals.metric import Metric, Need
     from treadle.evals.results import Evaluation
     from treadle.lm.engines import BlockingEngine
     from treadle.text.dataset import Example
@@ -61,13 +63,15 @@ def answer_all(
     prompts share, and logits for answers alone.
     """
     from treadle.evals.item import Output
+    from treadle.evals.likelihood import LogLikelihood
     from treadle.evals.results import Evaluation
-    from treadle.evals.runner import items_from, run_chat
+    from treadle.evals.runner import items_from, rejected_items, run_chat
     from treadle.lm.tokenizer import ChatTokenizer
 
     items, tokenizer = items_from(examples), ChatTokenizer.load(model)
 
-    def put(name: str, chosen: Sequence[Metric], note: str, *, exact: bool) -> list[Output]:
+    def put(name: str, needs: set[Need], items: Sequence[Item], note: str, *, exact: bool) -> list[Output]:
+        chosen = [metric for metric in metrics if metric.needs in needs]
         if not chosen:
             return [Output() for _ in items]
         with evaluation_engine(model, name, run.scratch, exact=exact) as opened:
@@ -75,7 +79,7 @@ def answer_all(
                 opened,
                 tokenizer,
                 items,
-                metrics=chosen,
+                metrics=[LogLikelihood()] if exact else chosen,
                 system_prompt=system_prompt or "",
                 worked=worked,
                 max_tokens=max_tokens,
@@ -83,11 +87,25 @@ def answer_all(
             )
 
     scoring = scoring or ("transformers" if any(model.glob("*.safetensors")) else engine)
-    answers = put(engine, [metric for metric in metrics if metric.needs == "answer"], "answering", exact=False)
-    likely = put(scoring, [metric for metric in metrics if metric.needs == "likelihood"], "scoring", exact=True)
+    answers = put(engine, {"answer"}, items, "answering", exact=False)
+    likely = put(scoring, {"likelihood", "preference"}, items, "scoring", exact=True)
+    less = rejected_items(items)
+    asked = [metric.name for metric in metrics if metric.needs == "preference"]
+    if asked and len(less) < 2:
+        raise UserError(
+            f"metric {asked[0]}: {len(less)} of {len(items)} test items have a rejected answer to the same question;"
+            " it needs two or more (columns chosen and rejected)"
+        )
+    scored = put(scoring, {"preference"}, list(less.values()), "scoring rejected answers", exact=True)
+    rejected = {place: output.log_likelihood for place, output in zip(less, scored, strict=True)}
     outputs = [
-        replace(answer, log_likelihood=score.log_likelihood, reference_tokens=score.reference_tokens)
-        for answer, score in zip(answers, likely, strict=True)
+        replace(
+            answer,
+            log_likelihood=score.log_likelihood,
+            reference_tokens=score.reference_tokens,
+            rejected_log_likelihood=rejected.get(place),
+        )
+        for place, (answer, score) in enumerate(zip(answers, likely, strict=True))
     ]
     return Evaluation("model", tuple(items), tuple(outputs))
 

@@ -22,6 +22,7 @@ from treadle.evals.metric import Metric, score_rows
 FORMAT = 1
 SCORES_FILE = "scores.json"
 ITEMS_FILE = "items.jsonl"
+_LATER = {"tools", "calls", "rejected_log_likelihood"}  # keys that came after the format's first version
 _MAX_LINE = 16 << 20  # bytes of one item
 
 
@@ -91,7 +92,7 @@ def write_evaluation(
     lines = []
     for place, (item, output) in enumerate(zip(evaluation.items, evaluation.outputs, strict=True)):
         values = {name: column[place] for name, column in each.items()}
-        lines.append(canonical_json({"item": asdict(item), "output": asdict(output), "values": values}) + b"\n")
+        lines.append(canonical_json({"item": _written(item), "output": _written(output), "values": values}) + b"\n")
     (folder / ITEMS_FILE).write_bytes(b"".join(lines))
     about = {
         **(info or {}),
@@ -130,8 +131,16 @@ def _each(metric: Metric, evaluation: Evaluation) -> list[float]:
     return [float(value) for value in metric.reduce(rows)]
 
 
+def _written(value: Item | Output) -> dict[str, Any]:
+    """Without what only preferences and tools have, where there are none: older rows stay as they were."""
+    row = asdict(value)
+    return {key: found for key, found in row.items() if key not in _LATER or found not in (None, ())}
+
+
 def _item(row: dict[str, Any]) -> Item:
-    return Item(**{**row, "messages": tuple(row["messages"]), "documents": tuple(row["documents"])})
+    lists = [key for key in ("messages", "documents", "tools", "calls") if key in row]
+    several: dict[str, Any] = {key: tuple(row[key]) for key in lists}
+    return Item(**{**row, **several})
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ scored with the token that ends its turn, exactly what training learns and gener
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from treadle.core.errors import UserError
@@ -17,8 +18,10 @@ from treadle.lm.conversation import with_system_prompt
 from treadle.lm.engine import ClassScores, GenerateRequest, Score
 from treadle.text.dataset import Example
 from treadle.text.questions import START
+from treadle.text.tool_calls import spoken
 
 MAX_ANSWER_TOKENS = 64
+REJECTED = "rejected"  # the field with the same conversation as somebody liked it less
 
 Messages = Sequence[Mapping[str, str]]
 Progress = Callable[[int, int], None]
@@ -53,11 +56,11 @@ class Encoder(Protocol):
 
     context_length: int
 
-    def encode_chat(self, messages: Any, *, add_generation_prompt: bool = True) -> list[int]:
+    def encode_chat(self, messages: Any, *, tools: Any = None, add_generation_prompt: bool = True) -> list[int]:
         """Ids of a conversation, ready to be answered."""
         ...
 
-    def encode_for_training(self, messages: Any) -> tuple[list[int], list[bool]]:
+    def encode_for_training(self, messages: Any, *, tools: Any = None) -> tuple[list[int], list[bool]]:
         """Ids of a conversation with its answers, and which of them the assistant says."""
         ...
 
@@ -76,9 +79,29 @@ def items_from(examples: Sequence[Example]) -> list[Item]:
                 reference=example.answer,
                 documents=example.documents,
                 fields=example.fields,
+                tools=example.tools,
+                calls=tuple(example.messages[-1].get("tool_calls") or ()) if example.messages else (),
             )
         )
     return items
+
+
+def rejected_items(items: Sequence[Item]) -> dict[int, Item]:
+    """By the place of its item: the same question with the rejected answer as the reference, where an item has one.
+
+    Conversations that part before the last answer are no two answers to one question, and are left out.
+    """
+    found = {}
+    for place, item in enumerate(items):
+        rejected = item.fields.get(REJECTED)
+        if isinstance(rejected, list | tuple) and rejected and _said(rejected[:-1]) == _said(item.messages):
+            calls = tuple(rejected[-1].get("tool_calls") or ())
+            found[place] = replace(item, reference=spoken(rejected[-1]), calls=calls)
+    return found
+
+
+def _said(messages: Messages) -> list[str]:
+    return [spoken(message) for message in messages if message["role"] != "system"]
 
 
 def run_chat(
@@ -147,7 +170,11 @@ def encode_item(
 ) -> tuple[list[int], list[int]]:
     """Prompt ids, and reference ids with the token that ends the turn."""
     asked = with_worked_examples(with_system_prompt(item.messages, system_prompt), worked)
-    ids, said = tokenizer.encode_for_training([*asked, {"role": "assistant", "content": item.reference}])
+    told: dict[str, Any] = {"role": "assistant", "content": item.reference}
+    if item.calls:
+        words = item.reference.split("\n")[: -len(item.calls)]
+        told = {"role": "assistant", "content": "\n".join(words), "tool_calls": list(item.calls)}
+    ids, said = tokenizer.encode_for_training([*asked, told], tools=item.tools or None)
     end = len(said) - said[::-1].index(True)
     start = end
     while start > 0 and said[start - 1]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from treadle.core.errors import UserError
 from treadle.core.plugins import load
@@ -36,6 +36,8 @@ PATHS: dict[Asking, str] = {
 # Puts the examples' questions to the model in a folder: (model, examples, metrics, run, *, engine, system_prompt,
 # max_tokens). What does not concern a task it leaves alone.
 Answering = Callable[..., Evaluation]
+# A student of the teacher: (teacher, out, examples, settings, on_step); settings are lm.distillation.DistillSettings.
+Distill = Callable[[Path, Path, Sequence[Example], Any, OnStep], Fitted]
 # From the model folder ``base``, on the examples, into the folder ``out``: the same input gives the same weights.
 Fit = Callable[[Path, Path, Sequence[Example], FitSettings, OnStep], Fitted]
 
@@ -53,7 +55,8 @@ class Task:
     """``maker`` makes the examples, unless the file names another; ``metrics`` likewise. ``gives`` is what metrics may
     need of its models.
 
-    ``fit`` trains for epochs; None for chat, which trains for a budget of tokens that prepare has counted.
+    ``fit`` trains for epochs; None for chat, which trains for a budget of tokens that prepare has counted. ``distill``
+    trains a student. ``learning_rate`` is taken where the file names none.
     ``baselines`` are computed by ``simple``, or are the base model itself. ``architectures`` can be made from nothing.
     ``heads``: how the class names of its models end. ``asking``: by which requests a server is asked.
     ``labeled``: examples are a text and a label, else conversations. ``gguf``: its models can be written as one.
@@ -64,6 +67,8 @@ class Task:
     metrics: tuple[str, ...]
     answer: Answering
     fit: Fit | None = None
+    distill: Distill | None = None
+    learning_rate: float = 1e-4
     gives: frozenset[Need] = frozenset({"answer"})
     simple: Mapping[str, Simple] = field(default_factory=dict)
     baselines: tuple[str, ...] = ()

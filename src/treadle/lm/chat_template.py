@@ -45,8 +45,10 @@ class ChatTemplate:
         try:
             environment = _environment()
             self._template = environment.from_string(source)
-            names = environment.parse(source).find_all(nodes.Name)
-            self.marks_generation = any(each.name == _MARKS[0] for each in names)
+            names = {each.name for each in environment.parse(source).find_all(nodes.Name)}
+            self.marks_generation = _MARKS[0] in names
+            self.shows_tools = "tools" in names
+            self.writes_calls = "tool_calls" in source
         except (TemplateError, RecursionError) as error:
             raise UserError(
                 f"{where}: the chat template is not valid Jinja ({error}); copy it again from the model"

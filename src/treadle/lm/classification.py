@@ -75,7 +75,7 @@ def train_classifier(
             f"training: {len(texts)} texts with {len(names)} labels; expected at least two different labels"
         )
     _check(settings)
-    encode = _Encoder(base, settings.max_length)
+    encode = Encoder(base, settings.max_length)
     rows, truncated = encode(texts)
     started = time.monotonic()
     with torch_runtime.session(settings.threads, settings.seed) as threads:
@@ -105,7 +105,7 @@ def train_classifier(
 def _fit(
     model: Any,
     learner: Learner,
-    encode: _Encoder,
+    encode: Encoder,
     rows: Sequence[Sequence[int]],
     targets: Sequence[int],
     settings: ClassifierSettings,
@@ -157,7 +157,7 @@ class Classifier:
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), extra="train") from None
         self._model = torch_runtime.load(folder, transformers.AutoModelForSequenceClassification).eval()
-        self._encode = _Encoder(folder, max_length)
+        self._encode = Encoder(folder, max_length)
         self._batch_size = batch_size
         self._threads = threads
         self.labels: tuple[str, ...] = tuple(name for _, name in sorted(self._model.config.id2label.items()))
@@ -178,7 +178,7 @@ class Classifier:
         return found
 
 
-class _Encoder:
+class Encoder:
     """Texts to padded id tensors with a folder's own tokenizer, its beginning and end tokens included."""
 
     def __init__(self, folder: Path, max_length: int) -> None:
@@ -195,10 +195,12 @@ class _Encoder:
         self._padding = next((i for i in map(self._tokenizer.token_to_id, ("[PAD]", "<pad>")) if i is not None), 0)
 
     def __call__(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Ids of each text, and how many texts were cut."""
         encodings = self._tokenizer.encode_batch(list(texts))
         return [e.ids for e in encodings], sum(bool(e.overflowing) for e in encodings)
 
     def batch(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Rows of ids as ``input_ids`` and ``attention_mask``, both of shape (rows, longest)."""
         import torch
 
         width = max(map(len, rows))

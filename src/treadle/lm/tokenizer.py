@@ -17,6 +17,7 @@ from treadle.core.errors import MissingExtra, UserError
 from treadle.lm.conversation import with_written_arguments
 from treadle.lm.model_folder import read_object
 from treadle.lm.spelled import mark
+from treadle.lm.tool_prompt import with_functions, with_written_calls
 
 try:
     from tokenizers import Tokenizer
@@ -96,7 +97,8 @@ class ChatTokenizer:
         add_generation_prompt: bool = True,
     ) -> str:
         """The conversation as the template writes it, for people to read; encoding goes through ``encode_chat``."""
-        return self._tried(self._checked(messages), lambda each: self._rendered(each, add_generation_prompt, tools))
+        plain, tools = self._plainly(messages, tools)
+        return self._tried(plain, lambda each: self._rendered(each, add_generation_prompt, tools))
 
     def encode_chat(
         self,
@@ -107,9 +109,10 @@ class ChatTokenizer:
     ) -> list[int]:
         """Ids of the whole conversation, ready to be continued by the assistant when ``add_generation_prompt``.
 
-        ``tools``: the functions it may call, as OpenAI describes them, for templates that show them to the model.
+        ``tools``: the functions it may call, as OpenAI describes them. Where the template knows none, they stand in
+        the system message, and calls in the text (``lm.tool_prompt``).
         """
-        marked, described, marks, _ = mark(self._checked(messages), tools, self._spelled)
+        marked, described, marks, _ = mark(*self._plainly(messages, tools), self._spelled)
         text = self._tried(marked, lambda each: self._rendered(each, add_generation_prompt, described))
         return self._encode_marked(text, marks)
 
@@ -121,7 +124,7 @@ class ChatTokenizer:
         The prompt before an answer is encoded as ``encode_chat`` encodes it for serving, the answer apart from it,
         so that training sees the token boundary that generation will see.
         """
-        marked, described, marks, free = mark(self._checked(messages), tools, self._spelled)
+        marked, described, marks, free = mark(*self._plainly(messages, tools), self._spelled)
         template = self._require_template()
         said = self._tried(marked, lambda each: Said(template, each, described, free, self._control))
         whole = said.whole
@@ -172,6 +175,19 @@ class ChatTokenizer:
                 f"{self._where}: the model has no chat template; choose an instruction-tuned model for task: chat"
             )
         return self._template
+
+    def _plainly(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None
+    ) -> tuple[list[Message], Sequence[Mapping[str, Any]] | None]:
+        """Messages and tools as the template can show them."""
+        checked, template = self._checked(messages), self._template
+        if template is None:
+            return checked, tools
+        if tools and not template.shows_tools:
+            checked, tools = with_functions(checked, tools), None
+        if not template.writes_calls and any(each.get("tool_calls") or each["role"] == "tool" for each in checked):
+            checked = with_written_calls(checked)
+        return checked, tools
 
     def _checked(self, messages: Sequence[Message]) -> list[Message]:
         if not messages:

@@ -157,7 +157,7 @@ def answer_loss(model: Any, examples: Sequence[TokenizedExample], rows: Sequence
     batch = lay_out(examples, rows, width=width)
     targets = torch.tensor(batch.targets, device=model.device).flatten()
     wanted = (targets >= 0).nonzero().squeeze(1)
-    logits = _logits_at(model, batch, wanted)
+    logits = logits_at(model, batch, wanted)
     return torch.nn.functional.cross_entropy(logits.float(), targets[wanted], reduction="sum")
 
 
@@ -213,7 +213,7 @@ def _endless_rows(
 PLAIN_HEAD = frozenset({"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "phi3", "smollm3", "olmo2"})
 
 
-def _logits_at(model: Any, batch: Any, wanted: torch.Tensor) -> torch.Tensor:
+def logits_at(model: Any, batch: Any, wanted: torch.Tensor) -> torch.Tensor:
     """Logits at the wanted places of the flattened batch, the head applied there alone where the family allows it."""
     import torch
 

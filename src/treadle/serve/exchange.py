@@ -20,7 +20,7 @@ from treadle.serve.release import Serving
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What the engine is asked for: ``n`` continuations of one prompt."""
+    """What the engine is asked for: ``n`` continuations of one prompt. ``tools``: names of those that it shows."""
 
     prompt_ids: tuple[int, ...]
     max_tokens: int
@@ -30,6 +30,7 @@ class Generation:
     seed: int | None = None
     n: int = 1
     logprobs: bool = False
+    tools: tuple[str, ...] = ()
 
 
 Source = Callable[[GenerateRequest], AsyncIterator[Chunk]]
@@ -64,6 +65,8 @@ class Exchange:
             "n": generation.n,
             "seed": generation.seed,
         }
+        if generation.tools:
+            entry.parameters["tools"] = list(generation.tools)
 
     @property
     def tokens(self) -> Tokens:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from treadle.core.errors import UserError
 from treadle.lm.engine import Chunk
+from treadle.lm.tool_prompt import with_written_calls
 from treadle.serve.context import with_context
 from treadle.serve.entry import ContextPiece, Entry
 from treadle.serve.errors import (
@@ -27,6 +29,7 @@ from treadle.serve.reading import Reading
 from treadle.serve.release import Serving
 from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shape, usage
 from treadle.serve.requests import ChatMessage, ChatRequest, CompletionRequest, Sampling, asked_in_vain
+from treadle.serve.tools import CallsInStream, as_said, asked_tools, check_answers, with_calls
 
 _chat_decoder = msgspec.json.Decoder(ChatRequest)
 _completion_decoder = msgspec.json.Decoder(CompletionRequest)
@@ -50,7 +53,7 @@ async def chat(incoming: Incoming) -> None:
     user = body.user or body.safety_identifier
     chosen = incoming.gateway.choose(body.model, user)
     serving = chosen.serving
-    messages = _messages(body.messages)
+    messages, tools = _messages(body.messages), asked_tools(body)
     context = [ContextPiece(text=c.text, title=c.title, document=c.id) for c in body.context or ()]
     try:
         prompt = with_context(messages, context)
@@ -59,14 +62,14 @@ async def chat(incoming: Incoming) -> None:
     system = serving.release.system_prompt
     if system and not any(m["role"] == "system" for m in prompt):
         prompt.insert(0, {"role": "system", "content": system})
-    entry = _entry(incoming, body, "chat", messages)
+    entry = _entry(incoming, body, "chat", with_written_calls(messages))
     entry.context = context
     entry.user = user
     entry.share = chosen.share
     asked = _most_tokens(body)
 
     async def prepare() -> Generation:
-        return await _generation(serving, body, prompt, asked, logprobs=bool(body.logprobs))
+        return await _generation(serving, body, prompt, asked, logprobs=bool(body.logprobs), tools=tools)
 
     if serving.release.asking == "extract":
         reading = Reading.of(serving, body, messages, context)
@@ -107,12 +110,12 @@ def refuse_in_vain(body: msgspec.Struct, where: str = "") -> None:
         raise unsupported(where + name, "what it asks for")
 
 
-def _messages(given: Sequence[ChatMessage]) -> list[dict[str, str]]:
+def _messages(given: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """Roles and texts as the chat template knows them: developer is system, parts are joined."""
     messages = []
     for i, message in enumerate(given):
         where = f"messages[{i}]"
-        if message.role in ("tool", "function"):
+        if message.role == "function":
             raise unsupported(f"{where}.role", f"the role {message.role!r}")
         refuse_in_vain(message, f"{where}.")
         content = message.content
@@ -124,9 +127,12 @@ def _messages(given: Sequence[ChatMessage]) -> list[dict[str, str]]:
                 if part.text is None:
                     raise invalid(f"{where}.content[{j}].text", f"{where}.content[{j}].text: expected a text")
             content = "\n".join(part.text or "" for part in content)
+        if content is None and message.tool_calls:
+            content = ""
         if content is None:
             raise invalid(f"{where}.content", f"{where}.content: expected a text, got null")
-        messages.append({"role": "system" if message.role == "developer" else message.role, "content": content})
+        messages.append(as_said(message, content, i))
+    check_answers(messages)
     return messages
 
 
@@ -137,7 +143,7 @@ def _most_tokens(body: ChatRequest) -> int | None:
     return new if new is not None else old
 
 
-def _entry(incoming: Incoming, body: Sampling, endpoint: str, messages: list[dict[str, str]]) -> Entry:
+def _entry(incoming: Incoming, body: Sampling, endpoint: str, messages: Sequence[Mapping[str, Any]]) -> Entry:
     if body.stream_options is not None and not body.stream:
         raise invalid("stream_options", "stream_options: only goes with stream: true")
     refuse_in_vain(body)
@@ -145,7 +151,7 @@ def _entry(incoming: Incoming, body: Sampling, endpoint: str, messages: list[dic
         request=incoming.request,
         endpoint=endpoint,
         arrived=incoming.arrived,
-        messages=messages,
+        messages=[dict(message) for message in messages],
         user=body.user,
         key=incoming.key,
         store=body.store is not False,
@@ -155,7 +161,13 @@ def _entry(incoming: Incoming, body: Sampling, endpoint: str, messages: list[dic
 
 
 async def _generation(
-    serving: Serving, body: Sampling, prompt: str | list[dict[str, str]], asked: int | None, *, logprobs: bool
+    serving: Serving,
+    body: Sampling,
+    prompt: str | list[dict[str, Any]],
+    asked: int | None,
+    *,
+    logprobs: bool,
+    tools: Sequence[dict[str, Any]] = (),
 ) -> Generation:
     """Tokenize and check against the context length. Raises 400."""
     release, tokenizer = serving.release, serving.tokenizer
@@ -165,7 +177,7 @@ async def _generation(
     encoder = tokenizer
 
     def encode() -> list[int]:
-        return encoder.encode(prompt) if isinstance(prompt, str) else encoder.encode_chat(prompt)
+        return encoder.encode(prompt) if isinstance(prompt, str) else encoder.encode_chat(prompt, tools=tools or None)
 
     size = len(prompt) if isinstance(prompt, str) else sum(len(m["content"]) for m in prompt)
     try:
@@ -190,6 +202,7 @@ async def _generation(
         seed=None if body.seed is None else body.seed % 2**31,  # what every engine can take, with room for n
         n=body.n or 1,
         logprobs=logprobs,
+        tools=tuple(tool["function"]["name"] for tool in tools),
     )
 
 
@@ -242,6 +255,12 @@ async def _whole(incoming: Incoming, exchange: Exchange, shape: Shape) -> None:
                 chunks[index].append(chunk)
     exchange.finish()
     answers = exchange.answers()
+    choices = [
+        shape.choice(i, text, exchange.reasons[i] or "stop", chunks[i] if g.logprobs else None)
+        for i, text in enumerate(answers)
+    ]
+    if g.tools:
+        choices = [with_calls(choice, text) for choice, text in zip(choices, answers, strict=True)]
     await incoming.reply(
         {
             "id": entry.id,
@@ -249,10 +268,7 @@ async def _whole(incoming: Incoming, exchange: Exchange, shape: Shape) -> None:
             "created": int(entry.time.timestamp()),
             "model": release.name,
             "system_fingerprint": release.digest,
-            "choices": [
-                shape.choice(i, text, exchange.reasons[i] or "stop", chunks[i] if g.logprobs else None)
-                for i, text in enumerate(answers)
-            ],
+            "choices": choices,
             "usage": usage(exchange.tokens),
         }
     )
@@ -265,17 +281,21 @@ async def _stream(incoming: Incoming, exchange: Exchange, shape: Shape, *, count
     opened = [False] * g.n
     offsets = [0] * g.n
     left = g.n
+    held = [CallsInStream() for _ in range(g.n if g.tools else 0)]
     async with aclosing(exchange.chunks()) as stream:
-        async for index, chunk in stream:
+        async for index, came in stream:
             data = b""
             if not opened[index]:
                 opened[index] = True
                 data = events.opening(index)
+            reason = came.finish_reason
+            chunk, calls = _held(held[index], came) if held else (came, [])
             data += events.text(index, chunk, logprobs=g.logprobs, offset=offsets[index])
             offsets[index] += len(chunk.text)
-            if chunk.finish_reason is not None:
+            if reason is not None:
                 left -= 1
-                data += events.closing(index, chunk.finish_reason)
+                data += events.calls(index, calls) if calls else b""
+                data += events.closing(index, "tool_calls" if calls else reason)
                 if not left:
                     exchange.finish()  # the row is written before the client learns that it was the last
                     data += (events.usage(exchange.tokens) if counted else b"") + DONE
@@ -285,6 +305,16 @@ async def _stream(incoming: Incoming, exchange: Exchange, shape: Shape, *, count
                 await incoming.write(data, more=left > 0)
                 if not left:
                     return
+
+
+def _held(held: CallsInStream, chunk: Chunk) -> tuple[Chunk, list[dict[str, Any]]]:
+    """The chunk with the text that may go out, and the calls where it is the last."""
+    text = held.feed(chunk.text)
+    calls: list[dict[str, Any]] = []
+    if chunk.finish_reason is not None:
+        rest, calls = held.end()
+        text += rest
+    return replace(chunk, text=text), calls
 
 
 def _events(exchange: Exchange, shape: Shape, *, counted: bool) -> Events:

@@ -12,7 +12,9 @@ from treadle.lm.engine import Engine
 class Encoder(Protocol):
     """The part of a tokenizer that the gateway uses; `lm.tokenizer.ChatTokenizer` is one."""
 
-    def encode_chat(self, messages: Sequence[Any], *, add_generation_prompt: bool = True) -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Any], *, tools: Sequence[Any] | None = None, add_generation_prompt: bool = True
+    ) -> list[int]:
         """Token ids of a conversation; ``UserError`` when the chat template refuses it."""
         ...
 

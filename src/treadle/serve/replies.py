@@ -157,6 +157,10 @@ class Events:
         before, after = self._around[index]
         return before + _encode(chunk.text) + after
 
+    def calls(self, index: int, calls: list[dict[str, Any]]) -> bytes:
+        """The event with calls of tools, whole."""
+        return self._event({"index": index, "delta": {"tool_calls": calls}, "logprobs": None, "finish_reason": None})
+
     def closing(self, index: int, reason: str) -> bytes:
         """The event with the reason why it ended."""
         return self._event(self.shape.closing(index, reason))

@@ -1,7 +1,7 @@
 """Bodies that clients send, as types; `msgspec` reads them and the OpenAPI description is made from them.
 
 Every field of OpenAI's that this server cannot honor stands here too, so that it can be refused by name; unless it
-has the value that asks for nothing (``tools: []``), it is.
+has the value that asks for nothing (``functions: []``), it is.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ContentPart(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ChatMessage(Struct, forbid_unknown_fields=True, kw_only=True):
-    """One turn. What an assistant's message carries beside its text must be empty."""
+    """One turn. An assistant's may call tools, and a ``tool`` answers a call; what else it carries must be empty."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
@@ -58,6 +58,22 @@ class ChatMessage(Struct, forbid_unknown_fields=True, kw_only=True):
     function_call: Any = None
     tool_calls: Any = None
     tool_call_id: Any = None
+
+
+class Function(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A function that the model may call; ``parameters`` is a JSON Schema, which is shown and not enforced."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    description: Annotated[str, Meta(max_length=10_000)] | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Of OpenAI's kinds of tools, functions."""
+
+    type: Literal["function"]
+    function: Function
 
 
 class Context(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -103,7 +119,7 @@ class ChatRequest(Sampling, kw_only=True):
     prompt_cache_retention: Any = None
     prompt_cache_options: Any = None
     top_logprobs: Any = None
-    tools: Any = None
+    tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     functions: Any = None
@@ -167,8 +183,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "logit_bias": ({},),
     "top_logprobs": (0,),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
@@ -190,8 +204,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "name": (),
     "refusal": (),
     "annotations": ([],),
-    "tool_calls": ([],),
-    "tool_call_id": (),
     # of a part of a message
     "image_url": (),
     "input_audio": (),

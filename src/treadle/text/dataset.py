@@ -56,6 +56,12 @@ class Example:
         return "ex:" + blake3_bytes(canonical_json(parts))[3:35]
 
     @property
+    def rejected(self) -> tuple[dict[str, Any], ...]:
+        """The conversation as somebody liked it less, where there is one beside this."""
+        found = self.fields.get("rejected")
+        return tuple(found) if isinstance(found, list | tuple) else ()
+
+    @property
     def question(self) -> str:
         """What is asked: the user's messages joined, or the text to classify."""
         if not self.messages:

@@ -137,7 +137,8 @@ def chat(
 
     A document has ``messages`` (OpenAI style, with calls of tools, and the ``tools`` beside them) or one question
     and one answer under usual names (``prompt`` and ``completion``, ``question`` and ``answer``, ...).
-    ``system_prompt`` is put before conversations that have none.
+    ``system_prompt`` is put before conversations that have none. Where the document is a preference, the conversation
+    as somebody liked it less stays beside it, as ``rejected`` among the fields.
     """
     for document in documents:
         messages, rule = _conversation(document)
@@ -148,8 +149,11 @@ def chat(
             continue
         if system_prompt and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": system_prompt}, *messages]
-        tools = declared(document.fields.get("tools"))
-        yield Example((document.id,), messages=tuple(messages), tools=tools, fields=plain_fields(document))
+        tools, fields = declared(document.fields.get("tools")), plain_fields(document)
+        rejected, rule = _checked(document.fields.get("rejected"))
+        if not rule and sum(len(spoken(message)) for message in rejected) <= max_characters:
+            fields["rejected"] = rejected
+        yield Example((document.id,), messages=tuple(messages), tools=tools, fields=fields)
 
 
 def classification(documents: Sequence[Document], *, min_per_label: int = 5) -> Iterator[Example | Dropped]:
@@ -174,8 +178,10 @@ def classification(documents: Sequence[Document], *, min_per_label: int = 5) -> 
 def _conversation(document: Document) -> tuple[list[dict[str, Any]], str]:
     """Messages up to the last answer, or the rule by which there are none."""
     raw = document.fields.get("messages")
-    if raw is None:
-        raw = _pair(document)
+    return _checked(_pair(document) if raw is None else raw)
+
+
+def _checked(raw: Any) -> tuple[list[dict[str, Any]], str]:
     if not isinstance(raw, list) or not raw:
         return [], "no_messages"
     if len(raw) > MAX_MESSAGES:

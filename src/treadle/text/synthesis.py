@@ -265,7 +265,7 @@ def with_rejected(examples: Iterable[Example], negatives: Iterable[Example]) -> 
     known = {(each.documents[1:], each.question): each for each in reversed(list(negatives))}
     found, used = [], set[str]()
     for example in examples:
-        negative = known.get((example.documents, example.question))
+        negative = None if "rejected" in example.fields else known.get((example.documents, example.question))
         if negative is not None and negative.messages == example.messages and negative.documents[0] not in used:
             used.add(negative.documents[0])
             documents = (*example.documents, negative.documents[0])

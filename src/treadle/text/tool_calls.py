@@ -8,6 +8,7 @@ function's ``name``. Read are also the older ``function_call`` and ShareGPT's ``
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ _CALLS = {"function_call", "tool_call"}
 _MOST_CALLS = 128
 _MOST_CHARACTERS = 1 << 20  # of one call's arguments
 _MOST_TOOLS = 1_024
+_WRITTEN = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 
 
 class ToolCallError(ValueError):
@@ -105,6 +107,53 @@ def spoken(message: Mapping[str, Any]) -> str:
     """What a message says, with its calls as JSON, one a line."""
     calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls") or ()]
     return "\n".join([message["content"], *calls] if message["content"] else calls)
+
+
+def read_calls(answer: str) -> tuple[str, list[dict[str, Any]]]:
+    """What a model's answer says besides calls, and the calls in it: between ``<tool_call>`` tags, or all of it as
+    JSON with a ``name`` and ``arguments`` (or ``parameters``). What is no call stays text.
+    """
+    if len(answer) > _MOST_CHARACTERS:
+        return answer, []
+    calls: list[dict[str, Any]] = []
+
+    def taken(found: re.Match[str]) -> str:
+        made = _read_call(found[1], len(calls))
+        calls.extend(made)
+        return "" if made else found[0]
+
+    said = _WRITTEN.sub(taken, answer)
+    if not calls and answer.lstrip()[:1] in ("{", "["):
+        calls = _read_call(answer, 0)
+        said = "" if calls else said
+    return (said.strip() if calls else said), calls
+
+
+def same_calls(wanted: Sequence[Mapping[str, Any]], made: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether two lists call the same functions with the same arguments, as JSON compares, in one order."""
+
+    def plain(calls: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+        functions = [call["function"] for call in calls]
+        return [(each["name"], json.dumps(each["arguments"], sort_keys=True)) for each in functions]
+
+    return plain(wanted) == plain(made)
+
+
+def _read_call(text: str, number: int) -> list[dict[str, Any]]:
+    try:
+        written = _parsed(text, 0)
+    except ToolCallError:
+        return []
+    found = written if isinstance(written, list) else [written]
+    if not found or number + len(found) > _MOST_CALLS:
+        return []
+    if not all(isinstance(each, dict) and ("arguments" in each or "parameters" in each) for each in found):
+        return []
+    given = [{"name": each.get("name"), "arguments": each.get("arguments", each.get("parameters"))} for each in found]
+    try:
+        return [_call(each, 0, number + at) for at, each in enumerate(given)]
+    except ToolCallError:
+        return []
 
 
 def _call(call: Any, place: int, number: int) -> dict[str, Any]:

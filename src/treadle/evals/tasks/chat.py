@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 from treadle.evals.report import answer_all
 from treadle.evals.task import BASE, FEW_SHOT, Task
+from treadle.lm.fitting import Fitted, OnStep
+from treadle.text.dataset import Example
+
+
+def distill(teacher: Path, out: Path, examples: Sequence[Example], settings: Any, on_step: OnStep) -> Fitted:
+    """A student with fewer of the teacher's layers (``lm.distilled_generator``)."""
+    from treadle.lm.conversation import with_system_prompt
+    from treadle.lm.distilled_generator import distill_generator
+    from treadle.lm.packing import TokenizedExample
+    from treadle.lm.tokenizer import ChatTokenizer
+
+    tokenizer = ChatTokenizer.load(teacher)
+    tokens = [
+        TokenizedExample(
+            *tokenizer.encode_for_training(
+                with_system_prompt(example.messages, settings.system_prompt), tools=example.tools
+            )
+        )
+        for example in examples
+    ]
+    return distill_generator(teacher, out, tokens, settings, on_step)
+
 
 TASK = Task(
     name="chat",
     maker="chat",
     metrics=("log_likelihood", "perplexity", "rouge_l"),
     answer=answer_all,
-    gives=frozenset({"answer", "likelihood"}),
+    distill=distill,
+    gives=frozenset({"answer", "likelihood", "preference"}),
     baselines=(BASE, FEW_SHOT),
     architectures=("llama", "gpt2"),
     heads=("ForCausalLM", "LMHeadModel"),

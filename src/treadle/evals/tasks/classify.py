@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from treadle.evals.baselines import majority, tfidf
 from treadle.evals.report import classify_all
@@ -27,12 +28,22 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
     return Fitted(result.loss, result.steps, result.truncated, result.environment)
 
 
+def distill(teacher: Path, out: Path, examples: Sequence[Example], settings: Any, on_step: OnStep) -> Fitted:
+    """A student with fewer of the teacher's layers (``lm.distillation``)."""
+    from treadle.lm.distillation import distill_classifier
+
+    texts, labels = [example.text for example in examples], [str(example.label) for example in examples]
+    return distill_classifier(teacher, out, texts, labels, settings, on_step)
+
+
 TASK = Task(
     name="classify",
     maker="classification",
     metrics=("accuracy", "f1_macro", "ece"),
     answer=classify_all,
     fit=fit,
+    distill=distill,
+    learning_rate=2e-4,
     gives=frozenset({"probabilities"}),
     simple={"majority": majority, "tfidf": tfidf},
     baselines=("majority", "tfidf"),

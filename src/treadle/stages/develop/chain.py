@@ -15,9 +15,11 @@ from treadle.evals.task import FEW_SHOT, FITS, Task, task_version
 from treadle.lm.model import Model
 from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens
+from treadle.stages.develop.distilling import distill_on
 from treadle.stages.develop.evaluating import evaluate, evaluate_base, evaluate_simple
 from treadle.stages.develop.fitting import fit
 from treadle.stages.develop.initializing import beginning_of, initialize
+from treadle.stages.develop.preferring import METRIC, prefer_on
 from treadle.stages.develop.pretraining import pretrain_on
 from treadle.stages.develop.settings import DevelopSettings
 from treadle.stages.develop.training import train
@@ -25,13 +27,16 @@ from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
 
 CHAMPION = "champion"
+BEFORE = "before_pairs"
+TEACHER = "teacher"
 ON_CASES = "on cases"
 
 
 @dataclass(frozen=True)
 class Developed:
-    """The model, and evaluations on the same test items: ``model``, each baseline, ``champion`` where there is one;
-    on the test cases that users' corrections made: ``model on cases`` and ``champion on cases``."""
+    """The model, and evaluations on the same test items: ``model``, ``before_pairs`` and ``teacher`` (what it was
+    before it learned from pairs, and from whom, where it did), each baseline, ``champion`` where there is one; on the
+    test cases that users' corrections made: ``model on cases`` and ``champion on cases``."""
 
     model: Model
     evaluations: dict[str, EvaluationReport]
@@ -49,7 +54,8 @@ class Developed:
         lines = [f"{'[95 % interval]':<18}" + "".join(f"{metric:<24}" for metric in metrics)]
         for name, report in self.evaluations.items():
             scores = report.scores()
-            lines.append(f"{name:<18}" + "".join(f"{_interval(scores[metric]):<24}" for metric in metrics))
+            told = [_interval(scores[metric]) if metric in scores else "" for metric in metrics]
+            lines.append(f"{name:<18}" + "".join(f"{each:<24}" for each in told))
         return [line.rstrip() for line in lines]
 
 
@@ -90,52 +96,32 @@ def develop(
     system_prompt: str | None,
     engine: str,
     standing: Callable[[Model], Model | None],
+    teacher: Model | None = None,
 ) -> Developed:
     """Train, evaluate the model, its baselines, and whichever model it has to match (``standing``)."""
     named = {"base_model": base.name, "fingerprint": base.fingerprint}
     chosen = {"task": task.name, "task_version": task_version(task.name, driver.folder)}
-    metrics = settings.evaluate.metrics or list(task.metrics)
+    metrics = settings.evaluate.metrics or [*task.metrics, *([METRIC] if settings.prefer else [])]
     task.require([load_metric(name, driver.folder) for name in metrics])
     usual = _baselines(settings, task)
     begun = _begun(driver, settings, cleaned, dataset, tokenizer, continuing, task, base)
+    chain = _Training(driver, settings, task, dataset, system_prompt, chosen, named)
+    earlier: dict[str, Model] = {}
     if continuing.ready is not None:
         model = continuing.ready
         driver.listener.say("nothing is trained: this turn judges a model that came from outside")
-    elif tokens is not None and settings.fit is None:
-        model = driver.run(
-            train,
-            tokens,
-            dataset,
-            continuing.start,
-            begun,
-            **named,
-            method=settings.method,
-            learning_rate=settings.learning_rate,
-            budget=(continuing.tokens if continuing.start else None) or settings.tokens,
-            max_length=settings.max_length,
-            replay=continuing.replay,
-        )
     else:
-        model = driver.run(
-            fit,
-            dataset,
-            begun,
-            **chosen,
-            trainer=settings.fit,
-            trainer_version=load(FITS, settings.fit, driver.folder).version if settings.fit else "",
-            **named,
-            learning_rate=settings.learning_rate,
-            epochs=settings.epochs,
-            max_length=settings.max_length,
-        )
+        model, earlier = chain.train(tokens, continuing, begun, teacher)
     asked = {
         "metrics": metrics,
-        "versions": [load("treadle.metrics", name, driver.folder).version for name in metrics],
+        "versions": _versions(metrics, driver),
         "engine": engine,
         "system_prompt": system_prompt,
         "max_tokens": settings.evaluate.max_tokens,
     }
     evaluations = {"model": driver.run(evaluate, model, tests, **chosen, **asked)}
+    for name, known in earlier.items():
+        evaluations[name] = driver.run(evaluate, known, tests, **chosen, **asked)
     before = begun or (
         beginning_of(continuing.start or model, driver.runs.store) if settings.init and task.fit is None else None
     )
@@ -154,14 +140,79 @@ def develop(
     if against is not None:
         evaluations[CHAMPION] = driver.run(evaluate, against, tests, **chosen, **asked)
     if cases is not None:
-        evaluations[f"model {ON_CASES}"] = driver.run(evaluate, model, cases, **chosen, **asked)
+        kept = [name for name in metrics if name != METRIC]  # who corrects need not have had an answer before
+        on_cases = {**asked, "metrics": kept, "versions": _versions(kept, driver)}
+        evaluations[f"model {ON_CASES}"] = driver.run(evaluate, model, cases, **chosen, **on_cases)
         if against is not None:
-            evaluations[f"{CHAMPION} {ON_CASES}"] = driver.run(evaluate, against, cases, **chosen, **asked)
+            evaluations[f"{CHAMPION} {ON_CASES}"] = driver.run(evaluate, against, cases, **chosen, **on_cases)
     developed = Developed(model, evaluations)
     if not driver.planning:
         for line in developed.lines():
             driver.listener.say(line)
     return developed
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The steps that make a model of a dataset, each beginning from what came of the one before."""
+
+    driver: Driver
+    settings: DevelopSettings
+    task: Task
+    dataset: Dataset
+    system_prompt: str | None
+    chosen: dict[str, str]
+    named: dict[str, str]
+
+    def train(
+        self, tokens: Tokens | None, continuing: Continuing, begun: Model | None, teacher: Model | None
+    ) -> tuple[Model, dict[str, Model]]:
+        """The model, and those that it was before it learned from pairs or from a teacher, where it did."""
+        driver, settings, earlier = self.driver, self.settings, dict[str, Model]()
+        if teacher is not None:
+            model = teacher
+        elif settings.prefer is not None and settings.prefer.instead:
+            start = continuing.start or begun
+            model = prefer_on(driver, settings, self.dataset, start, self.system_prompt, **self.named)
+        else:
+            model = self._fine_tune(tokens, continuing, begun)
+            if settings.prefer is not None:
+                earlier[BEFORE] = model
+                model = prefer_on(driver, settings, self.dataset, model, self.system_prompt, **self.named)
+        if settings.distill is None:
+            return model, earlier
+        student = distill_on(driver, settings, self.task, self.dataset, model, self.system_prompt, **self.chosen)
+        return student, {**earlier, TEACHER: model}
+
+    def _fine_tune(self, tokens: Tokens | None, continuing: Continuing, begun: Model | None) -> Model:
+        settings = self.settings
+        rate = settings.learning_rate or self.task.learning_rate
+        if tokens is None or settings.fit is not None:
+            own = load(FITS, settings.fit, self.driver.folder).version if settings.fit else ""
+            trainer = {"trainer": settings.fit, "trainer_version": own}
+            rates: dict[str, Any] = {
+                "learning_rate": rate,
+                "epochs": settings.epochs,
+                "max_length": settings.max_length,
+            }
+            return self.driver.run(fit, self.dataset, begun, **self.chosen, **trainer, **self.named, **rates)
+        return self.driver.run(
+            train,
+            tokens,
+            self.dataset,
+            continuing.start,
+            begun,
+            **self.named,
+            method=settings.method,
+            learning_rate=rate,
+            budget=(continuing.tokens if continuing.start else None) or settings.tokens,
+            max_length=settings.max_length,
+            replay=continuing.replay,
+        )
+
+
+def _versions(metrics: list[str], driver: Driver) -> list[str]:
+    return [load("treadle.metrics", name, driver.folder).version for name in metrics]
 
 
 def _baselines(settings: DevelopSettings, task: Task) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -56,6 +56,32 @@ class PretrainSettings(Settings):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which it rises")
 
 
+class PreferSettings(Settings):
+    """Pairs of a wanted and a rejected answer are learned from."""
+
+    method: Literal["dpo"] = Field("dpo", description="direct preference optimization")
+    beta: float = Field(0.1, gt=0, le=100, description="how closely the model stays to what it was")
+    learning_rate: float | None = Field(None, gt=0, description="highest, after warm-up; by default 2e-5, lora 2e-4")
+    epochs: int = Field(1, ge=1, description="passes over the pairs")
+    tokens: int | None = Field(None, ge=1, description="training budget in tokens, in place of epochs")
+    batch: int = Field(8, ge=1, le=4096, description="pairs of an optimizer step")
+    instead: bool = Field(False, description="in place of fine-tuning, not after it")
+
+
+class DistillSettings(Settings):
+    """A smaller model learns from the one that was trained, or from a version of it."""
+
+    teacher: str | None = Field(
+        None, description="a version of a model, such as model@v1; by default the model that this turn trains"
+    )
+    layers: Annotated[int, Field(ge=1, le=1024)] | Literal["half"] = Field(
+        "half", description="of the teacher's, that the student begins with"
+    )
+    temperature: float = Field(2.0, gt=0, le=100, description="how much of what the teacher doubts is learned")
+    learning_rate: float | None = Field(None, gt=0, description="by default as develop.learning_rate")
+    epochs: int = Field(3, ge=1, description="passes over the training split")
+
+
 class EvaluateSettings(Settings):
     """How good a model is, and compared with what."""
 
@@ -73,11 +99,15 @@ class DevelopSettings(Settings):
     init: InitSettings | None = Field(None, description="a model from nothing, in place of base_model")
     method: Literal["full", "lora"] = Field("full", description="all weights, or a low-rank adapter that is merged")
     fit: str | None = Field(None, description="module:function of your own that trains, in place of the task's way")
-    learning_rate: float = Field(1e-4, gt=0, description="highest, after warm-up")
+    learning_rate: float | None = Field(
+        None, gt=0, description="highest, after warm-up; by default the task's own: chat 1e-4, classify 2e-4"
+    )
     tokens: int = Field(34_000, ge=1, description="chat: training budget in tokens")
     epochs: int = Field(3, ge=1, description="all but chat: passes over the training split")
     max_length: int = Field(256, ge=8, description="tokens of one example, at most")
     pretrain: PretrainSettings | None = Field(None, description="read the cleaned text first")
+    prefer: PreferSettings | None = Field(None, description="chat: learn from pairs of answers, after fine-tuning")
+    distill: DistillSettings | None = Field(None, description="chat, classify: a smaller model learns from this one")
     evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="after")

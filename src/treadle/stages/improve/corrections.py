@@ -182,6 +182,9 @@ def _document(row: Correction, settings: CorrectionSettings, labeled: bool, use:
         fields["label"] = row.wanted
     else:
         fields["messages"] = [*asked, {"role": "assistant", "content": row.wanted}]
+        given = row.interaction.answer or ""
+        if given.strip() and _plain(given) != _plain(row.wanted):  # what was given is liked less than what was wanted
+            fields["rejected"] = [*asked, {"role": "assistant", "content": given}]
         text = "\n".join(message["content"] for message in fields["messages"])
     raw = canonical_json({"asked": asked, "wanted": row.wanted})
     return Document(

@@ -29,7 +29,7 @@ from treadle.text.synthesis import SOURCE as SYNTHETIC
 FEEDBACK = "feedback"  # the field that says of which interaction an example is the correction
 
 
-@step(name="prepare.assemble", version=5, packages=("pyarrow",))
+@step(name="prepare.assemble", version=6, packages=("pyarrow",))
 def assemble(
     corpus: Corpus,
     corrected: Corpus | None,
@@ -213,11 +213,13 @@ def _corrections(corrected: Corpus | None, use: str) -> list[Example]:
     documents = [doc for batch in corrected.documents() for doc in batch if doc.fields.get("use") == use]
     examples = []
     for document in documents:
-        fields = {FEEDBACK: str(document.fields.get("interaction", "")), "locator": document.locator}
+        fields: dict[str, Any] = {FEEDBACK: str(document.fields.get("interaction", "")), "locator": document.locator}
         if "messages" not in document.fields:
             made = Example((document.id,), text=document.text, label=str(document.fields["label"]), fields=fields)
         else:
             messages = tuple(dict(message) for message in document.fields["messages"])
+            if "rejected" in document.fields:
+                fields["rejected"] = document.fields["rejected"]
             made = Example((document.id,), messages=messages, fields=fields)
         examples.append(dataclasses.replace(made, group=document.id))
     return examples

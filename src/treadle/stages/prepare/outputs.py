@@ -88,7 +88,7 @@ def take_tokenizer(*, base_model: str, fingerprint: str, architecture: Architect
         return tokenizer.commit()
 
 
-@step(name="prepare.tokenize", version=3, packages=("tokenizers", "numpy"))
+@step(name="prepare.tokenize", version=4, packages=("tokenizers", "numpy"))
 def tokenize(
     dataset: Dataset,
     words: Artifact | None,

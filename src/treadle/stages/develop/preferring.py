@@ -1,0 +1,138 @@
+"""Preferences: of two answers to one question, the wanted one becomes the more probable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from treadle.core.driver import Driver
+from treadle.core.errors import UserError
+from treadle.core.runs import Run
+from treadle.core.steps import step
+from treadle.lm.conversation import with_system_prompt
+from treadle.lm.model import Model
+from treadle.stages.develop.settings import DevelopSettings
+from treadle.stages.develop.training import came_from, same_base, write_about
+from treadle.text.dataset import Dataset, Example
+
+if TYPE_CHECKING:
+    from treadle.lm.answer_pairs import Pair
+
+METRIC = "preference_accuracy"
+_RATES = {"full": 2e-5, "lora": 2e-4}
+
+
+def prefer_on(
+    driver: Driver,
+    settings: DevelopSettings,
+    dataset: Dataset,
+    start: Model | None,
+    system_prompt: str | None,
+    **base: str,
+) -> Model:
+    """The model after learning from the dataset's pairs; before it, ``start`` or the base as it is."""
+    assert settings.prefer is not None
+    wanted = settings.prefer.model_dump(exclude={"instead", "learning_rate"})
+    return driver.run(
+        prefer,
+        dataset,
+        start,
+        **base,
+        **wanted,
+        weights=settings.method,
+        learning_rate=settings.prefer.learning_rate or _RATES[settings.method],
+        max_length=settings.max_length,
+        system_prompt=system_prompt,
+    )
+
+
+@step(name="develop.prefer", version=1, packages=("tokenizers", "torch", "transformers"), tolerance=0.05)
+def prefer(
+    dataset: Dataset,
+    start: Model | None,
+    *,
+    base_model: str,
+    fingerprint: str,
+    method: Literal["dpo"],
+    beta: float,
+    weights: Literal["full", "lora"],
+    learning_rate: float,
+    epochs: int,
+    tokens: int | None,
+    batch: int,
+    max_length: int,
+    system_prompt: str | None,
+    seed: int,
+    run: Run,
+) -> Model:
+    """Direct preference optimization on the examples of the training split that have a rejected answer, from ``start``
+    or from the base as it is; judged by those of validation."""
+    from treadle.lm.preference import PreferenceSettings, PreferenceStep, train_on_preferences
+    from treadle.lm.tokenizer import ChatTokenizer
+
+    base = same_base(base_model, fingerprint, start)
+    begun = start.path() if start is not None else base.path
+    tokenizer = ChatTokenizer.load(begun)
+    examples = [example for example in dataset.examples("train") if example.rejected]
+    if not examples:
+        raise UserError(
+            "develop.prefer: no example of the training split has a rejected answer; give pairs (columns chosen and "
+            "rejected), users' corrections, or prepare.synthesize with hard_negatives"
+        )
+    pairs = list(_pairs(tokenizer, examples, system_prompt))
+    judged = [each for each in dataset.examples("validation") if each.rejected]
+    settings = PreferenceSettings(
+        beta=beta,
+        method=weights,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        tokens=tokens,
+        batch=batch,
+        width=max_length,
+        seed=seed,
+    )
+
+    def on_step(told: PreferenceStep) -> None:
+        run.log(told.step, loss=told.loss, margin=told.margin, accuracy=told.accuracy, lr=told.learning_rate)
+        note = f"loss {told.loss:.3f}, margin {told.margin:.2f}, {told.tokens_per_second:.0f} tok/s"
+        run.progress(told.step, told.steps, "steps", note)
+
+    with run.create(Model) as model:
+        held_out = list(_pairs(tokenizer, judged, system_prompt))
+        result = train_on_preferences(begun, model.path, pairs, settings, on_step, held_out=held_out)
+        model.add_documents(name for place in result.pairs_seen for name in examples[place].documents)
+        how: dict[str, Any] = {"method": method, "beta": beta, "weights": weights, "learning_rate": learning_rate}
+        if start is not None:
+            model.add_documents(start.document_ids())
+            how["start"] = start.digest
+        write_about(model.path, base, "chat", how, came_from(start))
+        held = dict(zip(("held_out_margin", "held_out_accuracy"), result.held_out or (), strict=False))
+        run.summary(
+            loss=result.loss,
+            margin=result.margin,
+            accuracy=result.accuracy,
+            steps=result.steps,
+            tokens=result.tokens,
+            tokens_per_second=result.tokens / result.seconds,
+            pairs=len(result.pairs_seen),
+            **held,
+            **{rule: float(len(places)) for rule, places in result.dropped.items()},
+        )
+        return model.commit()
+
+
+def _pairs(tokenizer: Any, examples: Sequence[Example], system_prompt: str | None) -> Iterator[Pair]:
+    """Each example's conversation and its rejected one, as the model's template writes them."""
+    from treadle.lm.answer_pairs import pair_of
+    from treadle.lm.packing import TokenizedExample
+
+    def encoded(messages: Sequence[Mapping[str, Any]], example: Example) -> TokenizedExample:
+        told = with_system_prompt(messages, system_prompt)
+        return TokenizedExample(*tokenizer.encode_for_training(told, tools=example.tools))
+
+    for example in examples:
+        rejected = list(example.rejected)
+        own = example.messages[0]
+        if own["role"] == "system" and rejected and rejected[0]["role"] != "system":
+            rejected = [own, *rejected]  # what the maker put before the conversation
+        yield pair_of(encoded(example.messages, example), encoded(rejected, example))
