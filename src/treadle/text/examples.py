@@ -149,7 +149,7 @@ def chat(
         if system_prompt and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": system_prompt}, *messages]
         tools = declared(document.fields.get("tools"))
-        yield Example((document.id,), messages=tuple(messages), tools=tools, fields=_plain_fields(document))
+        yield Example((document.id,), messages=tuple(messages), tools=tools, fields=plain_fields(document))
 
 
 def classification(documents: Sequence[Document], *, min_per_label: int = 5) -> Iterator[Example | Dropped]:
@@ -168,7 +168,7 @@ def classification(documents: Sequence[Document], *, min_per_label: int = 5) -> 
         elif counts[label] < min_per_label:
             yield Dropped(document, "rare_label", f"fewer than {min_per_label} texts have this label")
         else:
-            yield Example((document.id,), text=document.text, label=label, fields=_plain_fields(document))
+            yield Example((document.id,), text=document.text, label=label, fields=plain_fields(document))
 
 
 def _conversation(document: Document) -> tuple[list[dict[str, Any]], str]:
@@ -227,7 +227,7 @@ def _label(document: Document) -> str:
     return "" if value is None or isinstance(value, (dict, list)) else str(value).strip()
 
 
-def _plain_fields(document: Document) -> dict[str, Any]:
+def plain_fields(document: Document) -> dict[str, Any]:
     """Short scalar fields, which slices of an evaluation are made by, and where the document lies."""
     asked_or_answered = {name for pair in _PAIRS for name in pair}
     plain = {

@@ -49,7 +49,7 @@ class Developed:
         lines = [f"{'[95 % interval]':<18}" + "".join(f"{metric:<24}" for metric in metrics)]
         for name, report in self.evaluations.items():
             scores = report.scores()
-            lines.append(f"{name:<18}" + "".join(f"{_interval(scores[metric]):<24}" for metric in metrics))
+            lines.append(f"{name:<18}" + "".join(f"{_interval(scores.get(metric)):<24}" for metric in metrics))
         return [line.rstrip() for line in lines]
 
 
@@ -97,6 +97,8 @@ def develop(
     metrics = settings.evaluate.metrics or list(task.metrics)
     task.require([load_metric(name, driver.folder) for name in metrics])
     usual = _baselines(settings, task)
+    # What needs no language model finds no reference probable.
+    given = [name for name in metrics if load_metric(name, driver.folder).needs != "likelihood"]
     begun = _begun(driver, settings, cleaned, dataset, tokenizer, continuing, task, base)
     if continuing.ready is not None:
         model = continuing.ready
@@ -144,9 +146,10 @@ def develop(
                 continue
             shots, initial = 3 if name == FEW_SHOT else 0, before if settings.init is not None else None
             evaluations[name] = driver.run(evaluate_base, tests, initial, **named, shots=shots, **asked)
-        else:
+        elif given:
+            versions = [load("treadle.metrics", each, driver.folder).version for each in given]
             evaluations[name] = driver.run(
-                evaluate_simple, dataset, **chosen, baseline=name, metrics=metrics, versions=asked["versions"]
+                evaluate_simple, dataset, **chosen, baseline=name, metrics=given, versions=versions
             )
     against = standing(model)
     if against is not None:
@@ -201,5 +204,5 @@ def _begun(
     return begun
 
 
-def _interval(score: dict[str, Any]) -> str:
-    return f"{score['value']:.3g} [{score['low']:.3g}, {score['high']:.3g}]"
+def _interval(score: dict[str, Any] | None) -> str:
+    return "-" if score is None else f"{score['value']:.3g} [{score['low']:.3g}, {score['high']:.3g}]"
