@@ -102,8 +102,14 @@ def write_encoder_decoder(folder: Path, family: str = "t5", seed: int = 0) -> Pa
 
     torch.manual_seed(seed)
     size: dict[str, Any] = {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4}
-    size |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "init_std": 0.4}
-    size |= {"max_position_embeddings": 128, "dropout": 0.0, "decoder_start_token_id": 0, "bos_token_id": 1}
+    size |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "init_std": 0.1}
+    size |= {
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": False,
+        "dropout": 0.0,
+        "decoder_start_token_id": 0,
+        "bos_token_id": 1,
+    }
     if family == "t5":
         size = {"d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
         size |= {"n_positions": 128, "decoder_start_token_id": 0, "initializer_factor": 2.0}

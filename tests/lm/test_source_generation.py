@@ -42,7 +42,7 @@ def test_answers_equal_those_of_transformers_however_they_share_batches(folder: 
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=request.max_tokens, do_sample=False, num_beams=1
         )
         expected.append(tokenizer.decode(found[0, 1:].tolist()))
-    assert len({text[:4] for text in expected}) > 2  # the source matters
+    assert len(set(expected)) > 2  # the source matters
     with BlockingEngine("transformers", folder, threads=1, settings={**F32, "max_sequences": 4}) as engine:
         assert engine.generate_all([asked(i) for i in range(6)]) == expected
 

@@ -14,7 +14,7 @@ from treadle.lm.initial_model import Architecture, parameters_of
 class InitSettings(Settings):
     """A model from nothing: random weights, in place of a base model."""
 
-    architecture: Architecture = Field(description="chat: llama, gpt2; classify: bert, t5")
+    architecture: Architecture = Field(description="chat: llama, gpt2; classify: bert, t5; others: t5")
     size: str = Field(description="parameters: 10M, 1.5B; width and depth are chosen by it")
     context: int = Field(512, ge=16, le=1 << 20, description="tokens it can read at once")
     vocabulary: int | None = Field(
