@@ -44,7 +44,9 @@ def test_it_learns_and_is_asked_as_it_was_taught(family: str, tmp_path: Path) ->
     tokenizer = ChatTokenizer.load(tmp_path / "out")
     asked = [tokenizer.encode_chat([{"role": "user", "content": source}]) for source in SOURCES]
     assert asked[0] == tokenizer.encode_prompt("return " + SOURCES[0])
-    with BlockingEngine("transformers", tmp_path / "out", threads=1, settings={"precision": "f32"}) as engine:
+    with BlockingEngine(
+        "transformers", tmp_path / "out", threads=1, settings={"precision": "f32"}, here=True
+    ) as engine:
         answers = engine.generate_all([GenerateRequest(str(i), tuple(ids), 12) for i, ids in enumerate(asked)])
     assert sum(answer == target for answer, target in zip(answers, TARGETS, strict=True)) >= 14
 
@@ -66,7 +68,7 @@ def test_the_same_input_gives_the_same_weights_and_padding_changes_no_loss(tmp_p
         )
     tokenizer = ChatTokenizer.load(base)
     counts = {text: len(tokenizer.encode_prompt(text)) for text in (long[1], short[1])}
-    with BlockingEngine("transformers", base, threads=1, settings={"precision": "f32"}) as engine:
+    with BlockingEngine("transformers", base, threads=1, settings={"precision": "f32"}, here=True) as engine:
         scores = engine.score([(tokenizer.encode_prompt(a), tokenizer.encode_prompt(b)) for a, b in (long, short)])
     assert together[0] == pytest.approx(-sum(score.total for score in scores) / sum(counts.values()), abs=1e-4)
     assert sorted(one_by_one) == pytest.approx(sorted(-s.total / len(s.logprobs) for s in scores), abs=1e-4)

@@ -12,8 +12,9 @@ import pytest
 from tiny_models import write_encoder_decoder
 from treadle.core.errors import UserError
 from treadle.lm.engine import GenerateRequest
-from treadle.lm.engines import BlockingEngine, open_engine
+from treadle.lm.engines import BlockingEngine
 from treadle.lm.tokenizer import ChatTokenizer
+from treadle.lm.transformers_engine import TransformersEngine
 
 F32 = {"precision": "f32"}
 FAMILIES = ("t5", "bart", "marian")
@@ -43,7 +44,7 @@ def test_answers_equal_those_of_transformers_however_they_share_batches(folder: 
         )
         expected.append(tokenizer.decode(found[0, 1:].tolist()))
     assert len(set(expected)) > 2  # the source matters
-    with BlockingEngine("transformers", folder, threads=1, settings={**F32, "max_sequences": 4}) as engine:
+    with BlockingEngine("transformers", folder, threads=1, settings={**F32, "max_sequences": 4}, here=True) as engine:
         assert engine.generate_all([asked(i) for i in range(6)]) == expected
 
 
@@ -53,7 +54,7 @@ def test_scores_equal_those_of_transformers(folder: Path) -> None:
 
     reference = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
     pairs = [(list(source), [11, 12, 250, 2][place % 3 :]) for place, source in enumerate(SOURCES)]
-    with BlockingEngine("transformers", folder, threads=1, settings=F32) as engine:
+    with BlockingEngine("transformers", folder, threads=1, settings=F32, here=True) as engine:
         scores = engine.score(pairs)
         with pytest.raises(UserError, match="cannot embed with"):
             engine.embed(["text"])
@@ -71,7 +72,7 @@ def test_seeds_cancelling_stops_and_logprobs(folder: Path) -> None:
         return "".join(chunk.text for chunk in found)
 
     async def work() -> None:
-        engine = await open_engine("transformers", folder, threads=1, settings={**F32, "max_sequences": 2})
+        engine = await TransformersEngine.open_here(folder, threads=1, settings={**F32, "max_sequences": 2})
         warm: dict[str, Any] = {"temperature": 1.0, "max_tokens": 16, "ignore_eos": True}
         one, other, again = await asyncio.gather(*(chunks(engine, asked(0, seed=s, **warm)) for s in (1, 2, 1)))
         assert text(one) == text(again) != text(other)
@@ -100,7 +101,7 @@ def test_seeds_cancelling_stops_and_logprobs(folder: Path) -> None:
 
 def test_the_source_is_read_apart_from_the_answer(folder: Path) -> None:
     long = tuple([7] * 127 + [2])
-    with BlockingEngine("transformers", folder, threads=1, settings=F32) as engine:
+    with BlockingEngine("transformers", folder, threads=1, settings=F32, here=True) as engine:
         assert engine.context_length == 128
         engine.generate_all([GenerateRequest("a", long, max_tokens=3)])
         with pytest.raises(UserError, match="the prompt has 129 tokens and the context holds 128"):

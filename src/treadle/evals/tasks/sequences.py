@@ -20,7 +20,7 @@ _NO_END = re.compile(r"(?:\b(?:e\.g|i\.e|cf|vs|et al|Fig|Eq|Dr|Mr|Mrs|Ms|Prof|St
 
 def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, on_step: OnStep) -> Fitted:
     """An encoder-decoder on sources and targets (``lm.sequence_to_sequence``). What the system's message says is the
-    prefix of the source; it has to be the same in all examples."""
+    prefix of the source. There may be one; it goes for examples without it too, such as users' corrections."""
     from treadle.lm.sequence_to_sequence import SequenceSettings, train_sequences
 
     how = SequenceSettings(
@@ -29,7 +29,7 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
         max_length=settings.max_length,
         seed=settings.seed,
     )
-    prefixes = {_said(example.messages, "system") for example in examples}
+    prefixes = {_said(example.messages, "system") for example in examples} - {""}
     if len(prefixes) > 1:
         raise UserError(f"training: {len(prefixes)} prefixes before the sources; expected the same in all examples")
     sources = [_said(example.messages, "user") for example in examples]
