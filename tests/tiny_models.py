@@ -124,3 +124,35 @@ def write_encoder(folder: Path, texts: Sequence[str], seed: int = 0) -> Path:
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
+
+
+def write_encoder_decoder(folder: Path, family: str = "t5", seed: int = 0) -> Path:
+    """A small T5, BART or Marian with random weights; what ends a text is ``<|im_end|>``, which every source has."""
+    import torch
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    torch.manual_seed(seed)
+    size: dict[str, Any] = {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4}
+    size |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "init_std": 0.1}
+    size |= {
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": False,
+        "dropout": 0.0,
+        "decoder_start_token_id": 0,
+        "bos_token_id": 1,
+    }
+    if family == "t5":
+        size = {"d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
+        size |= {"n_positions": 128, "decoder_start_token_id": 0, "initializer_factor": 2.0}
+    config = AutoConfig.for_model(family, vocab_size=VOCABULARY, eos_token_id=2, pad_token_id=0, **size)
+    config.forced_eos_token_id = None
+    write_tokenizer(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = TemplateProcessing(
+        single="$A <|im_end|>", pair="$A <|im_end|> $B <|im_end|>", special_tokens=[("<|im_end|>", 2)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(folder)
+    return folder

@@ -15,7 +15,7 @@ from treadle.evals.task import load_task
 from treadle.project import Project
 
 if TYPE_CHECKING:
-    from treadle.lm.training_probe import Load, Shape
+    from treadle.lm.training_probe import Kind, Load, Shape
 
 _CLASSIFIER_ROWS = 16  # texts of a step
 
@@ -170,13 +170,15 @@ def _loads(project: Project, config: Any) -> dict[str, Load]:
     if asked is not None:
         steps = PretrainingSettings(asked.tokens, batch=asked.batch).steps(asked.width)
         found["develop.pretrain"] = Load(objective_for(config.model_type), asked.batch, asked.width, steps)
-    if load_task(project.file.task, project.folder).fit is None:
+    task = load_task(project.file.task, project.folder)
+    if task.fit is None:
         tuning = TrainingSettings(token_budget=settings.tokens, width=settings.max_length)
         lora = tuning.lora_rank if settings.method == "lora" else None
         found["develop.train"] = Load("causal", tuning.rows, tuning.width, tuning.steps, lora)
     else:
         steps = settings.epochs * -(-_texts(project) // _CLASSIFIER_ROWS)
-        found["develop.fit"] = Load("classify", _CLASSIFIER_ROWS, settings.max_length, steps)
+        kind: Kind = "sequences" if config.is_encoder_decoder and not task.labeled else "classify"
+        found["develop.fit"] = Load(kind, _CLASSIFIER_ROWS, settings.max_length, steps)
     return found
 
 

@@ -34,6 +34,12 @@ class ToyTokenizer:
             ids.append(self.numbers[word])
         return ids
 
+    def encode_prompt(self, text: str) -> list[int]:
+        return self.encode(text)
+
+    def room(self, limit: int, prompt: int) -> int:
+        return limit - prompt
+
     def encode_chat(
         self, messages: Sequence[Any], *, tools: Sequence[Any] | None = None, add_generation_prompt: bool = True
     ) -> list[int]:

@@ -64,6 +64,10 @@ class Encoder(Protocol):
         """Ids of a conversation with its answers, and which of them the assistant says."""
         ...
 
+    def room(self, limit: int, prompt: int) -> int:
+        """How many tokens of an answer a context of ``limit`` leaves beside a prompt."""
+        ...
+
 
 def items_from(examples: Sequence[Example]) -> list[Item]:
     """Items of a split. ``UserError`` for an example without a reference."""
@@ -127,7 +131,7 @@ def run_chat(
     pairs = [encode_item(tokenizer, item, system_prompt=system_prompt, worked=worked) for item in items]
     for item, (prompt, reference) in zip(items, pairs, strict=True):
         room = max(len(reference), max_tokens)
-        if len(prompt) + room > tokenizer.context_length:
+        if room > tokenizer.room(tokenizer.context_length, len(prompt)):
             raise UserError(
                 f"item {item.id}: {len(prompt)} prompt tokens and {room} of the answer are more than the model's"
                 f" {tokenizer.context_length}; show fewer worked examples or drop longer texts in prepare"

@@ -145,6 +145,7 @@ def config_for(architecture: Architecture, shape: Shape, vocabulary: int, contex
         eos_token_id=ids["eos"],
         pad_token_id=ids["pad"],
         decoder_start_token_id=ids["pad"],
+        n_positions=context,  # it counts distances, so nothing else says so
     )
 
 

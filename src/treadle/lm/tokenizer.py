@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm.conversation import with_written_arguments
 from treadle.lm.model_folder import read_object
+from treadle.lm.source_encoder import UNSAID_LENGTH, SourceEncoder, writes_targets
 from treadle.lm.spelled import mark
 from treadle.lm.tool_prompt import with_functions, with_written_calls
 
@@ -56,7 +57,8 @@ class ChatTokenizer:
         self._spelled = re.compile("|".join(map(re.escape, sorted(self._control, key=len, reverse=True))) or "(?!)")
         self._newline = self._plain.encode("\n", add_special_tokens=False).ids
         self.vocabulary_size = int(model.get("vocab_size") or self._tokenizer.get_vocab_size())
-        self.context_length = _context_length(model, settings)
+        self.sources = SourceEncoder(self._plain, model, where=where) if writes_targets(model) else None
+        self.context_length = _context_length(model, settings) or (UNSAID_LENGTH if self.sources else 0)
         self.eos_ids = self._end_ids(model, settings)
 
     @classmethod
@@ -86,8 +88,13 @@ class ChatTokenizer:
 
     @property
     def has_chat_template(self) -> bool:
-        """False for a base model that was never taught to chat."""
-        return self._template is not None
+        """False for a base model that was never taught to chat; an encoder-decoder needs none."""
+        return self._template is not None or self.sources is not None
+
+    def room(self, limit: int, prompt: int) -> int:
+        """How many tokens of an answer a context of ``limit`` leaves beside a prompt; less than 1: none. An
+        encoder-decoder reads its source apart."""
+        return limit if self.sources is not None and prompt <= limit else limit - prompt
 
     def render(
         self,
@@ -112,6 +119,8 @@ class ChatTokenizer:
         ``tools``: the functions it may call, as OpenAI describes them. Where the template knows none, they stand in
         the system message, and calls in the text (``lm.tool_prompt``).
         """
+        if self.sources is not None:
+            return self.encode_prompt(self.sources.source(self._checked(messages)))
         marked, described, marks, _ = mark(*self._plainly(messages, tools), self._spelled)
         text = self._tried(marked, lambda each: self._rendered(each, add_generation_prompt, described))
         return self._encode_marked(text, marks)
@@ -124,6 +133,8 @@ class ChatTokenizer:
         The prompt before an answer is encoded as ``encode_chat`` encodes it for serving, the answer apart from it,
         so that training sees the token boundary that generation will see.
         """
+        if self.sources is not None:
+            return self.sources.example(self._checked(messages), self.context_length)
         marked, described, marks, free = mark(*self._plainly(messages, tools), self._spelled)
         template = self._require_template()
         said = self._tried(marked, lambda each: Said(template, each, described, free, self._control))
@@ -144,6 +155,10 @@ class ChatTokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of plain text: no token is added, and spelled control tokens are plain text too."""
         return list(self._plain.encode(text, add_special_tokens=False).ids)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of a bare text to be continued, or read as the source: that is all an encoder-decoder takes."""
+        return self.encode(text) if self.sources is None else self.sources.encode([text])[0][0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """``encode`` for many texts, in parallel where the machine has cores to spare."""

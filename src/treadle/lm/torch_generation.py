@@ -14,7 +14,9 @@ from treadle.lm.engine_wire import Finish, Generate, Tokens
 
 
 @dataclass(slots=True)
-class _Row:
+class Row:
+    """An answer under way."""
+
     request: Generate
     draw: Any  # torch.Generator
     made: int = 0
@@ -27,7 +29,7 @@ class GenerationBatch:
         self._model = model
         self._max_rows = max(1, max_rows)
         self._queue: deque[Generate] = deque()
-        self._rows: list[_Row] = []
+        self._rows: list[Row] = []
         self._cache: Any = None
         self._mask: Any = None  # (rows, cached tokens): 1 where a token is, 0 where padding
         self._last: Any = None  # (rows, 1): the tokens not yet read
@@ -58,7 +60,7 @@ class GenerationBatch:
             if self._rows:
                 found += self._next_tokens()
             if self._queue and len(self._rows) < self._max_rows:
-                found += self._join(self._queue.popleft())
+                found += self._join()
         return found
 
     def _next_tokens(self) -> list[Tokens]:
@@ -76,52 +78,55 @@ class GenerationBatch:
         self._cache = output.past_key_values
         return self._take(output.logits[:, -1].float())
 
-    def _join(self, request: Generate) -> list[Tokens]:
+    def _join(self) -> list[Tokens]:
         import torch
         from transformers.cache_utils import DynamicCache, DynamicLayer
 
-        device = self._model.device
+        request, device = self._queue.popleft(), self._model.device
         ids = torch.tensor([request.prompt_ids], device=device)
         output = self._model(input_ids=ids, past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1)
         cache = output.past_key_values
-        row = _Row(request, torch.Generator().manual_seed(request.seed))
+        row = Row(request, torch.Generator().manual_seed(request.seed))
         if any(type(layer) is not DynamicLayer for layer in getattr(cache, "layers", [None])):
             self._max_rows = 1  # a cache of another shape is not cut and joined here
-        tokens, last = _choose(output.logits[:, -1].float(), [row])
+        tokens, last = choose(output.logits[:, -1].float(), [row])
         if tokens[0].finish is not None:
             return tokens
         mask = torch.ones_like(ids)
         if self._rows:
-            cache, mask = _beside((self._cache, self._mask), (cache, mask))
+            cache, mask = beside((self._cache, self._mask), (cache, mask))
             last = torch.cat([self._last, last])
         self._rows.append(row)
         self._cache, self._mask, self._last = cache, mask, last
         return tokens
 
     def _take(self, logits: Any) -> list[Tokens]:
-        tokens, self._last = _choose(logits, self._rows)
+        tokens, self._last = choose(logits, self._rows)
         self._keep([t.finish is None for t in tokens])
         return tokens
 
     def _keep(self, kept: list[bool]) -> None:
         """Drop the other rows, and the columns that were only theirs."""
-        import torch
-
         if all(kept):
             return
         index = [i for i, keep in enumerate(kept) if keep]
         self._rows = [self._rows[i] for i in index]
-        if not self._rows:
+        self._select(index)
+
+    def _select(self, index: list[int]) -> None:
+        import torch
+
+        if not index:
             self._cache = self._mask = self._last = None
             return
         chosen = torch.tensor(index, device=self._mask.device)
         self._last, mask = self._last[chosen], self._mask[chosen]
         start = int(mask.argmax(1).min())
         self._mask = mask[:, start:]
-        self._cache = _rebuilt((k[chosen][:, :, start:], v[chosen][:, :, start:]) for k, v in _pairs(self._cache))
+        self._cache = rebuilt((k[chosen][:, :, start:], v[chosen][:, :, start:]) for k, v in pairs_of(self._cache))
 
 
-def _choose(logits: Any, rows: list[_Row]) -> tuple[list[Tokens], Any]:
+def choose(logits: Any, rows: list[Row]) -> tuple[list[Tokens], Any]:
     """A token for each row of ``logits`` (rows, vocabulary), and these tokens as (rows, 1)."""
     import torch
 
@@ -152,7 +157,7 @@ def _sample(logits: Any, top_p: float, draw: Any) -> int:
     return int(probabilities.multinomial(1, generator=draw))
 
 
-def _beside(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Any, Any]:
+def beside(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Any, Any]:
     """Two (cache, mask) as one, the shorter padded on the left."""
     import torch
 
@@ -162,19 +167,19 @@ def _beside(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Any, Any]:
         missing = width - tensor.shape[axis]
         return torch.nn.functional.pad(tensor, (0, 0, missing, 0) if axis == 2 else (missing, 0))
 
-    pairs = zip(_pairs(first[0]), _pairs(second[0]), strict=True)
-    cache = _rebuilt(
+    pairs = zip(pairs_of(first[0]), pairs_of(second[0]), strict=True)
+    cache = rebuilt(
         (torch.cat([wide(a[0], 2), wide(b[0], 2)]), torch.cat([wide(a[1], 2), wide(b[1], 2)])) for a, b in pairs
     )
     return cache, torch.cat([wide(first[1], 1), wide(second[1], 1)])
 
 
-def _pairs(cache: Any) -> list[tuple[Any, Any]]:
+def pairs_of(cache: Any) -> list[tuple[Any, Any]]:
     """Keys and values a layer, each (rows, heads, tokens, size)."""
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def _rebuilt(pairs: Any) -> Any:
+def rebuilt(pairs: Any) -> Any:
     from transformers.cache_utils import DynamicCache
 
     cache = DynamicCache()

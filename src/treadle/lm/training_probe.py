@@ -28,9 +28,9 @@ from treadle.lm.objective import Batch
 from treadle.lm.packing import IGNORED
 from treadle.lm.pretraining import summed_loss
 
-Kind = Literal["causal", "masked", "spans", "classify"]
+Kind = Literal["causal", "masked", "spans", "classify", "sequences"]
 
-_LEARNED = {"causal": 1.0, "masked": 0.15, "spans": 0.15, "classify": 0.0}
+_LEARNED = {"causal": 1.0, "masked": 0.15, "spans": 0.15, "classify": 0.0, "sequences": 1.0}
 _OF_LOGITS, _LOGITS = 16, 1 << 30  # bytes of one, and of the part that is held at a time
 _ROOM = 1.1  # what is kept does not lie without gaps
 _TOKENS = 2_048  # of a timed step, unless one row has more
@@ -107,6 +107,8 @@ def _class_for(config: Any, kind: Kind) -> Any:
     _, transformers = _libraries()
     if kind == "classify":  # of any encoder, also of one that cannot be pretrained here
         return transformers.AutoModelForSequenceClassification
+    if kind == "sequences":
+        return transformers.AutoModelForSeq2SeqLM
     return model_class(config.model_type)
 
 
@@ -220,6 +222,10 @@ def _loss(model: Any, load: Load, count: int, device: str) -> Any:
         given = torch.from_numpy(ids).to(device)
         logits = model(input_ids=given, attention_mask=torch.ones_like(given)).logits
         return torch.nn.functional.cross_entropy(logits.float(), torch.zeros(count, dtype=torch.long, device=device))
+    if load.kind == "sequences":  # as if each target were as long as its source
+        given = torch.from_numpy(ids).to(device)
+        logits = model(input_ids=given, decoder_input_ids=given, use_cache=False).logits
+        return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), given.flatten())
     learned = draw.random(ids.shape) < _LEARNED[load.kind]
     learned[:, 0] = True
     positions, segments = np.broadcast_to(np.arange(load.width), ids.shape), np.zeros_like(ids)

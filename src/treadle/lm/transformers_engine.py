@@ -1,8 +1,8 @@
 """Transformers as an engine: whatever Hugging Face folder with safetensors there is, on a CPU or a GPU, in a worker.
 
-Slower than the engines made for serving, and always there. Causal models generate and score, sequence classifiers
-classify, token classifiers tag, models for question answering extract, and every
-model embeds.
+Slower than the engines made for serving, and always there. Causal models and encoder-decoders generate and score,
+sequence classifiers classify, token classifiers tag, models for question answering extract, and every model but an
+encoder-decoder embeds.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from treadle.lm.engine_settings import WorkerSettings, convert_settings
 from treadle.lm.engine_wire import Generate, Tokens
 from treadle.lm.model_folder import read_config
 from treadle.lm.safetensors_folder import check_folder
+from treadle.lm.source_encoder import UNSAID_LENGTH, writes_targets
 from treadle.lm.worker_engine import WorkerEngine
 
 _UNSET_LENGTH = 1 << 30  # transformers writes 1e30 for "no limit"
@@ -25,7 +26,7 @@ _WARM_UP_IDS = 8
 
 
 class TransformersSettings(WorkerSettings, frozen=True, kw_only=True):
-    """``precision`` auto: bfloat16 for causal models where the machine multiplies it in hardware.
+    """``precision`` auto: bfloat16 for models that generate where the machine multiplies it in hardware.
 
     ``max_sequences`` answers are generated together. Texts to label or embed are cut at ``max_length`` tokens; the
     model's own limit by default.
@@ -85,6 +86,7 @@ class TransformersBackend:
         self._settings = settings
         self._config = read_config(folder)
         self._task = _task(self._config, folder)
+        self._from_sources = writes_targets(self._config)
         self._device = _device(settings.device)
         self._batch: Any = None
         self._classifier: Any = None
@@ -93,11 +95,14 @@ class TransformersBackend:
         self._reader: Any = None
         self.context_length = _context_length(self._config, folder)
         if self._task == "generate":
+            from treadle.lm.source_generation import SourceBatch
             from treadle.lm.torch_generation import GenerationBatch
 
-            model = torch_runtime.load(folder, transformers.AutoModelForCausalLM)
-            self._model = model.to(self._device, self._dtype()).eval()
-            self._batch = GenerationBatch(self._model, settings.max_sequences)
+            kinds = (transformers.AutoModelForCausalLM, GenerationBatch)
+            if self._from_sources:
+                kinds = (transformers.AutoModelForSeq2SeqLM, SourceBatch)
+            self._model = torch_runtime.load(folder, kinds[0]).to(self._device, self._dtype()).eval()
+            self._batch = kinds[1](self._model, settings.max_sequences)
             warm_up = [0] * min(_WARM_UP_IDS, self.context_length or _WARM_UP_IDS)
             self._batch.add(Generate(0, warm_up, 2, 0.0, 1.0, 0, False, []))
             while self._batch.pending() != (0, 0):
@@ -157,6 +162,10 @@ class TransformersBackend:
 
         if self._task != "generate":
             raise UserError(self._cannot("score"))
+        if self._from_sources:
+            from treadle.lm.source_generation import score_targets
+
+            return score_targets(self._model, pairs)
         shared = _shared_start([prompt for prompt, _ in pairs]) if self._can_crop() else 0
         rows = []
         with torch.inference_mode():
@@ -180,6 +189,8 @@ class TransformersBackend:
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """As ``Backend.embed``."""
+        if self._from_sources:
+            raise UserError(self._cannot("embed"))
         if self._embedder is None:
             from treadle.lm.torch_embedding import Embedder
 
@@ -246,7 +257,7 @@ def _task(config: dict[str, Any], folder: Path) -> Literal["generate", "classify
         return "tag"
     if any(name.endswith("ForQuestionAnswering") for name in names):
         return "extract"
-    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+    if writes_targets(config) or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         return "generate"
     if not names and not config.get("model_type"):
         raise UserError(f"{folder / 'config.json'}: names no architecture; expected a model's config")
@@ -260,7 +271,8 @@ def _context_length(config: dict[str, Any], folder: Path) -> int:
         tokenizer = read_config(folder, path.name)
     sizes = [config.get(name) for name in ("max_position_embeddings", "n_positions")]
     sizes.append(tokenizer.get("model_max_length"))
-    return min((int(size) for size in sizes if size and size < _UNSET_LENGTH), default=0)
+    unsaid = UNSAID_LENGTH if writes_targets(config) else 0
+    return min((int(size) for size in sizes if size and size < _UNSET_LENGTH), default=unsaid)
 
 
 def _device(wanted: str) -> str:

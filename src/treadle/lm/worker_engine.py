@@ -119,7 +119,8 @@ class WorkerEngine:
             self._check_ids((*prompt, *continuation), f"pairs[{index}]")
             if not prompt:
                 raise UserError(f"pairs[{index}]: the prompt needs at least one token, for the first one's probability")
-            if self.context_length and len(prompt) + len(continuation) > self.context_length:
+            room = self._tokenizer.room(self.context_length, len(prompt))
+            if self.context_length and len(continuation) > room:
                 raise UserError(
                     f"pairs[{index}]: {len(prompt)} + {len(continuation)} tokens;"
                     f" the context holds {self.context_length}; shorten the text"
@@ -197,7 +198,8 @@ class WorkerEngine:
         for name, good, expected in ranges:
             if not good:
                 raise UserError(f"{where}: {name} is {getattr(request, name)!r}; expected {expected}")
-        room = self.context_length - len(request.prompt_ids) if self.context_length else request.max_tokens
+        limit = self.context_length
+        room = self._tokenizer.room(limit, len(request.prompt_ids)) if limit else request.max_tokens
         if room < 1:
             raise UserError(
                 f"{where}: the prompt has {len(request.prompt_ids)} tokens and the context holds"

@@ -177,7 +177,9 @@ async def _generation(
     encoder = tokenizer
 
     def encode() -> list[int]:
-        return encoder.encode(prompt) if isinstance(prompt, str) else encoder.encode_chat(prompt, tools=tools or None)
+        if isinstance(prompt, str):
+            return encoder.encode_prompt(prompt)
+        return encoder.encode_chat(prompt, tools=tools or None)
 
     size = len(prompt) if isinstance(prompt, str) else sum(len(m["content"]) for m in prompt)
     try:
@@ -185,7 +187,7 @@ async def _generation(
     except UserError as error:
         raise from_user_error(error) from None
     limit = serving.engine.context_length
-    room = limit - len(ids)
+    room = encoder.room(limit, len(ids))
     if asked is not None and asked > room:
         raise context_length_exceeded(limit, len(ids), asked)
     if room < 1:

@@ -22,6 +22,14 @@ class Encoder(Protocol):
         """Token ids of plain text."""
         ...
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a text to be continued as it stands."""
+        ...
+
+    def room(self, limit: int, prompt: int) -> int:
+        """How many tokens of an answer a context of ``limit`` leaves beside a prompt."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Price:

@@ -104,6 +104,8 @@ def develop(
     metrics = settings.evaluate.metrics or [*task.metrics, *([METRIC] if settings.prefer else [])]
     task.require([load_metric(name, driver.folder) for name in metrics])
     usual = _baselines(settings, task)
+    # What needs no language model finds no reference probable.
+    given = [name for name in metrics if load_metric(name, driver.folder).needs != "likelihood"]
     begun = _begun(driver, settings, cleaned, dataset, tokenizer, continuing, task, base)
     chain = _Training(driver, settings, task, dataset, system_prompt, chosen, named)
     earlier: dict[str, Model] = {}
@@ -132,9 +134,10 @@ def develop(
                 continue
             shots, initial = 3 if name == FEW_SHOT else 0, before if settings.init is not None else None
             evaluations[name] = driver.run(evaluate_base, tests, initial, **chosen, **named, shots=shots, **asked)
-        else:
+        elif given:
+            versions = _versions(given, driver)
             evaluations[name] = driver.run(
-                evaluate_simple, dataset, **chosen, baseline=name, metrics=metrics, versions=asked["versions"]
+                evaluate_simple, dataset, **chosen, baseline=name, metrics=given, versions=versions
             )
     against = standing(model)
     if against is not None:
