@@ -27,6 +27,7 @@ settings.load_profile("no clock")
 TOGETHER = (
     *("console/", "docs/", "importing/test_lock.py", "importing/test_mlflow.py", "lm/test_engine_openvino.py"),
     *("cycle/test_follow.py", "cycle/test_second_turn.py", "cycle/test_lake.py", "cycle/test_pretrained.py"),
+    ("text/test_english.py", "text/test_quality_filters.py"),  # what one of them compiles, all use
 )
 
 
@@ -37,7 +38,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Together(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return next((name for name in TOGETHER if nodeid.startswith(f"tests/{name}")), nodeid)
+            path = nodeid.removeprefix("tests/")
+            return next((str(names) for names in TOGETHER if path.startswith(names)), nodeid)
 
     return Together(config, log) if config.getvalue("dist") == "loadgroup" else None
 
