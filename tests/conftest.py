@@ -25,8 +25,12 @@ settings.load_profile("no clock")
 
 # Tests that share a project or a model which takes long to make: one worker makes it once.
 TOGETHER = (
-    *("console/", "docs/", "importing/test_lock.py", "importing/test_mlflow.py", "lm/test_engine_openvino.py"),
+    *("console/", "docs/", "core/test_tampering.py", "core/test_random_tampering.py", "record/test_presence.py"),
     *("cycle/test_follow.py", "cycle/test_second_turn.py", "cycle/test_lake.py", "cycle/test_pretrained.py"),
+    *("cycle/test_worse_challengers.py", "cycle/test_from_nothing.py", "evals/test_runner.py"),
+    *("importing/test_lock.py", "importing/test_mlflow.py", "importing/test_model.py", "importing/test_logs.py"),
+    *("integrations/test_mlflow_tracking.py", "integrations/test_ray_executor.py", "serve/test_real_engine.py"),
+    *("lm/test_engine_openvino.py", "lm/test_classification.py", "lm/test_pretraining.py", "text/test_python_docs.py"),
     ("text/test_english.py", "text/test_quality_filters.py"),  # what one of them compiles, all use
 )
 
