@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -54,6 +55,7 @@ class Loaded:
 
     def start(self, arguments: list[str], folder: Path, environment: Mapping[str, str]) -> Started:
         said, theirs = os.pipe()
+        fcntl.fcntl(said, fcntl.F_SETPIPE_SZ, 1 << 20)  # nobody reads before its end
         try:
             return Started(*self._fork(arguments, folder, environment, theirs, theirs, apart=True), said)
         finally:
