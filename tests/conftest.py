@@ -25,8 +25,13 @@ settings.load_profile("no clock")
 
 # Tests that share a project or a model which takes long to make: one worker makes it once.
 TOGETHER = (
-    *("console/", "docs/", "importing/test_lock.py", "importing/test_mlflow.py", "lm/test_engine_openvino.py"),
+    *("console/", "docs/", "core/test_tampering.py", "core/test_random_tampering.py", "record/test_presence.py"),
     *("cycle/test_follow.py", "cycle/test_second_turn.py", "cycle/test_lake.py", "cycle/test_pretrained.py"),
+    *("cycle/test_worse_challengers.py", "cycle/test_from_nothing.py", "evals/test_runner.py"),
+    *("importing/test_lock.py", "importing/test_mlflow.py", "importing/test_model.py", "importing/test_logs.py"),
+    *("integrations/test_mlflow_tracking.py", "integrations/test_ray_executor.py", "serve/test_real_engine.py"),
+    *("lm/test_engine_openvino.py", "lm/test_classification.py", "lm/test_pretraining.py", "text/test_python_docs.py"),
+    ("text/test_english.py", "text/test_quality_filters.py"),  # what one of them compiles, all use
 )
 
 
@@ -37,7 +42,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Together(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return next((name for name in TOGETHER if nodeid.startswith(f"tests/{name}")), nodeid)
+            path = nodeid.removeprefix("tests/")
+            return next((str(names) for names in TOGETHER if path.startswith(names)), nodeid)
 
     return Together(config, log) if config.getvalue("dist") == "loadgroup" else None
 

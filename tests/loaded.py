@@ -86,6 +86,9 @@ def become(order: dict[str, object], streams: list[int]) -> list[str]:
     environment, arguments = order["environment"], order["arguments"]
     assert isinstance(environment, dict)
     assert isinstance(arguments, list)
+    if order["apart"]:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # however these tests were started
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(str(order["folder"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,16 +85,9 @@ class Project:
         assert old in text
         self.file.write_text(text.replace(old, new))
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> command.Started | subprocess.Popen[str]:
         """Start a command in a process group of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "treadle", "-C", str(self.folder), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
+        return command.start("-C", str(self.folder), *arguments)
 
 
 def write_data(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +37,16 @@ def test_it_sees_the_environment_it_is_given_and_ends_in_time(tmp_path: Path) ->
     assert max(map(len, narrow.splitlines())) <= 60 < max(map(len, wide.splitlines()))
     with pytest.raises(subprocess.TimeoutExpired):
         command.run("doctor", folder=tmp_path, timeout=0.01)
+
+
+def test_one_that_goes_on_has_a_group_of_its_own_and_can_be_ended(tmp_path: Path) -> None:
+    command.run("init", "made", folder=tmp_path)
+    for number, code in ((signal.SIGINT, 0), (signal.SIGKILL, -signal.SIGKILL)):
+        running = command.start("console", "--port", "0", "--json", folder=tmp_path / "made")
+        assert json.loads(running.stdout.readline())["url"]
+        assert running.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(0.05)
+        os.killpg(running.pid, number)
+        assert running.communicate(timeout=30) == ("", None)
+        assert running.returncode == code

@@ -126,7 +126,7 @@ def test_killed_writers_lose_nothing_that_was_acknowledged(place: Place) -> None
     with place.open():
         pass
     acknowledged: set[str] = set()
-    for attempt in range(8):
+    for attempt in range(4):
         writers = [place.writer("ledger", f"k{attempt}-{number}", 100_000) for number in range(2)]
         for writer in writers:
             writer.first()

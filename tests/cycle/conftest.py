@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from made_once import made_once
 from small_project import Project, make_project
 from tiny_models import write_model
 
@@ -16,14 +18,20 @@ from tiny_models import write_model
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer Llama with random weights."""
-    return write_model(tmp_path_factory.mktemp("base") / "tiny")
+    return made_once(tmp_path_factory, "tiny-base", write_model)
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Project, Any]:
     """The project after one turn, and what ``run --json`` said."""
-    project = make_project(tmp_path_factory.mktemp("built"), base)
-    return project, project.json("run")
+
+    def make(root: Path) -> None:
+        said = make_project(root, base).call("run", "--json").stdout
+        (root / "said.json").write_text(said)
+
+    made = made_once(tmp_path_factory, "built-project", make)
+    own = Path(shutil.copytree(made, tmp_path_factory.mktemp("built") / "own", symlinks=True))
+    return Project(own / "project"), json.loads((own / "said.json").read_text())
 
 
 @pytest.fixture

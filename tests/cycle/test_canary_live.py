@@ -16,7 +16,7 @@ import pytest
 from small_project import DEEDS, THINGS, Project
 from treadle.project import open_project
 
-CANARY = "  canary: {steps: [0.2, 0.5], min_requests: 40, patience: 5m}\n"
+CANARY = "  canary: {steps: [0.2, 0.5], min_requests: 20, patience: 5m}\n"
 
 
 @contextmanager

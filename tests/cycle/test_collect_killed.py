@@ -231,7 +231,7 @@ def kill_often(command: str, times: int, seed: int, root: Path, base: Path) -> N
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    kill_often("collect", 3, 1, tmp_path, Path("smollm2-135m-instruct"))
+    kill_often("collect", 2, 1, tmp_path, Path("smollm2-135m-instruct"))
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from made_once import made_once
 from tiny_models import write_model, write_release
 
 # Several test processes share the cores: threads that spin for each other make small models a hundred times slower.
@@ -42,14 +43,5 @@ def tiny_release(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def smollm2_release(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real model as a release, written once for all of pytest-xdist's workers."""
-    import fcntl
-
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    release = shared / "smollm2-release"
-    with (shared / "smollm2-release.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not release.exists():
-            write_release(smollm2, shared / "smollm2-release.partial").rename(release)
-    return release
+    """The real model as a release."""
+    return made_once(tmp_path_factory, "smollm2-release", lambda folder: write_release(smollm2, folder))

@@ -34,7 +34,7 @@ def run(
     return [document for shard in shards for document in shard], accounting.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=30))
 def test_the_sum_holds_and_ids_stay(texts: list[str]) -> None:
     made = documents(*texts)
