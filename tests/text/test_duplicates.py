@@ -57,6 +57,7 @@ def test_the_largest_clusters_are_shown_with_their_first_members() -> None:
 
 def test_an_account_goes_on_from_one_that_was_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "_ROWS", 100)
+    monkeypatch.setattr(duplicates, "_PART", 20)
     earlier, later = some(250, seed=1), some(130, seed=2)
     (tmp_path / "first").mkdir()
     first = filled(earlier)

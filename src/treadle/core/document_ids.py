@@ -11,7 +11,7 @@ from treadle.core.errors import TreadleError
 
 DOCUMENT_PREFIX = "doc:"
 ID_BYTES = 32
-_IN_MEMORY = 131_072  # ids, about 4 MB; the others wait in a file
+_IN_MEMORY = 32_768  # ids, about 1 MB; the others wait in a file
 
 
 class DocumentIds:

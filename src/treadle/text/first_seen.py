@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from treadle.text.scratch import Scratch
 
-_IN_MEMORY = 8_000_000  # bytes that what is not yet written may take
+_IN_MEMORY = 4_000_000  # bytes that what is not yet written may take
 _ENTRY = 200  # of them for an entry whatever is in it
 
 

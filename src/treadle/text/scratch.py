@@ -16,7 +16,7 @@ from treadle.core.errors import UserError
 _PRAGMAS = (
     "journal_mode = OFF",  # it is never rolled back
     "synchronous = OFF",
-    "cache_size = -8000",  # KiB
+    "cache_size = -4000",  # KiB
     "temp_store = FILE",  # what it sorts, too
 )
 
