@@ -89,13 +89,14 @@ class Mixture:
             seen = ", ".join(sorted(value for value, size in sizes.items() if size)) or "none"
             raise UserError(f"mixture: no {self._count} of {self._by} {empty!r} are left; of those weighted: {seen}")
         whole = self._whole(sizes)
+        repeats = [Marked(REPEATED, {REPEATS: times}) for times in range(self._repeat + 1)]
         for value, weight in self._weights.items():
             share = f"{weight:.3g} of {whole:.0f} {self._count} ({_SOURCE})"
             left_out = Verdict("mixture.left_out", f"{self._by} {value!r} has its share: {share}")
             for number, often in _times(places[value], weight * whole, sizes[value]):
                 times = min(often, self._repeat)
                 if times != 1:
-                    verdicts[number] = Marked(REPEATED, {REPEATS: times}) if times else left_out
+                    verdicts[number] = repeats[times] if times else left_out
         return verdicts
 
     def _whole(self, sizes: Mapping[str, int]) -> float:
