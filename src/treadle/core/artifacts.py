@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, ClassVar, Generic, Protocol, Self, TypeVar
 
 from treadle.core.digest import blake3_bytes, canonical_json, is_digest
-from treadle.core.document_ids import DOCUMENT_PREFIX, ID_BYTES, DocumentIds, holds
+from treadle.core.document_ids import ID_BYTES, DocumentIds, StoredIds, holds
 from treadle.core.errors import Corrupt, TreadleError
 
 MANIFEST_FORMAT = 1
@@ -179,12 +179,11 @@ class Artifact:
         """One file parsed as JSON."""
         return json.loads(self.store.read(self._entry(name).digest))
 
-    def document_ids(self) -> tuple[str, ...]:
+    def document_ids(self) -> StoredIds:
         """Sorted ids of the documents it was made from; empty when it was made from none."""
         if not self.has(DOCUMENT_IDS):
-            return ()
-        data = self.store.read(self._entry(DOCUMENT_IDS).digest)
-        return tuple(DOCUMENT_PREFIX + data[i : i + ID_BYTES].hex() for i in range(0, len(data), ID_BYTES))
+            return StoredIds()
+        return StoredIds(self.store.read(self._entry(DOCUMENT_IDS).digest))
 
     def document_count(self) -> int:
         """How many documents it was made from, from the manifest alone."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator, Sequence
+from operator import eq
+from typing import BinaryIO, overload
 
 from treadle.core.errors import TreadleError
 
@@ -79,6 +80,43 @@ class DocumentIds:
                 if len(data) != end - begin:
                     raise TreadleError("a temporary file with ids of documents was cut short")
                 yield data
+
+
+class StoredIds(Sequence[str]):
+    """The contents of a ``documents.ids`` as they are, 32 bytes an id: sorted, and equal to a tuple of the same ids."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data) // ID_BYTES
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> str | tuple[str, ...]:
+        places = range(len(self))[place]
+        return self._at(places) if isinstance(places, int) else tuple(map(self._at, places))
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._at, range(len(self)))
+
+    def __contains__(self, document: object) -> bool:
+        try:
+            return isinstance(document, str) and holds(self._data, document)
+        except ValueError:  # no id of a document
+            return False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StoredIds | tuple) and len(other) == len(self) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]  # a tuple's would have to be made of text
+
+    def _at(self, place: int) -> str:
+        return DOCUMENT_PREFIX + self._data[place * ID_BYTES : (place + 1) * ID_BYTES].hex()
 
 
 def holds(ids: bytes, document: str) -> bool:
