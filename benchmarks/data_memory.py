@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import print_report
-from treadle.core.artifacts import DocumentIds
 from treadle.core.digest import keyed_digest
+from treadle.core.document_ids import DocumentIds
 from treadle.text.accounting import Accounting
 from treadle.text.corpus import read_documents, write_corpus
 from treadle.text.source import SourceContext, open_source, read_sources

@@ -7,6 +7,9 @@ import gzip
 from pathlib import Path
 
 from small_project import Project
+from treadle.project import open_project
+from treadle.text.dataset import Dataset
+from treadle.text.handles import Features
 
 LABELS = ("card_arrival", "exchange_rate", "lost_or_stolen_card", "top_up_failed")
 ROWS = 24  # of each label
@@ -35,11 +38,18 @@ def test_from_a_csv_to_a_traced_label(shared_data: Path, tmp_path: Path) -> None
     project.edit("approval: one", "approval: none")
     project.edit("train: 0.8, validation: 0.1, test: 0.1", "train: 0.6, validation: 0.1, test: 0.3")
     project.edit("epochs: 5 ", "epochs: 10 ")
+    project.edit("prepare:\n", "prepare:\n  features: {kind: tfidf}\n")
     result = project.json("run")
     assert result["ok"]
     evaluations = project.json("develop")["evaluations"]
     assert set(evaluations) == {"model", "majority", "tfidf"}
     assert evaluations["model"]["accuracy"]["value"] > 0.8 > 0.5 > evaluations["majority"]["accuracy"]["value"]
+    with open_project(project.folder) as opened:
+        (made,) = opened.record.runs.find(step="prepare.make_features")
+        features = Features(made.outputs["features"], opened.record.store)
+        dataset = Dataset(made.inputs["dataset"], opened.record.store)
+        assert features.read_json("features.json")["rows"] == dataset.counts()
+        assert features.document_ids() == dataset.document_ids()
     answer = project.json("ask", "I lost my card, please block it")
     assert answer["answer"] == "lost_or_stolen_card"
     assert answer["lineage"]["verified"]

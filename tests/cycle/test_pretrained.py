@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,15 +15,25 @@ from small_project import Project, make_project
 from treadle.lm.model import Model
 from treadle.lm.tokens import Tokens
 from treadle.project import open_project
+from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
+from treadle.text.mixture import repeats_of
 
 PRETRAIN = "  pretrain: {tokens: 20000, width: 64, batch: 4, learning_rate: 5e-3}\n  evaluate:"
+MIXTURE = "{mixture: {by: part, weights: {a: 5, b: 4}, count: documents, repeat: 3}}"
 
 
 @pytest.fixture
 def asked(tmp_path: Path, base: Path) -> Project:
     project = make_project(tmp_path, base)
     project.edit("  evaluate:", PRETRAIN)
+    project.edit(
+        "deduplicate, redact]",
+        "deduplicate, redact, {mixture: {by: part, weights: {a: 5, b: 4}, count: documents, repeat: 3}}]",
+    )
+    chats = tmp_path / "data" / "chats.jsonl"
+    rows = [json.loads(line) for line in chats.read_text().splitlines()]
+    chats.write_text("".join(json.dumps({**row, "part": "aaab"[n % 4]}) + "\n" for n, row in enumerate(rows)))
     return project
 
 
@@ -45,6 +57,16 @@ def test_the_text_is_read_first_and_the_tests_are_not(asked: Project) -> None:
         dataset = Dataset(runs["develop.pack_text"].inputs["dataset"], store)
         tests = set(dataset.split_document_ids("test")) | set(dataset.split_document_ids("validation"))
         rows = {side: packed.rows(side) for side in ("train", "validation")}
+        places = Counter(
+            packed.document("train", place)
+            for row in range(len(rows["train"]))
+            for place in rows["train"].examples(row)
+        )
+        cleaned = Corpus(runs["develop.pack_text"].inputs["cleaned"], store)
+        often = {each.id: repeats_of(each) for batch in cleaned.documents() for each in batch if each.id in places}
+        assert {2, 3} <= set(often.values())
+        assert packed.read_json("tokens.json")["repeated"] == sum(often.values()) - len(often)
+        assert all(places[name] % times == 0 for name, times in often.items())
         read = {
             side: {packed.document(side, place) for row in range(len(found)) for place in found.examples(row)}
             for side, found in rows.items()

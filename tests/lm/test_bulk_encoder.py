@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -64,6 +65,33 @@ def test_ids_are_the_tokenizers_own(kind: str, texts: list[str]) -> None:
         found = encoder.encode(texts)
         parts = [found.ids[a:b].tolist() for a, b in pairwise([0, *found.ends.tolist()])]
         assert parts == [each.ids for each in tokenizer(kind).encode_batch(texts, add_special_tokens=False)]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama3", "qwen", "smollm"])
+@pytest.mark.parametrize("added", [None, "n th", " then", "qu"])
+def test_words_that_are_encoded_together_have_their_own_ids(kind: str, added: str | None) -> None:
+    """Also where what is beside them is a token of its own only there."""
+    own = Tokenizer.from_str(tokenizer(kind).to_str())
+    if added:
+        own.add_tokens([added])
+    draw = random.Random(4)
+    words = ["".join(draw.choices("thenaqu", k=draw.randint(1, 9))) for _ in range(1_500)]
+    texts = [" ".join(["", *words[start : start + 30]]) for start in range(0, 1_500, 30)]
+    found = BulkEncoder(own).encode([*texts, " then then"])
+    assert found.ids.tolist() == [
+        token for each in own.encode_batch([*texts, " then then"], add_special_tokens=False) for token in each.ids
+    ]
+
+
+def test_letters_a_tokenizer_does_not_know_are_encoded_word_by_word() -> None:
+    """It leaves them out, so lengths of tokens are no places in the text."""
+    made = Tokenizer(models.BPE(vocab={"\u0120": 0, "a": 1, "b": 2, "ab": 3}, merges=[("a", "b")]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    encoder = BulkEncoder(made)
+    found = encoder.encode([" ab xa bb", " aba x"])
+    assert encoder.remembers
+    assert found.ids.tolist() == [0, 3, 0, 1, 0, 2, 2, 0, 3, 1, 0]
+    assert found.ends.tolist() == [7, 11]
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

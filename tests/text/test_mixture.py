@@ -11,6 +11,7 @@ from treadle.core.errors import UserError
 from treadle.core.executors import Pool
 from treadle.text.accounting import Accounting
 from treadle.text.document import Document, document_id
+from treadle.text.mixture import REPEATS, repeats_of
 from treadle.text.rules import rule_info
 from treadle.text.transform import load_transforms, run_transforms
 
@@ -61,6 +62,31 @@ def test_the_same_documents_everywhere_and_others_by_another_seed() -> None:
     assert {doc.id for doc in mixed(given, seed=1, **settings)[0]} != {doc.id for doc in kept}
 
 
+def test_what_is_short_of_its_share_is_read_again() -> None:
+    given = made({"wiki": 1500, "books": 300, "code": 100})
+    weights = {"wiki": 6, "books": 3, "code": 1}
+    kept, accounting = mixed(given, weights=weights, count="documents", repeat=4)
+    assert [doc.id for doc in kept] == [doc.id for doc in given], "nothing is left out, and nothing is there twice"
+    taken: Counter[str] = Counter()
+    for doc in kept:
+        taken[doc.source] += repeats_of(doc)
+    assert taken == {"wiki": 1500, "books": 750, "code": 250}
+    assert {repeats_of(doc) for doc in kept if doc.source == "books"} == {2, 3}
+    assert accounting.notes == {"mixture.repeated": 400}
+    assert all(REPEATS not in doc.fields for doc in kept if doc.source == "wiki")
+    assert mixed(given, Pool(2).map, weights=weights, count="documents", repeat=4)[0] == kept
+
+
+def test_nothing_is_read_more_often_than_allowed() -> None:
+    given = made({"wiki": 1500, "books": 300})
+    kept, accounting = mixed(given, weights={"wiki": 1, "books": 1}, count="documents", repeat=3)
+    assert Counter(doc.source for doc in kept) == {"wiki": 900, "books": 300}
+    assert {repeats_of(doc) for doc in kept if doc.source == "books"} == {3}
+    assert accounting.dropped == {"mixture.left_out": 600}
+    empty = [*given, Document(document_id("books", "empty", b""), "books", "empty", "")]
+    assert {repeats_of(doc) for doc in mixed(empty, weights={"wiki": 1, "books": 1})[0]} == {1}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -68,6 +94,7 @@ def test_the_same_documents_everywhere_and_others_by_another_seed() -> None:
         ({"weights": {"wiki": 0.0}}, "the weight of 'wiki' is 0"),
         ({"weights": {"wiki": 1, "boks": 1}}, "no words of source 'boks' are left; of those weighted: wiki"),
         ({"weights": {"wiki": 1}, "count": "tokens"}, "count"),
+        ({"weights": {"wiki": 1}, "repeat": 0}, "repeat is 0; expected 1 to 100"),
     ],
 )
 def test_wrong_weights_are_told(settings: dict[str, object], message: str) -> None:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, BinaryIO, ClassVar, Generic, Protocol, Self, TypeVar
 
 from treadle.core.digest import blake3_bytes, canonical_json, is_digest
+from treadle.core.document_ids import ID_BYTES, DocumentIds, StoredIds, holds
 from treadle.core.errors import Corrupt, TreadleError
 
 MANIFEST_FORMAT = 1
 DOCUMENT_IDS = "documents.ids"
-DOCUMENT_PREFIX = "doc:"
-_ID_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -180,66 +179,21 @@ class Artifact:
         """One file parsed as JSON."""
         return json.loads(self.store.read(self._entry(name).digest))
 
-    def document_ids(self) -> tuple[str, ...]:
+    def document_ids(self) -> StoredIds:
         """Sorted ids of the documents it was made from; empty when it was made from none."""
         if not self.has(DOCUMENT_IDS):
-            return ()
-        data = self.store.read(self._entry(DOCUMENT_IDS).digest)
-        return tuple(DOCUMENT_PREFIX + data[i : i + _ID_BYTES].hex() for i in range(0, len(data), _ID_BYTES))
+            return StoredIds()
+        return StoredIds(self.store.read(self._entry(DOCUMENT_IDS).digest))
 
     def document_count(self) -> int:
         """How many documents it was made from, from the manifest alone."""
-        return sum(entry.size // _ID_BYTES for entry in self.entries() if entry.path == DOCUMENT_IDS)
+        return sum(entry.size // ID_BYTES for entry in self.entries() if entry.path == DOCUMENT_IDS)
 
     def has_document(self, document: str) -> bool:
         """Whether a document is among those it was made from, by binary search over the sorted ids."""
         if not self.has(DOCUMENT_IDS):
             return False
         return holds(self.store.read(self._entry(DOCUMENT_IDS).digest), document)
-
-
-def holds(ids: bytes, document: str) -> bool:
-    """Whether a document is in the contents of a ``documents.ids``."""
-    wanted = bytes.fromhex(document.removeprefix(DOCUMENT_PREFIX))
-    data = memoryview(ids)
-    low, high = 0, len(data) // _ID_BYTES
-    while low < high:
-        middle = (low + high) // 2
-        if bytes(data[middle * _ID_BYTES : (middle + 1) * _ID_BYTES]) < wanted:
-            low = middle + 1
-        else:
-            high = middle
-    return bytes(data[low * _ID_BYTES : (low + 1) * _ID_BYTES]) == wanted
-
-
-class DocumentIds:
-    """A set of ids of documents that takes 32 bytes for each. Iterating gives them sorted."""
-
-    def __init__(self, ids: Iterable[str] = ()) -> None:
-        """``TreadleError`` for what is no id of a document."""
-        self._parts = [bytearray() for _ in range(256)]  # by first byte, so that sorting needs room for one of them
-        self.update(ids)
-
-    def __bool__(self) -> bool:
-        return any(self._parts)
-
-    def __iter__(self) -> Iterator[str]:
-        return (DOCUMENT_PREFIX + raw.hex() for raw in self.sorted())
-
-    def add(self, document: str) -> None:
-        """One more, which may be there."""
-        raw = _raw_id(document)
-        self._parts[raw[0]] += raw
-
-    def update(self, ids: Iterable[str]) -> None:
-        """Some more."""
-        for document in ids:
-            self.add(document)
-
-    def sorted(self) -> Iterator[bytes]:
-        """Each once, 32 bytes, in the order of a ``documents.ids``."""
-        for part in self._parts:
-            yield from sorted({bytes(part[start : start + _ID_BYTES]) for start in range(0, len(part), _ID_BYTES)})
 
 
 A = TypeVar("A", bound=Artifact)
@@ -288,10 +242,3 @@ class Builder(Generic[A]):
 def digest_of(entries: Iterable[Entry]) -> str:
     """The digest that names a tree of these files."""
     return blake3_bytes(manifest_bytes(entries))
-
-
-def _raw_id(document: str) -> bytes:
-    raw = bytes.fromhex(document.removeprefix(DOCUMENT_PREFIX))
-    if len(raw) != _ID_BYTES:
-        raise TreadleError(f"{document[:80]!r} is not the id of a document")
-    return raw

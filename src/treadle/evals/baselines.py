@@ -11,9 +11,9 @@ from treadle.core.digest import blake3_bytes
 from treadle.core.errors import MissingExtra, UserError
 from treadle.evals.item import Item, Output
 from treadle.text.dataset import Example
+from treadle.text.tfidf import fitted
 
 WORKED_EXAMPLES = 3
-_MAX_FEATURES = 200_000
 
 
 def worked_examples(train: Sequence[Example], *, seed: int, count: int = WORKED_EXAMPLES) -> list[Example]:
@@ -50,18 +50,13 @@ def majority(train: Sequence[Example], items: Sequence[Item], *, seed: int = 0) 
 def tfidf(train: Sequence[Example], items: Sequence[Item], *, seed: int) -> list[Output]:
     """Logistic regression on TF-IDF of words and word pairs, as scikit-learn has them by default."""
     try:
-        from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
     except ImportError:
         raise MissingExtra("scikit-learn", extra="train") from None
     labeled = [example for example in train if example.label is not None]
     if len({example.label for example in labeled}) < 2:
         raise UserError("tfidf: training needs at least two labels")
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=_MAX_FEATURES)
-    try:
-        features = vectorizer.fit_transform([example.text for example in labeled])
-    except ValueError as error:
-        raise UserError(f"tfidf: the training texts hold no words to count: {error}") from None
+    vectorizer, features = fitted([example.text for example in labeled])
     model = LogisticRegression(C=10.0, max_iter=1_000, random_state=seed)
     model.fit(features, [example.label for example in labeled])
     labels = [str(label) for label in model.classes_]

@@ -9,6 +9,9 @@ follows can neither belong to it nor be composed with its last letter. The expre
 family, and the splitting of digits, part before and behind such a word: none looks back, none has a blank but at its
 start or among blanks, and none looks further ahead than over blanks. GPT-2's also parts between a sign and a letter,
 where Llama-3's keeps the last sign with the word. Tokenizers of any other make are used as they are.
+
+So new words behind a blank may be encoded some hundred at a time, as one text: it would be cut into them. Which ids are
+of which word, the lengths of the tokens tell; where they do not fall in with the words, each is encoded by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +35,8 @@ _ENDS = "\\x00-@\\[-`{-\\x7f\u2010-\u2027"  # neither a letter nor a mark
 _OPENS = "!-&(-/:-@\\[-`{-~\u2010-\u2027"  # visible, and neither a letter, a digit nor the sign of a contraction
 _WORD = re.compile(f"((?: |(?<=[{_VISIBLE}]\\n))[A-Za-z]+)(?=[{_ENDS}]|\\Z)")
 _WORD_OR_NAME = re.compile(f"((?: |(?<=[{_VISIBLE}]\\n)|(?<=[{_OPENS}]))[A-Za-z]+)(?=[{_ENDS}]|\\Z)")
+_JOINED = re.compile(" [A-Za-z]+")
+_AT_ONCE = 500  # words in one text
 _MOST_CHARACTERS = 2 << 20  # of remembered pieces, which take some fifteen times the memory
 # Expressions by which tokenizers split, and of which the above holds.
 _LLAMA = (
@@ -69,6 +74,9 @@ class BulkEncoder:
         self._word = cut_by(described)
         added = [token["content"] for token in described.get("added_tokens") or () if token["content"]]
         self._added = re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True)))) if added else None
+        vocabulary = described["model"]["vocab"] if self._word is not None else {}
+        self._sizes = np.zeros(max(vocabulary.values(), default=-1) + 1, dtype=np.int64)  # characters of each token
+        self._sizes[list(vocabulary.values())] = [len(token) for token in vocabulary]
         self._forget()
 
     @property
@@ -103,26 +111,70 @@ class BulkEncoder:
 
     def _forget(self) -> None:
         self._memory = _Memory()
-        self._ids, self._ends = array("I"), array("q", [0])
+        self._ids = array("I")
+        self._starts, self._lengths = array("q"), array("q")  # of each piece's ids among all
         self._characters = 0
 
     def _learn(self) -> None:
         """Encode the pieces that were new."""
+        np = self._np
         new, self._memory.new = self._memory.new, []
-        for encoding in self._tokenizer.encode_batch_fast(new, add_special_tokens=False):
-            self._ids.extend(encoding.ids)
-            self._ends.append(len(self._ids))
+        lengths, starts = np.zeros(len(new), dtype=np.int64), np.zeros(len(new), dtype=np.int64)
+        joined, alone = list[int](), list[int]()
+        for place, piece in enumerate(new):
+            (joined if _JOINED.fullmatch(piece) else alone).append(place)
+        for group in self._together([new[place] for place in joined]):
+            here, joined = joined[: group.words], joined[group.words :]
+            if group.lengths is None:
+                alone += here
+                continue
+            lengths[here], starts[here] = group.lengths, len(self._ids) + np.cumsum(group.lengths) - group.lengths
+            self._ids.extend(group.ids)
+        encodings = self._tokenizer.encode_batch_fast([new[place] for place in alone], add_special_tokens=False)
+        for place, encoding in zip(alone, encodings, strict=True):
+            ids = encoding.ids
+            starts[place], lengths[place] = len(self._ids), len(ids)
+            self._ids.extend(ids)
+        self._starts.frombytes(starts.tobytes())
+        self._lengths.frombytes(lengths.tobytes())
         self._characters += sum(map(len, new))
+
+    def _together(self, words: list[str]) -> Iterator[_Joined]:
+        """The words in their order, some at a time, each group encoded as one text."""
+        np = self._np
+        groups = [words[start : start + _AT_ONCE] for start in range(0, len(words), _AT_ONCE)]
+        texts = ["".join(group) for group in groups]
+        for group, text, encoding in zip(
+            groups, texts, self._tokenizer.encode_batch_fast(texts, add_special_tokens=False), strict=True
+        ):
+            ids = encoding.ids
+            wanted = np.cumsum([len(word) for word in group])
+            if (self._added is not None and self._added.search(text)) or max(ids, default=0) >= len(self._sizes):
+                yield _Joined(len(group), ids, None)
+                continue
+            ends = np.cumsum(self._sizes[ids])
+            places = np.minimum(np.searchsorted(ends, wanted), len(ends) - 1)
+            fits = len(ends) > 0 and ends[-1] == wanted[-1] and bool((ends[places] == wanted).all())
+            yield _Joined(len(group), ids, np.diff(places, prepend=-1) if fits else None)
 
     def _looked_up(self, rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> Encoded:
         np = self._np
-        table, ends = np.frombuffer(self._ids, dtype=np.uint32), np.frombuffer(self._ends, dtype=np.int64)
-        starts = ends[rows]
-        lengths = ends[rows + 1] - starts
+        table = np.frombuffer(self._ids, dtype=np.uint32)
+        starts = np.frombuffer(self._starts, dtype=np.int64)[rows]
+        lengths = np.frombuffer(self._lengths, dtype=np.int64)[rows]
         after = np.cumsum(lengths)
         total = int(after[-1]) if len(after) else 0
         places = np.repeat(starts - (after - lengths), lengths) + np.arange(total)
         return Encoded(table[places], np.concatenate([[0], after])[np.cumsum(counts)])  # an empty text has no piece
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """So many words, the ids of all, and how many each has; None where that cannot be told."""
+
+    words: int
+    ids: list[int]
+    lengths: npt.NDArray[np.int64] | None
 
 
 class _Memory(dict[str, int]):

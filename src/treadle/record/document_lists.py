@@ -12,8 +12,9 @@ from bisect import bisect_left
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from treadle.core.artifacts import DOCUMENT_IDS, holds
+from treadle.core.artifacts import DOCUMENT_IDS
 from treadle.core.digest import blake3_bytes
+from treadle.core.document_ids import holds
 from treadle.core.errors import Corrupt
 from treadle.core.store import Store
 

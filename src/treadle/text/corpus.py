@@ -13,8 +13,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from treadle.core.artifacts import Artifact, DocumentIds
+from treadle.core.artifacts import Artifact
 from treadle.core.digest import canonical_json
+from treadle.core.document_ids import DocumentIds
 from treadle.core.errors import Corrupt, UserError
 from treadle.text.accounting import Accounting, read_accounting
 from treadle.text.arrow import pyarrow

@@ -10,6 +10,7 @@ from blake3 import blake3
 from treadle.core.digest import canonical_json
 from treadle.text.accounting import Dropped, Twin
 from treadle.text.document import Document
+from treadle.text.first_seen import FirstSeen
 from treadle.text.transform import Piece, declare
 
 _KEY_BYTES = 16  # of BLAKE3: among 10^12 documents two agree by chance with probability 10^-15
@@ -25,14 +26,17 @@ class Deduplicate:
     """
 
     def __init__(self) -> None:
-        self._first: dict[bytes, bytes] = {}  # one object for each that stays, the smallest that says it all
+        self._first = FirstSeen()  # id, label and locator of those that stay
 
     def __call__(self, documents: Sequence[Document]) -> Iterator[Piece]:
         """Documents not seen before, in order."""
         for document in documents:
             label = str(document.fields.get("label", "")).replace("\0", " ")
             said = f"{document.id}\0{label}\0{document.locator}"
-            known = self._first.setdefault(key_of(document), said.encode("utf-8", "surrogatepass"))
+            known = self._first.keep(key_of(document), said.encode("utf-8", "surrogatepass"))
+            if known is None:
+                yield document
+                continue
             first, its_label, locator = known.decode("utf-8", "surrogatepass").split("\0", 2)
             if first == document.id:
                 yield document

@@ -23,3 +23,9 @@ class QualityClassifier(Artifact):
     """A classifier of good and bad texts, with what it was found to be worth; read by ``text.quality_model``."""
 
     kind: ClassVar[str] = "quality"
+
+
+class Features(Artifact):
+    """Handle to texts as numbers (``treadle.text.tfidf``)."""
+
+    kind: ClassVar[str] = "features"

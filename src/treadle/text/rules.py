@@ -44,6 +44,7 @@ _KNOWN = {
     "fineweb": ("Lines that end badly, repeat, or are lists.", "FineWeb (Penedo et al. 2024, section 3.6)"),
     "blocklist": ("Its address stands on a list of the project's own.", "RefinedWeb (Penedo et al. 2023, G.1)"),
     "languages": ("In a language that is not kept, or not surely in one that is.", "FineWeb (Penedo et al. 2024, 3.3)"),
+    "mixture.repeated": ("Short of its share, so to be read several times.", "Muennighoff et al. 2023 (2305.16264)"),
     "mixture": ("Beyond its source's share, or of one without a weight.", "GPT-3 (Brown et al. 2020, table 2.2)"),
     "repair_encoding": ("Text decoded with the wrong encoding, put right.", "ftfy (Speer 2019)"),
     "quality": ("Less like the project's good examples than its bad ones.", "GPT-3 (Brown et al. 2020, A)"),

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from treadle.core.document_ids import raw_id
 from treadle.core.errors import UserError
 from treadle.core.plugins import load
 from treadle.core.settings import bind
 from treadle.text.accounting import Accounting, Dropped, Quarantined
 from treadle.text.document import Document
+from treadle.text.first_seen import FirstSeen
 from treadle.text.takeover import current
 from treadle.text.units import Known, Unit
 
@@ -115,7 +117,7 @@ def read_sources(sources: Iterable[OpenSource], accounting: Accounting) -> Itera
     A piece met twice (two sources that overlap) is dropped the second time. ``accounting`` is complete when
     the iterator ends.
     """
-    seen: set[bytes] = set()
+    seen = FirstSeen()
     batch: list[Document] = []
     characters = 0
     following = current()
@@ -128,14 +130,12 @@ def read_sources(sources: Iterable[OpenSource], accounting: Accounting) -> Itera
             if isinstance(piece, Dropped):
                 accounting.drop(piece)
                 continue
-            raw_id = bytes.fromhex(piece.id.removeprefix("doc:"))
-            if raw_id in seen:
+            if seen.keep(raw_id(piece.id)) is not None:
                 reason = "an earlier source or row gave this very document"
                 accounting.drop(Dropped(piece, "collect.same_document", reason))
                 if following:
                     following.spoil()
                 continue
-            seen.add(raw_id)
             if following:
                 following.kept(piece.id)
             accounting.kept += 1

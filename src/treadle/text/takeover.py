@@ -20,6 +20,7 @@ from blake3 import blake3
 
 from treadle.core.artifacts import DOCUMENT_IDS
 from treadle.core.digest import canonical_json
+from treadle.core.document_ids import ID_BYTES
 from treadle.core.errors import UserError
 from treadle.core.store import Store
 from treadle.text.accounting import Dropped, Quarantined
@@ -32,7 +33,6 @@ from treadle.text.units import Known, Unit
 
 FILE = "cache/collected.db"
 FILES = "files.json"
-ID_BYTES = 32
 Piece = Document | Dropped | Quarantined
 _FOUND = "SELECT first, documents, ids, broken, quarantined, dropped FROM units WHERE key = ?"
 
@@ -223,20 +223,20 @@ def _opened(path: Path) -> sqlite3.Connection | None:
     return None
 
 
-def _ids(corpus: Corpus) -> bytes:
-    """The ids of its documents, sorted, 32 bytes each."""
+def _ids(corpus: Corpus) -> Iterator[bytes]:
+    """The ids of its documents, sorted."""
     with corpus.open(DOCUMENT_IDS) as file:
-        return file.read()
+        while block := file.read(ID_BYTES << 10):
+            yield from (block[start : start + ID_BYTES] for start in range(0, len(block), ID_BYTES))
 
 
-def _missing(before: bytes, after: bytes) -> int:
+def _missing(before: Iterator[bytes], after: Iterator[bytes]) -> int:
     """How many of sorted ids are not among others."""
-    missing = place = 0
-    for start in range(0, len(before), ID_BYTES):
-        wanted = before[start : start + ID_BYTES]
-        while place < len(after) and after[place : place + ID_BYTES] < wanted:
-            place += ID_BYTES
-        missing += after[place : place + ID_BYTES] != wanted
+    missing, found = 0, next(after, None)
+    for wanted in before:
+        while found is not None and found < wanted:
+            found = next(after, None)
+        missing += found != wanted
     return missing
 
 

@@ -67,6 +67,14 @@ class Verdict:
     twin: Twin | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """That a document goes on with these fields beside its own, noted under a rule's name."""
+
+    rule: str
+    fields: Mapping[str, Any]
+
+
 class Whole(Protocol):
     """A transform that decides when it has seen all documents; its class sets ``whole = True``.
 
@@ -82,9 +90,11 @@ class Whole(Protocol):
         """What it needs of those that ``again`` was called for."""
         ...
 
-    def decide(self, looks: Iterable[Any], again: Callable[[Sequence[int]], Iterable[Any]]) -> Mapping[int, Verdict]:
-        """The documents to drop, by number. ``again`` takes ascending numbers and gives a second look at those
-        documents, some of them at a time, in order."""
+    def decide(
+        self, looks: Iterable[Any], again: Callable[[Sequence[int]], Iterable[Any]]
+    ) -> Mapping[int, Verdict | Marked]:
+        """The documents to drop or to mark, by number. ``again`` takes ascending numbers and gives a second look at
+        those documents, some of them at a time, in order."""
         ...
 
 
@@ -285,11 +295,14 @@ def _decided(shards: Iterable[Shard], transform: Transform, map: Map) -> Iterato
             yield outcome
 
 
-def _judge(verdicts: Mapping[int, Verdict], first: int, shard: Sequence[Document]) -> Iterator[Piece]:
+def _judge(verdicts: Mapping[int, Verdict | Marked], first: int, shard: Sequence[Document]) -> Iterator[Piece]:
     for number, document in enumerate(shard, start=first):
         verdict = verdicts.get(number)
         if verdict is None:
             yield document
+        elif isinstance(verdict, Marked):
+            yield replace(document, fields={**document.fields, **verdict.fields})
+            yield Note(verdict.rule, 1, (document.id,))
         else:
             yield Dropped(document, verdict.rule, verdict.reason, twin=verdict.twin)
 

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ from treadle.stages.develop.training import same_base, write_about
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
 from treadle.text.held_out import documents_on
+from treadle.text.mixture import repeats_of
 
 CHECKPOINTS = ("cache", "checkpoints")  # under the store's folder; gone when the model is made, or a person erased
 _RATE, _RATE_FROM_NOTHING = 2e-4, 1e-3  # what was learned stays at the first; J. Kaplan et al., arXiv:2001.08361, D.6
@@ -74,7 +76,9 @@ def pack_text(
     width: int,
     run: Run,
 ) -> Tokens:
-    """The documents' text as packed rows: ``train`` to learn from, ``validation`` to judge by."""
+    """The documents' text as packed rows: ``train`` to learn from, ``validation`` to judge by. What a mixture says is
+    to be read several times is in ``train`` that often, in a further pass over the documents each time.
+    """
     from tokenizers import Tokenizer
 
     from treadle.lm.bulk_encoder import BulkEncoder
@@ -84,12 +88,20 @@ def pack_text(
     folder = same_base(base_model, fingerprint, initial).path
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     size = {"train": 0, "validation": 0}
+    again = 0
 
     def texts(side: str) -> Iterator[tuple[str, str]]:
-        for batch in documents_on(side, cleaned, dataset):
-            for document in batch:
-                size[side] += len(document.text.encode("utf-8", "surrogatepass"))
-                yield document.id, document.text
+        nonlocal again
+        number, passes = 0, 1
+        while number < passes:
+            for document in chain.from_iterable(documents_on(side, cleaned, dataset)):
+                times = repeats_of(document) if side == "train" else 1
+                passes = max(passes, times)
+                if number < times:
+                    again += number > 0
+                    size[side] += len(document.text.encode("utf-8", "surrogatepass"))
+                    yield document.id, document.text
+            number += 1
 
     encoder = BulkEncoder(Tokenizer.from_file(str(folder / "tokenizer.json")))
     kind, end = ids_kind(int(config["vocab_size"])), config.get("eos_token_id")
@@ -108,7 +120,8 @@ def pack_text(
         }
         if not written["train"].tokens:
             raise UserError("develop.pretrain: no document is left to learn from; all are held out for tests")
-        write_info(tokens.path, kind, written, {"base_model": base_model, "width": width, "bytes": size})
+        repeated = {"repeated": again} if again else {}
+        write_info(tokens.path, kind, written, {"base_model": base_model, "width": width, "bytes": size, **repeated})
         tokens.add_documents(cleaned.document_ids())
         run.summary(**{f"{side}_tokens": float(each.tokens) for side, each in written.items()})
         return tokens.commit()

@@ -28,6 +28,7 @@ from treadle.stages.prepare.outputs import (
     explore,
     index_examples,
     learn_tokenizer,
+    make_features,
     profile_questions,
     take_tokenizer,
     tokenize,
@@ -176,6 +177,10 @@ def _prepare(
     tokenizer = _tokenizer(driver, settings, tokenizing, cleaned, dataset)
     tokens = _tokens(driver, tokenizing, tokenizer, dataset) if task.fit is None else None
     index = driver.run(index_examples, dataset)
+    if settings.features is not None:
+        features = driver.run(make_features, dataset, **settings.features.model_dump())
+        if not driver.planning:
+            driver.listener.say(f"features for classical models: {features.shown('features.json')}")
     report = driver.run(explore, corpus, cleaned, dataset, tokens, synthetic)
     if not driver.planning:
         counts = " / ".join(f"{count:,} {name}" for name, count in dataset.counts().items())

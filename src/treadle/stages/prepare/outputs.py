@@ -17,7 +17,7 @@ from treadle.lm.tokens import Tokens, write_tokens
 from treadle.record.report import Report
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
-from treadle.text.handles import Index, Profile
+from treadle.text.handles import Features, Index, Profile
 from treadle.text.held_out import documents_on
 
 TOKENIZED = ("train", "validation", "holdout")  # nobody learns from test
@@ -169,3 +169,14 @@ def explore(
         (report.path / "explore.html").write_text(page, encoding="utf-8")
         report.add_documents(corpus.document_ids())
         return report.commit()
+
+
+@step(name="prepare.make_features", version=1, packages=("numpy", "scikit-learn", "scipy"))
+def make_features(dataset: Dataset, *, kind: Literal["tfidf"], words: int, vocabulary: int, run: Run) -> Features:
+    """The examples of every split as a sparse matrix, with the vocabulary of training and the labels."""
+    from treadle.text.tfidf import write_features
+
+    with run.create(Features) as features:
+        run.summary(**write_features(features.path, dataset.examples, words=words, vocabulary=vocabulary))
+        features.add_documents(dataset.document_ids())
+        return features.commit()

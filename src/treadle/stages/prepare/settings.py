@@ -160,6 +160,14 @@ class TokenizerSettings(Settings):
     special: list[str] = Field(["<|endoftext|>"], description="tokens of their own; the first ends a text")
 
 
+class FeatureSettings(Settings):
+    """Texts as numbers, for classical models beside the one that is trained."""
+
+    kind: Literal["tfidf"] = Field("tfidf", description="words and runs of words, counted and weighed")
+    words: int = Field(2, ge=1, le=5, description="in the longest run")
+    vocabulary: int = Field(200_000, ge=1, le=10_000_000, description="words and runs of words, at most")
+
+
 class PrepareSettings(Settings):
     """What is done to the text, in order, before a model sees it."""
 
@@ -176,6 +184,7 @@ class PrepareSettings(Settings):
     )
     synthesize: SynthesizeSettings | None = Field(None, description="examples from a teacher, to learn from")
     tokenizer: TokenizerSettings | None = Field(None, description="train a tokenizer on the cleaned text")
+    features: FeatureSettings | None = Field(None, description="the examples as a matrix that scikit-learn reads")
     on: str | dict[str, Any] = Field(
         "process", description="where transforms run: process, pool, ray, or one with settings: {pool: {workers: 4}}"
     )

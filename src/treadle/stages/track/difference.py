@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from treadle.core.artifacts import DOCUMENT_PREFIX, Artifact
+from treadle.core.artifacts import Artifact
+from treadle.core.document_ids import DOCUMENT_PREFIX
 from treadle.core.errors import UserError
 from treadle.core.runs import RunRecord
 from treadle.evals.report import EvaluationReport
