@@ -40,7 +40,7 @@ def tokenizer(tiny_model: Path) -> ChatTokenizer:
 
 @pytest.fixture(scope="module")
 def engine(tiny_model: Path) -> Iterator[BlockingEngine]:
-    with BlockingEngine("transformers", tiny_model, threads=1) as opened:
+    with BlockingEngine("transformers", tiny_model, threads=1, here=True) as opened:
         yield opened
 
 

@@ -149,11 +149,10 @@ def test_transformers_loads_the_same_gguf_equally(tmp_path: Path, tiny_llama: Pa
         assert torch.equal(parameter, theirs.get_parameter(name)), name
 
 
-def test_openvino_reads_what_we_write(tmp_path: Path, smollm2: Path) -> None:
+def test_openvino_reads_what_we_write(smollm2: Path, smollm2_release: Path) -> None:
     genai = pytest.importorskip("openvino_genai")
     openvino = pytest.importorskip("openvino")
-    write_gguf(smollm2, tmp_path / "m.gguf", "q8_0")
-    pipeline = genai.LLMPipeline(str(tmp_path / "m.gguf"), "CPU")
+    pipeline = genai.LLMPipeline(str(smollm2_release / "model" / "model.gguf"), "CPU")
     tokenizer = ChatTokenizer.load(smollm2)
     theirs = pipeline.get_tokenizer()
     for text in TEXTS:
