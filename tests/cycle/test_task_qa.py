@@ -78,10 +78,10 @@ def test_questions_about_articles_are_answered_better_than_by_sentences(shared_d
         (tmp_path / "rows.jsonl").open("wb") as out,
     ):
         shutil.copyfileobj(file, out)
-    real = project(tmp_path, epochs="10")
+    real = project(tmp_path, epochs="3", learning_rate="3e-4")
+    real.edit("metric: token_f1, beats: similar_sentence", "metric: exact_match, beats: similar_sentence")
     assert real.json("run")["ok"]
     evaluations = real.json("develop")["evaluations"]
-    model, simple = evaluations["model"]["token_f1"], evaluations["similar_sentence"]["token_f1"]
-    assert model["value"] > evaluations["first_sentence"]["token_f1"]["value"]
-    assert model["value"] > simple["value"]
+    for simple in ("similar_sentence", "first_sentence"):  # whose words overlap, and which are hardly ever the answer
+        assert evaluations["model"]["exact_match"]["low"] > evaluations[simple]["exact_match"]["value"]
     keep("qa", "XQuAD, English, a quarter of its articles held out; MiniLM", evaluations)
