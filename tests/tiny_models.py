@@ -121,6 +121,9 @@ def write_encoder(folder: Path, texts: Sequence[str], seed: int = 0) -> Path:
         num_attention_heads=4,
         intermediate_size=128,
         max_position_embeddings=128,
+        initializer_range=0.1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder

@@ -22,14 +22,15 @@ from treadle.stages.deploy.serving import opener
 
 PEOPLE = ("Ann", "Bob", "Carol", "Dan", "Eve", "Finn", "Gus", "Hal")
 PLACES = ("Paris", "Oslo", "Rome", "Lima", "Bonn", "Kyiv")
-BEFORE = "It was late ."
+WORDS = ("red", "old", "wet", "big", "fox", "cup", "sea", "hat", "oak", "bus", "jam", "sun")
 
 
 def small_rows() -> Iterator[dict[str, Any]]:
     """Made-up texts with three questions each, one of which the text does not answer."""
-    for person in PEOPLE:
-        for place in PLACES:
-            context = f"{BEFORE} {person} lives in {place} ."
+    for row, person in enumerate(PEOPLE):
+        for column, place in enumerate(PLACES):
+            before = " ".join(WORDS[(row * at + column * step) % len(WORDS)] for at, step in ((1, 5), (5, 1), (7, 11)))
+            context = f"{before} . {person} lives in {place} ."
             for question, answer in (("Who is it?", person), ("Where is it?", place), ("When is it?", "")):
                 answers = [{"text": answer, "answer_start": context.index(answer)}] if answer else []
                 yield {"context": context, "question": question, "answers": answers, "title": f"{person} {place}"}
@@ -50,7 +51,7 @@ def test_from_questions_to_a_release_that_finds_answers(tmp_path: Path) -> None:
     rows = list(small_rows())
     base = write_encoder(tmp_path / "base", [f"{row['context']} {row['question']}" for row in rows])
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    small = project(tmp_path, base_model=str(base), epochs="14", learning_rate="3e-3", max_length="64")
+    small = project(tmp_path, base_model=str(base), epochs="16", learning_rate="3e-3", max_length="64")
     assert small.json("run")["ok"]
     evaluations = small.json("develop")["evaluations"]
     assert set(evaluations) == {"model", "similar_sentence", "first_sentence"}
@@ -61,7 +62,7 @@ def test_from_questions_to_a_release_that_finds_answers(tmp_path: Path) -> None:
         recording = opened.file.monitor.recording(opened.file.govern.purpose)
         with serving(opener(opened.record, find_release(opened, None), recording)) as url:
             told = [
-                {"role": "system", "content": "It was late . Eve lives in Oslo ."},
+                {"role": "system", "content": "old fox . Eve lives in Oslo ."},
                 {"role": "user", "content": "Where is it?"},
             ]
             reply = httpx.post(f"{url}/v1/chat/completions", json={"messages": told}, timeout=60).json()
@@ -78,10 +79,10 @@ def test_questions_about_articles_are_answered_better_than_by_sentences(shared_d
         (tmp_path / "rows.jsonl").open("wb") as out,
     ):
         shutil.copyfileobj(file, out)
-    real = project(tmp_path, epochs="10")
+    real = project(tmp_path, epochs="3", learning_rate="3e-4")
+    real.edit("metric: token_f1, beats: similar_sentence", "metric: exact_match, beats: similar_sentence")
     assert real.json("run")["ok"]
     evaluations = real.json("develop")["evaluations"]
-    model, simple = evaluations["model"]["token_f1"], evaluations["similar_sentence"]["token_f1"]
-    assert model["value"] > evaluations["first_sentence"]["token_f1"]["value"]
-    assert model["value"] > simple["value"]
+    for simple in ("similar_sentence", "first_sentence"):  # whose words overlap, and which are hardly ever the answer
+        assert evaluations["model"]["exact_match"]["low"] > evaluations[simple]["exact_match"]["value"]
     keep("qa", "XQuAD, English, a quarter of its articles held out; MiniLM", evaluations)

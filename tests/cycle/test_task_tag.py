@@ -82,7 +82,7 @@ def conll(path: Path) -> Iterator[dict[str, Any]]:
 def test_names_in_posts_are_found_better_than_by_a_dictionary(shared_data: Path, tmp_path: Path) -> None:
     """WNUT17: rare and new names in posts, of which few are in any dictionary."""
     rows = conll(shared_data / "2-classification-ner" / "wnut17train.conll.gz")
-    real = project(tmp_path, rows)
+    real = project(tmp_path, rows, epochs="3", learning_rate="3e-4")
     assert real.json("run")["ok"]
     evaluations = real.json("develop")["evaluations"]
     model, simple = evaluations["model"]["span_f1"], evaluations["dictionary"]["span_f1"]

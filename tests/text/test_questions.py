@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from treadle.text.dataset import Example
+from treadle.text.decontaminate import decontaminate
 from treadle.text.document import Document, document_id
 from treadle.text.examples import make_examples
 from treadle.text.questions import questions
@@ -66,3 +68,15 @@ def test_an_answer_that_moved_is_found_nearest_to_where_it_was() -> None:
 def test_what_cannot_be_used_is_dropped_by_a_named_rule(fields: dict[str, Any], rule: str) -> None:
     made = make_examples([document(**fields)], questions)
     assert made.accounting.dropped == {f"examples.{rule}": 1}
+
+
+def test_short_answers_may_recur_but_a_text_may_not_be_on_two_sides() -> None:
+    def asked(context: str, question: str, answer: str) -> Example:
+        told = (("system", context), ("user", question), ("assistant", answer))
+        messages = tuple({"role": role, "content": content} for role, content in told)
+        return Example((f"doc:{context}",), messages=messages, fields={"start": context.find(answer)})
+
+    test = [asked("Ann lives in Paris with three cats and a very old dog.", "Where does Ann live?", "Paris")]
+    other = asked("The games of 1924 were held in Paris.", "Where were they held?", "Paris")
+    same = asked("Ann lives in Paris with three cats and a very old dog.", "Where does she live?", "Paris")
+    assert decontaminate({"test": test, "train": [other, same]}).splits["train"] == [other]

@@ -36,6 +36,7 @@ def train_epochs(
     *,
     config: Mapping[str, Any] | None = None,
     noted: Mapping[str, Any] | None = None,
+    threads: int | None = None,
 ) -> Fitted:
     """Put the ``head`` (a class of transformers') on ``base``, train both, write a model folder to ``out``.
 
@@ -53,7 +54,7 @@ def train_epochs(
         raise UserError("training: no examples; the training split is empty")
     if not (0 < settings.learning_rate < 1 and 1 <= settings.epochs <= 1 << 20):
         raise UserError(f"develop: learning_rate {settings.learning_rate!r} or epochs {settings.epochs!r} out of range")
-    with torch_runtime.session(None, settings.seed) as threads:
+    with torch_runtime.session(threads, settings.seed) as used:
         device = torch_runtime.device()
         precision = torch_runtime.precision("auto", device)
         model = torch_runtime.load(base, getattr(transformers, head), **(config or {})).to(device).train()
@@ -64,7 +65,7 @@ def train_epochs(
         learner.finish()
         torch_runtime.save(model.to("cpu"), base, out)
     tail = losses[-max(1, len(losses) // 10) :]
-    environment: dict[str, Any] = {"threads": threads, "device": device, "precision": precision}
+    environment: dict[str, Any] = {"threads": used, "device": device, "precision": precision}
     environment |= {"torch": torch.__version__, "transformers": transformers.__version__}
     return Fitted(sum(tail) / len(tail), len(losses), 0, environment)
 

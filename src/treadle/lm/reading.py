@@ -32,6 +32,8 @@ def train_reader(
     answers: Sequence[Place | None],
     settings: FitSettings,
     on_step: OnStep | None = None,
+    *,
+    threads: int | None = None,
 ) -> Fitted:
     """Train beginning and end of the answer, and the encoder ``base`` with them; write a model folder to ``out``.
 
@@ -58,7 +60,8 @@ def train_reader(
 
     lengths = [len(window.ids) for window in windows]
     noted = {_UNANSWERED: None in answers}
-    return train_epochs(base, out, "AutoModelForQuestionAnswering", lengths, loss_of, settings, on_step, noted=noted)
+    head = "AutoModelForQuestionAnswering"
+    return train_epochs(base, out, head, lengths, loss_of, settings, on_step, noted=noted, threads=threads)
 
 
 class Reader:

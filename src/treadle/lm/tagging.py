@@ -34,6 +34,8 @@ def train_tagger(
     spans: Sequence[Sequence[Span]],
     settings: FitSettings,
     on_step: OnStep | None = None,
+    *,
+    threads: int | None = None,
 ) -> Fitted:
     """Train a head over the types that occur, and the encoder ``base`` with it; write a model folder to ``out``.
 
@@ -67,9 +69,8 @@ def train_tagger(
 
     labels = {"id2label": dict(enumerate(names)), "label2id": number, "num_labels": len(names)}
     lengths = [len(window.ids) for window in windows]
-    return train_epochs(
-        base, out, "AutoModelForTokenClassification", lengths, loss_of, settings, on_step, config=labels
-    )
+    head = "AutoModelForTokenClassification"
+    return train_epochs(base, out, head, lengths, loss_of, settings, on_step, config=labels, threads=threads)
 
 
 class Tagger:
