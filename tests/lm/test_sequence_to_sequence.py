@@ -99,7 +99,10 @@ def test_what_cannot_be_trained_is_one_clear_line(tmp_path: Path, tiny_llama: Pa
     tokenizer["post_processor"] = None
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     refused(other, "puts no token behind a text that ends it")
-    tokenizer["post_processor"] = json.loads((base / "tokenizer.json").read_text())["post_processor"]
-    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 320, "content": "sys", "special": False})
-    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
-    refused(other, "the tokenizer gives id 320, and the model has 320; they do not belong together", ["sys user"])
+    import transformers
+
+    small = Path(shutil.copytree(base, tmp_path / "small"))
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(base)
+    model.resize_token_embeddings(64)
+    model.save_pretrained(small)
+    refused(small, r"the tokenizer gives id \d+, and the model has 64; they do not belong together")
