@@ -17,7 +17,7 @@ from treadle.lm.tokenizer import ChatTokenizer
 from treadle.lm.transformers_engine import TransformersEngine
 
 F32 = {"precision": "f32"}
-FAMILIES = ("t5", "bart", "marian")
+FAMILIES = ("t5", "bart", pytest.param("marian", marks=pytest.mark.slow))
 SOURCES = ((5, 6, 7, 8, 2), (9, 10, 2), (40, 41, 42, 43, 44, 45, 46, 2), (100, 2), (30, 31, 32, 2), (7, 7, 7, 7, 2))
 
 
