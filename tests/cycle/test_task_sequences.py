@@ -81,17 +81,17 @@ def test_translations_from_rows_to_a_traced_answer(tmp_path: Path) -> None:
         examples="{translation: {languages: [en, de], prefix: 'to German: '}}",
         metrics="log_likelihood, chrf, bleu",
     )
-    assert project.json("run")["ok"]
+    said = project.call("run")
+    shown = [line.split()[1:] for line in (said.stdout + said.stderr).splitlines() if line.startswith("develop")]
+    assert next(words for words in shown if words[0] == "copy")[-1] == "-"  # it finds no reference probable
     evaluations = project.json("develop")["evaluations"]
     assert set(evaluations) == {"model", "copy", "base"}
     learned, before = (evaluations[name]["log_likelihood"] for name in ("model", "base"))
     assert learned["low"] > before["high"]
-    assert set(evaluations["copy"]) == {"chrf", "bleu"}  # it finds no reference probable
+    assert set(evaluations["copy"]) == {"chrf", "bleu"}
     answer = project.json("ask", "the red house")  # without the prefix, which the model remembers
     assert answer["lineage"]["verified"]
     assert "document" in {node["kind"] for node in answer["lineage"]["nodes"]}
-    table = project.call("develop").stderr
-    assert next(line for line in table.splitlines() if "copy" in line).split()[1] == "-"
     assert project.json("verify")["ok"]
 
 
@@ -108,7 +108,7 @@ def test_summaries_are_judged_against_first_sentences(tmp_path: Path) -> None:
     assert evaluations["model"]["perplexity"]["high"] < evaluations["base"]["perplexity"]["low"]
 
 
-EPOCHS = {"translate": 8, "summarize": 6}
+EPOCHS = {"translate": 4, "summarize": 5}
 LANGUAGES = ("ara", "cmn", "deu", "fin", "fra", "hin", "jpn", "rus", "swh", "tur")
 
 
@@ -136,8 +136,8 @@ def test_a_small_t5_from_nothing_translates_poorly(shared_data: Path, tmp_path: 
         task="translate",
         license="CC-BY-2.0",
         by="english",  # or a test's answer would be in training with a source of another language
-        size="3M",
-        vocabulary=4000,
+        size="1500K",
+        vocabulary=3000,
         epochs=EPOCHS["translate"],
         length=64,
         tokens=32,
@@ -149,7 +149,7 @@ def test_a_small_t5_from_nothing_translates_poorly(shared_data: Path, tmp_path: 
     model, base = evaluations["model"]["chrf"], evaluations["base"]["chrf"]
     assert model["low"] > base["high"]
     assert evaluations["model"]["bleu"]["high"] < 15  # if it is ever good, the docs are wrong
-    keep("translate", "a T5 of 3M parameters from nothing, Tatoeba, ten languages to English", evaluations)
+    keep("translate", "a T5 of 1.3M parameters from nothing, Tatoeba, ten languages to English", evaluations)
 
 
 def scitldr(shared: Path) -> list[dict[str, object]]:
@@ -166,8 +166,8 @@ def test_a_small_t5_from_nothing_summarizes_worse_than_a_first_sentence(shared_d
         task="summarize",
         license="Apache-2.0",
         by="paper",
-        size="3M",
-        vocabulary=4000,
+        size="1500K",
+        vocabulary=3000,
         epochs=EPOCHS["summarize"],
         length=192,
         tokens=48,
@@ -178,4 +178,4 @@ def test_a_small_t5_from_nothing_summarizes_worse_than_a_first_sentence(shared_d
     assert set(evaluations) == {"model", "lead_1", "lead_3", "base"}
     assert evaluations["model"]["rouge_1"]["low"] > evaluations["base"]["rouge_1"]["high"]
     assert evaluations["lead_1"]["rouge_1"]["low"] > 0.15
-    keep("summarize", "a T5 of 3M parameters from nothing, SciTLDR abstracts", evaluations)
+    keep("summarize", "a T5 of 1.3M parameters from nothing, SciTLDR abstracts", evaluations)

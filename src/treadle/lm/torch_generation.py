@@ -180,6 +180,7 @@ def pairs_of(cache: Any) -> list[tuple[Any, Any]]:
 
 
 def rebuilt(pairs: Any) -> Any:
+    """A cache of keys and values a layer, as ``pairs_of`` gives them."""
     from transformers.cache_utils import DynamicCache
 
     cache = DynamicCache()
