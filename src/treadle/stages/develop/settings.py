@@ -98,7 +98,7 @@ class DevelopSettings(Settings):
     init: InitSettings | None = Field(None, description="a model from nothing, in place of base_model")
     method: Literal["full", "lora"] = Field("full", description="all weights, or a low-rank adapter that is merged")
     learning_rate: float | None = Field(
-        None, gt=0, description="highest, after warm-up; by default the task's own: chat 1e-4, classify 2e-4"
+        None, gt=0, description="highest, after warm-up; by default the task's own: chat, classify 1e-4"
     )
     tokens: int = Field(34_000, ge=1, description="chat: training budget in tokens")
     epochs: int = Field(3, ge=1, description="all but chat: passes over the training split")
