@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,11 @@ def test_harmless_pairs_of_hh_rlhf(shared_data: Path, tmp_path: Path) -> None:
         turn = begin(opened)
         go(turn, "develop")
         evaluations = {name: report.scores() for name, report in turn.developed.evaluations.items()}
+        (trained,) = opened.record.runs.find(step="develop.prefer", status="done")
     keep("preferences", "HH-RLHF harmless-base, 300 short pairs; SmolLM2-135M-Instruct, DPO", evaluations)
     scores = {name: found["preference_accuracy"] for name, found in evaluations.items()}
-    assert scores["model"]["value"] >= scores["base"]["value"]
+    assert scores["base"]["n"] == scores["model"]["n"] > 100
     assert scores["model"]["low"] < scores["model"]["value"] < scores["model"]["high"]
+    assert trained.metrics["margin"] > 0
+    assert trained.metrics["loss"] < math.log(2)  # where it began
     assert project.json("verify")["ok"]

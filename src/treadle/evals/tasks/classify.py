@@ -43,7 +43,6 @@ TASK = Task(
     answer=classify_all,
     fit=fit,
     distill=distill,
-    learning_rate=2e-4,
     gives=frozenset({"probabilities"}),
     simple={"majority": majority, "tfidf": tfidf},
     baselines=("majority", "tfidf"),

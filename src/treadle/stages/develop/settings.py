@@ -100,7 +100,7 @@ class DevelopSettings(Settings):
     method: Literal["full", "lora"] = Field("full", description="all weights, or a low-rank adapter that is merged")
     fit: str | None = Field(None, description="module:function of your own that trains, in place of the task's way")
     learning_rate: float | None = Field(
-        None, gt=0, description="highest, after warm-up; by default the task's own: chat 1e-4, classify 2e-4"
+        None, gt=0, description="highest, after warm-up; by default the task's own: chat, classify 1e-4"
     )
     tokens: int = Field(34_000, ge=1, description="chat: training budget in tokens")
     epochs: int = Field(3, ge=1, description="all but chat: passes over the training split")
