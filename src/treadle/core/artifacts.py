@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -179,7 +179,7 @@ class Artifact:
         """One file parsed as JSON."""
         return json.loads(self.store.read(self._entry(name).digest))
 
-    def document_ids(self) -> StoredIds:
+    def document_ids(self) -> Sequence[str]:
         """Sorted ids of the documents it was made from; empty when it was made from none."""
         if not self.has(DOCUMENT_IDS):
             return StoredIds()
