@@ -22,6 +22,7 @@ from treadle.project import open_project
 @click.option("--subject", metavar="COLUMN", help="Of that file: whom an item is about, for erasures.")
 @click.option("--dataset", metavar="REF", help="A dataset whose test split to take.  [default: the latest]")
 @click.option("--metric", "metrics", metavar="NAME", multiple=True, help="One of the metrics, or module:function.")
+@click.option("--task", metavar="TASK", help="A task: a YAML file, a name, or module:function.")
 @click.option("--against", metavar="REF", help="Another model on the same items, compared pairwise.")
 @click.option("--by", metavar="FIELD", help="The scores for each value of a field as well.")
 @json_option
@@ -33,6 +34,7 @@ def evaluate(
     metrics: tuple[str, ...],
     against: str | None,
     by: str | None,
+    task: str | None,
     as_json: bool,
 ) -> None:
     """Evaluate a model: scores with 95 % intervals, every item, answer and value kept as a run.
@@ -44,12 +46,15 @@ def evaluate(
     Example:
       treadle evaluate @champion --against model@v1
       treadle evaluate model@v2 --data questions.jsonl --metric token_f1 --metric bleu
+      treadle evaluate @champion --task tasks/capitals.yaml
     """
     if data is not None and dataset is not None:
         raise UserError("evaluate: expected --data or --dataset, not both")
     if subject is not None and data is None:
         raise UserError("evaluate: --subject names a column of --data FILE")
-    asked = Asked(here() / data if data is not None else None, subject, dataset, metrics, by)
+    if task is not None and (data is not None or dataset is not None):
+        raise UserError("evaluate: --task says where its items come from; leave out --data and --dataset")
+    asked = Asked(here() / data if data is not None else None, subject, dataset, metrics, by, task)
     with open_project(here()) as project, project.record.workspace.exclusive(say_who_is_waited_for):
         if as_json:
             emit(evaluate_ref(project, ref, asked, against).public())
@@ -62,10 +67,13 @@ def evaluate(
 
 def _lines(found: Evaluated) -> list[str]:
     items, kept = found.items.counts()["test"], found.report.digest[:11]
-    lines = [f"{found.subject.ref} on {items:,} items of {found.items.digest[:11]}; every answer is in {kept}"]
+    what = f"{found.task['name']} v{found.task['version']}" if found.task else found.items.digest[:11]
+    lines = [f"{found.subject.ref} on {items:,} items of {what}; every answer is in {kept}"]
     if found.seen:
         lines.append(f"{found.seen:,} of them, or nearly the same, it was fine-tuned on: their scores say little")
     scores = [("all", found.report.scores())]
+    if found.unseen:
+        scores.append(("not seen in training", {name: each.to_json() for name, each in found.unseen.items()}))
     scores += [(value, {name: each.to_json() for name, each in part.items()}) for value, part in found.slices.items()]
     metrics = list(scores[0][1])
     rows = [["[95 % interval]", "items", *metrics]]

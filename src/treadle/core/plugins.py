@@ -27,6 +27,8 @@ GROUPS = (
     "treadle.transforms",
     "treadle.examples",
     "treadle.metrics",
+    "treadle.evaluations",
+    "treadle.task_forms",
     "treadle.checks",
     "treadle.executors",
     "treadle.remotes",

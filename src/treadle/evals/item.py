@@ -13,7 +13,7 @@ class Item:
 
     ``messages`` are those before the answer (without worked examples), ``reference`` is the answer. For
     classification ``text`` is what is classified and ``reference`` the label. ``fields`` are what slices are
-    made by.
+    made by. Of several ``choices`` the one at ``gold`` is right, and is the ``reference``.
     """
 
     id: str
@@ -22,6 +22,8 @@ class Item:
     reference: str = ""
     documents: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
+    gold: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,11 @@ class Output:
 
     ``text`` is the answer or the label chosen. ``log_likelihood`` (nats, a sum) and ``reference_tokens`` are
     of the reference answer with the token that ends its turn; None and 0 when it was not scored.
+    ``choices`` are the log-likelihoods of an item's choices, in their order.
     """
 
     text: str = ""
     log_likelihood: float | None = None
     reference_tokens: int = 0
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    choices: tuple[float, ...] = ()

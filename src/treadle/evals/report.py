@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -105,12 +105,18 @@ def classify_all(model: Path, examples: Sequence[Example], run: Run) -> Evaluati
     return Evaluation("model", tuple(items), tuple(outputs))
 
 
-def commit(run: Run, evaluation: Evaluation, metrics: Sequence[Metric], documents: Sequence[str]) -> EvaluationReport:
-    """The evaluation as an artifact; its scores become the run's metrics."""
+def commit(
+    run: Run,
+    evaluation: Evaluation,
+    metrics: Sequence[Metric],
+    documents: Sequence[str],
+    info: Mapping[str, Any] | None = None,
+) -> EvaluationReport:
+    """The evaluation as an artifact; its scores become the run's metrics. ``info`` joins what ``scores.json`` says."""
     from treadle.evals.results import write_evaluation
 
     with run.create(EvaluationReport) as report:
-        scores = write_evaluation(report.path, evaluation, metrics, seed=run.seed)
+        scores = write_evaluation(report.path, evaluation, metrics, seed=run.seed, info=info)
         report.add_documents(documents)
         run.summary(**{metric: interval.value for metric, interval in scores.items()})
         return report.commit()

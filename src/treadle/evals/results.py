@@ -91,7 +91,7 @@ def write_evaluation(
     lines = []
     for place, (item, output) in enumerate(zip(evaluation.items, evaluation.outputs, strict=True)):
         values = {name: column[place] for name, column in each.items()}
-        lines.append(canonical_json({"item": asdict(item), "output": asdict(output), "values": values}) + b"\n")
+        lines.append(canonical_json({"item": _row(item), "output": _row(output), "values": values}) + b"\n")
     (folder / ITEMS_FILE).write_bytes(b"".join(lines))
     about = {
         **(info or {}),
@@ -120,7 +120,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             raise Corrupt(f"{folder} is an evaluation of format {about['format']}; this Treadle reads format {FORMAT}")
         rows = list(_read_lines(folder / ITEMS_FILE))
         items = tuple(_item(row["item"]) for row in rows)
-        return Evaluation(str(about["name"]), items, tuple(Output(**row["output"]) for row in rows))
+        return Evaluation(str(about["name"]), items, tuple(_output(row["output"]) for row in rows))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"{folder} holds no evaluation: {error}") from None
 
@@ -130,8 +130,21 @@ def _each(metric: Metric, evaluation: Evaluation) -> list[float]:
     return [float(value) for value in metric.reduce(rows)]
 
 
+def _row(value: Item | Output) -> dict[str, Any]:
+    """All fields by name; what only some tasks have is left out where it is empty."""
+    row = asdict(value)
+    if not row["choices"]:
+        del row["choices"]
+        row.pop("gold", None)
+    return row
+
+
 def _item(row: dict[str, Any]) -> Item:
-    return Item(**{**row, "messages": tuple(row["messages"]), "documents": tuple(row["documents"])})
+    return Item(**{**row, **{name: tuple(row.get(name, ())) for name in ("messages", "documents", "choices")}})
+
+
+def _output(row: dict[str, Any]) -> Output:
+    return Output(**{**row, "choices": tuple(row.get("choices", ()))})
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -57,6 +57,9 @@ class ChatTokenizer:
         self.vocabulary_size = int(model.get("vocab_size") or self._tokenizer.get_vocab_size())
         self.context_length = _context_length(model, settings)
         self.eos_ids = self._end_ids(model, settings)
+        special = _special_tokens(settings)
+        first = special.get("bos_token") or special.get("eos_token") or ""
+        self.first_id = self._tokenizer.token_to_id(first)
 
     @classmethod
     def load(cls, folder: Path) -> ChatTokenizer:
@@ -141,6 +144,10 @@ class ChatTokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of plain text: no token is added, and spelled control tokens are plain text too."""
         return list(self._plain.encode(text, add_special_tokens=False).ids)
+
+    def encode_whole(self, text: str) -> list[int]:
+        """Ids of plain text with what the tokenizer puts around every text (Llama's first token)."""
+        return list(self._plain.encode(text).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """``encode`` for many texts, in parallel where the machine has cores to spare."""
