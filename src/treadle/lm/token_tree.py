@@ -49,8 +49,9 @@ class TokenTree:
         return allowed
 
 
-def grow(sequences: Sequence[Sequence[int]], limit: int) -> TokenTree:
-    """A tree of the first sequences, at least one, that take ``limit`` tokens together at most.
+def grow(sequences: Sequence[Sequence[int]], limit: int, longest: int | None = None) -> TokenTree:
+    """A tree of the first sequences, at least one, that take ``limit`` tokens together at most, and none but the first
+    more than ``longest`` of its own.
 
     Each is laid beside the one before it, so sequences that begin alike should be neighbors.
     """
@@ -60,7 +61,8 @@ def grow(sequences: Sequence[Sequence[int]], limit: int) -> TokenTree:
     before: Sequence[int] = ()
     for sequence in sequences:
         shared = common_start(before, sequence)
-        if paths and len(ids) + len(sequence) - shared > limit:
+        own = len(sequence) - shared
+        if paths and (len(ids) + own > limit or (longest is not None and own > longest)):
             break
         path = paths[-1][:shared] if paths else []
         for token in sequence[shared:]:

@@ -12,6 +12,7 @@ from treadle.lm.token_tree import TokenTree, common_start, grow
 
 _WORTH_KEEPING = 16  # tokens at the start of all prompts
 _TOGETHER = 320  # tokens of a row: enough to use the processor, few enough that attention costs little
+_ALONE = 96  # tokens of its own with which a sequence fills a row, and needs no mask there
 _BLOCK = 128  # tokens whose logits are there at once
 
 Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
@@ -35,7 +36,7 @@ class TreeScorer:
                 return [self._alone(*pairs[0])]
             start = self._keep(pairs)
             asked = [[*prompt[start:], *continuation[:-1]] for prompt, continuation in pairs]
-            tree = grow(asked, _TOGETHER)
+            tree = grow(asked, _TOGETHER, _ALONE)
             hidden = self._hidden(tree, start)
             return self._rows(tree, hidden, pairs[: len(tree.paths)], start)
 
