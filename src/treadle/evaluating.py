@@ -22,6 +22,7 @@ from treadle.evals.report import EvaluationReport, require
 from treadle.evals.results import Evaluation
 from treadle.evals.task import DEFAULT_METRICS as TASK_METRICS
 from treadle.evals.task import NEEDS, LoadedTask, load_task
+from treadle.evaluating_judge import Judge, find_judge, judged
 from treadle.evaluating_tasks import Subject, seen_in_training, task_items, task_report, told
 from treadle.lm.base_model import KNOWN, fingerprint
 from treadle.lm.model import Model
@@ -45,7 +46,7 @@ _MAKERS = {"chat": "chat", "classify": "classification"}
 class Asked:
     """What to evaluate on and by: ``data`` is a file of items, ``subject`` its column that says whom one is about,
     ``dataset`` a version whose test split they are; the project's latest where both are None. ``task`` says
-    all of it."""
+    all of it. ``judge``: a file that says who compares the answers with those of another model."""
 
     data: Path | None = None
     subject: str | None = None
@@ -53,6 +54,7 @@ class Asked:
     metrics: tuple[str, ...] = ()
     by: str | None = None
     task: str | None = None
+    judge: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Evaluated:
     slices: dict[str, dict[str, Interval]] = field(default_factory=dict)
     unseen: dict[str, Interval] = field(default_factory=dict)
     task: dict[str, Any] | None = None
+    judged: dict[str, Any] | None = None
 
     def public(self) -> dict[str, Any]:
         """As JSON."""
@@ -91,6 +94,7 @@ class Evaluated:
             },
             **({"unseen": {name: each.to_json() for name, each in self.unseen.items()}} if self.unseen else {}),
             **({"task": self.task} if self.task else {}),
+            **({"judged": self.judged} if self.judged else {}),
         }
 
 
@@ -111,6 +115,7 @@ def evaluate_ref(
     _fitting(task, file.task, metrics)
     if len({metric.name for metric in metrics}) < len(metrics):
         raise UserError(f"evaluate: two of the metrics {', '.join(names)} have one name; give one of them another")
+    judge = _judge(project, asked, metrics, against)
     items = _items(project, driver, asked) if task is None else task_items(project, driver, task)
     seen = seen_in_training(record, subject, items)
     if task is not None and task.task.seen == "refuse" and seen:
@@ -126,10 +131,11 @@ def evaluate_ref(
         return _report(project, driver, one, items, names, named=named)
 
     report = report_on(subject)
-    compared = None
+    compared, verdict = None, None
     if other is not None:
         theirs = report_on(other)
         compared = other, theirs, _compared(report, theirs, metrics, file.seed)
+        verdict = judged(project, driver, judge, report, theirs) if judge is not None else None
     return Evaluated(
         subject,
         items,
@@ -139,7 +145,18 @@ def evaluate_ref(
         _slices(report, asked.by, metrics, file.seed) if asked.by else {},
         _unseen(report, seen or frozenset(), metrics, file.seed),
         told(task) if task is not None else None,
+        verdict,
     )
+
+
+def _judge(project: Project, asked: Asked, metrics: Sequence[Metric], against: str | None) -> Judge | None:
+    if asked.judge is None:
+        return None
+    if against is None or not any(metric.needs == "answer" for metric in metrics):
+        raise UserError(
+            "evaluate --judge compares answers: expected --against, and a metric of answers such as rouge_l"
+        )
+    return find_judge(project, asked.judge)
 
 
 def _fitting(task: LoadedTask | None, kind: str, metrics: Sequence[Metric]) -> None:

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 from docs.pages import ROOT, blocks
+from evals.test_judging import longer
 from small_project import Project
+from teacher_server import TeacherServer
 from treadle.evals.report import EvaluationReport
 from treadle.evals.task import load_task
 from treadle.evals.task_items import items_of, worked_rows
@@ -89,3 +91,27 @@ def test_items_that_training_had_are_marked_or_refused(project: Project) -> None
     (project.folder / "asked.yaml").write_text(json.dumps({**task, "answer": "tld"}))
     said = project.call("evaluate", "@champion", "--task", "asked.yaml", check=2).stderr
     assert "task asked: 0 items of 5 documents; the first without: there is no column tld" in said
+
+
+def test_a_judge_compares_two_models_and_is_measured_by_people(project: Project, base: Path) -> None:
+    pairs = [
+        {"prompt": f"Question {n}?", "chosen": f"The long answer number {n}.", "rejected": "No."} for n in range(6)
+    ]
+    write_rows(project.folder / "people.jsonl", [{key: str(value) for key, value in each.items()} for each in pairs])
+    with TeacherServer(longer) as server:
+        (project.folder / "judge.yaml").write_text(
+            f"model: large\nurl: {server.url}\n"
+            "people:\n  type: files\n  path: people.jsonl\n"
+            "  fields: {prompt: prompt, chosen: chosen, rejected: rejected}\n"
+        )
+        asked = ("evaluate", "@champion", "--against", str(base), "--metric", "rouge_l", "--judge", "judge.yaml")
+        found = project.json(*asked)["judged"]
+        count = len(server.asked)
+        assert project.json(*asked)["judged"] == found
+        assert len(server.asked) == count  # remembered
+        assert "kappa 1 [1, 1]" in project.call(*asked).stdout
+    assert set(found["verdicts"]) <= {"one", "other", "tie", "swayed", "unparsed"}
+    assert found["metrics"]["win_rate"]["n"] == sum(found["verdicts"].values()) - found["unparsed"]
+    assert (found["people"]["metrics"]["agreement"]["value"], found["people"]["metrics"]["kappa"]["value"]) == (1, 1)
+    said = project.call("evaluate", "@champion", "--judge", "judge.yaml", check=2).stderr
+    assert "expected --against" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from treadle.project import open_project
 @click.option("--metric", "metrics", metavar="NAME", multiple=True, help="One of the metrics, or module:function.")
 @click.option("--task", metavar="TASK", help="A task: a YAML file, a name, or module:function.")
 @click.option("--against", metavar="REF", help="Another model on the same items, compared pairwise.")
+@click.option("--judge", metavar="FILE", type=click.Path(path_type=Path), help="Who compares both models' answers.")
 @click.option("--by", metavar="FIELD", help="The scores for each value of a field as well.")
 @json_option
 def evaluate(
@@ -35,6 +37,7 @@ def evaluate(
     against: str | None,
     by: str | None,
     task: str | None,
+    judge: Path | None,
     as_json: bool,
 ) -> None:
     """Evaluate a model: scores with 95 % intervals, every item, answer and value kept as a run.
@@ -55,6 +58,8 @@ def evaluate(
     if task is not None and (data is not None or dataset is not None):
         raise UserError("evaluate: --task says where its items come from; leave out --data and --dataset")
     asked = Asked(here() / data if data is not None else None, subject, dataset, metrics, by, task)
+    if judge is not None:
+        asked = replace(asked, judge=here() / judge)
     with open_project(here()) as project, project.record.workspace.exclusive(say_who_is_waited_for):
         if as_json:
             emit(evaluate_ref(project, ref, asked, against).public())
@@ -83,6 +88,20 @@ def _lines(found: Evaluated) -> list[str]:
     if found.against is not None:
         other, _, compared = found.against
         lines += [f"{metric}: {_told(each, other.ref)}" for metric, each in compared.items()]
+    if found.judged is not None:
+        lines += _verdict(found.judged)
+    return lines
+
+
+def _verdict(judged: dict[str, Any]) -> list[str]:
+    said = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(judged["verdicts"].items()))
+    lines = [f"judge {judged['judge']['template']}: wins {_interval(judged['metrics']['win_rate'])} ({said})"]
+    if (people := judged.get("people")) is not None:
+        kappa, agreement = people["metrics"]["kappa"], people["metrics"]["agreement"]
+        lines.append(
+            f"of {kappa['n']:,} choices of people it makes {_interval(agreement)}, kappa {_interval(kappa)};"
+            f" {people['unparsed']:,} replies could not be read, {people['swayed']:,} followed the place"
+        )
     return lines
 
 
