@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from treadle.core.digest import blake3_bytes
@@ -91,13 +92,14 @@ def _judged(
             f"judge: {len(kept)} of {len(pairs)} verdicts could be read; expected exactly one of {template.first},"
             f" {template.second} and {template.tie} in each reply"
         )
-    evaluation = Evaluation(
-        template.name, tuple(items[place] for place in kept), tuple(Output(found.verdicts[place]) for place in kept)
-    )
+    said = [dict(zip(("straight", "swapped"), both, strict=True)) for both in found.replies]
+    judged = tuple(replace(items[place], fields=said[place]) for place in kept)
+    evaluation = Evaluation(template.name, judged, tuple(Output(found.verdicts[place]) for place in kept))
     info = {
         "judge": {"template": template.name, "version": template.version, "model": settings.get("model") or ""},
         "verdicts": dict(counts),
         "unparsed": counts["unparsed"],
+        "unparsed_replies": [said[place] for place in range(len(said)) if place not in set(kept)],
         "swayed": counts["swayed"],
     }
     return commit(run, evaluation, metrics, documents, info)
