@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from benchmarks.evaluate import PACKAGES, VERSION, asked, differences
 from benchmarks.evaluate_tasks import TASKS, write_tasks
+
 from importing.peers import ROOT, peer
+from treadle.lm.base_model import resolve
 
 
 def apart(model: Path, folder: Path, items: int) -> tuple[list[str], dict[str, float]]:
@@ -23,7 +24,8 @@ def apart(model: Path, folder: Path, items: int) -> tuple[list[str], dict[str, f
 
 
 @pytest.mark.slow
-def test_smollm2_finds_as_lm_eval_says(smollm2: Path, data_pack: Path, tmp_path: Path) -> None:
-    off, largest = apart(smollm2, tmp_path, 8)
+@pytest.mark.usefixtures("shared_data")
+def test_smollm2_finds_as_lm_eval_says(tmp_path: Path) -> None:
+    off, largest = apart(resolve("smollm2-135m-instruct").path, tmp_path, 8)
     assert not off, off
     assert set(largest) == set(TASKS)
