@@ -41,7 +41,9 @@ def test_what_does_not_begin_is_no_entity() -> None:
     assert spans(["B-PER", "I-LOC", "I-PER"]) == {("PER", 0, 1)}
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.lists(st.floats(0.01, 1), min_size=3, max_size=3)), min_size=1))
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.lists(st.floats(0.01, 1), min_size=3, max_size=3)), min_size=1, max_size=6)
+)
 def test_brier_is_the_squared_distance(rows: list[tuple[int, list[float]]]) -> None:
     names = ("a", "b", "c")
     shares = [np.array(each) / np.sum(each) for _, each in rows]

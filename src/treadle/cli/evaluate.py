@@ -25,6 +25,8 @@ from treadle.project import open_project
 @click.option("--metric", "metrics", metavar="NAME", multiple=True, help="One of the metrics, or module:function.")
 @click.option("--task", metavar="TASK", help="A task: a YAML file, a name, or module:function.")
 @click.option("--against", metavar="REF", help="Another model on the same items, compared pairwise.")
+@click.option("--through", metavar="PROGRAM", help="Let lm-eval or inspect-ai do it, with a task of theirs.")
+@click.option("--environment", metavar="DIR", type=click.Path(path_type=Path), help="Where that program is installed.")
 @click.option("--judge", metavar="FILE", type=click.Path(path_type=Path), help="Who compares both models' answers.")
 @click.option("--by", metavar="FIELD", help="The scores for each value of a field as well.")
 @json_option
@@ -38,6 +40,8 @@ def evaluate(
     by: str | None,
     task: str | None,
     judge: Path | None,
+    through: str | None,
+    environment: Path | None,
     as_json: bool,
 ) -> None:
     """Evaluate a model: scores with 95 % intervals, every item, answer and value kept as a run.
@@ -50,7 +54,13 @@ def evaluate(
       treadle evaluate @champion --against model@v1
       treadle evaluate model@v2 --data questions.jsonl --metric token_f1 --metric bleu
       treadle evaluate @champion --task tasks/capitals.yaml
+      treadle evaluate @champion --through lm-eval --environment ~/lm-eval --task gsm8k
     """
+    if through is not None or environment is not None:
+        _through(
+            ref, through, environment, task, given=bool(data or dataset or metrics or against or by), as_json=as_json
+        )
+        return
     if data is not None and dataset is not None:
         raise UserError("evaluate: expected --data or --dataset, not both")
     if subject is not None and data is None:
@@ -67,6 +77,26 @@ def evaluate(
         with watching(STAGES, quiet=False) as listener:
             found = evaluate_ref(project, ref, asked, against, listener)
         for line in _lines(found):
+            say(line)
+
+
+def _through(
+    ref: str, program: str | None, environment: Path | None, task: str | None, *, given: bool, as_json: bool
+) -> None:
+    from treadle.evaluating_through import evaluate_release
+
+    if program is None or environment is None or task is None or given:
+        raise UserError("evaluate --through PROGRAM needs --environment DIR and --task, and nothing else")
+    with open_project(here()) as project, project.record.workspace.exclusive(say_who_is_waited_for):
+        where = here() / environment
+        if as_json:
+            emit(evaluate_release(project, ref, program, where, task))
+            return
+        with watching(STAGES, quiet=False) as listener:
+            found = evaluate_release(project, ref, program, where, task, listener)
+        tool = found["program"]
+        say(f"{ref} by {tool['name']} {tool['version']} on {task}; every answer is in {found['evaluation'][:11]}")
+        for line in table([[name, _interval(score)] for name, score in found["metrics"].items()]):
             say(line)
 
 

@@ -29,6 +29,7 @@ GROUPS = (
     "treadle.metrics",
     "treadle.evaluations",
     "treadle.task_forms",
+    "treadle.programs",
     "treadle.checks",
     "treadle.executors",
     "treadle.remotes",
