@@ -133,7 +133,7 @@ def ours(model: Path, folder: Path) -> dict[str, Any]:
             metrics = [load_metric(each) for each in loaded.task.metrics or ()]
             scored = {metric.name: score_rows(metric, items, outputs) for metric in metrics}
             found[name] = {
-                "likelihoods": [list(output.choices) or [output.log_likelihood] for output in outputs],
+                "likelihoods": [list(output.choices or (output.log_likelihood,)) for output in outputs],
                 "tokens": [output.reference_tokens for output in outputs],
                 "scores": {metric.name: float(metric.reduce(scored[metric.name].sum(axis=0))) for metric in metrics},
                 "values": [

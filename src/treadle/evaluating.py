@@ -162,7 +162,8 @@ def _judge(project: Project, asked: Asked, metrics: Sequence[Metric], against: s
 def _fitting(task: LoadedTask | None, kind: str, metrics: Sequence[Metric]) -> None:
     if task is None:
         require(kind, metrics)
-    for metric in metrics if task is not None else ():
+        return
+    for metric in metrics:
         if metric.needs not in NEEDS[task.task.kind]:
             raise UserError(f"metric {metric.name} asks for {metric.needs}; {task.task.name} is {task.task.kind}")
 
@@ -175,7 +176,8 @@ def _unseen(
     left = [place for place in range(len(evaluation.items)) if place not in seen]
     if not seen or len(left) < 2:
         return {}
-    items, outputs = (tuple(each[place] for place in left) for each in (evaluation.items, evaluation.outputs))
+    items = tuple(evaluation.items[place] for place in left)
+    outputs = tuple(evaluation.outputs[place] for place in left)
     return Evaluation(evaluation.name, items, outputs).scores(metrics, seed=seed)
 
 

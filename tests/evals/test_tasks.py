@@ -36,7 +36,7 @@ CHOICE: dict[str, Any] = {
     "choices": "options",
     "answer": "right",
 }
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"question": "What color is grass?", "options": ["blue", "green"], "right": 1},
     {"question": "And the sea?", "options": ["blue", "green", "a dark red"], "right": "blue"},
     {"question": "And a ripe tomato?", "options": ["a dark red", "white"], "right": "0"},
@@ -199,6 +199,7 @@ def test_choices_are_judged_by_likelihood(tiny_model: Path, tmp_path: Path) -> N
     tokenizer = ChatTokenizer.load(tiny_model)
     worked = worked_rows(ROWS[:1], loaded())
     items = items_of(worked_rows(ROWS[1:], loaded()), "multiple_choice")
+    outputs: list[Output] = []
     with BlockingEngine("transformers", tiny_model, settings={"precision": "f32"}, here=True) as engine:
         for shown in ((), worked):
             outputs = TaskRunner(engine, tokenizer, loaded().task, shown).run(items)

@@ -49,7 +49,8 @@ def test_scores_are_those_of_each_pair_alone(family: str, make_model: Callable[.
     pairs = [(shown + asked, tokens(1, 8)) for asked in (tokens(1, 20) for _ in range(12)) for _ in range(3)]
     pairs += [(asked, tokens(1, 250)) for asked in (tokens(1, 120) for _ in range(4)) for _ in range(2)]
     pairs += pairs[:2]
-    scorer, found = TreeScorer(model, "cpu", plain=True), []
+    scorer = TreeScorer(model, "cpu", plain=True)
+    found: list[list[float]] = []
     while len(found) < len(pairs):
         found += scorer.score_some(pairs[len(found) : len(found) + 20])
     alone = TreeScorer(model, "cpu", plain=False)

@@ -130,5 +130,5 @@ def _shared_start(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with; at least one is left of each prompt."""
     if len(prompts) < 2:
         return 0
-    first, last = min(prompts), max(prompts)
+    first, last = min(map(list, prompts)), max(map(list, prompts))
     return min(common_start(first, last), min(len(prompt) for prompt in prompts) - 1)
