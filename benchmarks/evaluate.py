@@ -119,7 +119,7 @@ def ours(model: Path, folder: Path) -> dict[str, Any]:
     from treadle.lm.tokenizer import ChatTokenizer
 
     seconds, found, tokenizer = {}, {}, ChatTokenizer.load(model)
-    with evaluation_engine(model, "transformers", folder, exact=True) as engine:
+    with evaluation_engine(model, "transformers", folder, exact=True, by_torch_too=True) as engine:
         engine.score([([1], [2])])
         for name in TASKS:
             loaded = load_task(f"{name}.yaml", folder)

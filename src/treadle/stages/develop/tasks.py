@@ -84,7 +84,7 @@ def evaluate_task(
     scored = task.kind != "generate"
     if scored and any(folder.glob("*.safetensors")):
         engine = "transformers"
-    with evaluation_engine(folder, engine, run.scratch, exact=scored) as opened:
+    with evaluation_engine(folder, engine, run.scratch, exact=scored, by_torch_too=True) as opened:
         runner = TaskRunner(opened, tokenizer, task, items.examples("train"), system_prompt or "")
         outputs = runner.run(asked, lambda done, total: run.progress(done, total, "items", task.name))
     evaluation = Evaluation(task.name, tuple(asked), tuple(outputs))
