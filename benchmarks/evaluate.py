@@ -54,7 +54,7 @@ def main() -> None:
     make_peer()
     model, items, rounds = (
         resolve("smollm2-135m-instruct").path,
-        5 if arguments.quick else 40,
+        5 if arguments.quick else 20,
         1 if arguments.quick else 2,
     )
     found: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}

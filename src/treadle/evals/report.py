@@ -143,8 +143,8 @@ def evaluation_engine(
     model: Path, engine: str, scratch: Path, *, exact: bool = False, by_torch_too: bool = False
 ) -> Iterator[BlockingEngine]:
     """An engine on a model folder. Answers come as they will be served; ``exact`` asks for 32-bit arithmetic, so that
-    a score does not depend on an engine's shortcuts (torch scores in 16 bits where the machine has them, .1 % off, unless
-    ``by_torch_too``).
+    a score does not depend on an engine's shortcuts; torch still scores in 16 bits where the machine has them, .1 %
+    off, unless ``by_torch_too``.
 
     Torch runs in this process, where training has loaded it. Engines that read GGUF are given one in 16 bits, written
     to ``scratch``; a folder that already has one is used as it is.
@@ -163,9 +163,8 @@ def evaluation_engine(
         write_gguf(model, folder / "model.gguf", "f16")
         if find_engine("auto", folder).name == "transformers":
             folder = model
-    settings = (
-        {"precision": "f32"} if exact and (by_torch_too or find_engine(engine, folder).name != "transformers") else {}
-    )
+    shortcuts = by_torch_too or find_engine(engine, folder).name != "transformers"
+    settings = {"precision": "f32"} if exact and shortcuts else {}
     with BlockingEngine(engine, folder, settings=settings, here=True) as opened:
         yield opened
 
