@@ -109,7 +109,7 @@ def test_a_judge_compares_two_models_and_is_measured_by_people(project: Project,
         count = len(server.asked)
         assert project.json(*asked)["judged"] == found
         assert len(server.asked) == count  # remembered
-        assert "kappa 1 [1, 1]" in project.call(*asked).stdout
+        assert "kappa 1 [" in project.call(*asked).stdout
     assert set(found["verdicts"]) <= {"one", "other", "tie", "swayed", "unparsed"}
     assert found["metrics"]["win_rate"]["n"] == sum(found["verdicts"].values()) - found["unparsed"]
     assert (found["people"]["metrics"]["agreement"]["value"], found["people"]["metrics"]["kappa"]["value"]) == (1, 1)
