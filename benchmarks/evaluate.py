@@ -111,9 +111,9 @@ def asked(command: list[str]) -> dict[str, Any]:
 
 def ours(model: Path, folder: Path) -> dict[str, Any]:
     """Every task in this process."""
+    from treadle.evals.evaluation_task import load_evaluation_task
     from treadle.evals.metric import load_metric, score_rows
     from treadle.evals.report import evaluation_engine
-    from treadle.evals.task import load_task
     from treadle.evals.task_items import items_of, worked_rows
     from treadle.evals.task_runner import TaskRunner
     from treadle.lm.tokenizer import ChatTokenizer
@@ -122,7 +122,7 @@ def ours(model: Path, folder: Path) -> dict[str, Any]:
     with evaluation_engine(model, "transformers", folder, exact=True, by_torch_too=True) as engine:
         engine.score([([1], [2])])
         for name in TASKS:
-            loaded = load_task(f"{name}.yaml", folder)
+            loaded = load_evaluation_task(f"{name}.yaml", folder)
             rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
             few, items = loaded.task.few_shot, items_of(worked_rows(rows, loaded), loaded.task.kind)
             worked = worked_rows(few.samples, loaded) if few is not None and few.samples else []

@@ -16,12 +16,12 @@ from treadle.core.artifacts import Artifact
 from treadle.core.driver import Driver, Listener
 from treadle.core.errors import Refused, UserError, nearest
 from treadle.core.plugins import load
+from treadle.evals.evaluation_task import DEFAULT_METRICS as TASK_METRICS
+from treadle.evals.evaluation_task import NEEDS, LoadedTask, load_evaluation_task
 from treadle.evals.intervals import LEVEL, Comparison, Interval
 from treadle.evals.metric import Metric, load_metric
 from treadle.evals.report import EvaluationReport, require
 from treadle.evals.results import Evaluation
-from treadle.evals.task import DEFAULT_METRICS as TASK_METRICS
-from treadle.evals.task import NEEDS, LoadedTask, load_task
 from treadle.evaluating_judge import Judge, find_judge, judged
 from treadle.evaluating_tasks import Subject, seen_in_training, task_items, task_report, told
 from treadle.lm.base_model import KNOWN, fingerprint
@@ -106,7 +106,7 @@ def evaluate_ref(
     driver = Driver(record.runs, project.folder, seed=file.seed, listener=listener)
     driver.stage("develop")
     subject, other = _subject(record, ref), _subject(record, against) if against else None
-    task = load_task(asked.task, project.folder) if asked.task else None
+    task = load_evaluation_task(asked.task, project.folder) if asked.task else None
     if task is not None:
         names = list(dict.fromkeys(asked.metrics)) or task.task.metrics or TASK_METRICS[task.task.kind]
     else:

@@ -8,8 +8,8 @@ from typing import Any
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.plugins import load
+from treadle.evals.evaluation_task import EvaluationTask, LoadedTask
 from treadle.evals.report import EvaluationReport
-from treadle.evals.task import LoadedTask, Task
 from treadle.lm.model import Model
 from treadle.project import Project
 from treadle.record.record import Record
@@ -69,7 +69,7 @@ def task_items(project: Project, driver: Driver, task: LoadedTask) -> Dataset:
 
 
 def task_report(
-    project: Project, driver: Driver, task: Task, subject: Subject, items: Dataset, metrics: list[str]
+    project: Project, driver: Driver, task: EvaluationTask, subject: Subject, items: Dataset, metrics: list[str]
 ) -> EvaluationReport:
     """The evaluation of a model of this project, or of a base model."""
     if project.file.task != "chat" and subject.model is not None:

@@ -9,8 +9,8 @@ from docs.pages import ROOT, blocks
 from evals.test_judging import longer
 from small_project import Project
 from teacher_server import TeacherServer
+from treadle.evals.evaluation_task import load_evaluation_task
 from treadle.evals.report import EvaluationReport
-from treadle.evals.task import load_task
 from treadle.evals.task_items import items_of, worked_rows
 from treadle.project import open_project
 from treadle.stages.track.walk import lineage
@@ -59,7 +59,8 @@ def test_the_tasks_that_the_docs_show(project: Project, base: Path) -> None:
     assert len(project.json("runs")) == before
     (project.folder / "my_parts.py").write_text(function.text)
     assert (
-        items_of(worked_rows(COLORS, load_task("my_parts:colors", project.folder)), "generate")[0].reference == "green"
+        items_of(worked_rows(COLORS, load_evaluation_task("my_parts:colors", project.folder)), "generate")[0].reference
+        == "green"
     )
     for arguments, words in (
         (("--task", "tasks/other.yaml"), "there is no file"),

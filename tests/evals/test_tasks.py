@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from treadle.core.errors import UserError
 from treadle.evals.choices import acc, acc_bytes, acc_norm
+from treadle.evals.evaluation_task import EvaluationTask, LoadedTask, load_evaluation_task
 from treadle.evals.item import Item, Output
 from treadle.evals.metric import load_metric, score_rows
 from treadle.evals.results import Evaluation, read_evaluation, write_evaluation
-from treadle.evals.task import LoadedTask, Task, load_task
 from treadle.evals.task_items import items_of, make_task_examples, worked_rows
 from treadle.evals.task_runner import TaskRunner, encode_pair, rolling
 from treadle.evals.task_template import RowError, compile_template, first_name
@@ -56,7 +56,7 @@ LM_EVAL: dict[str, Any] = {
 
 
 def loaded(**changes: Any) -> LoadedTask:
-    return LoadedTask(Task.model_validate({**CHOICE, **changes}), {})
+    return LoadedTask(EvaluationTask.model_validate({**CHOICE, **changes}), {})
 
 
 def test_a_template_is_a_column_a_value_or_text() -> None:
@@ -114,27 +114,27 @@ def test_items_of_rows_and_why_there_are_none() -> None:
 def test_a_file_that_is_no_task_is_refused_in_a_line(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
     (tmp_path / "task.yaml").write_text(yaml.safe_dump({**CHOICE, **changes}))
     with pytest.raises(UserError, match=words) as refused:
-        load_task("task.yaml", tmp_path)
+        load_evaluation_task("task.yaml", tmp_path)
     assert "\n" not in str(refused.value)
     with pytest.raises(UserError, match="there is no file"):
-        load_task("other.yaml", tmp_path)
+        load_evaluation_task("other.yaml", tmp_path)
 
 
 def test_a_function_stands_for_templates(tmp_path: Path) -> None:
     (tmp_path / "evalx_parts.py").write_text(
         f"def colors():\n    return {{**{CHOICE!r}, 'prompt': lambda row: row['question'].upper()}}\n"
     )
-    task = load_task("evalx_parts:colors", tmp_path)
+    task = load_evaluation_task("evalx_parts:colors", tmp_path)
     assert items_of(worked_rows(ROWS, task), "multiple_choice")[0].text == "WHAT COLOR IS GRASS?"
     assert task.digest != loaded().digest
     (tmp_path / "evalx_parts.py").write_text("def colors():\n    return 7\n")
     with pytest.raises(UserError, match="expected a mapping"):
-        load_task("evalx_parts:colors", tmp_path)
+        load_evaluation_task("evalx_parts:colors", tmp_path)
 
 
 def test_a_plain_file_of_lm_eval_is_the_same_task(tmp_path: Path) -> None:
     (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(LM_EVAL))
-    task = load_task("theirs.yaml", tmp_path)
+    task = load_evaluation_task("theirs.yaml", tmp_path)
     assert (task.task.name, task.task.version, task.task.metrics) == ("colors", "2.0", ["acc"])
     assert items_of(worked_rows(ROWS, task), "multiple_choice") == items_of(
         worked_rows(ROWS, loaded()), "multiple_choice"
@@ -164,13 +164,13 @@ def test_what_lm_eval_can_say_and_we_cannot_is_refused_by_name(
 ) -> None:
     (tmp_path / "theirs.yaml").write_text(yaml.safe_dump({**LM_EVAL, **changes}))
     with pytest.raises(UserError, match=rf"theirs\.yaml: {named} cannot be taken over"):
-        load_task("theirs.yaml", tmp_path)
+        load_evaluation_task("theirs.yaml", tmp_path)
 
 
 def test_code_in_a_file_of_lm_eval_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(LM_EVAL) + "process_results: !function utils.check\n")
     with pytest.raises(UserError, match=r"theirs\.yaml"):
-        load_task("theirs.yaml", tmp_path)
+        load_evaluation_task("theirs.yaml", tmp_path)
 
 
 @given(st.integers(0, 40), st.integers(1, 9))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from treadle.evals.evaluation_task import LoadedTask
 from treadle.evals.item import Item
-from treadle.evals.task import LoadedTask
 from treadle.evals.task_template import RowError
 from treadle.text.accounting import Dropped
 from treadle.text.dataset import Example

@@ -18,7 +18,7 @@ from treadle.evals.runner import EvaluatedEngine, Progress, encode_item
 from treadle.lm.engine import GenerateRequest, Score
 
 if TYPE_CHECKING:
-    from treadle.evals.task import Task
+    from treadle.evals.evaluation_task import EvaluationTask
     from treadle.lm.tokenizer import ChatTokenizer
     from treadle.text.dataset import Example
 
@@ -31,7 +31,7 @@ class TaskRunner:
 
     engine: EvaluatedEngine
     tokenizer: ChatTokenizer
-    task: Task
+    task: EvaluationTask
     worked: Sequence[Example] = ()
     system_prompt: str = ""
 

@@ -42,7 +42,7 @@ class LmEvalTasks:
         return bool({"dataset_path", "doc_to_text", "doc_to_target", "output_type"} & set(keys))
 
     def read(self, keys: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """As ``evals.task.TaskForm.read``."""
+        """As ``evals.evaluation_task.TaskForm.read``."""
         kind = self._kind(keys, where)
         task: dict[str, Any] = {
             "name": str(keys.get("task", where)),

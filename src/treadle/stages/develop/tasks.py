@@ -8,8 +8,8 @@ from typing import Any
 from treadle.core.errors import UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
+from treadle.evals.evaluation_task import EvaluationTask, LoadedTask, load_evaluation_task
 from treadle.evals.report import EvaluationReport, commit, evaluation_engine, load_metrics
-from treadle.evals.task import LoadedTask, Task, load_task
 from treadle.lm.model import Model
 from treadle.stages.develop.training import same_base
 from treadle.text.accounting import Accounting
@@ -79,7 +79,7 @@ def evaluate_task(
 
     folder = model.path() if model is not None else same_base(base_model, fingerprint, None).path
     about = items.read_json("dataset.json")
-    task = Task.model_validate(about["task"])
+    task = EvaluationTask.model_validate(about["task"])
     asked, tokenizer = items_of(items.examples("test"), task.kind), ChatTokenizer.load(folder)
     scored = task.kind != "generate"
     if scored and any(folder.glob("*.safetensors")):
@@ -95,10 +95,10 @@ def evaluate_task(
 
 def _loaded(task: Mapping[str, Any], function: str, code: str, run: Run) -> LoadedTask:
     if not function:
-        return LoadedTask(Task.model_validate(task), {})
+        return LoadedTask(EvaluationTask.model_validate(task), {})
     if run.folder is None:
         raise UserError(f"task {function}: names code of a project, and there is no project here")
-    loaded = load_task(function, run.folder)
+    loaded = load_evaluation_task(function, run.folder)
     if loaded.code != code:
         raise UserError(f"task {function}: its code changed meanwhile; run the same command again")
     return loaded

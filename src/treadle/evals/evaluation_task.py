@@ -41,7 +41,7 @@ class FewShot(Settings):
     separator: str = Field("\n\n", description="between two examples")
 
 
-class Task(Settings):
+class EvaluationTask(Settings):
     """What is asked, and how it counts."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="what reports call it")
@@ -61,7 +61,7 @@ class Task(Settings):
     seen: Literal["mark", "refuse"] = Field("mark", description="what happens where training has items of it")
 
     @model_validator(mode="after")
-    def _fits(self) -> Task:
+    def _fits(self) -> EvaluationTask:
         if self.kind == "perplexity" and (self.prompt or self.few_shot or self.choices or self.chat):
             raise ValueError("perplexity scores the answer alone; leave out prompt, choices, few_shot and chat")
         if (self.kind == "multiple_choice") is (self.choices is None):
@@ -74,7 +74,7 @@ class LoadedTask:
     """A task, and the functions that stand for its templates; ``code`` is the version of the project's code that they
     are of, ``function`` its name."""
 
-    task: Task
+    task: EvaluationTask
     functions: Mapping[str, Callable[[Mapping[str, Any]], Any]]
     function: str = ""
     code: str = ""
@@ -112,7 +112,7 @@ class TaskForm(Protocol):
         ...
 
 
-def load_task(name: str, folder: Path) -> LoadedTask:
+def load_evaluation_task(name: str, folder: Path) -> LoadedTask:
     """The task in a YAML file, of an entry point, or of ``module:function``; ``UserError`` where it is none."""
     if name.endswith((".yaml", ".yml")):
         return LoadedTask(_read_file(folder / name), {})
@@ -129,7 +129,7 @@ def load_task(name: str, folder: Path) -> LoadedTask:
     return LoadedTask(_checked(plain, f"task {name}"), functions, name, plugin.version)
 
 
-def _read_file(path: Path) -> Task:
+def _read_file(path: Path) -> EvaluationTask:
     if not path.is_file() or path.stat().st_size > LIMIT:
         raise UserError(f"task: there is no file {path} of at most {LIMIT} bytes; expected a task in YAML")
     value, _ = read_yaml(path.read_text(encoding="utf-8", errors="replace"), path.name)
@@ -138,12 +138,12 @@ def _read_file(path: Path) -> Task:
             reader: TaskForm = plugins.load(FORMS, form).value()
             if reader.recognizes(value):
                 return _checked(reader.read(value, path.name), path.name)
-    return load(path, Task)
+    return load(path, EvaluationTask)
 
 
-def _checked(value: Mapping[str, Any], where: str) -> Task:
+def _checked(value: Mapping[str, Any], where: str) -> EvaluationTask:
     try:
-        return Task.model_validate(dict(value), strict=True)
+        return EvaluationTask.model_validate(dict(value), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
