@@ -14,12 +14,17 @@ from typing import Any, TypeVar
 
 from treadle.core.artifacts import Artifact
 from treadle.core.driver import Driver, Listener
-from treadle.core.errors import UserError, nearest
+from treadle.core.errors import Refused, UserError, nearest
 from treadle.core.plugins import load
+from treadle.evals.evaluation_task import DEFAULT_METRICS as TASK_METRICS
+from treadle.evals.evaluation_task import NEEDS, LoadedTask, load_evaluation_task
 from treadle.evals.intervals import LEVEL, Comparison, Interval
 from treadle.evals.metric import Metric, load_metric
 from treadle.evals.report import EvaluationReport
-from treadle.evals.task import BASE, load_task, task_version
+from treadle.evals.results import Evaluation
+from treadle.evals.task import BASE, Task, load_task, task_version
+from treadle.evaluating_judge import Judge, find_judge, judged
+from treadle.evaluating_tasks import Subject, seen_in_training, task_items, task_report, told
 from treadle.lm.base_model import KNOWN, fingerprint
 from treadle.lm.model import Model
 from treadle.project import Project
@@ -30,9 +35,7 @@ from treadle.stages.develop.items import make_items
 from treadle.stages.prepare.division import choose_tests
 from treadle.stages.prepare.quality import gather_examples
 from treadle.text.dataset import Dataset
-from treadle.text.evaluation_set import leaks, set_of_examples
 from treadle.text.examples import load_maker
-from treadle.text.words import words_of
 
 A = TypeVar("A", bound=Artifact)
 
@@ -40,33 +43,22 @@ A = TypeVar("A", bound=Artifact)
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What to evaluate on and by: ``data`` is a file of items, ``subject`` its column that says whom one is about,
-    ``dataset`` a version whose test split they are; the project's latest where both are None."""
+    ``dataset`` a version whose test split they are; the project's latest where both are None. ``task`` says
+    all of it. ``judge``: a file that says who compares the answers with those of another model."""
 
     data: Path | None = None
     subject: str | None = None
     dataset: str | None = None
     metrics: tuple[str, ...] = ()
     by: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A model that is evaluated: one of the record, or a base model by name."""
-
-    ref: str
-    model: Model | None
-    base: str = ""
-    fingerprint: str = ""
-
-    @property
-    def digest(self) -> str:
-        """The model's, or that of the base model's source."""
-        return self.model.digest if self.model is not None else self.fingerprint
+    task: str | None = None
+    judge: Path | None = None
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Scores with intervals. ``seen`` items are, or nearly are, in what it was fine-tuned on; None: not known."""
+    """Scores with intervals. ``seen`` items are, or nearly are, in what it was fine-tuned on; None: not known;
+    ``unseen``: the scores on the others, where there are some of both. ``task``: name, version and digest."""
 
     subject: Subject
     items: Dataset
@@ -74,6 +66,9 @@ class Evaluated:
     seen: int | None
     against: tuple[Subject, EvaluationReport, dict[str, Comparison]] | None = None
     slices: dict[str, dict[str, Interval]] = field(default_factory=dict)
+    unseen: dict[str, Interval] = field(default_factory=dict)
+    task: dict[str, Any] | None = None
+    judged: dict[str, Any] | None = None
 
     def public(self) -> dict[str, Any]:
         """As JSON."""
@@ -95,6 +90,9 @@ class Evaluated:
                 value: {name: interval.to_json() for name, interval in scores.items()}
                 for value, scores in self.slices.items()
             },
+            **({"unseen": {name: each.to_json() for name, each in self.unseen.items()}} if self.unseen else {}),
+            **({"task": self.task} if self.task else {}),
+            **({"judged": self.judged} if self.judged else {}),
         }
 
 
@@ -106,20 +104,80 @@ def evaluate_ref(
     driver = Driver(record.runs, project.folder, seed=file.seed, listener=listener)
     driver.stage("develop")
     subject, other = _subject(record, ref), _subject(record, against) if against else None
-    task = load_task(file.task, project.folder)
-    names = list(dict.fromkeys(asked.metrics)) or file.develop.evaluate.metrics or list(task.metrics)
+    task = load_evaluation_task(asked.task, project.folder) if asked.task else None
+    usual = load_task(file.task, project.folder)
+    if task is not None:
+        names = list(dict.fromkeys(asked.metrics)) or task.task.metrics or TASK_METRICS[task.task.kind]
+    else:
+        names = list(dict.fromkeys(asked.metrics)) or file.develop.evaluate.metrics or list(usual.metrics)
     metrics = [load_metric(name, project.folder) for name in names]
-    task.require(metrics)
+    _fitting(task, usual, metrics)
     if len({metric.name for metric in metrics}) < len(metrics):
         raise UserError(f"evaluate: two of the metrics {', '.join(names)} have one name; give one of them another")
-    items, named = _items(project, driver, asked), asked.data is not None or asked.dataset is not None
-    report = _report(project, driver, subject, items, names, named=named)
-    compared = None
+    judge = _judge(project, asked, metrics, against)
+    items = _items(project, driver, asked) if task is None else task_items(project, driver, task)
+    seen = seen_in_training(record, subject, items)
+    if task is not None and task.task.seen == "refuse" and seen:
+        raise Refused(
+            f"evaluate {ref}: {len(seen):,} of {items.counts()['test']:,} items of {task.task.name} are, or nearly"
+            " are, in what it was fine-tuned on; keep them apart with prepare.decontaminate, or say `seen: mark`"
+        )
+
+    def report_on(one: Subject) -> EvaluationReport:
+        if task is not None:
+            return task_report(project, driver, task.task, one, items, names)
+        named = asked.data is not None or asked.dataset is not None
+        return _report(project, driver, one, items, names, named=named)
+
+    report = report_on(subject)
+    compared, verdict = None, None
     if other is not None:
-        theirs = _report(project, driver, other, items, names, named=named)
+        theirs = report_on(other)
         compared = other, theirs, _compared(report, theirs, metrics, file.seed)
-    slices = _slices(report, asked.by, metrics, file.seed) if asked.by else {}
-    return Evaluated(subject, items, report, _seen(record, subject, items), compared, slices)
+        verdict = judged(project, driver, judge, report, theirs) if judge is not None else None
+    return Evaluated(
+        subject,
+        items,
+        report,
+        None if seen is None else len(seen),
+        compared,
+        _slices(report, asked.by, metrics, file.seed) if asked.by else {},
+        _unseen(report, seen or frozenset(), metrics, file.seed),
+        told(task) if task is not None else None,
+        verdict,
+    )
+
+
+def _judge(project: Project, asked: Asked, metrics: Sequence[Metric], against: str | None) -> Judge | None:
+    if asked.judge is None:
+        return None
+    if against is None or not any(metric.needs == "answer" for metric in metrics):
+        raise UserError(
+            "evaluate --judge compares answers: expected --against, and a metric of answers such as rouge_l"
+        )
+    return find_judge(project, asked.judge)
+
+
+def _fitting(task: LoadedTask | None, usual: Task, metrics: Sequence[Metric]) -> None:
+    if task is None:
+        usual.require(metrics)
+        return
+    for metric in metrics:
+        if metric.needs not in NEEDS[task.task.kind]:
+            raise UserError(f"metric {metric.name} asks for {metric.needs}; {task.task.name} is {task.task.kind}")
+
+
+def _unseen(
+    report: EvaluationReport, seen: frozenset[int], metrics: Sequence[Metric], seed: int
+) -> dict[str, Interval]:
+    """The scores without items that training had; none where that is all or nothing."""
+    evaluation = report.items()
+    left = [place for place in range(len(evaluation.items)) if place not in seen]
+    if not seen or len(left) < 2:
+        return {}
+    items = tuple(evaluation.items[place] for place in left)
+    outputs = tuple(evaluation.outputs[place] for place in left)
+    return Evaluation(evaluation.name, items, outputs).scores(metrics, seed=seed)
 
 
 def _subject(record: Record, ref: str) -> Subject:
@@ -203,25 +261,3 @@ def _slices(report: EvaluationReport, by: str, metrics: Sequence[Metric], seed: 
         for value, interval in evaluation.slices(by, metric, seed=seed).items():
             found.setdefault(value, {})[metric.name] = interval
     return found
-
-
-def _seen(record: Record, subject: Subject, items: Dataset) -> int | None:
-    """Items that, or nearly that, it was fine-tuned on, also in the turns before; None where that is not here."""
-    tests = items.examples("test")
-    seen: set[int] = set()
-    digest: str | None = subject.digest
-    while digest is not None:
-        made = record.runs.producer(digest)
-        learned = made.inputs.get("dataset") if made is not None else None
-        if made is None or not isinstance(learned, str) or not record.store.has(learned):
-            return None
-        examples = Dataset(learned, record.store).examples("train")
-        seen |= leaks(set_of_examples("train", examples), tests).keys()
-        same = {(_said(each.question), _said(each.answer)) for each in examples}  # also those of a few words
-        seen |= {place for place, each in enumerate(tests) if (_said(each.question), _said(each.answer)) in same}
-        digest = made.inputs.get("start")
-    return len(seen)
-
-
-def _said(text: str) -> tuple[str, ...]:
-    return tuple(words_of(text))

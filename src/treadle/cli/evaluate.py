@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from treadle.project import open_project
 @click.option("--subject", metavar="COLUMN", help="Of that file: whom an item is about, for erasures.")
 @click.option("--dataset", metavar="REF", help="A dataset whose test split to take.  [default: the latest]")
 @click.option("--metric", "metrics", metavar="NAME", multiple=True, help="One of the metrics, or module:function.")
+@click.option("--task", metavar="TASK", help="A task: a YAML file, a name, or module:function.")
 @click.option("--against", metavar="REF", help="Another model on the same items, compared pairwise.")
+@click.option("--through", metavar="PROGRAM", help="Let lm-eval or inspect-ai do it, with a task of theirs.")
+@click.option("--environment", metavar="DIR", type=click.Path(path_type=Path), help="Where that program is installed.")
+@click.option("--judge", metavar="FILE", type=click.Path(path_type=Path), help="Who compares both models' answers.")
 @click.option("--by", metavar="FIELD", help="The scores for each value of a field as well.")
 @json_option
 def evaluate(
@@ -33,6 +38,10 @@ def evaluate(
     metrics: tuple[str, ...],
     against: str | None,
     by: str | None,
+    task: str | None,
+    judge: Path | None,
+    through: str | None,
+    environment: Path | None,
     as_json: bool,
 ) -> None:
     """Evaluate a model: scores with 95 % intervals, every item, answer and value kept as a run.
@@ -44,12 +53,23 @@ def evaluate(
     Example:
       treadle evaluate @champion --against model@v1
       treadle evaluate model@v2 --data questions.jsonl --metric token_f1 --metric bleu
+      treadle evaluate @champion --task tasks/capitals.yaml
+      treadle evaluate @champion --through lm-eval --environment ~/lm-eval --task gsm8k
     """
+    if through is not None or environment is not None:
+        _through(
+            ref, through, environment, task, given=bool(data or dataset or metrics or against or by), as_json=as_json
+        )
+        return
     if data is not None and dataset is not None:
         raise UserError("evaluate: expected --data or --dataset, not both")
     if subject is not None and data is None:
         raise UserError("evaluate: --subject names a column of --data FILE")
-    asked = Asked(here() / data if data is not None else None, subject, dataset, metrics, by)
+    if task is not None and (data is not None or dataset is not None):
+        raise UserError("evaluate: --task says where its items come from; leave out --data and --dataset")
+    asked = Asked(here() / data if data is not None else None, subject, dataset, metrics, by, task)
+    if judge is not None:
+        asked = replace(asked, judge=here() / judge)
     with open_project(here()) as project, project.record.workspace.exclusive(say_who_is_waited_for):
         if as_json:
             emit(evaluate_ref(project, ref, asked, against).public())
@@ -60,12 +80,35 @@ def evaluate(
             say(line)
 
 
+def _through(
+    ref: str, program: str | None, environment: Path | None, task: str | None, *, given: bool, as_json: bool
+) -> None:
+    from treadle.evaluating_through import evaluate_release
+
+    if program is None or environment is None or task is None or given:
+        raise UserError("evaluate --through PROGRAM needs --environment DIR and --task, and nothing else")
+    with open_project(here()) as project, project.record.workspace.exclusive(say_who_is_waited_for):
+        where = here() / environment
+        if as_json:
+            emit(evaluate_release(project, ref, program, where, task))
+            return
+        with watching(STAGES, quiet=False) as listener:
+            found = evaluate_release(project, ref, program, where, task, listener)
+        tool = found["program"]
+        say(f"{ref} by {tool['name']} {tool['version']} on {task}; every answer is in {found['evaluation'][:11]}")
+        for line in table([[name, _interval(score)] for name, score in found["metrics"].items()]):
+            say(line)
+
+
 def _lines(found: Evaluated) -> list[str]:
     items, kept = found.items.counts()["test"], found.report.digest[:11]
-    lines = [f"{found.subject.ref} on {items:,} items of {found.items.digest[:11]}; every answer is in {kept}"]
+    what = f"{found.task['name']} v{found.task['version']}" if found.task else found.items.digest[:11]
+    lines = [f"{found.subject.ref} on {items:,} items of {what}; every answer is in {kept}"]
     if found.seen:
         lines.append(f"{found.seen:,} of them, or nearly the same, it was fine-tuned on: their scores say little")
     scores = [("all", found.report.scores())]
+    if found.unseen:
+        scores.append(("not seen in training", {name: each.to_json() for name, each in found.unseen.items()}))
     scores += [(value, {name: each.to_json() for name, each in part.items()}) for value, part in found.slices.items()]
     metrics = list(scores[0][1])
     rows = [["[95 % interval]", "items", *metrics]]
@@ -75,6 +118,20 @@ def _lines(found: Evaluated) -> list[str]:
     if found.against is not None:
         other, _, compared = found.against
         lines += [f"{metric}: {_told(each, other.ref)}" for metric, each in compared.items()]
+    if found.judged is not None:
+        lines += _verdict(found.judged)
+    return lines
+
+
+def _verdict(judged: dict[str, Any]) -> list[str]:
+    said = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(judged["verdicts"].items()))
+    lines = [f"judge {judged['judge']['template']}: wins {_interval(judged['metrics']['win_rate'])} ({said})"]
+    if (people := judged.get("people")) is not None:
+        kappa, agreement = people["metrics"]["kappa"], people["metrics"]["agreement"]
+        lines.append(
+            f"of {kappa['n']:,} choices of people it makes {_interval(agreement)}, kappa {_interval(kappa)};"
+            f" {people['unparsed']:,} replies could not be read, {people['swayed']:,} followed the place"
+        )
     return lines
 
 

@@ -38,6 +38,11 @@ def exact_match(items: Sequence[Item], outputs: Sequence[Output]) -> list[float]
     return _best(items, outputs, lambda reference, answer: float(_normalized(reference) == _normalized(answer)))
 
 
+def exact_text(items: Sequence[Item], outputs: Sequence[Output]) -> list[float]:
+    """1 where answer and reference are the same, but for spaces at their ends."""
+    return _each(items, outputs, lambda reference, answer: float(reference.strip() == answer.strip()))
+
+
 def rouge_l_f(reference: str, answer: str) -> float:
     """ROUGE-L's F measure of two texts."""
     target, said = words(reference), words(answer)

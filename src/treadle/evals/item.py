@@ -14,7 +14,7 @@ class Item:
     ``messages`` are those before the answer (without worked examples), ``reference`` is the answer. For
     classification ``text`` is what is classified and ``reference`` the label. ``fields`` are what slices are
     made by. ``tools`` are the functions that may be called; ``calls`` those of the reference, which ``reference`` has
-    as JSON too, one a line.
+    as JSON too, one a line. Of several ``choices`` the one at ``gold`` is right, and is the ``reference``.
     """
 
     id: str
@@ -25,6 +25,8 @@ class Item:
     fields: Mapping[str, Any] = field(default_factory=dict)
     tools: tuple[Mapping[str, Any], ...] = ()
     calls: tuple[Mapping[str, Any], ...] = ()
+    choices: tuple[str, ...] = ()
+    gold: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Output:
     ``text`` is the answer or the label chosen. ``log_likelihood`` (nats, a sum) and ``reference_tokens`` are
     of the reference answer with the token that ends its turn; None and 0 when it was not scored.
     ``rejected_log_likelihood`` is that of the item's rejected answer, where it has one and a metric asked.
+    ``choices`` are the log-likelihoods of an item's choices, in their order.
     """
 
     text: str = ""
@@ -41,3 +44,4 @@ class Output:
     reference_tokens: int = 0
     probabilities: Mapping[str, float] = field(default_factory=dict)
     rejected_log_likelihood: float | None = None
+    choices: tuple[float, ...] = ()

@@ -69,6 +69,22 @@ class F1Micro(F1Macro):
         return np.asarray(2 * right / np.maximum(chosen + true, 1))
 
 
+def brier(items: Sequence[Item], outputs: Sequence[Output]) -> list[float]:
+    """Brier score: squared distance of the probabilities from the truth, summed over labels (Brier 1950); 0 to 2."""
+    found = []
+    for item, output in zip(items, outputs, strict=True):
+        if not output.probabilities:
+            raise UserError(f"item {item.id}: brier needs probabilities; this model gave only a label")
+        known = dict(output.probabilities)
+        known.setdefault(item.reference, 0.0)
+        found.append(sum((share - (label == item.reference)) ** 2 for label, share in known.items()))
+    return found
+
+
+brier.needs = "probabilities"  # type: ignore[attr-defined]
+brier.higher_is_better = False  # type: ignore[attr-defined]
+
+
 class CalibrationError:
     """Expected calibration error: mean distance of confidence and accuracy over ``BINS`` equal bins of
     confidence.

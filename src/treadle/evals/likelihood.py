@@ -7,6 +7,7 @@ Perplexities of models with different tokenizers cannot be compared; bits per by
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,39 @@ class BitsPerByte(LogLikelihood):
         """(bits, bytes) per item."""
         return [
             (-_nats(item, output) / math.log(2), len(item.reference.encode("utf-8", "surrogatepass")))
+            for item, output in zip(items, outputs, strict=True)
+        ]
+
+
+class WordPerplexity(LogLikelihood):
+    """``exp`` of the negative log-likelihood per word; words are what spaces part, as lm-evaluation-harness counts."""
+
+    name = "word_perplexity"
+    higher_is_better = False
+
+    def score(self, items: Sequence[Item], outputs: Sequence[Output]) -> Rows:
+        """(nats, words) per item."""
+        return [
+            (_nats(item, output), len(re.split(r"\s+", item.reference)))
+            for item, output in zip(items, outputs, strict=True)
+        ]
+
+    def reduce(self, totals: NDArray[Any]) -> NDArray[Any]:
+        """exp(-nats / words)."""
+        import numpy as np
+
+        return np.asarray(np.exp(-ratio(totals)))
+
+
+class BytePerplexity(WordPerplexity):
+    """``exp`` of the negative log-likelihood per byte of UTF-8."""
+
+    name = "byte_perplexity"
+
+    def score(self, items: Sequence[Item], outputs: Sequence[Output]) -> Rows:
+        """(nats, bytes) per item."""
+        return [
+            (_nats(item, output), len(item.reference.encode("utf-8", "surrogatepass")))
             for item, output in zip(items, outputs, strict=True)
         ]
 

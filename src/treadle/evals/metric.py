@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GROUP = "treadle.metrics"
-Need = Literal["answer", "likelihood", "preference", "probabilities", "ranking"]
+Need = Literal["answer", "likelihood", "preference", "probabilities", "ranking", "choices"]
 Rows = Sequence[float] | Sequence[Sequence[float]]
 MetricFunction = Callable[[Sequence[Item], Sequence[Output]], Rows]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -123,12 +123,18 @@ def classify_all(
     return Evaluation("model", tuple(items), tuple(outputs))
 
 
-def commit(run: Run, evaluation: Evaluation, metrics: Sequence[Metric], documents: Sequence[str]) -> EvaluationReport:
-    """The evaluation as an artifact; its scores become the run's metrics."""
+def commit(
+    run: Run,
+    evaluation: Evaluation,
+    metrics: Sequence[Metric],
+    documents: Sequence[str],
+    info: Mapping[str, Any] | None = None,
+) -> EvaluationReport:
+    """The evaluation as an artifact; its scores become the run's metrics. ``info`` joins what ``scores.json`` says."""
     from treadle.evals.results import write_evaluation
 
     with run.create(EvaluationReport) as report:
-        scores = write_evaluation(report.path, evaluation, metrics, seed=run.seed)
+        scores = write_evaluation(report.path, evaluation, metrics, seed=run.seed, info=info)
         report.add_documents(documents)
         run.summary(**{metric: interval.value for metric, interval in scores.items()})
         return report.commit()
@@ -142,9 +148,12 @@ def load_metrics(names: Sequence[str], run: Run) -> list[Metric]:
 
 
 @contextmanager
-def evaluation_engine(model: Path, engine: str, scratch: Path, *, exact: bool = False) -> Iterator[BlockingEngine]:
+def evaluation_engine(
+    model: Path, engine: str, scratch: Path, *, exact: bool = False, by_torch_too: bool = False
+) -> Iterator[BlockingEngine]:
     """An engine on a model folder. Answers come as they will be served; ``exact`` asks for 32-bit arithmetic, so that
-    a score does not depend on an engine's shortcuts (torch scores in 16 bits where the machine has them, .1 % off).
+    a score does not depend on an engine's shortcuts; torch still scores in 16 bits where the machine has them, .1 %
+    off, unless ``by_torch_too``.
 
     Torch runs in this process, where training has loaded it. Engines that read GGUF are given one in 16 bits, written
     to ``scratch``; a folder that already has one is used as it is.
@@ -163,7 +172,8 @@ def evaluation_engine(model: Path, engine: str, scratch: Path, *, exact: bool = 
         write_gguf(model, folder / "model.gguf", "f16")
         if find_engine("auto", folder).name == "transformers":
             folder = model
-    settings = {"precision": "f32"} if exact and find_engine(engine, folder).name != "transformers" else {}
+    shortcuts = by_torch_too or find_engine(engine, folder).name != "transformers"
+    settings = {"precision": "f32"} if exact and shortcuts else {}
     with BlockingEngine(engine, folder, settings=settings, here=True) as opened:
         yield opened
 

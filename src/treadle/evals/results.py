@@ -22,7 +22,9 @@ from treadle.evals.metric import Metric, score_rows
 FORMAT = 1
 SCORES_FILE = "scores.json"
 ITEMS_FILE = "items.jsonl"
-_LATER = {"tools", "calls", "rejected_log_likelihood"}  # keys that came after the format's first version
+# Keys that came after the format's first version, and what they are where there is none.
+_LATER = {"tools", "calls", "choices", "gold", "rejected_log_likelihood"}
+_NONE = (None, (), -1)
 _MAX_LINE = 16 << 20  # bytes of one item
 
 
@@ -121,7 +123,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             raise Corrupt(f"{folder} is an evaluation of format {about['format']}; this Treadle reads format {FORMAT}")
         rows = list(_read_lines(folder / ITEMS_FILE))
         items = tuple(_item(row["item"]) for row in rows)
-        return Evaluation(str(about["name"]), items, tuple(Output(**row["output"]) for row in rows))
+        return Evaluation(str(about["name"]), items, tuple(_output(row["output"]) for row in rows))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"{folder} holds no evaluation: {error}") from None
 
@@ -132,15 +134,19 @@ def _each(metric: Metric, evaluation: Evaluation) -> list[float]:
 
 
 def _written(value: Item | Output) -> dict[str, Any]:
-    """Without what only preferences and tools have, where there are none: older rows stay as they were."""
+    """Without what only some tasks have, where there is none: older rows stay as they were."""
     row = asdict(value)
-    return {key: found for key, found in row.items() if key not in _LATER or found not in (None, ())}
+    return {key: found for key, found in row.items() if key not in _LATER or found not in _NONE}
 
 
 def _item(row: dict[str, Any]) -> Item:
-    lists = [key for key in ("messages", "documents", "tools", "calls") if key in row]
+    lists = [key for key in ("messages", "documents", "tools", "calls", "choices") if key in row]
     several: dict[str, Any] = {key: tuple(row[key]) for key in lists}
     return Item(**{**row, **several})
+
+
+def _output(row: dict[str, Any]) -> Output:
+    return Output(**{**row, "choices": tuple(row.get("choices", ()))})
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from treadle.core.errors import UserError
 from treadle.lm.engine_wire import (
@@ -93,6 +93,15 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class ScoresSome(Protocol):
+    """A backend that knows best how many pairs to score at a time."""
+
+    def score_some(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+        """As ``Backend.score`` for the first pairs, at least one."""
+        ...
+
+
 Job = Score | Embed | Classify | Tag | Extract
 
 
@@ -161,7 +170,10 @@ class Worker:
         try:
             match job:
                 case Score():
-                    rows += backend.score(_slice(job.pairs, len(rows)))
+                    if isinstance(backend, ScoresSome):
+                        rows += backend.score_some(job.pairs[len(rows) :])
+                    else:
+                        rows += backend.score(_slice(job.pairs, len(rows)))
                 case Embed():
                     rows += backend.embed(job.texts[len(rows) :][:_SLICE_TEXTS])
                 case Classify():

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 GROUP = "treadle.engines"
 AUTO = "auto"
 _AT_ONCE = 64  # requests in flight; more would only wait in the engine
-_SCORED_AT_ONCE = 16  # pairs a call, so that progress can be told
+_READ_AT_ONCE = 16  # texts a call, so that progress can be told
+_SCORED_AT_ONCE = 64  # pairs: the more, the more begin alike
 
 T = TypeVar("T")
 
@@ -132,7 +133,7 @@ class BlockingEngine:
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[Score]:
         """As ``Engine.score``."""
-        return self._wait(_in_parts(self._opened.score, pairs, on_progress))
+        return self._wait(_in_parts(self._opened.score, pairs, on_progress, _SCORED_AT_ONCE))
 
     def embed(self, texts: Sequence[str], on_progress: Callable[[int, int], None] | None = None) -> list[list[float]]:
         """As ``Engine.embed``."""
@@ -231,9 +232,10 @@ async def _in_parts(
     ask: Callable[[Sequence[Any]], Coroutine[Any, Any, list[T]]],
     items: Sequence[Any],
     on_progress: Callable[[int, int], None] | None,
+    at_once: int = _READ_AT_ONCE,
 ) -> list[T]:
     found: list[T] = []
-    size = _SCORED_AT_ONCE if on_progress is not None else max(1, len(items))
+    size = at_once if on_progress is not None else max(1, len(items))
     for start in range(0, len(items), size):
         found += await ask(items[start : start + size])
         if on_progress is not None:

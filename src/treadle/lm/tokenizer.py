@@ -60,6 +60,9 @@ class ChatTokenizer:
         self.sources = SourceEncoder(self._plain, model, where=where) if writes_targets(model) else None
         self.context_length = _context_length(model, settings) or (UNSAID_LENGTH if self.sources else 0)
         self.eos_ids = self._end_ids(model, settings)
+        special = _special_tokens(settings)
+        first = special.get("bos_token") or special.get("eos_token") or ""
+        self.first_id = self._tokenizer.token_to_id(first)
 
     @classmethod
     def load(cls, folder: Path) -> ChatTokenizer:
@@ -159,6 +162,10 @@ class ChatTokenizer:
     def encode_prompt(self, text: str) -> list[int]:
         """Ids of a bare text to be continued, or read as the source: that is all an encoder-decoder takes."""
         return self.encode(text) if self.sources is None else self.sources.encode([text])[0][0]
+
+    def encode_whole(self, text: str) -> list[int]:
+        """Ids of plain text with what the tokenizer puts around every text (Llama's first token)."""
+        return list(self._plain.encode(text).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """``encode`` for many texts, in parallel where the machine has cores to spare."""

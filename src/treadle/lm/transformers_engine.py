@@ -38,7 +38,6 @@ class TransformersSettings(WorkerSettings, frozen=True, kw_only=True):
     max_length: int | None = None
 
 
-_WORTH_SHARING = 16  # tokens at the start of all prompts
 _PLAIN_CACHE = ("llama", "gpt2", "qwen2", "qwen3", "mistral", "smollm3")
 
 
@@ -89,6 +88,7 @@ class TransformersBackend:
         self._from_sources = writes_targets(self._config)
         self._device = _device(settings.device)
         self._batch: Any = None
+        self._scorer: Any = None
         self._classifier: Any = None
         self._embedder: Any = None
         self._tagger: Any = None
@@ -154,37 +154,32 @@ class TransformersBackend:
         return found
 
     def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
-        """As ``Backend.score``; one pair at a time, so that the logits of long ones fit.
+        """As ``Backend.score``."""
+        rows: list[list[float]] = []
+        while len(rows) < len(pairs):
+            rows += self.score_some(pairs[len(rows) :])
+        return rows
 
-        What all prompts begin with (a system prompt, worked examples) is computed once.
+    def score_some(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+        """As ``Backend.score``, for the first pairs alone: as many as are computed together, and at least one.
+
+        What prompts begin with (a system prompt, worked examples, the question before its choices) is computed once.
         """
-        import torch
-
         if self._task != "generate":
             raise UserError(self._cannot("score"))
         if self._from_sources:
             from treadle.lm.source_generation import score_targets
 
             return score_targets(self._model, pairs)
-        shared = _shared_start([prompt for prompt, _ in pairs]) if self._can_crop() else 0
-        rows = []
-        with torch.inference_mode():
-            past: Any = None
-            if shared:
-                ids = torch.tensor([pairs[0][0][:shared]], device=self._device)
-                past = self._model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-            for prompt, continuation in pairs:
-                ids = torch.tensor([prompt[shared:] + continuation], device=self._device)
-                keep = {"past_key_values": past, "use_cache": True} if shared else {"use_cache": False}
-                output = self._model(input_ids=ids[:, :-1], logits_to_keep=len(continuation), **keep)
-                logprobs = output.logits[0].float().log_softmax(-1)
-                rows.append(logprobs.gather(1, ids[0, len(prompt) - shared :, None])[:, 0].tolist())
-                if shared:
-                    past.crop(1 - ids.shape[1])  # the tokens just added go again
-        return rows
+        if self._scorer is None:
+            from treadle.lm.torch_scoring import TreeScorer
 
-    def _can_crop(self) -> bool:
-        """Whether the model keeps plain keys and values, so that a continuation can be taken off them again."""
+            self._scorer = TreeScorer(self._model, self._device, plain=self._is_plain())
+        found: list[list[float]] = self._scorer.score_some(pairs)
+        return found
+
+    def _is_plain(self) -> bool:
+        """Whether keys and values are plain, so that a continuation can be taken off them again."""
         return not self._config.get("sliding_window") and self._config.get("model_type") in _PLAIN_CACHE
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
@@ -233,20 +228,6 @@ class TransformersBackend:
     def _cannot(self, what: str) -> str:
         kinds = ", ".join(self._config.get("architectures") or ["no architecture"])
         return f"{self._folder}: cannot {what} with {kinds}; choose a model made for that"
-
-
-def _shared_start(prompts: Sequence[list[int]]) -> int:
-    """How many tokens all prompts begin with, where that is worth keeping; at least one is left of each prompt."""
-    if len(prompts) < 2:
-        return 0
-    first, last = min(prompts), max(prompts)
-    count = 0
-    for one, other in zip(first, last, strict=False):
-        if one != other:
-            break
-        count += 1
-    count = min(count, min(len(prompt) for prompt in prompts) - 1)
-    return count if count >= _WORTH_SHARING else 0
 
 
 def _task(config: dict[str, Any], folder: Path) -> Literal["generate", "classify", "tag", "extract", "embed"]:
