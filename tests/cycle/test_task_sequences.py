@@ -108,7 +108,7 @@ def test_summaries_are_judged_against_first_sentences(tmp_path: Path) -> None:
     assert evaluations["model"]["perplexity"]["high"] < evaluations["base"]["perplexity"]["low"]
 
 
-EPOCHS = {"translate": 4, "summarize": 5}
+EPOCHS = {"translate": 3, "summarize": 4}
 LANGUAGES = ("ara", "cmn", "deu", "fin", "fra", "hin", "jpn", "rus", "swh", "tur")
 
 
@@ -130,8 +130,8 @@ def tatoeba(shared: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-def test_a_small_t5_from_nothing_translates_poorly(shared_data: Path, tmp_path: Path) -> None:
-    """How poorly stands in the docs: it writes English sentences, and seldom the right one."""
+def test_a_small_t5_from_nothing_translates_a_little(shared_data: Path, tmp_path: Path) -> None:
+    """8,440 sentences are next to nothing; it has to beat random weights, and not to be good."""
     file = FROM_NOTHING.format(
         task="translate",
         license="CC-BY-2.0",
@@ -160,8 +160,8 @@ def scitldr(shared: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-def test_a_small_t5_from_nothing_summarizes_worse_than_a_first_sentence(shared_data: Path, tmp_path: Path) -> None:
-    """2,000 papers teach how a summary sounds, not what stands in an abstract."""
+def test_a_small_t5_from_nothing_summarizes_a_little(shared_data: Path, tmp_path: Path) -> None:
+    """2,000 abstracts are next to nothing; it has to beat random weights."""
     file = FROM_NOTHING.format(
         task="summarize",
         license="Apache-2.0",
