@@ -21,6 +21,8 @@ EXTRAS = {
     "serve": ("starlette", "uvicorn", "httpx", "msgspec", "prometheus-client"),
     "console": ("starlette", "uvicorn", "google-re2"),
     "openvino": ("openvino-genai",),
+    "onnx": ("onnx", "onnxruntime"),
+    "torchao": ("torchao",),
     "postgres": ("psycopg",),
     "remote": ("fsspec", "s3fs", "pyfastcdc"),
     "sql": ("sqlalchemy",),
