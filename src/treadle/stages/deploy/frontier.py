@@ -78,8 +78,8 @@ def _picture(drawn: Mapping[str, Any]) -> str:
             f'<path class="rule" d="M{_LEFT} {y(level):.1f}H{_WIDE - _RIGHT}"/>'
             f'<text x="{_LEFT - 6}" y="{y(level) + 4:.1f}" text-anchor="end">{level:+.1%}</text>'
         )
-    for tick in _ticks(least, most):
-        body.append(f'<text x="{x(tick):.1f}" y="{_HIGH - 24}" text-anchor="middle">{short(tick)}</text>')
+    low = f'y="{_HIGH - 24}" text-anchor="middle"'
+    body += [f'<text x="{x(tick):.1f}" {low}>{short(tick)}</text>' for tick in _ticks(least, most)]
     body.append(
         f'<path class="line warn" stroke-dasharray="6 5" d="M{_LEFT} {y(limit):.1f}H{_WIDE - _RIGHT}"/>'
         f'<text x="{_WIDE - _RIGHT + 6}" y="{y(limit) + 4:.1f}">limit {limit:.2%}</text>'

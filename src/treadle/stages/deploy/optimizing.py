@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import canonical_json
@@ -24,6 +24,10 @@ from treadle.lm.model import Model, Optimized
 from treadle.lm.optimization import Material
 from treadle.record.report import Report
 from treadle.text.dataset import Dataset, Example
+
+if TYPE_CHECKING:
+    from treadle.lm.engines import BlockingEngine
+    from treadle.lm.processor_time import Stopwatch
 
 METRICS = {"chat": "perplexity", "classify": "accuracy"}
 ITEMS = {"chat": 150, "classify": 1000}
@@ -80,6 +84,43 @@ class Point:
         return {**found, "settings": dict(self.settings)}
 
 
+@dataclass(frozen=True)
+class Way:
+    """A way as it was found by its name; ``version`` changes with its code and the packages it names."""
+
+    name: str
+    version: str
+    engine: str
+    settings: Mapping[str, Any]
+    learns: bool
+
+    @classmethod
+    def find(cls, name: str, driver: Driver) -> Way:
+        """``UserError`` when there is none of that name."""
+        found, version = optimization.load(name, driver.folder), optimization.code_version(name, driver.folder)
+        return cls(name, version, found.engine, dict(found.settings), bool(getattr(found, "learns", False)))
+
+
+def judged(
+    driver: Driver, way: Way, model: Model, dataset: Dataset, tests: Dataset, asked: Asked
+) -> tuple[Optimized, EvaluationReport, Report]:
+    """The model as a way makes it, its evaluation, and its times; remembered where they were made before."""
+    taught = dataset if way.learns else None
+    optimized = driver.run(shrink, model, taught, way=way.name, way_version=way.version)
+    evaluation, timing = driver.run(
+        judge,
+        optimized,
+        tests,
+        task=asked.task,
+        engine=way.engine,
+        engine_settings=way.settings,
+        system_prompt=asked.system_prompt,
+        items=asked.items,
+        way_version=way.version,
+    )
+    return optimized, evaluation, timing
+
+
 def measured(
     driver: Driver, name: str, model: Model, dataset: Dataset, tests: Dataset, asked: Asked, base: Point | None
 ) -> Point:
@@ -87,19 +128,10 @@ def measured(
 
     ``UserError`` where it cannot be done.
     """
-    way = optimization.load(name, driver.folder)
-    version = optimization.code_version(name, driver.folder)
-    optimized = driver.run(shrink, model, dataset if way.learns else None, way=name, way_version=version)
-    how: dict[str, Any] = {
-        "task": asked.task,
-        "engine": way.engine,
-        "engine_settings": dict(way.settings),
-        "system_prompt": asked.system_prompt,
-    }
-    evaluation = driver.run(judge, optimized, tests, **how, items=asked.items, way_version=version)
-    timing = driver.run(clock, optimized, tests, **how, way_version=version)
-    loss, low, high = _loss(evaluation, base.evaluation if base else evaluation, asked)
-    times = timing.read_json("speed.json")
+    way = Way.find(name, driver)
+    optimized, evaluation, timing = judged(driver, way, model, dataset, tests, asked)
+    weighed = driver.run(weigh, evaluation, base.evaluation if base else evaluation, task=asked.task)
+    lost, times = weighed.read_json("loss.json"), timing.read_json("speed.json")
     return Point(
         name=name,
         engine=times["engine"],
@@ -107,26 +139,27 @@ def measured(
         optimized=optimized,
         evaluation=evaluation,
         timing=timing,
-        value=evaluation.value(asked.metric),
-        loss=loss,
-        low=low,
-        high=high,
-        items=int(evaluation.scores()[asked.metric]["n"]),
+        value=lost["after"],
+        loss=lost["loss"],
+        low=lost["low"],
+        high=lost["high"],
+        items=lost["items"],
         size=weight_bytes(optimized),
         speed=times["per_cpu_second"],
         pace=times["per_second"],
         memory=times["memory_bytes"],
-        verdict="kept" if loss <= asked.limit else "refused",
+        verdict="kept" if lost["loss"] <= asked.limit else "refused",
     )
 
 
-def check(point: Point, asked: Asked, where: str) -> None:
+def check(weighed: Report, name: str, asked: Asked) -> None:
     """``Refused`` when it lost more than the limit, so it is never published."""
-    if point.verdict == "refused":
+    lost = weighed.read_json("loss.json")
+    if lost["loss"] > asked.limit:
         raise Refused(
-            f"{where}: {point.name} loses {point.loss:.2%} [{point.low:.2%}, {point.high:.2%}] of {asked.metric} on"
-            f" {point.items} items, more than the limit of {asked.limit:.2%}; choose another way (treadle optimize"
-            " lists them), or raise the limit"
+            f"deploy.optimization: {name} loses {lost['loss']:.2%} [{lost['low']:.2%}, {lost['high']:.2%}] of"
+            f" {lost['metric']} on {lost['items']} items, more than max_loss {asked.limit:.2%}; choose another way"
+            " (treadle optimize measures them), or raise max_loss"
         )
 
 
@@ -182,77 +215,68 @@ def judge(
     items: int,
     way_version: str,
     run: Run,
-) -> EvaluationReport:
-    """One form of the model on the test split, by the engine and the settings that would serve it."""
+) -> tuple[EvaluationReport, Report]:
+    """One form of the model on the test split, by the engine and the settings that would serve it, in a process of its
+    own; and how fast it is there: tokens or texts a second of processor time, four answers under way or a batch of
+    texts together. Times are no metrics of the run: they are apart when it is done again."""
     from treadle.evals.results import Evaluation
     from treadle.evals.runner import items_from, run_chat, run_classifier
     from treadle.lm.engines import BlockingEngine
     from treadle.lm.tokenizer import ChatTokenizer
 
-    folder, chosen = optimized.path(), items_from(dataset.examples("test")[:items])
-    metrics = load_metrics([METRICS[task]], run)
-    with BlockingEngine(engine, folder, settings=engine_settings) as opened:
-        if task == "chat":
-            outputs = run_chat(
-                opened,
-                ChatTokenizer.load(folder),
-                chosen,
-                metrics=metrics,
-                system_prompt=system_prompt or "",
-                on_progress=lambda done, total: run.progress(done, total, "items", "scoring"),
-            )
-        else:
-            outputs = run_classifier(opened, chosen, on_progress=lambda done, all_: run.progress(done, all_, "items"))
-    return commit(run, Evaluation("model", tuple(chosen), tuple(outputs)), metrics, dataset.split_document_ids("test"))
-
-
-@step(name="deploy.clock", version=1, tolerance=0.5)
-def clock(
-    optimized: Optimized,
-    dataset: Dataset,
-    *,
-    task: str,
-    engine: str,
-    engine_settings: dict[str, Any],
-    system_prompt: str | None,
-    way_version: str,
-    run: Run,
-) -> Report:
-    """How fast one form of the model is on this machine: tokens or texts a second of processor time, in a worker
-    process as it would be served, four answers under way or sixteen texts together."""
-    from treadle.lm.engines import BlockingEngine
-    from treadle.lm.processor_time import Stopwatch
-    from treadle.lm.tokenizer import ChatTokenizer
-
     folder, examples = optimized.path(), dataset.examples("test")
+    chosen, metrics = items_from(examples[:items]), load_metrics([METRICS[task]], run)
+
+    def progress(done: int, total: int) -> None:
+        run.progress(done, total, "items")
+
     with BlockingEngine(engine, folder, settings=engine_settings) as opened:
         if task == "chat":
-            prompts = _prompts(ChatTokenizer.load(folder), examples, system_prompt)
-            opened.generate_all(_requests(prompts[:1], 8))
-            with Stopwatch() as watch:
-                opened.generate_all(_requests(prompts, _TOKENS))
-                done = len(prompts) * _TOKENS
+            tokenizer = ChatTokenizer.load(folder)
+            prompts = _prompts(tokenizer, examples, system_prompt)
+            asked: dict[str, Any] = {"metrics": metrics, "system_prompt": system_prompt or "", "on_progress": progress}
+            times = _time_answers(opened, prompts)
+            outputs = run_chat(opened, tokenizer, chosen, **asked)
         else:
-            texts, done = [example.text for example in examples[:_TEXTS]], 0
-            opened.classify(texts[:16])
-            with Stopwatch() as watch:
-                while watch.processor() < _SECONDS:
-                    opened.classify(texts)
-                    done += len(texts)
-        memory, name = opened.stats().memory_bytes, opened.name
-    found = {
-        "engine": name,
+            outputs = run_classifier(opened, chosen, on_progress=progress)
+            times = _time_labels(opened, [example.text for example in examples[:_TEXTS]])
+        times |= {"engine": opened.name, "memory_bytes": opened.stats().memory_bytes}
+    run.log(per_cpu_second=times["per_cpu_second"], per_second=times["per_second"])
+    documents = dataset.split_document_ids("test")
+    with run.create(Report) as report:
+        (report.path / "speed.json").write_bytes(canonical_json(times))
+        report.add_documents(documents)
+        timing = report.commit()
+    return commit(run, Evaluation("model", tuple(chosen), tuple(outputs)), metrics, documents), timing
+
+
+def _time_answers(engine: BlockingEngine, prompts: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+    from treadle.lm.processor_time import Stopwatch
+
+    engine.generate_all(_requests(prompts[:1], 8))
+    with Stopwatch() as watch:
+        engine.generate_all(_requests(prompts, _TOKENS))
+    return _times("tokens", len(prompts) * _TOKENS, watch)
+
+
+def _time_labels(engine: BlockingEngine, texts: Sequence[str]) -> dict[str, Any]:
+    from treadle.lm.processor_time import Stopwatch
+
+    done = 0
+    with Stopwatch() as watch:
+        while watch.processor() < _SECONDS:
+            engine.classify(texts)
+            done += len(texts)
+    return _times("texts", done, watch)
+
+
+def _times(unit: str, done: int, watch: Stopwatch) -> dict[str, Any]:
+    return {
+        "unit": unit,
+        "measured": done,
         "per_cpu_second": done / watch.cpu_seconds,
         "per_second": done / watch.seconds,
-        "memory_bytes": memory,
-        "unit": "tokens" if task == "chat" else "texts",
-        "measured": done,
     }
-    run.summary(per_cpu_second=found["per_cpu_second"], per_second=found["per_second"], memory_bytes=memory)
-    with run.create(Report) as report:
-        (report.path / "speed.json").write_bytes(canonical_json(found))
-        report.add_documents(dataset.split_document_ids("test"))
-        return report.commit()
 
 
 def _prompts(tokenizer: Any, examples: Sequence[Example], system_prompt: str | None) -> list[tuple[int, ...]]:
