@@ -33,9 +33,19 @@ DATA = Path(os.environ.get("TREADLE_TEST_DATA", ROOT.parent / "shared" / "data")
 TOKENS, AT_ONCE, BATCH, TEXTS = 48, 4, 16, 256
 SYSTEM = "You answer in a few sentences."
 FILES = {
-    "chat": "develop: {base_model: smollm2-135m-instruct, max_length: 512, evaluate: {baselines: []}}\n"
-    f"deploy: {{quantize: null, system_prompt: {SYSTEM}}}\n",
-    "classify": "develop: {base_model: all-minilm-l6-v2, evaluate: {baselines: []}}\ndeploy: {quantize: null}\n",
+    "chat": f"""
+develop:
+  base_model: smollm2-135m-instruct
+  max_length: 512
+  evaluate: {{metrics: [log_likelihood], baselines: []}}
+deploy: {{quantize: null, system_prompt: {SYSTEM}}}
+""",
+    "classify": """
+develop:
+  base_model: all-minilm-l6-v2
+  evaluate: {metrics: [accuracy], baselines: []}
+deploy: {quantize: null}
+""",
 }
 WAYS = {
     "chat": (
@@ -149,7 +159,7 @@ def lay_out(task: str, folder: Path, *, quick: bool) -> None:
 def questions() -> Iterator[dict[str, str]]:
     """Questions with their answers."""
     with gzip.open(DATA / "1-instruct-qa" / "gsm8k_train.jsonl.gz", "rt") as file:
-        for _, line in zip(range(400), file, strict=False):
+        for _, line in zip(range(300), file, strict=False):
             row = json.loads(line)
             yield {"question": row["question"], "answer": row["answer"]}
 

@@ -87,6 +87,7 @@ def optimize_ref(
         if points and budget is not None and time.monotonic() - began > budget:
             left_out[name] = f"the budget of {budget:g} seconds was over"
             continue
+        driver.listener.say(f"{name}:")
         try:
             points.append(measured(driver, name, model, dataset, tests, asked, points[0] if points else None))
         except (UserError, Refused) as error:

@@ -120,7 +120,7 @@ def test_a_file_that_gives_something_else_is_refused(
 
     monkeypatch.setattr(onnx_export._Part, "write", write_then_change)
     monkeypatch.setattr(onnx_export._Export, "parts", _once(onnx_export._Export.parts))
-    with pytest.raises(Refused, match="outputs that are 0.01 off"):
+    with pytest.raises(Refused, match=r"outputs that are 0\.01 off"):
         onnx_export.export(classifier, tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,7 +72,7 @@ def test_too_few_layers_are_left_alone(tiny_llama: Path, tmp_path: Path) -> None
     assert not (tmp_path / "cut").exists()
 
 
-def test_a_cut_model_learns_again(tmp_path: Path, make_model: Callable[..., Path]) -> None:
+def test_a_cut_model_learns_again(tmp_path: Path) -> None:
     from treadle.lm.optimization import Material
     from treadle.lm.pruning import recover
 

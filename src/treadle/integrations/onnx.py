@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -150,4 +151,10 @@ def quantize(source: Path, target: Path, *, per_channel: bool) -> None:
     """Dynamic quantization of matrices and embeddings to 8 bits."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8, per_channel=per_channel)
+    logger = logging.getLogger()  # where it recommends a preparation that changes nothing here
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8, per_channel=per_channel)
+    finally:
+        logger.setLevel(level)
