@@ -15,6 +15,7 @@ import pytest
 
 from docs.conftest import Treadle
 from docs.pages import ROOT, blocks
+from tiny_models import write_model
 from treadle.core import plugins
 from treadle.core.artifacts import Builder
 from treadle.core.digest import keyed_digest
@@ -25,8 +26,10 @@ from treadle.evals.item import Item, Output
 from treadle.evals.metric import load_metric
 from treadle.evals.report import EvaluationReport
 from treadle.evals.results import Evaluation, write_evaluation
+from treadle.lm import optimization
 from treadle.lm.engine import GenerateRequest
 from treadle.lm.engines import BlockingEngine, find_engine
+from treadle.lm.gguf_file import GgufFile
 from treadle.project import open_project
 from treadle.record.release import Release, ReleaseSpec
 from treadle.stages.govern import judge
@@ -43,6 +46,7 @@ NAMES = {
     "treadle.checks": "enough_items",
     "treadle.sources": "Notes",
     "treadle.engines": "Echo",
+    "treadle.optimizations": "Halved",
 }
 SHOWN = [block.text for block in blocks(ROOT / "CONTRIBUTING.md") if block.language == "python"]
 
@@ -88,9 +92,9 @@ def document(text: str) -> Document:
 
 
 def test_the_examples_are_short() -> None:
-    assert len(SHOWN) == 5
+    assert len(SHOWN) == 6
     # An engine has seven methods, most of one line; the others stay under 20 lines of code.
-    for block in SHOWN[:4]:
+    for block in (*SHOWN[:4], *SHOWN[5:]):
         assert len([line for line in block.splitlines() if line.strip() and not line.startswith("#")]) < 20
 
 
@@ -182,6 +186,18 @@ def test_an_engine(tmp_path: Path, clean_imports: None) -> None:
         answers = engine.generate_all([GenerateRequest("one", (7, 8, 9), max_tokens=2), GenerateRequest("two", (5,))])
         assert answers == ["7 8 ", "5 "]
         assert [score.total for score in engine.score([([1], [2, 3])])] == [0.0]
+
+
+def test_an_optimization(door: tuple[str, Path], tmp_path: Path) -> None:
+    before, project = door
+    way, version = optimization.load(before + "Halved", project), optimization.code_version(before + "Halved", project)
+    assert "my-parts 1.0" in version if not before else "b3:" in version
+    out = tmp_path / "out"
+    out.mkdir()
+    way.write(optimization.Material(write_model(tmp_path / "model"), tmp_path), out)
+    assert find_engine("auto", out).name == way.engine
+    with GgufFile(out / "model.gguf") as file:
+        assert {info.kind for name, info in file.tensors.items() if "norm" not in name} == {1}  # F16
 
 
 def test_an_engine_that_is_not_installed(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
 from treadle.lm.model_folder import read_config
 from treadle.lm.optimization import Material
+from treadle.lm.safetensors_folder import tensors
 
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 # Enough to find the way back, not to learn something new: a fraction of what training takes.
@@ -38,7 +39,7 @@ def prune_weights(model: Path, out: Path, share: float) -> int:
                 weight.mul_(mask)
     if not zeroed:
         raise UserError(f"{model}: no matrix to take weights from")
-    torch_runtime.save(modules, model, out)
+    _save(modules, model, out)
     return zeroed
 
 
@@ -66,7 +67,7 @@ def drop_layers(model: Path, out: Path, keep: float) -> list[int]:
         attention = getattr(layer, "self_attn", None)
         if hasattr(attention, "layer_idx"):
             attention.layer_idx = place
-    torch_runtime.save(modules, model, out)
+    _save(modules, model, out)
     return places
 
 
@@ -101,6 +102,16 @@ def recover(cut: Path, out: Path, material: Material) -> None:
         TrainingSettings(token_budget=budget, seed=material.seed),
         lambda report: material.progress(report.step, report.steps, "steps"),
     )
+
+
+def _save(modules: Any, model: Path, out: Path) -> None:
+    """With numbers of the type that the model's own file has, which is exact: nothing was computed with them."""
+    import torch
+
+    kinds = {tensor.dtype for tensor in tensors(model)}
+    if kinds in ({"BF16"}, {"F16"}):
+        modules = modules.to(torch.bfloat16 if "BF16" in kinds else torch.float16)
+    torch_runtime.save(modules, model, out)
 
 
 def _spread(rows: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str]]:
