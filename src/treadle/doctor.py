@@ -37,6 +37,7 @@ EXTRAS = {
 # What is written to run elsewhere and has not been run on a machine like this one.
 NOT_EXERCISED = {
     "GPU": "training and engines take a CUDA device where torch sees one; serving was not run on one",
+    "TensorRT": "export tensorrt writes the job that builds engines and Triton's configuration; neither was run here",
     "hub download": "hub ids go through huggingface_hub; needs a network, not run here",
     "GitHub, GitLab, Confluence": "sources; not reached here, a server that speaks their documented API was",
     "Hugging Face datasets": "out of a folder they are read here; the hub itself was not reached",

@@ -168,3 +168,33 @@ def test_what_is_no_model_is_one_clear_line(classifier: Path, tmp_path: Path) ->
     (tmp_path / "model.onnx").write_bytes(b"\x08\x07cut off")
     with pytest.raises(UserError, match=r"model\.onnx: onnxruntime cannot open it"):
         OnnxBackend.open(tmp_path, 1, {})
+
+
+@pytest.mark.parametrize(("kind", "parts"), [("classifier", ["clerk"]), ("t5", ["clerk-decoder", "clerk-encoder"])])
+def test_a_tensorrt_job_names_every_input(kind: str, parts: list[str], tmp_path: Path) -> None:
+    import onnx
+
+    from treadle.core.artifacts import Builder
+    from treadle.core.store import Store
+    from treadle.integrations.onnx_files import export_onnx, export_tensorrt
+    from treadle.lm.model import Model
+
+    with Builder(Model, Store(tmp_path / "store")) as model:
+        write_other(model.path, kind)
+        made = model.commit()
+    done = export_tensorrt(made, "clerk", tmp_path / "out")
+    with pytest.raises(UserError, match="is there already"):
+        export_onnx(made, "clerk", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out" / "models").iterdir()) == parts
+    assert done.files == 1 + 2 * len(parts)
+    script = (tmp_path / "out" / "build.sh").read_text()
+    for part in parts:
+        source = tmp_path / "out" / f"{part.partition('-')[2] or 'model'}.onnx"
+        graph = onnx.load(str(source)).graph
+        config = (tmp_path / "out" / "models" / part / "config.pbtxt").read_text()
+        for each in (*graph.input, *graph.output):
+            assert f'name: "{each.name}"' in config
+        for each in graph.input:
+            assert script.count(f"{each.name}:1x1") >= 1
+    assert script.count("trtexec") == len(parts)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
