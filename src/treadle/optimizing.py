@@ -19,8 +19,7 @@ from treadle.project import Project
 from treadle.record.record import Record
 from treadle.record.reference import resolve
 from treadle.record.report import Report
-from treadle.stages.deploy.frontier import frontier
-from treadle.stages.deploy.optimizing import ITEMS, Asked, Point, draw_frontier, measured
+from treadle.stages.deploy.optimizing import ITEMS, Asked, Point, draw_frontier, drawn, measured
 from treadle.stages.prepare.division import choose_tests
 from treadle.text.dataset import Dataset
 
@@ -94,11 +93,24 @@ def optimize_ref(
             if name in ways or name == UNCHANGED:
                 raise
             left_out[name] = str(error)
-    drawn = _drawn(ref, asked, model.digest, tests, points, left_out)
     report = driver.run(
-        draw_frontier, tuple(point.evaluation for point in points), tuple(point.timing for point in points), drawn=drawn
+        draw_frontier,
+        model,
+        tests,
+        tuple(point.optimized for point in points),
+        tuple(point.evaluation for point in points),
+        tuple(point.timing for point in points),
+        tuple(point.weighed for point in points),
+        ref=ref,
+        task=asked.task,
+        limit=limit,
+        items=asked.items,
+        names=[point.name for point in points],
+        settings=[dict(point.settings) for point in points],
+        left_out=list(left_out),
     )
-    return Optimizing(drawn, report, tuple(points))
+    shown = drawn(ref, asked, model.digest, tests.digest, points, list(left_out))
+    return Optimizing({**shown, "left_out": left_out}, report, tuple(points))
 
 
 def _model(record: Record, ref: str) -> Model:
@@ -130,25 +142,3 @@ def _chosen(project: Project, ways: Sequence[str]) -> list[str]:
         if task not in tasks:
             raise UserError(f"optimize --try {name}: it is for {' and '.join(tasks)}, and this model is for {task}")
     return list(dict.fromkeys([UNCHANGED, *(ways or known)]))
-
-
-def _drawn(
-    ref: str, asked: Asked, digest: str, tests: Dataset, points: Sequence[Point], left_out: dict[str, str]
-) -> dict[str, Any]:
-    rows = [
-        {**point.public(), "command": f"treadle optimize {ref} --try {point.name} --items {asked.items}"}
-        for point in points
-    ]
-    return {
-        "ref": ref,
-        "digest": digest,
-        "dataset": tests.digest,
-        "items": points[0].items,
-        "metric": asked.metric,
-        "limit": asked.limit,
-        "unit": "tokens" if asked.task == "chat" else "texts",
-        "unchanged": UNCHANGED,
-        "points": rows,
-        "frontier": sorted(frontier(rows)),
-        "left_out": left_out,
-    }

@@ -118,12 +118,12 @@ def test_the_frontier_has_what_nothing_beats() -> None:
 def test_the_page_shows_every_point_and_loads_nothing(tmp_path: Path) -> None:
     rows = [row("unchanged", 10, 100, 0.0), row("<b>way</b>", 30, 25, -0.002), row("lossy", 90, 10, 0.4, "refused")]
     drawn = {"ref": "model@v1", "dataset": "b3:00", "items": 9, "metric": "perplexity", "limit": 0.01}
-    drawn |= {"unit": "tokens", "unchanged": "unchanged", "points": rows, "left_out": {"torchao": "not <installed>"}}
+    drawn |= {"unit": "tokens", "unchanged": "unchanged", "points": rows, "left_out": ["<torchao>"]}
     page = page_of({**drawn, "frontier": ["<b>way</b>", "unchanged"]})
     assert page.count("<circle") == 3
     assert "<b>way</b>" not in page
     assert "&lt;b&gt;way&lt;/b&gt;" in page
-    assert "not &lt;installed&gt;" in page
+    assert "&lt;torchao&gt;" in page
     assert "▲ +40%" in page
     assert "default-src 'none'" in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")

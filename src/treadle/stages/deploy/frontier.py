@@ -50,7 +50,7 @@ def page_of(drawn: Mapping[str, Any]) -> str:
         [
             section("Size, speed, quality", _picture(drawn), intro=intro),
             section("Figures", _table(drawn)),
-            section("Left out", table(("way", "why"), [(text(n), text(r)) for n, r in drawn["left_out"].items()])),
+            section("Not measured", f"<p>{text(', '.join(drawn['left_out']))}</p>" if drawn["left_out"] else ""),
         ],
     )
 

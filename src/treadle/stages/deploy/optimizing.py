@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from treadle.core.artifacts import Artifact
@@ -21,8 +21,9 @@ from treadle.core.steps import step
 from treadle.evals.report import EvaluationReport, commit, load_metrics
 from treadle.lm import optimization
 from treadle.lm.model import Model, Optimized
-from treadle.lm.optimization import Material
+from treadle.lm.optimization import UNCHANGED, Material
 from treadle.record.report import Report
+from treadle.stages.deploy.frontier import frontier, page_of
 from treadle.text.dataset import Dataset, Example
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Point:
     optimized: Optimized
     evaluation: EvaluationReport
     timing: Report
+    weighed: Report
     value: float
     loss: float
     low: float
@@ -76,12 +78,42 @@ class Point:
     memory: int
     verdict: Verdict
 
+    @classmethod
+    def read(
+        cls,
+        name: str,
+        settings: Mapping[str, Any],
+        made: tuple[Optimized, EvaluationReport, Report, Report],
+        limit: float,
+    ) -> Point:
+        """From the four artifacts that measuring leaves: the model, its evaluation, its times, its loss."""
+        optimized, evaluation, timing, weighed = made
+        lost, times = weighed.read_json("loss.json"), timing.read_json("speed.json")
+        return cls(
+            name=name,
+            engine=times["engine"],
+            settings=settings,
+            optimized=optimized,
+            evaluation=evaluation,
+            timing=timing,
+            weighed=weighed,
+            value=lost["after"],
+            loss=lost["loss"],
+            low=lost["low"],
+            high=lost["high"],
+            items=lost["items"],
+            size=weight_bytes(optimized),
+            speed=times["per_cpu_second"],
+            pace=times["per_second"],
+            memory=times["memory_bytes"],
+            verdict="kept" if lost["loss"] <= limit else "refused",
+        )
+
     def public(self) -> dict[str, Any]:
         """As JSON."""
-        found = asdict(self)
-        for name in ("optimized", "evaluation", "timing"):
-            found[name] = getattr(self, name).digest
-        return {**found, "settings": dict(self.settings)}
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        artifacts = {name: found[name].digest for name in ("optimized", "evaluation", "timing", "weighed")}
+        return {**found, **artifacts, "settings": dict(self.settings)}
 
 
 @dataclass(frozen=True)
@@ -131,25 +163,7 @@ def measured(
     way = Way.find(name, driver)
     optimized, evaluation, timing = judged(driver, way, model, dataset, tests, asked)
     weighed = driver.run(weigh, evaluation, base.evaluation if base else evaluation, task=asked.task)
-    lost, times = weighed.read_json("loss.json"), timing.read_json("speed.json")
-    return Point(
-        name=name,
-        engine=times["engine"],
-        settings=way.settings,
-        optimized=optimized,
-        evaluation=evaluation,
-        timing=timing,
-        value=lost["after"],
-        loss=lost["loss"],
-        low=lost["low"],
-        high=lost["high"],
-        items=lost["items"],
-        size=weight_bytes(optimized),
-        speed=times["per_cpu_second"],
-        pace=times["per_second"],
-        memory=times["memory_bytes"],
-        verdict="kept" if lost["loss"] <= asked.limit else "refused",
-    )
+    return Point.read(name, way.settings, (optimized, evaluation, timing, weighed), asked.limit)
 
 
 def check(weighed: Report, name: str, asked: Asked) -> None:
@@ -307,16 +321,52 @@ def weigh(evaluation: EvaluationReport, base: EvaluationReport, *, task: str, ru
         return report.commit()
 
 
+def drawn(
+    ref: str, asked: Asked, digest: str, dataset: str, points: Sequence[Point], left_out: Sequence[str]
+) -> dict[str, Any]:
+    """What ``treadle optimize --json`` says, and what the picture is drawn from."""
+    command = f"treadle optimize {ref} --items {asked.items} --try "
+    rows = [{**point.public(), "command": command + point.name} for point in points]
+    return {
+        "ref": ref,
+        "digest": digest,
+        "dataset": dataset,
+        "items": points[0].items,
+        "metric": asked.metric,
+        "limit": asked.limit,
+        "unit": "tokens" if asked.task == "chat" else "texts",
+        "unchanged": UNCHANGED,
+        "points": rows,
+        "frontier": sorted(frontier(rows)),
+        "left_out": list(left_out),
+    }
+
+
 @step(name="deploy.draw_frontier", version=1)
 def draw_frontier(
-    evaluations: tuple[EvaluationReport, ...], timings: tuple[Report, ...], *, drawn: dict[str, Any], run: Run
+    model: Model,
+    dataset: Dataset,
+    optimized: tuple[Optimized, ...],
+    evaluations: tuple[EvaluationReport, ...],
+    timings: tuple[Report, ...],
+    weighed: tuple[Report, ...],
+    *,
+    ref: str,
+    task: str,
+    limit: float,
+    items: int,
+    names: list[str],
+    settings: list[dict[str, Any]],
+    left_out: list[str],
+    run: Run,
 ) -> Report:
     """The picture of size, speed and quality of all ways that were measured, and the same as a table."""
-    from treadle.stages.deploy.frontier import page_of
-
+    made = zip(optimized, evaluations, timings, weighed, strict=True)
+    points = [Point.read(*each, limit) for each in zip(names, settings, made, strict=True)]
+    shown = drawn(ref, Asked(task, limit, items), model.digest, dataset.digest, points, left_out)
     with run.create(Report) as report:
-        (report.path / "frontier.html").write_text(page_of(drawn), encoding="utf-8")
-        (report.path / "frontier.json").write_bytes(canonical_json(drawn))
+        (report.path / "frontier.html").write_text(page_of(shown), encoding="utf-8")
+        (report.path / "frontier.json").write_bytes(canonical_json(shown))
         for each in evaluations:
             report.add_documents(each.document_ids())
         return report.commit()
