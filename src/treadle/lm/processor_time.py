@@ -34,7 +34,7 @@ class Stopwatch:
 
 def _used() -> float:
     try:
-        import psutil
+        import psutil  # type: ignore[import-untyped]
     except ModuleNotFoundError:
         raise MissingExtra("psutil", extra="serve") from None
     own = psutil.Process()
