@@ -62,5 +62,5 @@ def _lines(found: Optimizing) -> list[str]:
     best = [point for point in drawn["points"] if point["verdict"] == "kept" and point["name"] != drawn["unchanged"]]
     if best:
         fastest = max(best, key=lambda point: float(point["speed"]))["name"]
-        lines.append(f"to release the fastest that is kept: deploy: {{optimization: {fastest}}}")
+        lines.append(f"to release the fastest that is kept: deploy: {{optimization: {{way: {fastest}}}}}")
     return lines
