@@ -41,7 +41,8 @@ def page_of(drawn: Mapping[str, Any]) -> str:
     shown = "".join(f"<div><b>{text(value)}</b><span>{text(name)}</span></div>" for value, name in tiles)
     intro = (
         f"Each circle is one way, its area the size of its weights. To the right is faster ({text(unit)} a second of"
-        f" processor time), below is better ({text(_lost(metric))}). What lies above the dashed line is refused."
+        f" processor time), below is better ({text(_lost(metric))}, with its 95 % interval). What lies above the dashed"
+        " line is refused."
     )
     return page(
         f"Optimizing {drawn['ref']}",
@@ -50,6 +51,7 @@ def page_of(drawn: Mapping[str, Any]) -> str:
         [
             section("Size, speed, quality", _picture(drawn), intro=intro),
             section("Figures", _table(drawn)),
+            section("Again", "<pre>" + "\n".join(text(point["command"]) for point in points) + "</pre>"),
             section("Not measured", f"<p>{text(', '.join(drawn['left_out']))}</p>" if drawn["left_out"] else ""),
         ],
     )
@@ -90,10 +92,11 @@ def _picture(drawn: Mapping[str, Any]) -> str:
     if len(best) > 1:
         steps = "L".join(f"{x(point['speed']):.1f} {y(point['loss']):.1f}" for point in best)
         body.append(f'<path class="line third" opacity=".6" d="M{steps}"/>')
-    body += [
-        _circle(point, drawn, x(point["speed"]), y(point["loss"]), largest, beyond=point["loss"] > top)
-        for point in sorted(points, key=lambda p: -int(p["size"]))
-    ]
+    for point in sorted(points, key=lambda p: -int(p["size"])):
+        across, low, high = x(point["speed"]), y(max(point["low"], bottom)), y(point["high"])
+        body.append(f'<path class="rule" style="stroke:var(--soft)" d="M{across:.1f} {low:.1f}V{high:.1f}"/>')
+        body.append(_circle(point, drawn, across, y(point["loss"]), largest))
+    body += _labels([(x(p["speed"]), y(p["loss"]), _label(p, beyond=p["loss"] > top)) for p in points])
     label = f"Speed, loss and size of {len(points)} ways"
     return (
         f'<svg role="img" aria-label="{label}" viewBox="0 0 {_WIDE} {_HIGH}" xmlns="http://www.w3.org/2000/svg">'
@@ -101,16 +104,32 @@ def _picture(drawn: Mapping[str, Any]) -> str:
     )
 
 
-def _circle(point: Row, drawn: Mapping[str, Any], x: float, y: float, largest: int, *, beyond: bool) -> str:
+def _circle(point: Row, drawn: Mapping[str, Any], x: float, y: float, largest: int) -> str:
     color = "--warn" if point["verdict"] == "refused" else "--third" if point["name"] in drawn["frontier"] else "--soft"
     radius = max(3.0, _LARGEST * math.sqrt(point["size"] / max(largest, 1)))
     said = f"{point['name']}: {_cells(point, drawn)}"
-    mark = f"▲ {point['loss']:+.0%} " if beyond else ""
     return (
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="var({color})" fill-opacity=".28"'
         f' stroke="var({color})"><title>{text(said)}</title></circle>'
-        f'<text class="name" x="{x + 5:.1f}" y="{y - 5:.1f}">{text(mark + point["name"])}</text>'
     )
+
+
+def _label(point: Row, *, beyond: bool) -> str:
+    mark = f"▲ {point['loss']:+.0%} " if beyond else ""
+    return f"{mark}{point['name']}"
+
+
+def _labels(wanted: Sequence[tuple[float, float, str]]) -> list[str]:
+    """Beside their circles, each pushed down until it covers none before it."""
+    placed: list[tuple[float, float, float]] = []
+    found = []
+    for x, y, label in sorted(wanted):
+        left, right, base = x + 5, x + 5 + 7 * len(label), y - 5
+        while any(start < right and left < end and abs(base - other) < 13 for start, end, other in placed):
+            base += 13
+        placed.append((left, right, base))
+        found.append(f'<text class="name" x="{left:.1f}" y="{base:.1f}">{text(label)}</text>')
+    return found
 
 
 def _ticks(least: float, most: float) -> list[float]:
@@ -146,8 +165,7 @@ def _table(drawn: Mapping[str, Any]) -> str:
                 f"{point['value']:.4g}",
                 f"{point['loss']:+.2%} [{point['low']:+.2%}, {point['high']:+.2%}]",
                 text(verdict),
-                f"<code>{text(point['command'])}</code>",
             ]
         )
     head = ("way", "MB", f"{drawn['unit']}/CPU s", "speed", f"{drawn['unit']}/s", "memory MB", drawn["metric"])
-    return table((*head, "loss [95 %]", "verdict", "command"), rows, frozenset(range(1, 7)))
+    return table((*head, "loss [95 %]", "verdict"), rows, frozenset(range(1, 7)))
