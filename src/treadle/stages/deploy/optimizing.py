@@ -191,7 +191,7 @@ def _loss(evaluation: EvaluationReport, base: EvaluationReport, asked: Asked) ->
     metric = LogLikelihood() if asked.task == "chat" else as_metric("accuracy", accuracy)
     found = evaluation.items().against(base.items(), metric, seed=17)
     if asked.task == "chat":  # nats per token, of which perplexity is the exponential
-        return math.expm1(-found.difference), math.expm1(-found.high), math.expm1(-found.low)
+        return math.expm1(-found.difference) + 0.0, math.expm1(-found.high) + 0.0, math.expm1(-found.low) + 0.0
     return -found.difference + 0.0, -found.high + 0.0, -found.low + 0.0
 
 
