@@ -17,7 +17,6 @@ TEXTS = [
     "the object returns",
     "a",
     "the function of the value of the object returns the value",
-    "",
     "system user [SEP]",
 ] * 9
 
@@ -148,14 +147,17 @@ def test_the_engine_gives_what_torch_gives(classifier: Path, tmp_path: Path) -> 
     out.mkdir()
     Onnx().write(Material(classifier, tmp_path), out)
     expected = Classifier(classifier, max_length=64).predict(TEXTS)
+    of_nothing = []
     for settings in ({}, {"batch_size": 1}):
         with BlockingEngine("auto", out, settings=settings) as opened:
             assert opened.name == "onnx"
             found = opened.classify(TEXTS)
+            of_nothing.append(opened.classify([*TEXTS, ""])[-1].probabilities)
             with pytest.raises(UserError, match="only classifies"):
                 opened.score([([1, 2], [3])])
         assert found[0].labels == ("no", "perhaps", "yes")
         assert np.abs(np.array([each.probabilities for each in found]) - np.array(expected)).max() < 1e-4
+    assert np.allclose(*of_nothing, atol=1e-5)  # whatever it was beside
 
 
 def test_what_is_no_model_is_one_clear_line(classifier: Path, tmp_path: Path) -> None:

@@ -63,6 +63,6 @@ class BatchedClassifier:
         mask = np.zeros((len(rows), width), dtype=np.int64)
         for place, row in enumerate(rows):
             ids[place, : len(row)] = row
-            mask[place, : len(row)] = 1
+            mask[place, : max(1, len(row))] = 1  # where all is masked, the answer would depend on what it stands beside
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         return {name: given[name] for name in self._inputs}
