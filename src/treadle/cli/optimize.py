@@ -59,8 +59,9 @@ def _lines(found: Optimizing) -> list[str]:
     if refused:
         lines.append(f"refused, for losing more than {drawn['limit']:.2%}: {', '.join(refused)}")
     lines += [f"{name} is left out: {reason}" for name, reason in drawn["left_out"].items()]
-    best = [point for point in drawn["points"] if point["verdict"] == "kept" and point["name"] != drawn["unchanged"]]
+    first = drawn["points"][0]["speed"]
+    best = [each for each in drawn["points"] if each["name"] in drawn["frontier"] and each["speed"] > first]
     if best:
         fastest = max(best, key=lambda point: float(point["speed"]))["name"]
-        lines.append(f"to release the fastest that is kept: deploy: {{optimization: {{way: {fastest}}}}}")
+        lines.append(f"to release the fastest of the frontier: deploy: {{optimization: {{way: {fastest}}}}}")
     return lines

@@ -18,11 +18,18 @@ Row = Mapping[str, Any]
 
 
 def frontier(points: Sequence[Row]) -> set[str]:
-    """Names of the kept points that no other kept one beats: as fast, as small and as good, and better in one."""
+    """Names of the kept points that no other kept one beats: as fast, as small and as good, and better in one.
+
+    Below no loss lies only chance, so it counts as none.
+    """
     kept = [point for point in points if point["verdict"] == "kept"]
 
     def beats(one: Row, other: Row) -> bool:
-        pairs = [(one["speed"], other["speed"]), (-one["size"], -other["size"]), (-one["loss"], -other["loss"])]
+        pairs = [
+            (one["speed"], other["speed"]),
+            (-one["size"], -other["size"]),
+            (-max(one["loss"], 0), -max(other["loss"], 0)),
+        ]
         return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
     return {point["name"] for point in kept if not any(beats(other, point) for other in kept)}
