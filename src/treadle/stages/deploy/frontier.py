@@ -25,11 +25,8 @@ def frontier(points: Sequence[Row]) -> set[str]:
     kept = [point for point in points if point["verdict"] == "kept"]
 
     def beats(one: Row, other: Row) -> bool:
-        pairs = [
-            (one["speed"], other["speed"]),
-            (-one["size"], -other["size"]),
-            (-max(one["loss"], 0), -max(other["loss"], 0)),
-        ]
+        lost, others = max(one["loss"], 0), max(other["loss"], 0)
+        pairs = [(one["speed"], other["speed"]), (-one["size"], -other["size"]), (-lost, -others)]
         return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
     return {point["name"] for point in kept if not any(beats(other, point) for other in kept)}
