@@ -64,7 +64,7 @@ def drop_layers(model: Path, out: Path, keep: float) -> list[int]:
     if kinds:
         modules.config.layer_types = [kinds[place] for place in places]
     for place, layer in enumerate(getattr(parent, name.rpartition(".")[2])):
-        attention = getattr(layer, "self_attn", None)
+        attention: Any = getattr(layer, "self_attn", None)
         if hasattr(attention, "layer_idx"):
             attention.layer_idx = place
     _save(modules, model, out)

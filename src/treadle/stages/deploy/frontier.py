@@ -65,10 +65,10 @@ def _picture(drawn: Mapping[str, Any]) -> str:
     points, limit = drawn["points"], drawn["limit"]
     if not points:
         return ""
-    speeds = [point["speed"] for point in points]
+    speeds = [float(point["speed"]) for point in points]
     least, most = min(speeds) / 1.3, max(speeds) * 1.3
-    top = max(limit * _SHOWN, 1e-6)
-    bottom = min(-top / 4, *(point["loss"] for point in points))
+    top = max(float(limit) * _SHOWN, 1e-6)
+    bottom = min(-top / 4, *(float(point["loss"]) for point in points))
     largest = max(point["size"] for point in points)
 
     def x(speed: float) -> float:
@@ -97,8 +97,8 @@ def _picture(drawn: Mapping[str, Any]) -> str:
         steps = "L".join(f"{x(point['speed']):.1f} {y(point['loss']):.1f}" for point in best)
         body.append(f'<path class="line third" opacity=".6" d="M{steps}"/>')
     for point in sorted(points, key=lambda p: -int(p["size"])):
-        across, low, high = x(point["speed"]), y(max(point["low"], bottom)), y(point["high"])
-        body.append(f'<path class="rule" style="stroke:var(--soft)" d="M{across:.1f} {low:.1f}V{high:.1f}"/>')
+        across, begin, end = x(point["speed"]), y(max(point["low"], bottom)), y(point["high"])
+        body.append(f'<path class="rule" style="stroke:var(--soft)" d="M{across:.1f} {begin:.1f}V{end:.1f}"/>')
         body.append(_circle(point, drawn, across, y(point["loss"]), largest))
     body += _labels([(x(p["speed"]), y(p["loss"]), _label(p, beyond=p["loss"] > top)) for p in points])
     label = f"Speed, loss and size of {len(points)} ways"
