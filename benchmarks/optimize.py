@@ -137,7 +137,7 @@ def treadle(folder: Path, *arguments: str) -> dict[str, Any]:
 def lay_out(task: str, folder: Path, *, quick: bool) -> None:
     """A project's file, its rows and a model that comes from outside."""
     folder.mkdir(parents=True)
-    rows = list(questions() if task == "chat" else intents("train", quick=quick))
+    rows = list(questions(quick=quick) if task == "chat" else intents("train", quick=quick))
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     fields = "{question: question, answer: answer}" if task == "chat" else "{text: text, label: category}"
     from treadle.lm.base_model import resolve
@@ -156,10 +156,10 @@ def lay_out(task: str, folder: Path, *, quick: bool) -> None:
     )
 
 
-def questions() -> Iterator[dict[str, str]]:
-    """Questions with their answers."""
+def questions(*, quick: bool) -> Iterator[dict[str, str]]:
+    """Questions with their answers; few when it has to be quick."""
     with gzip.open(DATA / "1-instruct-qa" / "gsm8k_train.jsonl.gz", "rt") as file:
-        for _, line in zip(range(300), file, strict=False):
+        for _, line in zip(range(100 if quick else 300), file, strict=False):
             row = json.loads(line)
             yield {"question": row["question"], "answer": row["answer"]}
 
