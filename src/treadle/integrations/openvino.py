@@ -106,7 +106,7 @@ class OpenVinoBackend:
         """As ``Backend.open``."""
         given = convert_settings("openvino", OpenVinoSettings, settings)
         if is_classifier(folder):
-            return OpenVinoClassifierBackend(folder, threads, given)
+            return OpenVinoClassifierBackend(folder, threads, given.precision)
         return cls(folder, threads, given)
 
     def add(self, request: Generate) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.integrations.onnx_export import MODEL, export
@@ -14,9 +14,6 @@ from treadle.lm.engine_worker import first_line
 from treadle.lm.model_folder import read_config
 from treadle.lm.optimization import Material, Task
 from treadle.lm.optimizations import copy_beside
-
-if TYPE_CHECKING:
-    from treadle.integrations.openvino import OpenVinoSettings
 
 _IR = "openvino_model.xml"
 _BATCH = 16  # texts computed together, those of like length
@@ -35,13 +32,13 @@ def is_classifier(folder: Path) -> bool:
 class OpenVinoClassifierBackend:
     """As the other backend, for labels alone."""
 
-    def __init__(self, folder: Path, threads: int | None, settings: OpenVinoSettings) -> None:
+    def __init__(self, folder: Path, threads: int | None, precision: str) -> None:
         openvino = _openvino()
         self.context_length = int(read_config(folder).get("max_position_embeddings") or _LONGEST)
         properties: dict[str, Any] = {"ENABLE_CPU_PINNING": False, "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             properties["INFERENCE_NUM_THREADS"] = threads
-        if settings.precision == "f32":
+        if precision == "f32":
             properties["INFERENCE_PRECISION_HINT"] = "f32"
         try:
             compiled = openvino.Core().compile_model(str(folder / _IR), "CPU", properties)
