@@ -200,3 +200,25 @@ def test_a_tensorrt_job_names_every_input(kind: str, parts: list[str], tmp_path:
             assert script.count(f"{each.name}:1x1") >= 1
     assert script.count("trtexec") == len(parts)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_openvino_gives_nearly_what_torch_gives(classifier: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    pytest.importorskip("openvino_genai")
+    from treadle.integrations.openvino_classifier import OpenVinoClassifierExact
+    from treadle.lm.classification import Classifier
+    from treadle.lm.engines import BlockingEngine
+    from treadle.lm.optimization import Material
+
+    out = tmp_path / "out"
+    out.mkdir()
+    way = OpenVinoClassifierExact()
+    way.write(Material(classifier, tmp_path), out)
+    expected = Classifier(classifier, max_length=64).predict(TEXTS)
+    with BlockingEngine(way.engine, out, settings=dict(way.settings)) as opened:
+        found = opened.classify(TEXTS)
+        with pytest.raises(UserError, match="it gives labels"):
+            opened.embed(["a"])
+    assert found[0].labels == ("no", "perhaps", "yes")
+    assert np.abs(np.array([each.probabilities for each in found]) - np.array(expected)).max() < 0.01  # 16-bit weights
