@@ -47,6 +47,7 @@ EXTENDING = {
     "An engine": ("treadle.lm.engine:Engine", "treadle.lm.engine:GenerateRequest", "treadle.lm.engine:Chunk",
                   "treadle.lm.engine:Score", "treadle.lm.engine:ClassScores", "treadle.lm.engine:TaggedSpan",
                   "treadle.lm.engine:Extract", "treadle.lm.engine:EngineStats"),
+    "An optimization": ("treadle.lm.optimization:Optimization", "treadle.lm.optimization:Material"),
     "An executor": ("treadle.core.executors:Executor",),
     "A remote": ("treadle.core.remote:Remote",),
     "A sink": ("treadle.core.sink:Sink", "treadle.core.sink:View", "treadle.core.sink:SentRun",
@@ -217,7 +218,7 @@ def parts(group: str) -> Iterator[str]:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     # An engine is opened on a folder, a remote by its address, a protocol by a command, a sink by the environment; the
     # file says nothing of them.
-    configured = group not in ("engines", "remotes", "protocols", "sinks")
+    configured = group not in ("engines", "optimizations", "remotes", "protocols", "sinks")
     yield "| name | settings | what it does |" if configured else "| name | what it does |"
     yield "|---|---|---|" if configured else "|---|---|"
     for name, place in pyproject["project"]["entry-points"][f"treadle.{group}"].items():

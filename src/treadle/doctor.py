@@ -21,6 +21,8 @@ EXTRAS = {
     "serve": ("starlette", "uvicorn", "httpx", "msgspec", "prometheus-client"),
     "console": ("starlette", "uvicorn", "google-re2"),
     "openvino": ("openvino-genai",),
+    "onnx": ("onnx", "onnxruntime"),
+    "torchao": ("torchao",),
     "postgres": ("psycopg",),
     "remote": ("fsspec", "s3fs", "pyfastcdc"),
     "sql": ("sqlalchemy",),
@@ -35,6 +37,7 @@ EXTRAS = {
 # What is written to run elsewhere and has not been run on a machine like this one.
 NOT_EXERCISED = {
     "GPU": "training and engines take a CUDA device where torch sees one; serving was not run on one",
+    "TensorRT": "export tensorrt writes the job that builds engines and Triton's configuration; neither was run here",
     "hub download": "hub ids go through huggingface_hub; needs a network, not run here",
     "GitHub, GitLab, Confluence": "sources; not reached here, a server that speaks their documented API was",
     "Hugging Face datasets": "out of a folder they are read here; the hub itself was not reached",

@@ -15,6 +15,7 @@ import pytest
 
 from docs.conftest import Treadle
 from docs.pages import ROOT, blocks
+from tiny_models import write_model
 from treadle.core import plugins
 from treadle.core.artifacts import Builder
 from treadle.core.digest import keyed_digest
@@ -25,9 +26,10 @@ from treadle.evals.item import Item, Output
 from treadle.evals.metric import load_metric
 from treadle.evals.report import EvaluationReport
 from treadle.evals.results import Evaluation, write_evaluation
-from treadle.lm import own_model
+from treadle.lm import optimization, own_model
 from treadle.lm.engine import GenerateRequest
 from treadle.lm.engines import BlockingEngine, find_engine
+from treadle.lm.gguf_file import GgufFile
 from treadle.project import open_project
 from treadle.record.release import Release, ReleaseSpec
 from treadle.stages.govern import judge
@@ -44,6 +46,7 @@ NAMES = {
     "treadle.checks": "enough_items",
     "treadle.sources": "Notes",
     "treadle.engines": "Echo",
+    "treadle.optimizations": "Halved",
 }
 ALL = [block.text for block in blocks(ROOT / "CONTRIBUTING.md") if block.language == "python"]
 MODELS = [block for block in ALL if "my_models:" in block.splitlines()[0]]  # a module of their own: they load torch
@@ -91,9 +94,9 @@ def document(text: str) -> Document:
 
 
 def test_the_examples_are_short() -> None:
-    assert (len(SHOWN), len(MODELS)) == (5, 3)
+    assert (len(SHOWN), len(MODELS)) == (6, 3)
     # An engine has seven methods, most of one line; the others stay under 20 lines of code.
-    for block in [*SHOWN[:4], *MODELS]:
+    for block in (*SHOWN[:4], *SHOWN[5:], *MODELS):
         assert len([line for line in block.splitlines() if line.strip() and not line.startswith("#")]) < 20
 
 
@@ -185,6 +188,18 @@ def test_an_engine(tmp_path: Path, clean_imports: None) -> None:
         answers = engine.generate_all([GenerateRequest("one", (7, 8, 9), max_tokens=2), GenerateRequest("two", (5,))])
         assert answers == ["7 8 ", "5 "]
         assert [score.total for score in engine.score([([1], [2, 3])])] == [0.0]
+
+
+def test_an_optimization(door: tuple[str, Path], tmp_path: Path) -> None:
+    before, project = door
+    way, version = optimization.load(before + "Halved", project), optimization.code_version(before + "Halved", project)
+    assert "my-parts 1.0" in version if not before else "b3:" in version
+    out = tmp_path / "out"
+    out.mkdir()
+    way.write(optimization.Material(write_model(tmp_path / "model"), tmp_path), out)
+    assert find_engine("auto", out).name == way.engine
+    with GgufFile(out / "model.gguf") as file:
+        assert {info.kind for name, info in file.tensors.items() if "norm" not in name} == {1}  # F16
 
 
 def test_an_engine_that_is_not_installed(tmp_path: Path) -> None:

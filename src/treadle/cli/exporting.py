@@ -20,12 +20,14 @@ def export(tool: str, ref: str, out: Path, remote: str | None, as_json: bool) ->
     """Give the version or artifact REF to another TOOL, such as dvc, or write it out as a folder.
 
     dvc: a .dvc pointer and the objects behind it, which dvc pull (or dvc checkout) then fetches. folder: its files as
-    they are, in a new folder. Other tools come in by the entry-point group treadle.exports.
+    they are, in a new folder. onnx: a model as ONNX files, checked output by output. tensorrt: the job that builds
+    TensorRT engines of them, with a Triton repository. Other tools come in by the entry-point group treadle.exports.
 
     \b
     Example:
       treadle export dvc dataset@v1 --out ../data-repo
       treadle export folder @champion --out ../champion
+      treadle export onnx @champion --out ../onnx
     """
     from treadle.exporting import export as write
 

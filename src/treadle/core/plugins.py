@@ -23,6 +23,7 @@ from treadle.core.errors import TreadleError, UserError, nearest
 
 GROUPS = (
     "treadle.engines",
+    "treadle.optimizations",
     "treadle.sources",
     "treadle.transforms",
     "treadle.examples",

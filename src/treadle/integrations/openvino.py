@@ -1,4 +1,4 @@
-"""OpenVINO GenAI's continuous batching as an engine: Q8_0 GGUF files and OpenVINO IR, on a CPU.
+"""OpenVINO GenAI's continuous batching as an engine: GGUF files and OpenVINO IR, on a CPU.
 
 The pipeline reads and writes token ids here; text is the business of the engine's other side. It would build a
 tokenizer from the GGUF all the same, which takes half of its start, so it is given a token one.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from treadle.core.errors import MissingExtra, UserError
+from treadle.integrations.openvino_classifier import OpenVinoClassifierBackend, is_classifier
 from treadle.lm.engine_settings import WorkerSettings, convert_settings
 from treadle.lm.engine_wire import Finish, Generate, Tokens
 from treadle.lm.engine_worker import first_line
@@ -99,9 +100,14 @@ class OpenVinoBackend:
         self._own_numbers = 1 << 62  # for scoring, apart from the parent's
 
     @classmethod
-    def open(cls, folder: Path, threads: int | None, settings: dict[str, Any]) -> OpenVinoBackend:
+    def open(
+        cls, folder: Path, threads: int | None, settings: dict[str, Any]
+    ) -> OpenVinoBackend | OpenVinoClassifierBackend:
         """As ``Backend.open``."""
-        return cls(folder, threads, convert_settings("openvino", OpenVinoSettings, settings))
+        given = convert_settings("openvino", OpenVinoSettings, settings)
+        if is_classifier(folder):
+            return OpenVinoClassifierBackend(folder, threads, given.precision)
+        return cls(folder, threads, given)
 
     def add(self, request: Generate) -> None:
         """As ``Backend.add``."""

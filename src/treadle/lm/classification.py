@@ -149,18 +149,26 @@ class Classifier:
     """A trained classifier, loaded once. ``labels`` in the order of the probabilities."""
 
     def __init__(
-        self, folder: Path, *, max_length: int = 256, batch_size: int = 32, threads: int | None = None
+        self,
+        folder: Path,
+        *,
+        max_length: int = 256,
+        batch_size: int = 32,
+        threads: int | None = None,
+        half: bool = False,
     ) -> None:
-        """``UserError`` when the folder holds no sequence classifier."""
+        """``half``: computed in bfloat16. ``UserError`` when the folder holds no sequence classifier."""
         try:
+            import torch
             import transformers
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), extra="train") from None
-        self._model = torch_runtime.load(folder, transformers.AutoModelForSequenceClassification).eval()
+        model = torch_runtime.load(folder, transformers.AutoModelForSequenceClassification)
+        self.model = model.to(torch.bfloat16 if half else torch.float32).eval()
         self._encode = Encoder(folder, max_length)
         self._batch_size = batch_size
         self._threads = threads
-        self.labels: tuple[str, ...] = tuple(name for _, name in sorted(self._model.config.id2label.items()))
+        self.labels: tuple[str, ...] = tuple(name for _, name in sorted(self.model.config.id2label.items()))
 
     def predict(self, texts: Sequence[str]) -> list[list[float]]:
         """Probabilities, one row a text, summing to 1; batched by length, returned in the order given."""
@@ -172,7 +180,7 @@ class Classifier:
         with torch_runtime.session(self._threads, 0), torch.inference_mode():
             for start in range(0, len(order), self._batch_size):
                 batch = order[start : start + self._batch_size]
-                logits = self._model(**self._encode.batch([rows[i] for i in batch])).logits
+                logits = self.model(**self._encode.batch([rows[i] for i in batch])).logits
                 for i, row in zip(batch, logits.double().softmax(-1).tolist(), strict=True):
                     found[i] = row
         return found

@@ -44,6 +44,7 @@ from treadle.lm.engine_wire import (
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _SLICE_TOKENS = 512  # of a long job done between two steps, so that answers under way go on
 _SLICE_TEXTS = 16
+_LABELED_TOGETHER = 128  # texts, of as many requests as wait: a classifier sorts them by length, and has no answers
 
 
 class Backend(Protocol):
@@ -163,8 +164,11 @@ class Worker:
                 self._jobs.append((message, []))
 
     def _go_on(self, backend: Backend) -> None:
-        """Do a slice of the oldest job."""
+        """Do a slice of the oldest job; texts to label also of those that wait right behind it."""
         job, rows = self._jobs[0]
+        if isinstance(job, Classify):
+            self._label(backend)
+            return
         labels: list[str] = []
         items = job.pairs if isinstance(job, Score | Extract) else job.texts
         try:
@@ -176,9 +180,6 @@ class Worker:
                         rows += backend.score(_slice(job.pairs, len(rows)))
                 case Embed():
                     rows += backend.embed(job.texts[len(rows) :][:_SLICE_TEXTS])
-                case Classify():
-                    labels, more = backend.classify(job.texts[len(rows) :][:_SLICE_TEXTS])
-                    rows += more
                 case Tag():
                     labels, more = _able(backend, "tag")(job.texts[len(rows) :][:_SLICE_TEXTS])
                     rows += more
@@ -189,6 +190,30 @@ class Worker:
             self._send(Failed(job.number, str(error), user=True))
         else:
             if len(rows) == len(items):
+                self._jobs.popleft()
+                self._send(Values(job.number, rows, labels))
+
+    def _label(self, backend: Backend) -> None:
+        """Label the texts of the oldest jobs together, as many as go at once."""
+        taken: list[tuple[Classify, list[list[float]], list[str]]] = []
+        room = _LABELED_TOGETHER
+        for job, rows in self._jobs:
+            if not isinstance(job, Classify) or room == 0:
+                break
+            texts = job.texts[len(rows) :][:room]
+            room -= len(texts)
+            taken.append((job, rows, texts))
+        try:
+            labels, found = backend.classify([text for _, _, texts in taken for text in texts])
+        except UserError as error:
+            for job, _, _ in taken:
+                self._jobs.popleft()
+                self._send(Failed(job.number, str(error), user=True))
+            return
+        values = iter(found)
+        for job, rows, texts in taken:
+            rows += [next(values) for _ in texts]
+            if len(rows) == len(job.texts):
                 self._jobs.popleft()
                 self._send(Values(job.number, rows, labels))
 

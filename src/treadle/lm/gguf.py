@@ -17,8 +17,8 @@ from treadle.lm import architecture
 from treadle.lm.gguf_tokenizer import tokenizer_to_gguf
 from treadle.lm.safetensors_folder import check_folder, tensors
 
-Kind = Literal["q8_0", "q4_0", "f16", "f32"]
-_BLOCK = 32  # weights that share a scale in Q8_0 and Q4_0
+Kind = Literal["q8_0", "q4_1", "q4_0", "f16", "f32"]
+_BLOCK = 32  # weights that share a scale in Q8_0, Q4_1 and Q4_0
 
 
 def write_gguf(model_folder: Path, out: Path, kind: Kind = "q8_0") -> None:

@@ -26,13 +26,14 @@ _WARM_UP_IDS = 8
 
 
 class TransformersSettings(WorkerSettings, frozen=True, kw_only=True):
-    """``precision`` auto: bfloat16 for models that generate where the machine multiplies it in hardware.
+    """``precision`` auto: bfloat16 for models that generate where the machine multiplies it in hardware; bf16 asks for
+    it.
 
     ``max_sequences`` answers are generated together. Texts to label or embed are cut at ``max_length`` tokens; the
     model's own limit by default.
     """
 
-    precision: Literal["f32", "auto"] = "auto"
+    precision: Literal["f32", "bf16", "auto"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_sequences: int = 16
     max_length: int | None = None
@@ -110,7 +111,9 @@ class TransformersBackend:
         elif self._task == "classify":
             from treadle.lm.classification import Classifier
 
-            self._classifier = Classifier(folder, max_length=self._max_length(), threads=threads)
+            self._classifier = Classifier(
+                folder, max_length=self._max_length(), threads=threads, half=settings.precision == "bf16"
+            )
             self._classifier.predict(["warm up"])
         elif self._task == "tag":
             from treadle.lm.tagging import Tagger
@@ -219,6 +222,8 @@ class TransformersBackend:
 
         if self._settings.precision == "f32":
             return torch.float32
+        if self._settings.precision == "bf16":
+            return torch.bfloat16
         return torch.bfloat16 if self._device == "cuda" else getattr(torch, torch_runtime.precision("auto"))
 
     def _max_length(self) -> int:

@@ -19,10 +19,12 @@ from treadle.evals.report import answer_all, load_metrics
 from treadle.evals.task import Asking, Task
 from treadle.lm.engines import serves_gguf
 from treadle.lm.model import Model, Optimized
+from treadle.lm.optimization import UNCHANGED
 from treadle.record.record import Record
 from treadle.record.recording import Recording
 from treadle.record.release import Release, ReleaseSpec
 from treadle.record.report import Report
+from treadle.stages.deploy.optimizing import Asked, Way, check, items_for, judged, weigh, weight_bytes
 from treadle.stages.deploy.serving import opener
 from treadle.text.dataset import Dataset
 
@@ -40,11 +42,22 @@ class QuantizeSettings(Settings):
     items: int = Field(60, ge=8, description="test items that the rise is measured on")
 
 
+class OptimizationSettings(Settings):
+    """One of the ways that `treadle optimize` measures, in place of `quantize`, and what it may cost."""
+
+    way: str = Field(description="gguf-q8_0, onnx, or another of the optimizations that are installed, or module:Class")
+    max_loss: float = Field(
+        0.01, ge=0, description="rise in perplexity (relative) or fall in accuracy above which it is refused"
+    )
+    items: int | None = Field(None, ge=8, description="test items that it is measured on; 150 chat, 1000 classify")
+
+
 class DeploySettings(Settings):
     """What a release is, and where it answers."""
 
     engine: str = Field("auto", description="auto, openvino, transformers, or another installed engine")
     quantize: QuantizeSettings | None = QuantizeSettings()
+    optimization: OptimizationSettings | None = None
     system_prompt: str | None = Field(None, description="said before every conversation that has no system message")
     host: str = Field("127.0.0.1", description="address that treadle serve listens on")
     port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
@@ -81,6 +94,69 @@ def deploy(
     task: Task,
 ) -> Deployed:
     """Optimize, measure, bundle, and let the release answer its first questions over HTTP."""
+    if settings.optimization is not None:
+        made = _by_way(driver, settings, settings.optimization, model, dataset, tests, task)
+    else:
+        made = _quantized(driver, settings, model, tests, task)
+    release = driver.run(
+        bundle,
+        made.optimized,
+        model,
+        dataset,
+        name=record.name,
+        task=task.name,
+        asking=task.asking,
+        engine=made.engine,
+        engine_settings=made.settings,
+        system_prompt=settings.system_prompt,
+        max_tokens=settings.max_tokens,
+        format=made.format,
+    )
+    if settings.smoke_requests:
+        driver.act(
+            "deploy.smoke",
+            lambda run: smoke(run, record, release, tests, recording, settings.smoke_requests),
+            inputs=(release, tests),
+            requests=settings.smoke_requests,
+        )
+    if not driver.planning:
+        driver.listener.say(_line(release, made.optimized, made.loss))
+    return Deployed(release, made.loss)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The model in the form that is served, by what, and what it cost."""
+
+    optimized: Optimized
+    engine: str
+    settings: dict[str, Any]
+    format: str | None
+    loss: Report | None
+
+
+def _by_way(
+    driver: Driver,
+    settings: DeploySettings,
+    chosen: OptimizationSettings,
+    model: Model,
+    dataset: Dataset,
+    tests: Dataset,
+    task: Task,
+) -> _Made:
+    """By one of the ways that ``treadle optimize`` measures; what it measured costs nothing again."""
+    asked = Asked(task.name, chosen.max_loss, chosen.items or items_for(task.name), settings.system_prompt)
+    way = Way.find(chosen.way, driver)
+    optimized, evaluation, _ = judged(driver, way, model, dataset, tests, asked)
+    _, before, _ = judged(driver, Way.find(UNCHANGED, driver), model, dataset, tests, asked)
+    loss = driver.run(weigh, evaluation, before, task=task.name)
+    if not driver.planning:
+        check(loss, chosen.way, asked)
+    return _Made(optimized, way.engine, dict(way.settings), chosen.way, loss)
+
+
+def _quantized(driver: Driver, settings: DeploySettings, model: Model, tests: Dataset, task: Task) -> _Made:
+    """As a GGUF, or as it is."""
     chosen = settings.quantize if task.gguf else None
     if chosen is not None and not serves_gguf(settings.engine):
         driver.listener.say(
@@ -94,35 +170,16 @@ def deploy(
         loss = driver.run(measure, model, optimized, tests, **asked)
         if not driver.planning:
             _check_loss(loss, chosen)
-    release = driver.run(
-        bundle,
-        optimized,
-        model,
-        dataset,
-        name=record.name,
-        task=task.name,
-        asking=task.asking,
-        engine=settings.engine,
-        system_prompt=settings.system_prompt,
-        max_tokens=settings.max_tokens,
-        format=chosen.format if chosen else None,
-    )
-    if settings.smoke_requests:
-        driver.act(
-            "deploy.smoke",
-            lambda run: smoke(run, record, release, tests, recording, settings.smoke_requests),
-            inputs=(release, tests),
-            requests=settings.smoke_requests,
-        )
-    if not driver.planning:
-        driver.listener.say(_line(release, optimized, loss))
-    return Deployed(release, loss)
+    return _Made(optimized, settings.engine, {}, chosen.format if chosen else None, loss)
 
 
 def _line(release: Release, optimized: Optimized, report: Report | None) -> str:
-    weights = sum(e.size for e in optimized.entries() if e.path.endswith((".gguf", ".safetensors"))) / 1e6
+    weights = weight_bytes(optimized) / 1e6
     found = report.read_json("loss.json") if report else None
-    loss = f", perplexity {found['loss']:+.2%} on {found['items']} items" if found else ""
+    if found and found.get("metric") == "accuracy":
+        loss = f", {found['loss']:.2%} of accuracy lost on {found['items']} items"
+    else:
+        loss = f", perplexity {found['loss']:+.2%} on {found['items']} items" if found else ""
     return f"release {release.digest[:11]}: {weights:.0f} MB{loss}; treadle serve answers with it once it is champion"
 
 
@@ -195,6 +252,7 @@ def bundle(
     task: str,
     asking: str,
     engine: str,
+    engine_settings: dict[str, Any],
     system_prompt: str | None,
     max_tokens: int,
     format: str | None,  # noqa: A002 (the setting's name)
@@ -202,6 +260,9 @@ def bundle(
 ) -> Release:
     """Everything that answers, in one folder."""
     about = model.about()
+    optimization: dict[str, Any] = {"format": format} if format else {}
+    if engine_settings:
+        optimization["settings"] = engine_settings
     spec = ReleaseSpec(
         name=name,
         task=task,
@@ -212,7 +273,7 @@ def bundle(
         engine=engine,
         system_prompt=system_prompt,
         settings={"max_tokens": max_tokens},
-        optimization={"format": format} if format else {},
+        optimization=optimization,
     )
     with run.create(Release) as release:
         shutil.copytree(optimized.path(), release.path / "model", ignore=shutil.ignore_patterns("documents.ids"))

@@ -69,7 +69,7 @@ async def open_release(record: Record, release: Release) -> Serving:
         system_prompt=spec.system_prompt,
         max_tokens=int(spec.settings.get("max_tokens", 256)),
     )
-    engine = await open_engine(spec.engine, folder)
+    engine = await open_engine(spec.engine, folder, settings=dict(spec.optimization.get("settings") or {}))
     if spec.asking not in ("chat", "extract"):
         return Serving(served, engine)
     if isinstance(engine, WorkerEngine):  # it has one already, and loading takes time and memory

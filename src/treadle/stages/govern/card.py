@@ -96,9 +96,11 @@ def _made_from(base: dict[str, str], documents: int) -> list[str]:
     return [title, "", f"- Trained on: {NOT_RECORDED}; it is, or began as, a model from outside{learned}"]
 
 
-def _optimization(form: str | None, loss: dict[str, float] | None) -> str:
+def _optimization(form: str | None, loss: dict[str, Any] | None) -> str:
     if form is None or loss is None:
         return "weights as trained"
+    if "metric" in loss:
+        return f"optimized by {form}, which loses {loss['loss']:.2%} of {loss['metric']} on {loss['items']:.0f} items"
     return f"quantized to {form}, perplexity {loss['loss']:+.2%} on {loss['items']:.0f} items"
 
 

@@ -1,0 +1,116 @@
+"""A classifier as OpenVINO IR: the worker's side of its engine, and the ways of optimizing that end there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from treadle.core.errors import MissingExtra, UserError
+from treadle.integrations.onnx_export import MODEL, export
+from treadle.lm.batched_classifier import BatchedClassifier
+from treadle.lm.engine_wire import Generate, Tokens
+from treadle.lm.engine_worker import first_line
+from treadle.lm.model_folder import read_config
+from treadle.lm.optimization import Material, Task
+from treadle.lm.optimizations import copy_beside
+
+_IR = "openvino_model.xml"
+_BATCH = 16  # texts computed together, those of like length
+_LONGEST = 512  # tokens, where the model names no limit
+_CANNOT = "this release is a classifier: it gives labels, and neither generates, scores nor embeds"
+
+
+def is_classifier(folder: Path) -> bool:
+    """Whether the IR in a folder is one."""
+    if not (folder / _IR).is_file():
+        return False
+    found = read_config(folder).get("architectures") or []
+    return any(str(name).endswith("ForSequenceClassification") for name in found)
+
+
+class OpenVinoClassifierBackend:
+    """As the other backend, for labels alone."""
+
+    def __init__(self, folder: Path, threads: int | None, precision: str) -> None:
+        openvino = _openvino()
+        self.context_length = int(read_config(folder).get("max_position_embeddings") or _LONGEST)
+        properties: dict[str, Any] = {"ENABLE_CPU_PINNING": False, "PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            properties["INFERENCE_NUM_THREADS"] = threads
+        if precision == "f32":
+            properties["INFERENCE_PRECISION_HINT"] = "f32"
+        try:
+            compiled = openvino.Core().compile_model(str(folder / _IR), "CPU", properties)
+        except RuntimeError as error:
+            raise UserError(f"{folder / _IR}: OpenVINO cannot open it ({first_line(error)})") from None
+        request = compiled.create_infer_request()
+        self._classifier = BatchedClassifier(
+            folder,
+            lambda given: request.infer(given)["logits"],
+            inputs=[each.any_name for each in compiled.inputs],
+            batch_size=_BATCH,
+            max_length=self.context_length,
+        )
+        self._classifier.predict(["warm up"])
+
+    def add(self, request: Generate) -> None:
+        """Refused."""
+        raise UserError(_CANNOT)
+
+    def cancel(self, number: int) -> None:
+        """Nothing to cancel."""
+
+    def pending(self) -> tuple[int, int]:
+        """As ``Backend.pending``."""
+        return 0, 0
+
+    def step(self) -> list[Tokens]:
+        """Nothing to go on with."""
+        return []
+
+    def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+        """Refused."""
+        raise UserError(_CANNOT)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Refused."""
+        raise UserError(_CANNOT)
+
+    def classify(self, texts: Sequence[str]) -> tuple[list[str], list[list[float]]]:
+        """As ``Backend.classify``."""
+        return list(self._classifier.labels), self._classifier.predict(texts)
+
+
+class OpenVinoClassifier:
+    """OpenVINO IR with weights of 16 bits, computed in 16 where the processor multiplies them."""
+
+    version: ClassVar[int] = 1
+    tasks: ClassVar[tuple[Task, ...]] = ("classify",)
+    packages: ClassVar[tuple[str, ...]] = ("onnx", "openvino", "torch", "transformers")
+    engine: ClassVar[str] = "openvino"
+    settings: ClassVar[Mapping[str, Any]] = {}
+    learns: ClassVar[bool] = False
+
+    def write(self, material: Material, out: Path) -> None:
+        """As ``Optimization.write``."""
+        openvino = _openvino()
+        whole = material.scratch / "onnx"
+        whole.mkdir()
+        export(material.model, whole, seed=material.seed)
+        copy_beside(material.model, out)
+        openvino.save_model(openvino.Core().read_model(whole / MODEL), out / _IR, compress_to_fp16=True)
+
+
+class OpenVinoClassifierExact(OpenVinoClassifier):
+    """OpenVINO IR with weights of 16 bits, computed in 32."""
+
+    settings: ClassVar[Mapping[str, Any]] = {"precision": "f32"}
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ModuleNotFoundError:
+        raise MissingExtra("openvino", extra="openvino") from None
+    return openvino
