@@ -62,7 +62,7 @@ def test_from_questions_to_a_release_that_finds_answers(tmp_path: Path) -> None:
         recording = opened.file.monitor.recording(opened.file.govern.purpose)
         with serving(opener(opened.record, find_release(opened, None), recording)) as url:
             told = [
-                {"role": "system", "content": "old fox . Eve lives in Oslo ."},
+                {"role": "system", "content": next(r["context"] for r in rows if r["title"] == "Eve Oslo")},
                 {"role": "user", "content": "Where is it?"},
             ]
             reply = httpx.post(f"{url}/v1/chat/completions", json={"messages": told}, timeout=60).json()
