@@ -29,6 +29,8 @@ GROUPS = (
     "treadle.metrics",
     "treadle.checks",
     "treadle.executors",
+    "treadle.trainers",
+    "treadle.strategies",
     "treadle.remotes",
     "treadle.samplers",
     "treadle.imports",

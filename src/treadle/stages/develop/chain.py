@@ -16,6 +16,7 @@ from treadle.lm.tokens import Tokens
 from treadle.stages.develop.evaluating import evaluate, evaluate_base, evaluate_simple
 from treadle.stages.develop.initializing import beginning_of, initialize
 from treadle.stages.develop.pretraining import pretrain_on
+from treadle.stages.develop.resuming import PLACE, trainer_for
 from treadle.stages.develop.settings import BASELINES, DEFAULT_METRICS, FROM_NOTHING_BASELINES, DevelopSettings
 from treadle.stages.develop.training import train, train_classifier
 from treadle.text.corpus import Corpus
@@ -89,6 +90,7 @@ def develop(
     standing: Callable[[Model], Model | None],
 ) -> Developed:
     """Train, evaluate the model, its baselines, and whichever model it has to match (``standing``)."""
+    driver.places[PLACE] = trainer_for(settings.on)
     named = {"base_model": base.name, "fingerprint": base.fingerprint}
     begun = _begun(driver, settings, cleaned, dataset, tokenizer, continuing, task, base)
     if continuing.ready is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -80,6 +80,9 @@ class DevelopSettings(Settings):
     epochs: int = Field(3, ge=1, description="classify: passes over the training split")
     max_length: int = Field(256, ge=8, description="tokens of one example, at most")
     pretrain: PretrainSettings | None = Field(None, description="read the cleaned text first")
+    on: str | dict[str, Any] = Field(
+        "process", description="where trainings run: process, torchrun, or one with its settings"
+    )
     evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="after")
