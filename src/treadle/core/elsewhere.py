@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, cast
 
 from treadle.core.artifacts import Artifact
 from treadle.core.channel import Channel, Gone
-from treadle.core.digest import is_digest
+from treadle.core.digest import PREFIX, blake3_bytes, is_digest
 from treadle.core.errors import Corrupt, TreadleError, UserError
 from treadle.core.executors import InProcess
 from treadle.core.journal import Journal
@@ -36,7 +36,7 @@ from treadle.core.store import Store
 
 FORMAT = 1
 _ENVIRONMENT = ("TREADLE_CHECKPOINT_SECONDS", "OMP_NUM_THREADS")  # what of it goes along
-_POINTS = 10_000_000  # numbers a run may log
+_OWNER = "elsewhere"  # keyed by a project, the name of its own folder there
 
 
 # -- here
@@ -51,7 +51,8 @@ def conduct(channel: Channel, call: Call, run: Run) -> dict[str, Artifact]:
         raise UserError("develop.on: the store is encrypted, and another machine's copy would not be; train here")
     module = call.step.function.__module__
     told = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    channel.say("begin", format=FORMAT, module=module, environment=told, run=run.id, call=call.ingredients())
+    who = {"owner": blake3_bytes(run.keyed(_OWNER).encode()), "run": run.id}
+    channel.say("begin", format=FORMAT, module=module, environment=told, call=call.ingredients(), **who)
     while True:
         heard = channel.hear("held", "want", "progress", "points", "done", "failed")
         kind = heard["kind"]
@@ -118,10 +119,18 @@ class _DistantRun(Run):
 
 
 def serve(channel: Channel, folder: Path) -> int:
-    """Run one step for whoever is at the other end; the exit code."""
-    store = Store(folder)
+    """Run one step for whoever is at the other end; the exit code. Each project has a folder of its own in it."""
     try:
-        _serve(channel, store, folder)
+        begin = channel.hear("begin")
+        if begin["format"] != FORMAT or not is_digest(str(begin["owner"])):
+            raise UserError(f"develop.on: the other machine speaks format {FORMAT}; install the same Treadle there")
+        own = folder / str(begin["owner"]).removeprefix(PREFIX)[:32]
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = Store(own)
+        try:
+            _serve(channel, store, begin)
+        finally:
+            store.close()
     except Gone:
         return 1
     except TreadleError as error:
@@ -130,17 +139,10 @@ def serve(channel: Channel, folder: Path) -> int:
     except Exception:  # whatever a step raises is told where it was asked for
         channel.say("failed", user=False, message=traceback.format_exc())
         return 1
-    finally:
-        store.close()
     return 0
 
 
-def _serve(channel: Channel, store: Store, folder: Path) -> None:
-    begin = channel.hear("begin")
-    if begin["format"] != FORMAT:
-        raise UserError(
-            f"develop.on: the other machine's Treadle speaks format {FORMAT} and this one {begin['format']}"
-        )
+def _serve(channel: Channel, store: Store, begin: dict[str, Any]) -> None:
     os.environ.update({name: str(begin["environment"][name]) for name in _ENVIRONMENT if name in begin["environment"]})
     asked = begin["call"]
     step = _step(str(begin["module"]), asked)
@@ -160,7 +162,7 @@ def _serve(channel: Channel, store: Store, folder: Path) -> None:
     call = bind(step, tuple(given), asked["settings"], int(asked["seed"] or 0))
     watch = threading.Thread(target=_end_with_the_connection, daemon=True)
     watch.start()
-    run = _DistantRun(channel, store, str(begin["run"]), call.seed, folder)
+    run = _DistantRun(channel, store, str(begin["run"]), call.seed, store.root)
     made = execute(call, run)
     outputs = {name: artifact.digest for name, artifact in made.items()}
     channel.say("done", outputs=outputs, metrics=run.metrics)
@@ -205,9 +207,7 @@ def main(folder: str) -> int:
     """Talk over standard input and output; what libraries print goes to standard error."""
     writer: BinaryIO = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    path = Path(folder).expanduser().absolute()
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return serve(Channel(sys.stdin.buffer, writer), path)
+    return serve(Channel(sys.stdin.buffer, writer), Path(folder).expanduser().absolute())
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class _ZeroLearner(Learner):
     def __init__(self, deepspeed: Any, model: Any, module: Any, optimizer: AdamW, stage: int) -> None:
         import torch
 
+        self._before = 0  # steps that came from a checkpoint
         self._live = [p for p in model.parameters() if p.requires_grad]
         self.size = sum(p.numel() for p in self._live)
         adam = torch.optim.AdamW(optimizer.groups(self._live), lr=optimizer.learning_rate, betas=optimizer.betas)
@@ -99,21 +100,34 @@ class _ZeroLearner(Learner):
                 tensors[f"{place}.{name}"] = held.detach().float().cpu().view(_shape(live))
         return tensors
 
-    _before = 0  # steps that came from a checkpoint
-
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         """As ``Learner``."""
+        import torch
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+        from deepspeed.zero import GatheredParameters
 
-        self._before = int(tensors["0.step"])
+        self._make_moments(tensors["0.step"])
         for place, live in enumerate(self._live):
-            safe_set_full_fp32_param(live, tensors[f"{place}.weight"])
+            weight = tensors[f"{place}.weight"]
+            with torch.no_grad(), GatheredParameters([live], modifier_rank=0, enabled=hasattr(live, "ds_id")):
+                live.copy_(weight)
+            safe_set_full_fp32_param(live, weight)
             for name in MOMENTS:
                 if name != "step":
                     safe_set_full_optimizer_state(live, tensors[f"{place}.{name}"], name)
-        for state in self._adam.state.values():
-            if "step" in state:
-                state["step"] = tensors["0.step"].clone() if hasattr(state["step"], "clone") else self._before
+
+    def _make_moments(self, step: torch.Tensor) -> None:
+        """DeepSpeed makes them in the first step; to be set they have to be there."""
+        import torch
+
+        self._before = int(step)
+        zero = self._engine.optimizer
+        pieces = getattr(zero, "single_partition_of_fp32_groups", None) or zero.fp32_partitioned_groups_flat
+        for piece in pieces:
+            moments = {name: torch.zeros_like(piece) for name in MOMENTS if name != "step"}
+            zero.optimizer.state[piece] = {"step": step.clone(), **moments}
+        if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
+            zero._lazy_init_hp_params_optimizer_state()
 
     def finished(self, model: Any, fresh: Callable[[], Any]) -> Any:
         """As ``Learner``: what was cut is put into another model."""

@@ -34,7 +34,9 @@ class Ssh:
 
     name = "ssh"
 
-    def __init__(self, host: str, folder: str = ".treadle", python: str = "python3", config: str | None = None) -> None:
+    def __init__(
+        self, host: str, folder: str = ".treadle-elsewhere", python: str = "python3", config: str | None = None
+    ) -> None:
         """``UserError`` for what is no host."""
         if not _HOST.fullmatch(host):
             raise UserError(f"develop.on (ssh): host: expected a name as ssh takes it, not {host[:80]!r}")
