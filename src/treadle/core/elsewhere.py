@@ -31,7 +31,7 @@ from treadle.core.errors import Corrupt, TreadleError, UserError
 from treadle.core.executors import InProcess
 from treadle.core.journal import Journal
 from treadle.core.run import Points, Run
-from treadle.core.steps import Call, Step, bind, execute, output_names
+from treadle.core.steps import Call, Input, Step, bind, execute, output_names
 from treadle.core.store import Store
 
 FORMAT = 1
@@ -152,13 +152,9 @@ def _serve(channel: Channel, store: Store, begin: dict[str, Any]) -> None:
     if gone:
         store.delete(set(gone))
     inputs = asked["inputs"]
-    channel.fetch(store, [each for value in inputs.values() for each in (value if isinstance(value, list) else [value])
-                          if each])  # fmt: skip
-    given = []
-    for name, kind in zip(step.signature.inputs, step.signature.kinds, strict=True):
-        value = inputs[name]
-        given.append(tuple(kind(each, store) for each in value) if isinstance(value, list) else
-                     kind(value, store) if value else None)  # fmt: skip
+    named = [each for value in inputs.values() for each in (value if isinstance(value, list) else [value]) if each]
+    channel.fetch(store, named)
+    given = [_handles(inputs[name], kind, store) for name, kind in _kinds(step)]
     call = bind(step, tuple(given), asked["settings"], int(asked["seed"] or 0))
     watch = threading.Thread(target=_end_with_the_connection, daemon=True)
     watch.start()
@@ -168,6 +164,17 @@ def _serve(channel: Channel, store: Store, begin: dict[str, Any]) -> None:
     channel.say("done", outputs=outputs, metrics=run.metrics)
     while (heard := channel.hear("want", "bye"))["kind"] == "want":
         channel.give(store, heard["digests"], made.values())
+
+
+def _kinds(step: Step[Any]) -> list[tuple[str, type[Artifact]]]:
+    return list(zip(step.signature.inputs, step.signature.kinds, strict=True))
+
+
+def _handles(value: Any, kind: type[Artifact], store: Store) -> Input:
+    """An input, or several, or none, by its digest."""
+    if isinstance(value, list):
+        return tuple(kind(each, store) for each in value)
+    return kind(value, store) if value else None
 
 
 def _step(name: str, asked: dict[str, Any]) -> Step[Any]:

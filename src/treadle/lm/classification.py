@@ -131,7 +131,7 @@ class _Lessons:
     """Texts with their labels, all of them once an epoch."""
 
     name = "training"
-    seed = None  # what is drawn goes on from step to step
+    seed: int | None = None  # what is drawn goes on from step to step
 
     def __init__(
         self, encode: _Encoder, rows: Sequence[Sequence[int]], targets: Sequence[int], settings: ClassifierSettings

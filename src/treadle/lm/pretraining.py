@@ -159,7 +159,8 @@ class _Lessons:
 
     def __init__(self, maker: Maker, rows: PackedRows, settings: PretrainingSettings, device: str) -> None:
         self._maker, self._rows, self._settings, self._device = maker, rows, settings, device
-        self.steps, self.seed = settings.steps(rows.width), settings.seed
+        self.steps = settings.steps(rows.width)
+        self.seed: int | None = settings.seed
         self.remedy = f"lower develop.pretrain.learning_rate (now {settings.learning_rate:g})"
 
     def size(self, step: int) -> int:

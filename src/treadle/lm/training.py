@@ -184,7 +184,7 @@ class _Lessons:
     """Packed rows of examples, for as long as the budget lasts."""
 
     name = "training"
-    seed = None  # what is drawn goes on from step to step
+    seed: int | None = None  # what is drawn goes on from step to step
 
     def __init__(self, examples: Sequence[TokenizedExample], packing: Packing, settings: TrainingSettings) -> None:
         self._examples, self._width, self._settings = examples, packing.width, settings
