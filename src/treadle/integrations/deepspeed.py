@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 
+_COMPILED = "deepspeed_shm_comm"  # exchanges between processes of one machine; torch's own serve as well
+
+
 class Zero2:
     """Each process holds the weights, and its part of gradients and moments."""
 
@@ -34,6 +37,8 @@ class Zero2:
             import deepspeed
         except ModuleNotFoundError:
             raise MissingExtra("deepspeed", extra="deepspeed") from None
+        # It would be compiled under a lock in the user's cache that a killed process never gives back.
+        deepspeed.ops.__compatible_ops__.pop(_COMPILED, None)
         return _ZeroLearner(deepspeed, model, whole_loss(model, loss), optimizer, self.stage)
 
 
@@ -88,6 +93,7 @@ class _ZeroLearner(Learner):
         import torch
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
+        self._link()
         done = torch.tensor(float(self._engine.global_steps + self._before))
         tensors: dict[str, torch.Tensor] = {}
         for place, live in enumerate(self._live):
@@ -104,7 +110,7 @@ class _ZeroLearner(Learner):
         """As ``Learner``."""
         import torch
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         self._make_moments(tensors["0.step"])
         for place, live in enumerate(self._live):
@@ -126,7 +132,13 @@ class _ZeroLearner(Learner):
         for piece in pieces:
             moments = {name: torch.zeros_like(piece) for name in MOMENTS if name != "step"}
             zero.optimizer.state[piece] = {"step": step.clone(), **moments}
-        if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
+        self._link()
+
+    def _link(self) -> None:
+        """Let the moments of every group be found: DeepSpeed looks once, after the first group's first step."""
+        zero = self._engine.optimizer
+        if hasattr(zero, "_hp_optimizer_states_linked"):
+            zero._hp_optimizer_states_linked = False
             zero._lazy_init_hp_params_optimizer_state()
 
     def finished(self, model: Any, fresh: Callable[[], Any]) -> Any:
