@@ -109,8 +109,8 @@ class _ZeroLearner(Learner):
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         """As ``Learner``."""
         import torch
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
         from deepspeed.runtime.zero import GatheredParameters
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         self._make_moments(tensors["0.step"])
         for place, live in enumerate(self._live):

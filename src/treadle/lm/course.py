@@ -157,24 +157,8 @@ class Course:
             checkpoints.save(now.done, tensors | self._random(), notes)
 
     def _step(self, step: int, rate: float, checkpoints: Checkpoints | None) -> tuple[float, bool]:
-        """The step's loss, and whether it is time for a checkpoint, which the first process says. With fewer samples at
-        a time where the memory is too small for more."""
-        before = self._random()
-        while True:
-            self._draw(step, before)
-            try:
-                total, tokens = self._gradients(step)
-                break
-            except Exception as error:
-                if not torch_runtime.is_out_of_memory(error):
-                    raise
-                # A team cannot try again by itself: the others wait inside of this step. Its launcher does.
-                most = min(self.progress.micro, -(-self._lessons.size(step) // self._team.size))
-                if self._team.size > 1 or most == 1:
-                    raise self._too_large(most) from None
-            self._learner.forget()
-            torch_runtime.release_memory()
-            self._micro = -(-most // 2)
+        """The step's loss, and whether it is time for a checkpoint, which the first process says."""
+        total, tokens = self._gradients_that_fit(step)
         due = self._team.leads and checkpoints is not None and checkpoints.due()
         value, saves = self._team.total(total, float(due))
         if not math.isfinite(value):
@@ -185,6 +169,24 @@ class Course:
         self._learner.step(rate)
         self.progress.tokens += tokens
         return value, saves > 0
+
+    def _gradients_that_fit(self, step: int) -> tuple[float, int]:
+        """As ``_gradients``, with fewer samples at a time where the memory is too small for more."""
+        before = self._random()
+        while True:
+            self._draw(step, before)
+            try:
+                return self._gradients(step)
+            except Exception as error:
+                if not torch_runtime.is_out_of_memory(error):
+                    raise
+                most = min(self.progress.micro, -(-self._lessons.size(step) // self._team.size))
+                # A team cannot try again by itself: the others wait inside of this step. Its launcher does.
+                if self._team.size > 1 or most == 1:
+                    raise self._too_large(most) from None
+            self._learner.forget()
+            torch_runtime.release_memory()
+            self._micro = -(-most // 2)
 
     def _gradients(self, step: int) -> tuple[float, int]:
         """This process's part of the step's loss, and the tokens of the step in all processes."""
