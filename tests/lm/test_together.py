@@ -15,16 +15,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import together_job
+import toy_training
 from treadle.core.errors import TreadleError, UserError
+from treadle.lm import torch_runtime
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import StepReport
 from treadle.lm.launcher import ByHand, Torchrun, carry_out
 from treadle.lm.packed_rows import PackedRows
 from treadle.lm.packing import TokenizedExample
 from treadle.lm.pretraining import PretrainingSettings, pretrain
+from treadle.lm.team import Team
 from treadle.lm.training import TrainingSettings, train
 
 WIDTH, STEPS, BATCH = 32, 50, 6
@@ -72,10 +76,43 @@ def _check(losses: list[float], out: Path, alone: tuple[list[float], Path]) -> N
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 5e-3
 
 
-@pytest.mark.parametrize(
+STRATEGIES = pytest.mark.parametrize(
     "strategies", [["ddp", "fsdp2"], pytest.param(["zero2", "zero3"], marks=pytest.mark.slow)], ids="-".join
 )
-def test_two_lose_as_one_does(
+
+
+@STRATEGIES
+def test_two_processes_learn_what_one_does(
+    tmp_path: Path, strategies: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "zero2" in strategies:
+        pytest.importorskip("deepspeed")
+    monkeypatch.setenv("PYTHONPATH", str(Path(toy_training.__file__).parent))
+    with torch_runtime.session(1, 0):
+        losses, weights, _ = toy_training.train(Team(), None)
+        arguments = (strategies, tmp_path / "out")
+        result = carry_out(
+            Torchrun(2),
+            tmp_path / "job",
+            toy_training.several,
+            arguments,
+            toy_training.Settings(),
+            None,
+            lambda _report: None,
+        )
+        for name in strategies:
+            for micro in (None, 2):
+                assert result.environment[name, micro] == pytest.approx(losses, abs=1e-4)
+                # What they left is gone on from by one process.
+                with Checkpoints(tmp_path / "out" / f"{name}-{micro}", every=0.0) as kept:
+                    _, again, resumed = toy_training.train(Team(), kept)
+                assert 0 < resumed < toy_training.STEPS
+                assert all(torch.allclose(one, two, atol=1e-4) for one, two in zip(weights, again, strict=True))
+
+
+@pytest.mark.slow
+@STRATEGIES
+def test_two_pretrain_as_one_does(
     tmp_path: Path,
     tiny_llama: Path,
     rows: PackedRows,
