@@ -18,7 +18,7 @@ from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import TreadleError
 from treadle.core.executors import Executor, InProcess
 from treadle.core.runs import Run, RunRecord, Runs
-from treadle.core.steps import Call, Input, Step, bind, execute, output_names, result_of
+from treadle.core.steps import Call, Elsewhere, Input, Step, bind, execute, output_names, result_of
 
 R = TypeVar("R")
 _INPUT = "\0"  # marks a change of an input
@@ -113,6 +113,7 @@ class Driver:
         self.listener: Listener = listener or Silent()
         self.executor: Executor = executor or InProcess()
         self.planning = planning
+        self.places: dict[str, Any] = {}  # by the setting that names it: where steps of that place run
         self.stages: list[tuple[str, list[StepResult]]] = []
 
     def stage(self, name: str) -> None:
@@ -169,7 +170,12 @@ class Driver:
             folder=self.folder,
             executor=self.executor,
         )
-        return self._finish(name, run, lambda: execute(call, run), call.input_digests(), reason)
+        run.place = self.places.get(call.step.place or "")
+        if run.place is not None:
+            self.runs.note(run.id, tags={"on": run.place.about})
+        there = run.place if isinstance(run.place, Elsewhere) else None
+        work = there.execute if there is not None else execute
+        return self._finish(name, run, lambda: work(call, run), call.input_digests(), reason)
 
     def _finish(
         self,

@@ -36,6 +36,8 @@ GROUPS = (
     "treadle.programs",
     "treadle.checks",
     "treadle.executors",
+    "treadle.trainers",
+    "treadle.strategies",
     "treadle.remotes",
     "treadle.samplers",
     "treadle.imports",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from json.encoder import encode_basestring
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from treadle.core.artifacts import Artifact, Builder
 from treadle.core.executors import Executor
@@ -42,6 +42,7 @@ class Run:
         self.id = identifier
         self.folder = folder
         self.executor = executor
+        self.place: Any = None  # where the file says the step runs, for a step that can run elsewhere than here
         self.store = keeper.store
         self.seed = seed
         self.metrics: dict[str, float] = {}

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import blake3_bytes, canonical_json
@@ -36,6 +36,7 @@ class Step(Generic[R]):
     version: int
     packages: tuple[str, ...]
     tolerance: float = 0.0
+    place: str | None = None
 
     def __call__(self, *inputs: Input, **settings: Any) -> R:
         """Run it as a plain function; nothing is recorded."""
@@ -49,9 +50,10 @@ class Step(Generic[R]):
 
 @dataclass(frozen=True)
 class Signature:
-    """Names of inputs and settings, kinds of outputs, and which of ``run`` and ``seed`` it asks for."""
+    """Names of inputs and settings, kinds of inputs and outputs, and which of ``run`` and ``seed`` it asks for."""
 
     inputs: tuple[str, ...]
+    kinds: tuple[type[Artifact], ...]
     settings: dict[str, inspect.Parameter]
     outputs: tuple[type[Artifact], ...]
     single: bool
@@ -61,17 +63,23 @@ class Signature:
 
 
 def step(
-    *, version: int, packages: tuple[str, ...] = (), name: str | None = None, tolerance: float = 0.0
+    *,
+    version: int,
+    packages: tuple[str, ...] = (),
+    name: str | None = None,
+    tolerance: float = 0.0,
+    place: str | None = None,
 ) -> Callable[[Callable[..., R]], Step[R]]:
     """Declare a step. Raise ``version`` when the function would give another result for the same input.
 
     ``packages`` are the distributions whose versions can change the result. ``tolerance`` is for a step whose bytes
     depend on threads or the time it takes: the share by which its metrics may be apart when it is done again.
+    ``place``: the setting that says where it runs, for a step that can run elsewhere than here.
     """
 
     def decorate(function: Callable[..., R]) -> Step[R]:
         module = function.__module__.rpartition(".")[2]
-        return Step(function, name or f"{module}.{function.__name__}", version, packages, tolerance)
+        return Step(function, name or f"{module}.{function.__name__}", version, packages, tolerance, place)
 
     return decorate
 
@@ -92,7 +100,14 @@ def _read(name: str, function: Callable[..., Any]) -> Signature:
     wants_run, wants_seed = "run" in settings, "seed" in settings
     settings = {key: value for key, value in settings.items() if key not in {"run", "seed"}}
     required = [each for each in inputs if type(None) not in typing.get_args(hints.get(each))]
-    return Signature(tuple(inputs), settings, outputs, single, wants_run, wants_seed, tuple(required))
+    kinds = tuple(_kind(hints.get(each)) for each in inputs)
+    return Signature(tuple(inputs), kinds, settings, outputs, single, wants_run, wants_seed, tuple(required))
+
+
+def _kind(hint: Any) -> type[Artifact]:
+    """The kind of artifact that an input is, or some are."""
+    found = [hint, *typing.get_args(hint)]
+    return next((each for each in found if isinstance(each, type) and issubclass(each, Artifact)), Artifact)
 
 
 @dataclass(frozen=True)
@@ -177,6 +192,15 @@ def execute(call: Call, run: Run) -> dict[str, Artifact]:
         if not isinstance(value, kind):
             raise TreadleError(f"step {call.step.name} gave {value!r} where it declares {kind.__name__}")
     return dict(zip(output_names(call.step), values, strict=True))
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """Another machine that whole steps run on; the run and its rows stay here."""
+
+    def execute(self, call: Call, run: Run) -> dict[str, Artifact]:
+        """What ``execute`` gives, made there and brought here."""
+        ...
 
 
 def output_names(step: Step[Any]) -> list[str]:

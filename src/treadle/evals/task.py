@@ -15,7 +15,7 @@ from treadle.core.plugins import load
 from treadle.evals.item import Item, Output
 from treadle.evals.metric import Metric, Need
 from treadle.evals.results import Evaluation
-from treadle.lm.fitting import FitSettings, Fitted, OnStep
+from treadle.lm.fitting import Fitted, OnStep
 from treadle.text.dataset import Example
 
 GROUP = "treadle.tasks"
@@ -38,8 +38,9 @@ PATHS: dict[Asking, str] = {
 Answering = Callable[..., Evaluation]
 # A student of the teacher: (teacher, out, examples, settings, on_step); settings are lm.distillation.DistillSettings.
 Distill = Callable[[Path, Path, Sequence[Example], Any, OnStep], Fitted]
-# From the model folder ``base``, on the examples, into the folder ``out``: the same input gives the same weights.
-Fit = Callable[[Path, Path, Sequence[Example], FitSettings, OnStep], Fitted]
+# From the model folder ``base`` into the folder ``out``: (base, out, examples, settings, on_step); where the task
+# ``carries``, ``carry`` comes last (see ``lm.fitting``). The same input gives the same weights.
+Fit = Callable[..., Fitted]
 
 
 class Simple(Protocol):
@@ -67,6 +68,7 @@ class Task:
     metrics: tuple[str, ...]
     answer: Answering
     fit: Fit | None = None
+    carries: bool = False
     distill: Distill | None = None
     learning_rate: float = 1e-4
     gives: frozenset[Need] = frozenset({"answer"})

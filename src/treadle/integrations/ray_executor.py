@@ -65,6 +65,10 @@ class RayExecutor:
                 for reference in waiting:
                     ray.cancel(reference)
 
+    def begin(self) -> None:
+        """Start the cluster now, in the main thread, for ``map`` in another. Errors as ``map``."""
+        self._started()
+
     def close(self) -> None:
         """End the cluster if it was started here, and take away its files."""
         ray = sys.modules.get("ray")

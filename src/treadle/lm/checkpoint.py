@@ -45,7 +45,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, every: float, cipher: Cipher | None = None) -> None:
         """``every``: seconds from one to the next; more where writing one takes long."""
-        self.folder, self._every, self._cipher = folder, every, cipher
+        self.folder, self.every, self.cipher = folder, every, cipher
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[float] | None = None
         self._last, self._took = time.monotonic(), 0.0
@@ -63,7 +63,7 @@ class Checkpoints:
             if not self._writing.done():
                 return False
             self._took, self._writing = self._writing.result(), None
-        return time.monotonic() - self._last >= max(self._every, self._took / _MOST_TIME)
+        return time.monotonic() - self._last >= max(self.every, self._took / _MOST_TIME)
 
     def save(self, step: int, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
         """Copy the state, and let it be written while the training goes on.
@@ -93,8 +93,8 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             data = save(tensors, metadata={"treadle": about})
             data += blake3(data).digest()
-            if self._cipher is not None:
-                data = self._cipher.encrypt(data)
+            if self.cipher is not None:
+                data = self.cipher.encrypt(data)
             with partial.open("wb") as file:
                 file.write(data)
                 file.flush()
@@ -121,12 +121,16 @@ class Checkpoints:
                 return self._read(path)
         return None
 
+    def at(self, step: int) -> Checkpoint:
+        """That of a step. ``Corrupt``, ``UserError`` or ``OSError`` when it is not there or not whole."""
+        return self._read(self.folder / f"{step:012}{_SUFFIX}")
+
     def _read(self, path: Path) -> Checkpoint:
         from safetensors.torch import load
 
         data = path.read_bytes()
-        if self._cipher is not None:
-            data = self._cipher.decrypt(data, str(path))
+        if self.cipher is not None:
+            data = self.cipher.decrypt(data, str(path))
         data, check = data[:-32], data[-32:]
         if blake3(data).digest() != check:
             raise Corrupt(f"{path} is damaged")

@@ -5,7 +5,6 @@ As in ``training``, the number of steps is fixed beforehand and the same input g
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Sequence
@@ -15,9 +14,11 @@ from typing import Any
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
-from treadle.lm.fitting import OnStep
-from treadle.lm.learner import AdamW, Learner
+from treadle.lm.checkpoint import Checkpoints
+from treadle.lm.course import Course, OnStep, Part
+from treadle.lm.learner import AdamW, all_of
 from treadle.lm.schedule import learning_rate_at
+from treadle.lm.team import Team
 from treadle.lm.torch_runtime import Precision
 
 _SORTED_TOGETHER = 50  # batches; sorting all by length would feed short texts first
@@ -36,18 +37,24 @@ class ClassifierSettings:
     weight_decay: float = 0.01
     seed: int = 0
     threads: int | None = None
+    micro: int | None = None
     precision: Precision = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifierResult:
-    """``loss``: mean cross entropy in nats over the last tenth of the steps; ``truncated`` counts cut texts."""
+    """``loss``: mean cross entropy in nats over the last tenth of the steps; ``truncated`` counts cut texts.
+    ``resumed``: steps that came from a checkpoint; ``spikes``: those whose loss stood out."""
 
     labels: tuple[str, ...]
     steps: int
     truncated: int
     loss: float
     seconds: float
+    micro: int = 0
+    resumed: int = 0
+    spikes: tuple[int, ...] = ()
+    checkpoint_seconds: float = 0.0
     environment: dict[str, Any] = field(default_factory=dict)
 
 
@@ -58,10 +65,13 @@ def train_classifier(
     labels: Sequence[str],
     settings: ClassifierSettings,
     on_step: OnStep | None = None,
+    checkpoints: Checkpoints | None = None,
+    team: Team | None = None,
 ) -> ClassifierResult:
     """Train a head on the encoder ``base`` and the encoder with it; write a model folder to ``out``.
 
-    ``on_step`` gets (step, steps, loss). ``UserError`` when there are fewer than two labels or the loss is no number.
+    Goes on from the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike.
+    ``UserError`` when there are fewer than two labels or the loss is no number.
     """
     try:
         torch_runtime.patient_threads()
@@ -75,67 +85,86 @@ def train_classifier(
             f"training: {len(texts)} texts with {len(names)} labels; expected at least two different labels"
         )
     _check(settings)
+    team = team or Team()
     encode = Encoder(base, settings.max_length)
     rows, truncated = encode(texts)
     started = time.monotonic()
     with torch_runtime.session(settings.threads, settings.seed) as threads:
         device = torch_runtime.device()
         precision = torch_runtime.precision(settings.precision, device)
-        model = torch_runtime.load(
-            base,
-            transformers.AutoModelForSequenceClassification,
-            num_labels=len(names),
-            id2label=dict(enumerate(names)),
-            label2id={name: i for i, name in enumerate(names)},
-        )
-        model = model.to(device).train()
+
+        def begun() -> Any:
+            return torch_runtime.load(
+                base,
+                transformers.AutoModelForSequenceClassification,
+                num_labels=len(names),
+                id2label=dict(enumerate(names)),
+                label2id={name: i for i, name in enumerate(names)},
+            )
+
+        model = begun().to(device).train()
         optimizer = AdamW(settings.learning_rate, settings.clip, settings.weight_decay, getattr(torch, precision))
-        learner = Learner(list(model.parameters()), optimizer)
-        targets = [names.index(label) for label in labels]
-        losses = _fit(model, learner, encode, rows, targets, settings, on_step)
-        learner.finish()
-        torch_runtime.save(model.to("cpu"), base, out)
-    tail = losses[-max(1, len(losses) // 10) :]
+        lessons = _Lessons(encode, rows, [names.index(label) for label in labels], settings)
+        learner = team.learner(model, optimizer, all_of, lambda part: lessons.loss(model, part))
+        course = Course(lessons, learner, lessons.rate, micro=settings.micro, team=team, device=device)
+        progress = course.run(checkpoints, on_step)
+        model = learner.finished(model, begun)
+        if team.leads:
+            torch_runtime.save(model.to("cpu"), base, out)
     environment: dict[str, Any] = {"threads": threads, "device": device, "precision": precision}
     environment |= {"torch": torch.__version__, "transformers": transformers.__version__}
-    seconds = time.monotonic() - started
-    return ClassifierResult(names, len(losses), truncated, sum(tail) / len(tail), seconds, environment)
+    return ClassifierResult(
+        labels=names,
+        steps=progress.done,
+        truncated=truncated,
+        loss=progress.loss,
+        seconds=time.monotonic() - started,
+        micro=progress.micro,
+        resumed=progress.resumed,
+        spikes=tuple(progress.spikes),
+        checkpoint_seconds=checkpoints.seconds if checkpoints is not None else 0.0,
+        environment=environment,
+    )
 
 
-def _fit(
-    model: Any,
-    learner: Learner,
-    encode: Encoder,
-    rows: Sequence[Sequence[int]],
-    targets: Sequence[int],
-    settings: ClassifierSettings,
-    on_step: OnStep | None,
-) -> list[float]:
-    """All epochs; returns the loss of each step."""
-    from torch import tensor
-    from torch.nn.functional import cross_entropy
+class _Lessons:
+    """Texts with their labels, all of them once an epoch."""
 
-    batches = [
-        batch
-        for epoch in range(settings.epochs)
-        for batch in batches_of_like_length([len(row) for row in rows], settings.batch_size, settings.seed + epoch)
-    ]
-    losses: list[float] = []
-    for step, batch in enumerate(batches, 1):
-        inputs = {name: value.to(model.device) for name, value in encode.batch([rows[i] for i in batch]).items()}
-        logits = model(**inputs).logits
-        loss = cross_entropy(logits.float(), tensor([targets[i] for i in batch], device=logits.device))
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]):
-            raise UserError(
-                f"training: the loss became {losses[-1]} at step {step} of {len(batches)}; "
-                f"lower learning_rate (now {settings.learning_rate:g})"
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
-        learner.step(learning_rate_at(step, len(batches), settings.learning_rate, settings.warmup))
-        if on_step is not None:
-            on_step(step, len(batches), losses[-1])
-    return losses
+    name = "training"
+    seed: int | None = None  # what is drawn goes on from step to step
+
+    def __init__(
+        self, encode: Encoder, rows: Sequence[Sequence[int]], targets: Sequence[int], settings: ClassifierSettings
+    ) -> None:
+        self._encode, self._rows, self._targets, self._settings = encode, rows, targets, settings
+        lengths = [len(row) for row in rows]
+        self._batches = [
+            batch
+            for epoch in range(settings.epochs)
+            for batch in batches_of_like_length(lengths, settings.batch_size, settings.seed + epoch)
+        ]
+        self.steps = len(self._batches)
+        self.remedy = f"lower learning_rate (now {settings.learning_rate:g})"
+
+    def size(self, step: int) -> int:
+        return len(self._batches[step - 1])
+
+    def part(self, step: int, first: int, last: int) -> Part:
+        members = self._batches[step - 1][first:last]
+        return Part(len(members), sum(len(self._rows[i]) for i in members), members)
+
+    def loss(self, model: Any, part: Part) -> Any:
+        from torch import tensor
+        from torch.nn.functional import cross_entropy
+
+        inputs = self._encode.batch([self._rows[i] for i in part.data])
+        logits = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits
+        targets = tensor([self._targets[i] for i in part.data], device=logits.device)
+        return cross_entropy(logits.float(), targets, reduction="sum")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return learning_rate_at(step, self.steps, self._settings.learning_rate, self._settings.warmup)
 
 
 def _check(settings: ClassifierSettings) -> None:

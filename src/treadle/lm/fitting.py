@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OnStep = Callable[[int, int, float], None]  # step, steps, loss
+# Calls a training with its arguments and settings, so that it goes on after a kill, and here or in several processes.
+Carry = Callable[[Callable[..., Any], tuple[Any, ...], Any, OnStep], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,11 @@ class FitSettings:
 class Fitted:
     """``loss``: mean over the last tenth of the steps; ``truncated`` counts cut texts.
 
-    ``environment``: threads, device, precision, versions.
+    ``environment``: threads, device, precision, versions; ``figures`` join the run.
     """
 
     loss: float
     steps: int
     truncated: int
     environment: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)

@@ -7,6 +7,8 @@ update to bfloat16 would lose most of them: plain bfloat16 AdamW ended at 17.3 p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,13 @@ class AdamW:
     dtype: torch.dtype
     betas: tuple[float, float] = (0.9, 0.999)
     decays_vectors: bool = True
+
+    def groups(self, parameters: list[Any]) -> list[dict[str, Any]]:
+        """As torch's optimizers take them: what decays, and what does not."""
+        matrices = [p for p in parameters if p.ndim >= 2 or self.decays_vectors]
+        vectors = [p for p in parameters if not (p.ndim >= 2 or self.decays_vectors)]
+        groups = [{"params": matrices, "weight_decay": self.weight_decay}]
+        return groups + ([{"params": vectors, "weight_decay": 0.0}] if vectors else [])
 
 
 class Learner:
@@ -53,12 +62,33 @@ class Learner:
             master.grad = torch.zeros_like(master)
             self._masters.append(master)
         self._clip = optimizer.clip
-        matrices = [p for p in self._masters if p.ndim >= 2 or optimizer.decays_vectors]
-        vectors = [p for p in self._masters if not (p.ndim >= 2 or optimizer.decays_vectors)]
-        groups = [{"params": matrices, "weight_decay": optimizer.weight_decay}]
-        groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
+        groups = optimizer.groups(self._masters)
         self._adam = torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=optimizer.betas, fused=True)
         self.size = sum(p.numel() for p in parameters)
+        self._loss: Callable[[Any], Any] | None = None
+        self._apart: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What the model computes with, of what is updated."""
+        return self._live
+
+    def attend(
+        self, loss: Callable[[Any], Any], apart: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
+        """Learn by this loss of some samples. Processes do not exchange gradients inside of ``apart``."""
+        self._loss, self._apart = loss, apart
+
+    def learn(self, part: Any, divisor: float, processes: int, *, last: bool) -> torch.Tensor:
+        """Add the gradients of some samples' loss, divided; ``last``: more come before the step. The divided loss.
+
+        Processes take the mean of their gradients, and each has a part of the sum: hence ``processes``.
+        """
+        assert self._loss is not None, "attend to something first"
+        with nullcontext() if last else self._apart():
+            loss = self._loss(part) / divisor
+            (loss if processes == 1 else loss * processes).backward()
+        return loss.detach()  # type: ignore[no-any-return]
 
     def step(self, learning_rate: float) -> float:
         """Clip, update the copies, round them into the model, forget the gradients. The gradient's norm before."""
@@ -112,13 +142,23 @@ class Learner:
                 master.copy_(tensors[f"{place}.weight"])
                 if not self._same:
                     live.copy_(master)
-                self._adam.state[master] = {name: tensors[f"{place}.{name}"].to(master.device) for name in _MOMENTS}
+                self._adam.state[master] = {name: tensors[f"{place}.{name}"].to(master.device) for name in MOMENTS}
+
+    def finished(self, model: Any, fresh: Callable[[], Any]) -> Any:
+        """The model with what was learned, whole; ``fresh`` gives another that it may be put into."""
+        self.finish()
+        return model
 
     def finish(self) -> None:
         """Put the float32 copies into the model."""
         for master, live in zip(self._masters, self._live, strict=True):
             master.grad = None
             live.data = master.data
+
+
+def all_of(model: Any, optimizer: AdamW) -> Learner:
+    """Whoever updates all parameters of a model."""
+    return Learner([p for p in model.parameters() if p.requires_grad], optimizer)
 
 
 class LoraLearner(Learner):

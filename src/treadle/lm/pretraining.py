@@ -7,11 +7,8 @@ same weights, byte for byte at equal threads on the same processor.
 
 from __future__ import annotations
 
-import math
-import statistics
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,17 +17,17 @@ from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
 from treadle.lm.attention_mask import visible
 from treadle.lm.checkpoint import Checkpoints
+from treadle.lm.course import Course, OnStep, Part
 from treadle.lm.initial_model import model_class
-from treadle.lm.learner import AdamW, Learner
+from treadle.lm.learner import AdamW, all_of
 from treadle.lm.objective import Batch, Maker, Objective
 from treadle.lm.packed_rows import PackedRows
 from treadle.lm.packing import IGNORED, PADDING
 from treadle.lm.schedule import Schedule, learning_rate_at
+from treadle.lm.team import Team
 from treadle.lm.torch_runtime import Precision
-from treadle.lm.training import PLAIN_HEAD, StepReport
+from treadle.lm.training import PLAIN_HEAD
 
-_LATELY = 50  # steps whose losses say what is usual
-_SPIKE = 6.0  # standard deviations above them that are noticed
 _PART = 1 << 28  # bytes of logits at a time
 _NEARLY_ALL = 0.9  # share of places from which on all are computed: to pick some costs more, and in no fixed order
 _COMPILED_FROM = 1_000  # steps that are worth half a minute of compiling on a graphics card
@@ -84,12 +81,13 @@ def pretrain(
     rows: PackedRows,
     settings: PretrainingSettings,
     checkpoints: Checkpoints | None = None,
-    on_step: Callable[[StepReport], None] | None = None,
+    on_step: OnStep | None = None,
+    team: Team | None = None,
 ) -> PretrainingResult:
     """Train the model folder ``base`` further on packed rows and write it to ``out``, whole or not at all.
 
-    Goes on from the newest of ``checkpoints`` where there is one. Raises ``UserError`` for settings that make no sense
-    and a loss that is no number; the checkpoints before that stay.
+    Goes on from the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike.
+    Raises ``UserError`` for settings that make no sense and a loss that is no number; the checkpoints before that stay.
     """
     try:
         torch_runtime.patient_threads()
@@ -99,15 +97,19 @@ def pretrain(
         raise MissingExtra(str(error.name), extra="train") from None
     if not len(rows):
         raise UserError("pretraining: there is no text to learn from")
+    team = team or Team()
     device = torch_runtime.device()
     precision = torch_runtime.precision(settings.precision, device)
     began = time.monotonic()
     try:
         with torch_runtime.session(settings.threads, settings.seed) as threads:
-            maker = Maker(settings.objective, rows, base, settings.seed)
             kind = model_class({"masked": "bert", "spans": "t5"}.get(settings.objective, ""))
             attention = torch_runtime.attention(device)
-            model = torch_runtime.load(base, kind, attn_implementation=attention).to(device).train()
+
+            def begun() -> Any:
+                return torch_runtime.load(base, kind, attn_implementation=attention)
+
+            model = begun().to(device).train()
             _check_width(model, rows.width)
             optimizer = AdamW(
                 settings.learning_rate,
@@ -117,29 +119,29 @@ def pretrain(
                 betas=(0.9, 0.95),
                 decays_vectors=False,
             )
-            learner = Learner([p for p in model.parameters() if p.requires_grad], optimizer)
-            if device == "cuda" and settings.steps(rows.width) >= _COMPILED_FROM:
+            lessons = _Lessons(Maker(settings.objective, rows, base, settings.seed), rows, settings, device)
+            learner = team.learner(model, optimizer, all_of, lambda part: lessons.loss(model, part))
+            if device == "cuda" and team.size == 1 and lessons.steps >= _COMPILED_FROM:
                 model.base_model.compile()
-            course = _Course(model, learner, maker, rows, settings, device)
-            course.go_on_from(checkpoints)
-            course.run(checkpoints, on_step)
-            learner.finish()
-            torch_runtime.save(model.to("cpu", torch.float32), base, out)
+            course = Course(lessons, learner, lessons.rate, micro=settings.micro, team=team, device=device)
+            progress = course.run(checkpoints, on_step)
+            model = learner.finished(model, begun)
+            if team.leads:
+                torch_runtime.save(model.to("cpu", torch.float32), base, out)
     finally:
         torch_runtime.release_memory()
-    tail = course.losses[-max(1, len(course.losses) // 10) :]
     return PretrainingResult(
-        steps=course.done,
-        tokens=course.tokens,
-        first_loss=course.losses[0],
-        loss=sum(tail) / len(tail),
+        steps=progress.done,
+        tokens=progress.tokens,
+        first_loss=progress.losses[0],
+        loss=progress.loss,
         seconds=time.monotonic() - began,
         trained_parameters=learner.size,
-        micro=course.micro,
-        resumed=course.resumed,
-        spikes=tuple(course.spikes),
+        micro=progress.micro,
+        resumed=progress.resumed,
+        spikes=tuple(progress.spikes),
         checkpoint_seconds=checkpoints.seconds if checkpoints is not None else 0.0,
-        rows=tuple(rows.order(0, min(len(rows), course.done * settings.batch), settings.seed)),
+        rows=tuple(rows.order(0, min(len(rows), progress.done * settings.batch), settings.seed)),
         environment={
             "threads": threads,
             "device": device,
@@ -150,102 +152,33 @@ def pretrain(
     )
 
 
-class _Course:
-    """A training under way."""
+class _Lessons:
+    """Packed rows, in the order that the seed gives them."""
 
-    def __init__(
-        self,
-        model: Any,
-        learner: Learner,
-        maker: Maker,
-        rows: PackedRows,
-        settings: PretrainingSettings,
-        device: str,
-    ) -> None:
-        self._model, self._learner, self._maker, self._rows = model, learner, maker, rows
-        self._settings, self._device = settings, device
+    name = "pretraining"
+
+    def __init__(self, maker: Maker, rows: PackedRows, settings: PretrainingSettings, device: str) -> None:
+        self._maker, self._rows, self._settings, self._device = maker, rows, settings, device
         self.steps = settings.steps(rows.width)
-        self.micro = settings.micro or settings.batch
-        self.done = self.tokens = self.resumed = 0
-        self.losses: list[float] = []
-        self.spikes: list[int] = []
-        self._lately: deque[float] = deque(maxlen=_LATELY)
+        self.seed: int | None = settings.seed
+        self.remedy = f"lower develop.pretrain.learning_rate (now {settings.learning_rate:g})"
 
-    def go_on_from(self, checkpoints: Checkpoints | None) -> None:
-        """Take the newest checkpoint."""
-        found = checkpoints.latest() if checkpoints is not None else None
-        if found is None or found.step > self.steps:
-            return
-        self._learner.restore(found.tensors)
-        self.done = self.resumed = found.step
-        self.tokens, self.losses = int(found.notes["tokens"]), list(found.notes["losses"])
-        self.spikes = list(found.notes["spikes"])
-        self._lately.extend(self.losses[-_LATELY:])
+    def size(self, step: int) -> int:
+        return self._settings.batch
 
-    def run(self, checkpoints: Checkpoints | None, on_step: Callable[[StepReport], None] | None) -> None:
-        """All steps that are left."""
-        settings = self._settings
-        began, before = time.monotonic(), self.tokens
-        while self.done < self.steps:
-            step = self.done + 1
-            rate = learning_rate_at(
-                step, self.steps, settings.learning_rate, settings.warmup, settings.schedule, settings.floor
-            )
-            loss = self._step(step, rate)
-            self.done = step
-            self._note(step, loss)
-            if checkpoints is not None and self.done < self.steps and checkpoints.due():
-                notes = {"tokens": self.tokens, "losses": self.losses, "spikes": self.spikes}
-                checkpoints.save(step, self._learner.state(), notes)
-            if on_step is not None:
-                speed = (self.tokens - before) / max(time.monotonic() - began, 1e-9)
-                on_step(StepReport(step, self.steps, loss, rate, self.tokens, speed))
+    def part(self, step: int, first: int, last: int) -> Part:
+        begin = (step - 1) * self._settings.batch
+        rows = self._rows.order(begin, self._settings.batch, self._settings.seed)
+        made = self._maker.batch(begin + first, rows[first:last])
+        return Part(made.learned, made.tokens, made)
 
-    def _step(self, step: int, rate: float) -> float:
-        """One optimizer step; with fewer rows at a time where the card's memory is too small for more."""
-        import torch
+    def loss(self, model: Any, part: Part) -> Any:
+        return summed_loss(model, part.data, self._device)
 
-        batch, settings = self._settings.batch, self._settings
-        first = (step - 1) * batch
-        rows = self._rows.order(first, batch, settings.seed)
-        while True:
-            torch.manual_seed(((settings.seed << 32) + step) & (2**63 - 1))
-            parts = [self._maker.batch(first + at, rows[at : at + self.micro]) for at in range(0, batch, self.micro)]
-            learned = sum(part.learned for part in parts)
-            total = torch.zeros((), device=self._device)
-            try:
-                for part in parts:
-                    loss = summed_loss(self._model, part, self._device) / max(1, learned)
-                    loss.backward()
-                    total += loss.detach()
-                break
-            except torch.cuda.OutOfMemoryError:
-                if self.micro == 1:
-                    raise UserError(
-                        "pretraining: one row does not fit into the card's memory; make the model or "
-                        "develop.pretrain.width smaller"
-                    ) from None
-                loss = None
-                self._learner.forget()
-                torch.cuda.empty_cache()
-                self.micro = -(-self.micro // 2)
-        value = float(total)
-        if not math.isfinite(value):
-            raise UserError(
-                f"pretraining: the loss became {value} at step {step} of {self.steps}; lower "
-                f"develop.pretrain.learning_rate (now {settings.learning_rate:g})"
-            )
-        self._learner.step(rate)
-        self.tokens += sum(part.tokens for part in parts)
-        return value
-
-    def _note(self, step: int, loss: float) -> None:
-        if len(self._lately) == _LATELY:
-            usual, spread = statistics.fmean(self._lately), statistics.pstdev(self._lately)
-            if loss > usual + _SPIKE * max(spread, 0.01 * usual):
-                self.spikes.append(step)
-        self._lately.append(loss)
-        self.losses.append(loss)
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        asked = self._settings
+        return learning_rate_at(step, self.steps, asked.learning_rate, asked.warmup, asked.schedule, asked.floor)
 
 
 def _check_width(model: Any, width: int) -> None:

@@ -80,7 +80,7 @@ def recover(cut: Path, out: Path, material: Material) -> None:
         texts, labels = zip(*_spread(material.labeled, _ROWS), strict=True)
         settings = ClassifierSettings(learning_rate=1e-4, epochs=_EPOCHS, seed=material.seed)
         train_classifier(
-            cut, out, texts, labels, settings, lambda step, steps, _loss: material.progress(step, steps, "steps")
+            cut, out, texts, labels, settings, lambda report: material.progress(report.step, report.steps, "steps")
         )
         return
     if not material.conversations:

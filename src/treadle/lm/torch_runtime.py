@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,8 +68,20 @@ def session(threads: int | None, seed: int) -> Iterator[int]:
 def release_memory() -> None:
     """Give freed memory back to the system: the allocator would keep gigabytes that an engine needs next."""
     gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     with suppress(OSError, AttributeError):  # glibc's own; elsewhere there is nothing to call
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a graphics card or here."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
 
 
 def device() -> Literal["cpu", "cuda"]:

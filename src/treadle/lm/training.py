@@ -6,19 +6,23 @@ settings, seed, threads and library versions the weights come out byte for byte 
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
 from treadle.lm.attention_mask import visible
-from treadle.lm.learner import AdamW, Learner, LoraLearner
+from treadle.lm.checkpoint import Checkpoints
+from treadle.lm.course import Course, OnStep, Part
+from treadle.lm.course import StepReport as StepReport
+from treadle.lm.learner import AdamW, Learner, LoraLearner, all_of
 from treadle.lm.packing import Packing, TokenizedExample, lay_out, pack
 from treadle.lm.schedule import learning_rate_at
+from treadle.lm.team import Team
 from treadle.lm.torch_runtime import Precision
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ Method = Literal["full", "lora"]
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
     """One optimizer step sees ``rows`` x ``width`` tokens. ``threads`` ``None``: all cores this process may use.
+    ``micro``: rows at a time, ``None`` for all.
 
     The defaults were measured on question and answer pairs with a 135M model: 1e-4 learned better than 3e-4.
     """
@@ -44,6 +49,7 @@ class TrainingSettings:
     weight_decay: float = 0.0
     seed: int = 0
     threads: int | None = None
+    micro: int | None = None
     precision: Precision = "auto"
     save_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     lora_rank: int = 16
@@ -56,20 +62,9 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class StepReport:
-    """One finished step; ``loss`` in nats per answer token, ``tokens`` so far without padding."""
-
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    tokens: int
-    tokens_per_second: float
-
-
-@dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """``examples_seen``: sorted indices of the examples the weights depend on. ``loss``: mean of the last tenth."""
+    """``examples_seen``: sorted indices of the examples the weights depend on. ``loss``: mean of the last tenth.
+    ``resumed``: steps that came from a checkpoint; ``spikes``: those whose loss stood out; ``micro``: rows at once."""
 
     steps: int
     tokens: int
@@ -80,10 +75,11 @@ class TrainingResult:
     loss: float
     seconds: float
     trained_parameters: int
+    micro: int = 0
+    resumed: int = 0
+    spikes: tuple[int, ...] = ()
+    checkpoint_seconds: float = 0.0
     environment: dict[str, Any] = field(default_factory=dict)
-
-
-OnStep = Callable[[StepReport], None]
 
 
 def train(
@@ -92,19 +88,28 @@ def train(
     examples: Sequence[TokenizedExample],
     settings: TrainingSettings,
     on_step: OnStep | None = None,
+    checkpoints: Checkpoints | None = None,
+    team: Team | None = None,
 ) -> TrainingResult:
     """Fine-tune the model folder ``base`` and write the result to the folder ``out``, whole or not at all.
 
+    Goes on from the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike.
     Raises ``UserError`` for settings that make no sense, examples that all drop out, and a loss that is no number.
     """
     try:
-        return _fine_tune(base, out, examples, settings, on_step)
+        return _fine_tune(base, out, examples, settings, on_step, checkpoints, team or Team())
     finally:
         torch_runtime.release_memory()
 
 
 def _fine_tune(
-    base: Path, out: Path, examples: Sequence[TokenizedExample], settings: TrainingSettings, on_step: OnStep | None
+    base: Path,
+    out: Path,
+    examples: Sequence[TokenizedExample],
+    settings: TrainingSettings,
+    on_step: OnStep | None,
+    checkpoints: Checkpoints | None,
+    team: Team,
 ) -> TrainingResult:
     try:
         torch_runtime.patient_threads()
@@ -113,6 +118,8 @@ def _fine_tune(
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), extra="train") from None
     _check(settings)
+    if settings.method == "lora" and not team.whole:
+        raise UserError("develop.method: lora needs a strategy that keeps the model whole; take ddp in develop.on")
     packing = pack(examples, width=settings.width, seed=settings.seed)
     if not packing.rows:
         counts = ", ".join(f"{len(found)} {rule}" for rule, found in packing.dropped.items()) or "none given"
@@ -122,23 +129,35 @@ def _fine_tune(
         device = torch_runtime.device()
         precision = torch_runtime.precision(settings.precision, device)
         attention = torch_runtime.attention(device)
-        model = torch_runtime.load(base, transformers.AutoModelForCausalLM, attn_implementation=attention)
-        model = model.to(device).train()
-        learner = _learner(model, settings, getattr(torch, precision))
-        seen, losses, tokens, answers = _run(model, learner, examples, packing, settings, on_step)
-        learner.finish()
-        torch_runtime.save(model.to("cpu", getattr(torch, settings.save_dtype)), base, out)
-    tail = losses[-max(1, len(losses) // 10) :]
+
+        def begun() -> Any:
+            return torch_runtime.load(base, transformers.AutoModelForCausalLM, attn_implementation=attention)
+
+        model = begun().to(device).train()
+        optimizer = AdamW(settings.learning_rate, settings.clip, settings.weight_decay, getattr(torch, precision))
+        lessons = _Lessons(examples, packing, settings)
+        make = partial(_learner, settings=settings)
+        learner = team.learner(model, optimizer, make, lambda part: lessons.loss(model, part))
+        course = Course(lessons, learner, lessons.rate, micro=settings.micro, team=team, device=device)
+        progress = course.run(checkpoints, on_step)
+        model = learner.finished(model, begun)
+        if team.leads:
+            torch_runtime.save(model.to("cpu", getattr(torch, settings.save_dtype)), base, out)
+    seen = lessons.seen(progress.done)
     return TrainingResult(
-        steps=len(losses),
-        tokens=tokens,
-        answer_tokens=answers,
-        examples_seen=tuple(sorted(seen)),
+        steps=progress.done,
+        tokens=progress.tokens,
+        answer_tokens=sum(_learned_in(examples[i]) for i in seen),
+        examples_seen=tuple(sorted(set(seen))),
         dropped=packing.dropped,
-        first_loss=losses[0],
-        loss=sum(tail) / len(tail),
+        first_loss=progress.losses[0],
+        loss=progress.loss,
         seconds=time.monotonic() - started,
         trained_parameters=learner.size,
+        micro=progress.micro,
+        resumed=progress.resumed,
+        spikes=tuple(progress.spikes),
+        checkpoint_seconds=checkpoints.seconds if checkpoints is not None else 0.0,
         environment={
             "threads": threads,
             "device": device,
@@ -161,41 +180,47 @@ def answer_loss(model: Any, examples: Sequence[TokenizedExample], rows: Sequence
     return torch.nn.functional.cross_entropy(logits.float(), targets[wanted], reduction="sum")
 
 
-def _run(
-    model: Any,
-    learner: Learner,
-    examples: Sequence[TokenizedExample],
-    packing: Packing,
-    settings: TrainingSettings,
-    on_step: OnStep | None,
-) -> tuple[set[int], list[float], int, int]:
-    seen: set[int] = set()
-    losses: list[float] = []
-    tokens = answers = 0
-    stream = _endless_rows(examples, packing, settings)
-    started = time.monotonic()
-    for step in range(1, settings.steps + 1):
-        rows = [next(stream) for _ in range(settings.rows)]
-        members = [i for row in rows for i in row]
-        count = sum(sum(map(bool, examples[i].answer[1:])) for i in members)
-        loss = answer_loss(model, examples, rows, packing.width) / count
-        value = float(loss.detach())
-        rate = learning_rate_at(step, settings.steps, settings.learning_rate, settings.warmup)
-        if not math.isfinite(value):
-            raise UserError(
-                f"training: the loss became {value} at step {step} of {settings.steps}; "
-                f"lower learning_rate (now {settings.learning_rate:g}) or look for broken examples"
-            )
-        loss.backward()
-        learner.step(rate)
-        seen.update(members)
-        losses.append(value)
-        answers += count
-        tokens += sum(len(examples[i].ids) for i in members)
-        if on_step is not None:
-            speed = tokens / max(time.monotonic() - started, 1e-9)
-            on_step(StepReport(step, settings.steps, value, rate, tokens, speed))
-    return seen, losses, tokens, answers
+class _Lessons:
+    """Packed rows of examples, for as long as the budget lasts."""
+
+    name = "training"
+    seed: int | None = None  # what is drawn goes on from step to step
+
+    def __init__(self, examples: Sequence[TokenizedExample], packing: Packing, settings: TrainingSettings) -> None:
+        self._examples, self._width, self._settings = examples, packing.width, settings
+        self._stream, self._drawn = _endless_rows(examples, packing, settings), list[tuple[int, ...]]()
+        self.steps = settings.steps
+        self.remedy = f"lower learning_rate (now {settings.learning_rate:g}) or look for broken examples"
+
+    def size(self, step: int) -> int:
+        return self._settings.rows
+
+    def part(self, step: int, first: int, last: int) -> Part:
+        begin = (step - 1) * self._settings.rows
+        rows = self._rows(begin + last)[begin + first : begin + last]
+        members = [self._examples[i] for row in rows for i in row]
+        return Part(sum(map(_learned_in, members)), sum(len(each.ids) for each in members), rows)
+
+    def loss(self, model: Any, part: Part) -> Any:
+        return answer_loss(model, self._examples, part.data, self._width)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return learning_rate_at(step, self.steps, self._settings.learning_rate, self._settings.warmup)
+
+    def seen(self, steps: int) -> list[int]:
+        """The examples of the first steps, each as often as it came."""
+        return [i for row in self._rows(steps * self._settings.rows)[: steps * self._settings.rows] for i in row]
+
+    def _rows(self, count: int) -> list[tuple[int, ...]]:
+        """The first rows, at least so many."""
+        while len(self._drawn) < count:
+            self._drawn.append(next(self._stream))
+        return self._drawn
+
+
+def _learned_in(example: TokenizedExample) -> int:
+    return sum(map(bool, example.answer[1:]))
 
 
 def _endless_rows(
@@ -230,11 +255,10 @@ def logits_at(model: Any, batch: Any, wanted: torch.Tensor) -> torch.Tensor:
     return model(**inputs).logits.flatten(0, 1).index_select(0, wanted)  # type: ignore[no-any-return]
 
 
-def _learner(model: Any, settings: TrainingSettings, dtype: torch.dtype) -> Learner:
-    optimizer = AdamW(settings.learning_rate, settings.clip, settings.weight_decay, dtype)
+def _learner(model: Any, optimizer: AdamW, settings: TrainingSettings) -> Learner:
     if settings.method == "lora":
         return LoraLearner(model, optimizer, rank=settings.lora_rank, alpha=settings.lora_alpha)
-    return Learner([p for p in model.parameters() if p.requires_grad], optimizer)
+    return all_of(model, optimizer)
 
 
 def _check(settings: TrainingSettings) -> None:

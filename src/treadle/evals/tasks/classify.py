@@ -9,11 +9,13 @@ from typing import Any
 from treadle.evals.baselines import majority, tfidf
 from treadle.evals.report import classify_all
 from treadle.evals.task import Task
-from treadle.lm.fitting import FitSettings, Fitted, OnStep
+from treadle.lm.fitting import Carry, FitSettings, Fitted, OnStep
 from treadle.text.dataset import Example
 
 
-def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, on_step: OnStep) -> Fitted:
+def fit(
+    base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, on_step: OnStep, carry: Carry
+) -> Fitted:
     """An encoder with a head over the labels that occur (``lm.classification``)."""
     from treadle.lm.classification import ClassifierSettings, train_classifier
 
@@ -24,8 +26,9 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
         seed=settings.seed,
     )
     texts, labels = [example.text for example in examples], [str(example.label) for example in examples]
-    result = train_classifier(base, out, texts, labels, how, on_step)
-    return Fitted(result.loss, result.steps, result.truncated, result.environment)
+    result = carry(train_classifier, (base, out, texts, labels), how, on_step)
+    figures = {"resumed": result.resumed, "spikes": len(result.spikes), "checkpoint_seconds": result.checkpoint_seconds}
+    return Fitted(result.loss, result.steps, result.truncated, result.environment, figures)
 
 
 def distill(teacher: Path, out: Path, examples: Sequence[Example], settings: Any, on_step: OnStep) -> Fitted:
@@ -42,6 +45,7 @@ TASK = Task(
     metrics=("accuracy", "f1_macro", "ece"),
     answer=classify_all,
     fit=fit,
+    carries=True,
     distill=distill,
     gives=frozenset({"probabilities"}),
     simple={"majority": majority, "tfidf": tfidf},

@@ -21,6 +21,7 @@ from treadle.stages.develop.fitting import fit
 from treadle.stages.develop.initializing import beginning_of, initialize
 from treadle.stages.develop.preferring import METRIC, prefer_on
 from treadle.stages.develop.pretraining import pretrain_on
+from treadle.stages.develop.resuming import PLACE, trainer_for
 from treadle.stages.develop.settings import DevelopSettings
 from treadle.stages.develop.training import train
 from treadle.text.corpus import Corpus
@@ -99,6 +100,7 @@ def develop(
     teacher: Model | None = None,
 ) -> Developed:
     """Train, evaluate the model, its baselines, and whichever model it has to match (``standing``)."""
+    driver.places[PLACE] = trainer_for(settings.on)
     named = {"base_model": base.name, "fingerprint": base.fingerprint}
     chosen = {"task": task.name, "task_version": task_version(task.name, driver.folder)}
     metrics = settings.evaluate.metrics or [*task.metrics, *([METRIC] if settings.prefer else [])]

@@ -8,14 +8,11 @@ is said of the base and of what came of it.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.runs import Run
@@ -23,6 +20,8 @@ from treadle.core.steps import step
 from treadle.lm.model import Model
 from treadle.lm.objective import Objective
 from treadle.lm.tokens import Tokens
+from treadle.stages.develop.resuming import CHECKPOINTS as CHECKPOINTS
+from treadle.stages.develop.resuming import PLACE, checkpoints_for, remove
 from treadle.stages.develop.settings import PretrainSettings
 from treadle.stages.develop.training import same_base, write_about
 from treadle.text.corpus import Corpus
@@ -30,9 +29,7 @@ from treadle.text.dataset import Dataset
 from treadle.text.held_out import documents_on
 from treadle.text.mixture import repeats_of
 
-CHECKPOINTS = ("cache", "checkpoints")  # under the store's folder; gone when the model is made, or a person erased
 _RATE, _RATE_FROM_NOTHING = 2e-4, 1e-3  # what was learned stays at the first; J. Kaplan et al., arXiv:2001.08361, D.6
-_EVERY = "TREADLE_CHECKPOINT_SECONDS"  # of the environment: from one checkpoint to the next, at least; 120 else
 
 
 def pretrain_on(
@@ -127,7 +124,7 @@ def pack_text(
         return tokens.commit()
 
 
-@step(name="develop.pretrain", version=2, packages=("torch", "transformers"), tolerance=0.05)
+@step(name="develop.pretrain", version=2, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
 def pretrain(
     packed: Tokens,
     initial: Model | None,
@@ -146,7 +143,7 @@ def pretrain(
 
     Killed, the same step goes on from its last checkpoint and ends in the same weights.
     """
-    from treadle.lm.checkpoint import Checkpoints
+    from treadle.lm.launcher import carry_out
     from treadle.lm.objective import objective_for
     from treadle.lm.pretraining import PretrainingSettings
     from treadle.lm.pretraining import pretrain as train
@@ -171,11 +168,11 @@ def pretrain(
             report.step, report.steps, "steps", f"loss {report.loss:.2f}, {report.tokens_per_second:.0f} tok/s"
         )
 
-    place = _checkpoints(run, packed, initial.digest if initial else fingerprint, repr(settings))
     before = _bits_per_byte(base.path, packed, settings.objective)
-    every = float(os.environ.get(_EVERY) or 120)
-    with run.create(Model) as model, Checkpoints(place, every=every, cipher=run.store.cipher) as checkpoints:
-        result = train(base.path, model.path, rows, settings, checkpoints, on_step)
+    kept = checkpoints_for(run, packed.digest, initial.digest if initial else fingerprint, repr(settings))
+    with run.create(Model) as model, kept as checkpoints:
+        call = (train, (base.path, model.path, rows), settings)
+        result = carry_out(run.place, run.scratch / "job", *call, checkpoints, on_step)
         seen = {packed.document("train", example) for row in result.rows for example in rows.examples(row)}
         model.add_documents(name for name in seen if name is not None)
         if initial is not None:
@@ -196,19 +193,8 @@ def pretrain(
             checkpoint_seconds=result.checkpoint_seconds,
         )
         made = model.commit()
-        with suppress(UserError):  # there was no room for the last one, and there is no need of it
-            checkpoints.wait()
-        checkpoints.discard()
+        remove(checkpoints)
         return made
-
-
-def _checkpoints(run: Run, packed: Tokens, base: str, settings: str) -> Path:
-    """A folder that is named by everything the weights depend on."""
-    import torch
-    import transformers
-
-    parts = [packed.digest, base, settings, torch.__version__, transformers.__version__]
-    return run.store.root.joinpath(*CHECKPOINTS, blake3_bytes(canonical_json(parts))[3:35])
 
 
 def _bits_per_byte(folder: Path, packed: Tokens, objective: Objective) -> float | None:

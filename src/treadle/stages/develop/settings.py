@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -108,6 +108,9 @@ class DevelopSettings(Settings):
     pretrain: PretrainSettings | None = Field(None, description="read the cleaned text first")
     prefer: PreferSettings | None = Field(None, description="chat: learn from pairs of answers, after fine-tuning")
     distill: DistillSettings | None = Field(None, description="chat, classify: a smaller model learns from this one")
+    on: str | dict[str, Any] = Field(
+        "process", description="where trainings run: process, torchrun, or one with its settings"
+    )
     evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="after")

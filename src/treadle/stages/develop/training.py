@@ -13,12 +13,13 @@ from treadle.core.steps import step
 from treadle.lm.model import ABOUT, FORMAT, Model
 from treadle.lm.tokens import Tokens
 from treadle.record.version import FROM_NOTHING, NOT_RECORDED
+from treadle.stages.develop.resuming import PLACE, checkpoints_for, remove
 from treadle.text.dataset import Dataset, Example
 
 FEEDBACK = "feedback"  # the field of an example that is a user's correction
 
 
-@step(name="develop.train", version=4, packages=("torch", "transformers"), tolerance=0.05)
+@step(name="develop.train", version=4, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
 def train(
     tokens: Tokens,
     dataset: Dataset,
@@ -41,6 +42,7 @@ def train(
     Corrections come first, the newest before older ones, and leave the share ``replay`` of the budget to the rest.
     The model's documents are exactly those of the examples it saw, and those of the model it started from.
     """
+    from treadle.lm.launcher import carry_out
     from treadle.lm.training import StepReport, TrainingSettings
     from treadle.lm.training import train as fine_tune
 
@@ -59,8 +61,11 @@ def train(
         note = f"loss {report.loss:.2f}, {report.tokens_per_second:.0f} tok/s"
         run.progress(report.step, report.steps, "steps", note)
 
-    with run.create(Model) as model:
-        result = fine_tune(begun.path() if begun else base.path, model.path, examples, settings, on_step)
+    source = begun.digest if begun else fingerprint
+    kept = checkpoints_for(run, tokens.digest, source, repr(settings), blake3_bytes(repr(places).encode()))
+    with run.create(Model) as model, kept as checkpoints:
+        call = (fine_tune, (begun.path() if begun else base.path, model.path, examples), settings)
+        result = carry_out(run.place, run.scratch / "job", *call, checkpoints, on_step)
         model.add_documents(name for place in result.examples_seen for name in seen[places[place]].documents)
         how: dict[str, Any] = {"method": method, "budget": budget, "learning_rate": learning_rate}
         if begun is not None:
@@ -75,8 +80,13 @@ def train(
             tokens_per_second=result.tokens / result.seconds,
             examples=len(result.examples_seen),
             threads=float(result.environment["threads"]),
+            resumed=result.resumed,
+            spikes=len(result.spikes),
+            checkpoint_seconds=result.checkpoint_seconds,
         )
-        return model.commit()
+        made = model.commit()
+        remove(checkpoints)
+        return made
 
 
 def _mixed(lengths: Sequence[int], examples: Sequence[Example], budget: int, replay: float, salt: str) -> list[int]:

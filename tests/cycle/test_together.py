@@ -1,0 +1,48 @@
+"""A project's trainings in two processes: the same key and, but for rounding, the same losses as in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from small_project import Project, make_project
+from treadle.core.errors import UserError
+from treadle.project import open_project
+from treadle.stages.develop.resuming import trainer_for
+
+PRETRAIN = "  pretrain: {tokens: 8000, width: 64, batch: 4}\n  evaluate:"
+
+
+def _runs(project: Project) -> dict[str, Any]:
+    with open_project(project.folder) as opened:
+        return {run.step: run for run in opened.record.runs.find() if run.status == "done"}
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tmp_path: Path, base: Path) -> None:
+    one, two = make_project(tmp_path / "one", base), make_project(tmp_path / "two", base)
+    for project in (one, two):
+        project.edit("  evaluate:", PRETRAIN)
+    two.edit("develop:\n", "develop:\n  on: {torchrun: {processes: 2, strategy: fsdp2}}\n")
+    one.call("develop")
+    two.call("develop")
+    alone, together = _runs(one), _runs(two)
+    for step in ("develop.pretrain", "develop.train"):
+        assert together[step].facts["tags"] == {"on": "torchrun: 2 processes, fsdp2"}
+        assert together[step].metrics["loss_first"] == pytest.approx(alone[step].metrics["loss_first"], abs=1e-2)
+        assert together[step].metrics["loss"] == pytest.approx(alone[step].metrics["loss"], abs=1e-2)
+    assert together["develop.pretrain"].key == alone["develop.pretrain"].key
+    two.edit("  on: {torchrun: {processes: 2, strategy: fsdp2}}\n", "")
+    two.call("develop")
+    assert _runs(two)["develop.train"].id == together["develop.train"].id
+
+
+def test_where_it_trains_is_checked_before_anything_runs(tmp_path: Path, base: Path) -> None:
+    project = make_project(tmp_path, base)
+    project.edit("develop:\n", "develop:\n  on: {torchrun: {proceses: 2}}\n")
+    said = project.call("plan", check=2).stderr
+    assert "develop.on (torchrun): no setting 'proceses'; did you mean 'processes'?" in said
+    with pytest.raises(UserError, match="cluster"):
+        trainer_for("cluster")
