@@ -61,6 +61,7 @@ class Task:
     ``baselines`` are computed by ``simple``, or are the base model itself. ``architectures`` can be made from nothing.
     ``heads``: how the class names of its models end. ``asking``: by which requests a server is asked.
     ``labeled``: examples are a text and a label, else conversations. ``gguf``: its models can be written as one.
+    ``carries``: its ``fit`` goes on after a kill, and runs in several processes.
     """
 
     name: str

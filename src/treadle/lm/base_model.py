@@ -27,13 +27,16 @@ _SPDX = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """A model that needs no hub: ``file`` is looked for among the files of the PyPI ``package``."""
+    """A model that needs no hub: ``file`` is looked for among the files of the PyPI ``package``. ``family`` is what
+    transformers calls it, ``parameters`` how many it has, each weight once."""
 
     name: str
     package: str
     file: str
     license: str
     about: str
+    family: str
+    parameters: int
 
 
 KNOWN = (
@@ -43,6 +46,8 @@ KNOWN = (
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "Apache-2.0",
         "a small English chat model, 8k context",
+        "llama",
+        134_515_008,
     ),
     KnownModel(
         "all-minilm-l6-v2",
@@ -50,6 +55,8 @@ KNOWN = (
         "model.safetensors",
         "Apache-2.0",
         "a small English encoder, for classifying and embedding",
+        "bert",
+        22_713_216,
     ),
 )
 

@@ -121,11 +121,16 @@ def config_of(folder: Path) -> Any:
 def memory_of(shape: Shape, load: Load, kept: float, *, precision: str, adapters: int = 0) -> int:
     """Bytes that a training needs, by the list above; ``kept``: of a row (``Pace``); ``adapters``: parameters of those
     that ``load.lora`` trains."""
-    trained, frozen = (20, 6) if precision == "bfloat16" else (16, 8)
-    held = shape.parameters * trained if load.lora is None else shape.parameters * frozen + adapters * trained
+    held = held_by(shape.parameters, precision, adapters if load.lora is not None else None)
     places = load.rows * load.width * _LEARNED[load.kind]
     logits = min(places * shape.vocabulary * _OF_LOGITS, _LOGITS)
     return round(held + _ROOM * (load.rows * kept + logits) + _LEFT_OVER)
+
+
+def held_by(parameters: int, precision: str, adapters: int | None = None) -> int:
+    """Bytes of weights, gradients and moments; with ``adapters`` only so many parameters are trained."""
+    trained, frozen = (20, 6) if precision == "bfloat16" else (16, 8)
+    return parameters * trained if adapters is None else parameters * frozen + adapters * trained
 
 
 def available_memory() -> int:
