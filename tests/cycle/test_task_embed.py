@@ -23,7 +23,7 @@ from treadle.stages.deploy.serving import opener
 THINGS = {"lamp": "Peru", "kettle": "Oslo", "printer": "Chad", "router": "Rome", "tent": "Cuba", "radio": "Mali"}
 WAYS = ("the {}", "a {} please", "my {} is here", "no {} today", "{}", "one {}", "this {} again", "where is the {}")
 PLACES = ("from {}", "{} only", "in {}", "{} once", "{} too", "near {}", "all {}", "to {}")
-PAIRS = 14  # of each intent, so that it takes minutes
+PAIRS = 10  # of each intent, so that it takes minutes
 FILE = """\
 name: vectors
 task: embed
