@@ -124,6 +124,8 @@ def _text(asking: Asking, reply: dict[str, Any]) -> str:
         return str(reply["data"][0]["label"])
     if asking == "tag":
         return "\n".join(f"{span['type']}: {span['text']}" for span in reply["data"][0]["spans"])
+    if asking == "embed":
+        return f"a vector of {len(reply['data'][0]['embedding'])} numbers; POST {PATHS[asking]} gives them"
     return str(reply["choices"][0]["message"]["content"])
 
 

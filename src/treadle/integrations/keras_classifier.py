@@ -1,0 +1,268 @@
+"""``develop.fit: keras``: a classifier over BERT, built of layers of Keras and trained by its ``fit``.
+
+The first weights are those that transformers loads, and the trained ones go back into its model, so the folder serves
+as any other. Before training and after it both compute the same texts, and have to agree. Settings, order of the
+batches and learning rate are those of ``lm.classification``: the same input gives the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it once, when it is first imported
+try:
+    import keras
+except ImportError:
+    from treadle.core.errors import MissingExtra
+
+    raise MissingExtra("keras", extra="keras") from None
+
+from treadle.core.errors import MissingExtra, TreadleError, UserError
+from treadle.lm import torch_runtime
+from treadle.lm.classification import ClassifierSettings, Encoder, batches_of_like_length
+from treadle.lm.fitting import FitSettings, Fitted, OnStep
+from treadle.lm.schedule import learning_rate_at
+from treadle.text.dataset import Example
+
+TOLERANCE = 1e-4  # of a logit, between Keras and transformers
+_ACTIVATIONS = {"gelu": lambda x: keras.activations.gelu(x, approximate=False), "relu": keras.activations.relu}
+_COMPARED = 8  # texts
+_BATCH = ClassifierSettings().batch_size
+
+
+def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, on_step: OnStep) -> Fitted:
+    """Train on texts with labels, from the BERT in ``base`` to a model folder ``out``.
+
+    ``UserError`` where the examples have no labels, or fewer than two, the base is no BERT, or the loss is no number.
+    """
+    try:
+        torch_runtime.patient_threads()
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), extra="train") from None
+    if keras.backend.backend() != "torch":
+        raise UserError(f"develop.fit: keras computes with {keras.backend.backend()} here; set KERAS_BACKEND=torch")
+    names = sorted({str(example.label) for example in examples if example.label is not None})
+    if any(example.label is None for example in examples) or len(names) < 2:
+        raise UserError("develop.fit: keras learns from texts with two labels or more (task: classify)")
+    how = ClassifierSettings()
+    encode = Encoder(base, settings.max_length)
+    rows, truncated = encode([example.text for example in examples])
+    targets = [names.index(str(example.label)) for example in examples]
+    batches = _Batches(encode, rows, targets, range(settings.seed, settings.seed + settings.epochs))
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
+    with torch_runtime.session(None, settings.seed) as threads:
+        model = torch_runtime.load(
+            base, transformers.AutoModelForSequenceClassification, num_labels=len(names), **labels
+        ).eval()
+        network = build(model.config, settings.seed)
+        to_keras(model, network)
+        compared = batches.inputs(rows[:_COMPARED])
+        _agree(model, network, compared)
+        steps = _Steps(settings.learning_rate, len(batches), how.warmup, on_step)
+        network.compile(
+            optimizer=keras.optimizers.AdamW(
+                settings.learning_rate, weight_decay=how.weight_decay, epsilon=1e-8, global_clipnorm=how.clip
+            ),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=False,
+        )
+        network.fit(batches, shuffle=False, verbose=0, callbacks=[steps])
+        to_transformers(network, model)
+        _agree(model, network, compared)
+        torch_runtime.save(model, base, out)
+    tail = steps.losses[-max(1, len(steps.losses) // 10) :]
+    environment = {"threads": threads, "keras": keras.__version__, "torch": torch.__version__}
+    return Fitted(sum(tail) / len(tail), len(steps.losses), truncated, environment)
+
+
+def build(config: Any, seed: int = 0) -> Any:
+    """BERT with a head, as a configuration of transformers says; takes ``ids`` and ``mask`` of shape (texts, tokens),
+    gives logits of shape (texts, labels).
+
+    ``UserError`` for a configuration that is not of a BERT with absolute positions.
+    """
+    if config.model_type != "bert" or getattr(config, "position_embedding_type", "absolute") != "absolute":
+        raise UserError(f"develop.fit: keras knows bert with absolute positions; the base model is {config.model_type}")
+    if config.hidden_act not in _ACTIVATIONS:
+        raise UserError(f"develop.fit: keras knows the activations {', '.join(_ACTIVATIONS)}, not {config.hidden_act}")
+    seeds = iter(range(seed << 16, (seed << 16) + (1 << 16)))  # each layer draws its own
+
+    def dropped(x: Any, share: float) -> Any:
+        return keras.layers.Dropout(share, seed=next(seeds))(x)
+
+    def norm(x: Any, name: str) -> Any:
+        return keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name=name)(x)
+
+    ids, mask = keras.Input((None,), dtype="int32", name="ids"), keras.Input((None,), dtype="int32", name="mask")
+    x = dropped(norm(Embeddings(config, name="embeddings")(ids), "embeddings_norm"), config.hidden_dropout_prob)
+    heads = config.num_attention_heads
+    for layer in range(config.num_hidden_layers):
+        attention = keras.layers.MultiHeadAttention(
+            heads,
+            config.hidden_size // heads,
+            dropout=config.attention_probs_dropout_prob,
+            seed=next(seeds),
+            name=f"{layer}_attention",
+        )
+        seen = dropped(attention(x, x, attention_mask=mask[:, None, :]), config.hidden_dropout_prob)
+        x = norm(x + seen, f"{layer}_attention_norm")
+        wide = keras.layers.Dense(
+            config.intermediate_size, activation=_ACTIVATIONS[config.hidden_act], name=f"{layer}_intermediate"
+        )(x)
+        narrow = keras.layers.Dense(config.hidden_size, name=f"{layer}_output")(wide)
+        x = norm(x + dropped(narrow, config.hidden_dropout_prob), f"{layer}_output_norm")
+    pooled = keras.layers.Dense(config.hidden_size, activation="tanh", name="pooler")(x[:, 0])
+    share = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+    return keras.Model([ids, mask], keras.layers.Dense(config.num_labels, name="classifier")(dropped(pooled, share)))
+
+
+class Embeddings(keras.layers.Layer):  # type: ignore[misc]  # skipped by mypy, as it is not always there
+    """Words, places and the one kind of text, summed."""
+
+    def __init__(self, config: Any, **named: Any) -> None:
+        super().__init__(**named)
+        self.words = keras.layers.Embedding(config.vocab_size, config.hidden_size)
+        self.places = keras.layers.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.kinds = keras.layers.Embedding(config.type_vocab_size, config.hidden_size)
+
+    def build(self, shape: Any) -> None:
+        """Make the three tables."""
+        for table in (self.words, self.places, self.kinds):
+            table.build(shape)
+        super().build(shape)
+
+    def call(self, ids: Any) -> Any:
+        """Vectors of shape (texts, tokens, width)."""
+        places = keras.ops.arange(keras.ops.shape(ids)[1], dtype="int32")
+        return self.words(ids) + self.places(places)[None] + self.kinds(keras.ops.zeros_like(ids))
+
+
+def to_keras(model: Any, network: Any) -> None:
+    """Copy all weights of a classifier of transformers into one that ``build`` made of its configuration."""
+    given = dict(model.named_parameters())
+    for name, variable in _weights(network):
+        value = given.pop(name).detach().cpu().numpy()
+        variable.assign((value.T if _turned(name, value) else value).reshape(variable.shape))
+    if given:
+        raise UserError(f"develop.fit: keras has no place for {next(iter(given))} of the base model")
+
+
+def to_transformers(network: Any, model: Any) -> None:
+    """Copy all weights back."""
+    import torch
+
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, variable in _weights(network):
+            parameter = own[name]
+            value = keras.ops.convert_to_numpy(variable)
+            turned = _turned(name, parameter)
+            value = value.reshape(tuple(parameter.shape)[::-1]).T if turned else value.reshape(tuple(parameter.shape))
+            parameter.copy_(torch.tensor(value))
+
+
+def _turned(name: str, value: Any) -> bool:
+    """Linear layers of torch have (out, in), those of Keras (in, out), the heads' axis split."""
+    return value.ndim == 2 and not name.startswith("bert.embeddings.")
+
+
+def _weights(network: Any) -> Iterator[tuple[str, Any]]:
+    """Each weight of the network, by the name that transformers has for it."""
+    tables = network.get_layer("embeddings")
+    for place, table in (("word", tables.words), ("position", tables.places), ("token_type", tables.kinds)):
+        yield f"bert.embeddings.{place}_embeddings.weight", table.embeddings
+    pairs = {"embeddings_norm": "bert.embeddings.LayerNorm", "pooler": "bert.pooler.dense", "classifier": "classifier"}
+    for layer in range(sum(each.name.endswith("_attention") for each in network.layers)):
+        before = f"bert.encoder.layer.{layer}"
+        attention = network.get_layer(f"{layer}_attention")
+        parts = {"self.query": attention.query_dense, "self.key": attention.key_dense}
+        parts |= {"self.value": attention.value_dense, "output.dense": attention.output_dense}
+        for place, dense in parts.items():
+            yield f"{before}.attention.{place}.weight", dense.kernel
+            yield f"{before}.attention.{place}.bias", dense.bias
+        pairs |= {
+            f"{layer}_attention_norm": f"{before}.attention.output.LayerNorm",
+            f"{layer}_intermediate": f"{before}.intermediate.dense",
+            f"{layer}_output": f"{before}.output.dense",
+            f"{layer}_output_norm": f"{before}.output.LayerNorm",
+        }
+    for ours, theirs in pairs.items():
+        layer_ = network.get_layer(ours)
+        yield f"{theirs}.weight", layer_.gamma if hasattr(layer_, "gamma") else layer_.kernel
+        yield f"{theirs}.bias", layer_.beta if hasattr(layer_, "beta") else layer_.bias
+
+
+class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """The examples of all epochs, in the order in which ``lm.classification`` has them.
+
+    One pass over all: what Keras reads ahead at an epoch's end would be of the order before.
+    """
+
+    def __init__(self, encode: Encoder, rows: Sequence[Sequence[int]], targets: Sequence[int], epochs: range) -> None:
+        super().__init__()
+        self._encode, self._rows, self._targets = encode, rows, targets
+        lengths = [len(row) for row in rows]
+        self._order = [batch for seed in epochs for batch in batches_of_like_length(lengths, _BATCH, seed)]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, place: int) -> tuple[dict[str, Any], Any]:
+        batch = self._order[place]
+        targets = keras.ops.convert_to_numpy([self._targets[at] for at in batch])
+        return self.inputs([self._rows[at] for at in batch]), targets
+
+    def inputs(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Rows of ids, padded."""
+        padded = self._encode.batch(rows)
+        return {"ids": padded["input_ids"].numpy(), "mask": padded["attention_mask"].numpy()}
+
+
+class _Steps(keras.callbacks.Callback):  # type: ignore[misc]
+    """Sets the learning rate of each step, and tells its loss."""
+
+    def __init__(self, rate: float, steps: int, warmup: float, on_step: OnStep) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+        self._rate, self._steps, self._warmup, self._on_step = rate, steps, warmup, on_step
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """The rate of this step; the loss that is told will be of this batch alone."""
+        self.model.reset_metrics()
+        rate = learning_rate_at(len(self.losses) + 1, self._steps, self._rate, self._warmup)
+        self.model.optimizer.learning_rate = rate
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """``UserError`` when the loss is no number."""
+        loss = float(logs["loss"])
+        self.losses.append(loss)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"training: the loss became {loss} at step {len(self.losses)} of {self._steps}; "
+                f"lower learning_rate (now {self._rate:g})"
+            )
+        self._on_step(len(self.losses), self._steps, loss)
+
+
+def _agree(model: Any, network: Any, inputs: dict[str, Any]) -> None:
+    """``TreadleError`` unless both compute the same logits."""
+    apart = difference(model, network, inputs)
+    if not apart <= TOLERANCE:
+        raise TreadleError(f"keras and transformers differ by {apart:.1e} in a logit; expected {TOLERANCE:g} at most")
+
+
+def difference(model: Any, network: Any, inputs: dict[str, Any]) -> float:
+    """The largest difference of two logits, without dropout."""
+    import torch
+
+    with torch.no_grad():
+        ids, mask = torch.tensor(inputs["ids"]), torch.tensor(inputs["mask"])
+        theirs = model(input_ids=ids, attention_mask=mask).logits.numpy()
+        ours = keras.ops.convert_to_numpy(network(inputs, training=False))
+    return float(abs(ours - theirs).max())
