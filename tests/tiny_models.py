@@ -113,7 +113,9 @@ def write_encoder(folder: Path, texts: Sequence[str], seed: int = 0) -> Path:
     )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}'
+    )
     config = BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=64,

@@ -151,7 +151,7 @@ def test_corrections_that_a_rule_set_aside_come_first(opened: Opened) -> None:
         give_feedback(record, item, "correction", None, f"Answer {number}.", None, f"user-{number}", "api")
     driver = Driver(record.runs, opened.project.folder, seed=1)
     settings = opened.console.project.file.improve.corrections
-    harvest(driver, record, settings, "chat", now())
+    harvest(driver, record, settings, labeled=False, until=now())
     opened.console.house.written()
     items = aside(record)
     assert {item.interaction for item in items} == set(same)

@@ -64,6 +64,8 @@ def test_own_items_against_the_base_model(project: Project, base: object) -> Non
     example = promised("evaluate")
     for part in (example, example["against"]):
         part["metrics"]["log_likelihood"] = {k: v for k, v in part["metrics"]["chrf"].items() if k != "signature"}
+    unseen = found.pop("unseen")  # two of the four were learned from
+    assert {each["n"] for each in unseen.values()} == {2}
     assert not differences(example | {"slices": {}}, found)
     assert found["items"] == 4
     assert found["seen_in_training"] == 2

@@ -266,8 +266,8 @@ def test_generate_all_says_how_far_it_is_and_raises_when_the_process_is_lost(tin
     with BlockingEngine("openvino", tiny_release, threads=1) as engine:
         engine.generate_all([asked(i) for i in range(3)], lambda done, of: seen.append((done, of)))
         assert seen == [(1, 3), (2, 3), (3, 3)]
-        engine.score([([1], [2, 3])] * 20, lambda done, of: seen.append((done, of)))
-        assert seen[3:] == [(16, 20), (20, 20)]
+        engine.score([([1], [2, 3])] * 80, lambda done, of: seen.append((done, of)))
+        assert seen[3:] == [(64, 80), (80, 80)]
         assert engine.score([([1], [])])[0].logprobs == ()
         with pytest.raises(UserError, match="token id 320"):
             engine.generate_all([asked(), GenerateRequest("bad", (320,))])
@@ -300,7 +300,7 @@ def test_a_worker_in_this_process_scores_alike(tiny_llama: Path, monkeypatch: py
     def fail(*_: object) -> None:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(TransformersBackend, "score", fail)
+    monkeypatch.setattr(TransformersBackend, "score_some", fail)
     with (
         BlockingEngine("transformers", tiny_llama, threads=1, here=True) as engine,
         pytest.raises(EngineGone, match="ended with code 1: RuntimeError: no such luck"),

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from treadle.core.errors import UserError
 from treadle.core.plugins import load
 from treadle.evals.item import Item, Output
 from treadle.evals.metric import Metric, Need
-from treadle.evals.results import Evaluation
 from treadle.lm.fitting import Fitted, OnStep
 from treadle.text.dataset import Example
+
+if TYPE_CHECKING:
+    from treadle.evals.results import Evaluation
 
 GROUP = "treadle.tasks"
 FITS = "treadle.fits"
@@ -35,7 +37,7 @@ PATHS: dict[Asking, str] = {
 
 # Puts the examples' questions to the model in a folder: (model, examples, metrics, run, *, engine, system_prompt,
 # max_tokens). What does not concern a task it leaves alone.
-Answering = Callable[..., Evaluation]
+Answering = Callable[..., "Evaluation"]
 # A student of the teacher: (teacher, out, examples, settings, on_step); settings are lm.distillation.DistillSettings.
 Distill = Callable[[Path, Path, Sequence[Example], Any, OnStep], Fitted]
 # From the model folder ``base`` into the folder ``out``: (base, out, examples, settings, on_step); where the task

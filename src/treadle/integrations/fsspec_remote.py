@@ -18,9 +18,10 @@ from treadle.core.remote import Item
 
 def _options(scheme: str) -> dict[str, Any]:
     """Arguments for one kind of file system: whoever asks a remote asks again, and the libraries' own attempts would
-    multiply with those."""
+    multiply with those. One second attempt is left to the library: a listing is several requests, and asking for all of
+    them again because one failed rarely ends."""
     if scheme == "s3":
-        waits = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
+        waits = {"retries": {"max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
         return {"config_kwargs": {**waits, "max_pool_connections": 32}}
     connection = os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
     return {"connection_string": connection} if scheme in ("abfs", "az") and connection else {}

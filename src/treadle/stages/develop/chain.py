@@ -55,7 +55,7 @@ class Developed:
         lines = [f"{'[95 % interval]':<18}" + "".join(f"{metric:<24}" for metric in metrics)]
         for name, report in self.evaluations.items():
             scores = report.scores()
-            told = [_interval(scores[metric]) if metric in scores else "" for metric in metrics]
+            told = [_interval(scores[metric]) if metric in scores else "-" for metric in metrics]
             lines.append(f"{name:<18}" + "".join(f"{each:<24}" for each in told))
         return [line.rstrip() for line in lines]
 
