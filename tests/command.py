@@ -141,11 +141,16 @@ def start(*arguments: str, folder: Path | None = None) -> Started | subprocess.P
     given = dict(os.environ)
     if _read_early(given) == loaded().environment:
         return loaded().start(list(arguments), folder or Path.cwd(), given)
-    return subprocess.Popen(
-        [sys.executable, "-m", "treadle", *arguments],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+    # What a shell starts in the background is deaf to SIGINT, and so are its children, unless they are told otherwise.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "treadle", *arguments],
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _loaded: list[Loaded] = []

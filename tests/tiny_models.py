@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -95,18 +96,23 @@ def write_release(model: Path, release: Path) -> Path:
 
 
 def write_encoder(folder: Path, texts: Sequence[str], seed: int = 0) -> Path:
-    """A two-layer BERT with random weights and word pieces learned from ``texts``."""
+    """A two-layer BERT with random weights and the words and letters of ``texts`` as pieces."""
     import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(seed)
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
+    words = pre_tokenizers.BertPreTokenizer()
+    # Not learned: a trainer breaks ties in another way each time.
+    counts = Counter(word for text in texts for word, _ in words.pre_tokenize_str(text))
+    letters = sorted({letter for word in counts for letter in word})
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters)]
+    whole = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
+    vocabulary = {piece: place for place, piece in enumerate([*pieces, *whole][:VOCABULARY])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = words
     pair = "[CLS] $A [SEP] $B:1 [SEP]:1"
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair=pair, special_tokens=[("[CLS]", 2), ("[SEP]", 3)]

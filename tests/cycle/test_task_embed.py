@@ -55,7 +55,6 @@ def project(root: Path, rows: list[dict[str, str]], **settings: object) -> Proje
     return Project(root / "project")
 
 
-@pytest.mark.slow
 def test_from_pairs_to_served_vectors(tmp_path: Path) -> None:
     days = (1, 1, 1, 1, 1, 1, 2, 3)
     rows = [
@@ -64,7 +63,7 @@ def test_from_pairs_to_served_vectors(tmp_path: Path) -> None:
         for way, said, day in zip(WAYS, PLACES, days, strict=True)
     ]
     base = write_encoder(tmp_path / "base", [text for row in rows for text in row.values()])
-    small = project(tmp_path, rows, base=base, more="  learning_rate: 2e-3\n  epochs: 15")
+    small = project(tmp_path, rows, base=base, more="  learning_rate: 2e-3\n  epochs: 40")
     assert small.json("run")["ok"]
     evaluations = small.json("develop")["evaluations"]
     assert set(evaluations) == {"model", "base", "tfidf"}

@@ -33,7 +33,7 @@ SETTINGS = FitSettings(learning_rate=2e-3, epochs=1, max_length=32, seed=3)
 def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Torch, whatever a file in somebody's home says."""
     monkeypatch.setenv("KERAS_BACKEND", "torch")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_the_steps_are_those_of_our_own_training(base: Path, tmp_path: Path) -> 
         [example.text for example in EXAMPLES],
         [str(example.label) for example in EXAMPLES],
         ClassifierSettings(learning_rate=2e-4, epochs=3, max_length=32, seed=3, precision="float32"),
-        lambda step, steps, loss: own.append(loss),
+        lambda report: own.append(report.loss),
     )
     assert len(own) == 6
     assert losses == pytest.approx(own, abs=3e-5)

