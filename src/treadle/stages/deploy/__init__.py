@@ -304,8 +304,11 @@ def smoke(
             lambda done: run.progress(done, count, "requests"),
         )
     wrong = [answer for answer in answered if answer.release not in (release.digest, None)]
-    failed = [answer for answer in answered if answer.status != 200]
-    run.summary(requests=len(answered), failed=len(failed))
+    too_long = sum(answer.too_long for answer in answered)
+    failed = [answer for answer in answered if answer.status != 200 and not answer.too_long]
+    run.summary(requests=len(answered), failed=len(failed), too_long=too_long)
+    if answered and too_long == len(answered):
+        raise UserError(f"deploy: all {too_long} test questions are longer than the model can read; raise its context")
     if wrong or failed:
         raise UserError(
             f"deploy: {len(failed)} of {len(answered)} test requests failed and {len(wrong)} came from another"

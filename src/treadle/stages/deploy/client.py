@@ -16,10 +16,12 @@ _METADATA = {"treadle": "smoke"}
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """HTTP status and the digest of the release that answered."""
+    """HTTP status and the digest of the release that answered; ``too_long``: refused, for the model cannot read so
+    much."""
 
     status: int
     release: str | None
+    too_long: bool = False
 
 
 def put_questions(
@@ -46,8 +48,10 @@ async def _all(
                 response = await client.post(path, json=body)
             done += 1
             progress(done)
-            release = response.json().get("system_fingerprint") if response.status_code == 200 else None
-            return Answered(response.status_code, release)
+            reply = response.json()
+            if response.status_code == 200:
+                return Answered(200, reply.get("system_fingerprint"))
+            return Answered(response.status_code, None, reply.get("error", {}).get("code") == "context_length_exceeded")
 
         return list(await asyncio.gather(*(ask(example) for example in examples)))
 
