@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.integrations.onnx_export import MODEL, export, session, shape_of
-from treadle.lm.batched_classifier import BatchedClassifier
+from treadle.lm.batched_classifier import BatchedClassifier, ClassifierBackend
 from treadle.lm.engine_settings import WorkerSettings, convert_settings
-from treadle.lm.engine_wire import Generate, Tokens
 from treadle.lm.model_folder import read_config
 from treadle.lm.optimization import Material, Task
 from treadle.lm.optimizations import copy_beside
@@ -53,8 +52,10 @@ class OnnxEngine(WorkerEngine):
             raise UserError(f"{folder}: no {MODEL}; treadle optimize writes one")
 
 
-class OnnxBackend:
+class OnnxBackend(ClassifierBackend):
     """The worker's side; `run` gives the logits of a batch."""
+
+    cannot = _CANNOT
 
     def __init__(self, folder: Path, threads: int | None, settings: OnnxSettings) -> None:
         config = read_config(folder)
@@ -75,33 +76,6 @@ class OnnxBackend:
     def open(cls, folder: Path, threads: int | None, settings: dict[str, Any]) -> OnnxBackend:
         """As ``Backend.open``."""
         return cls(folder, threads, convert_settings("onnx", OnnxSettings, settings))
-
-    def add(self, request: Generate) -> None:
-        """Refused."""
-        raise UserError(_CANNOT)
-
-    def cancel(self, number: int) -> None:
-        """Nothing to cancel."""
-
-    def pending(self) -> tuple[int, int]:
-        """As ``Backend.pending``."""
-        return 0, 0
-
-    def step(self) -> list[Tokens]:
-        """Nothing to go on with."""
-        return []
-
-    def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
-        """Refused."""
-        raise UserError(_CANNOT)
-
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Refused."""
-        raise UserError(_CANNOT)
-
-    def classify(self, texts: Sequence[str]) -> tuple[list[str], list[list[float]]]:
-        """As ``Backend.classify``."""
-        return list(self._classifier.labels), self._classifier.predict(texts)
 
 
 class Onnx:

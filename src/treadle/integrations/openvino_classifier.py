@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.integrations.onnx_export import MODEL, export
-from treadle.lm.batched_classifier import BatchedClassifier
-from treadle.lm.engine_wire import Generate, Tokens
+from treadle.lm.batched_classifier import BatchedClassifier, ClassifierBackend
 from treadle.lm.engine_worker import first_line
 from treadle.lm.model_folder import read_config
 from treadle.lm.optimization import Material, Task
@@ -29,8 +28,10 @@ def is_classifier(folder: Path) -> bool:
     return any(str(name).endswith("ForSequenceClassification") for name in found)
 
 
-class OpenVinoClassifierBackend:
+class OpenVinoClassifierBackend(ClassifierBackend):
     """As the other backend, for labels alone."""
+
+    cannot = _CANNOT
 
     def __init__(self, folder: Path, threads: int | None, precision: str) -> None:
         openvino = _openvino()
@@ -53,33 +54,6 @@ class OpenVinoClassifierBackend:
             max_length=self.context_length,
         )
         self._classifier.predict(["warm up"])
-
-    def add(self, request: Generate) -> None:
-        """Refused."""
-        raise UserError(_CANNOT)
-
-    def cancel(self, number: int) -> None:
-        """Nothing to cancel."""
-
-    def pending(self) -> tuple[int, int]:
-        """As ``Backend.pending``."""
-        return 0, 0
-
-    def step(self) -> list[Tokens]:
-        """Nothing to go on with."""
-        return []
-
-    def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
-        """Refused."""
-        raise UserError(_CANNOT)
-
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Refused."""
-        raise UserError(_CANNOT)
-
-    def classify(self, texts: Sequence[str]) -> tuple[list[str], list[list[float]]]:
-        """As ``Backend.classify``."""
-        return list(self._classifier.labels), self._classifier.predict(texts)
 
 
 class OpenVinoClassifier:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import UserError
+from treadle.lm.engine_wire import Generate, Tokens
 from treadle.lm.model_folder import read_config
 
 Run = Callable[[dict[str, Any]], Any]
@@ -66,3 +67,37 @@ class BatchedClassifier:
             mask[place, : max(1, len(row))] = 1  # where all is masked, the answer would depend on what it stands beside
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         return {name: given[name] for name in self._inputs}
+
+
+class ClassifierBackend:
+    """The worker's side of an engine that labels and does nothing else; ``cannot`` says so."""
+
+    cannot: str
+    _classifier: BatchedClassifier
+
+    def add(self, request: Generate) -> None:
+        """Refused."""
+        raise UserError(self.cannot)
+
+    def cancel(self, number: int) -> None:
+        """Nothing to cancel."""
+
+    def pending(self) -> tuple[int, int]:
+        """As ``Backend.pending``."""
+        return 0, 0
+
+    def step(self) -> list[Tokens]:
+        """Nothing to go on with."""
+        return []
+
+    def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+        """Refused."""
+        raise UserError(self.cannot)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Refused."""
+        raise UserError(self.cannot)
+
+    def classify(self, texts: Sequence[str]) -> tuple[list[str], list[list[float]]]:
+        """As ``Backend.classify``."""
+        return list(self._classifier.labels), self._classifier.predict(texts)

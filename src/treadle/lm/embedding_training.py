@@ -20,6 +20,7 @@ from treadle.lm import torch_runtime
 from treadle.lm.fitting import FitSettings, Fitted, OnStep
 from treadle.lm.learner import AdamW, Learner
 from treadle.lm.schedule import learning_rate_at
+from treadle.lm.torch_embedding import mean_vectors, padding_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -119,29 +120,14 @@ class _Encoder:
     """Texts to vectors of length 1 with the model as it is trained."""
 
     def __init__(self, folder: Path, max_length: int, model: Any) -> None:
-        from tokenizers import Tokenizer
-
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise UserError(f"{folder}: no tokenizer.json; expected a model folder as save_pretrained writes it")
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.enable_truncation(max_length)
-        self._tokenizer.enable_padding()
-        self._tokenizer.encode_special_tokens = True  # a text that spells [SEP] is still one text
+        self._tokenizer = padding_tokenizer(folder, max_length)
         self._model = model
         self.truncated = 0
 
-    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        import torch
-
+    def __call__(self, texts: Sequence[str]) -> Any:
         encodings = self._tokenizer.encode_batch(list(texts))
         self.truncated += sum(bool(each.overflowing) for each in encodings)
-        ids = torch.tensor([each.ids for each in encodings], device=self._model.device)
-        mask = torch.tensor([each.attention_mask for each in encodings], device=self._model.device)
-        hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        weights = mask[..., None].to(hidden.dtype)
-        mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
-        return torch.nn.functional.normalize(mean, dim=-1)
+        return mean_vectors(self._model, encodings)
 
 
 def _for_sentence_transformers(folder: Path, width: int, max_length: int) -> None:

@@ -16,17 +16,9 @@ class Embedder:
     def __init__(self, folder: Path, device: str, max_length: int) -> None:
         """Texts are cut at ``max_length`` tokens. ``UserError`` when the folder holds no such model."""
         import transformers
-        from tokenizers import Tokenizer
 
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise UserError(f"{folder}: no tokenizer.json; expected a model folder as save_pretrained writes it")
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.enable_truncation(max_length)
-        self._tokenizer.enable_padding()
-        self._tokenizer.encode_special_tokens = True  # a text that spells [SEP] is still one text
+        self._tokenizer = padding_tokenizer(folder, max_length)
         self._model = torch_runtime.load(folder, transformers.AutoModel).to(device).eval()
-        self._device = device
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector a text; of zeros where a text has no token."""
@@ -36,11 +28,32 @@ class Embedder:
         width = max(map(len, encodings), default=0)
         if width == 0:
             return [[0.0] * self._model.config.hidden_size for _ in texts]
-        ids = torch.tensor([e.ids for e in encodings], device=self._device)
-        mask = torch.tensor([e.attention_mask for e in encodings], device=self._device)
         with torch.inference_mode():
-            hidden: Any = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        weights = mask[..., None].to(hidden.dtype)
-        mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
-        rows: list[list[float]] = torch.nn.functional.normalize(mean, dim=-1).tolist()
+            rows: list[list[float]] = mean_vectors(self._model, encodings).tolist()
         return rows
+
+
+def padding_tokenizer(folder: Path, max_length: int) -> Any:
+    """The folder's tokenizer, which fills texts up to the longest and cuts them at ``max_length`` tokens."""
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no tokenizer.json; expected a model folder as save_pretrained writes it")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.enable_truncation(max_length)
+    tokenizer.enable_padding()
+    tokenizer.encode_special_tokens = True  # a text that spells [SEP] is still one text
+    return tokenizer
+
+
+def mean_vectors(model: Any, encodings: Sequence[Any]) -> Any:
+    """A tensor of shape (texts, width): the mean over each text's last hidden states, of length 1."""
+    import torch
+
+    ids = torch.tensor([each.ids for each in encodings], device=model.device)
+    mask = torch.tensor([each.attention_mask for each in encodings], device=model.device)
+    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    weights = mask[..., None].to(hidden.dtype)
+    mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+    return torch.nn.functional.normalize(mean, dim=-1)
