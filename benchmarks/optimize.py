@@ -80,7 +80,7 @@ def main() -> None:
     figures["load"] = round(os.getloadavg()[0], 1)
     packages = ("treadle", "torch", "transformers", "openvino", "openvino-genai", "onnx", "onnxruntime")
     figures["versions"] = versions(packages)
-    print_report("optimize", ratios, figures)
+    print_report(f"optimize --only {arguments.only}" if arguments.only else "optimize", ratios, figures)
 
 
 def measured(task: str, folder: Path, *, quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -23,7 +23,7 @@ def benchmark(name: str) -> Iterator[str]:
     peers = ", ".join(f"{package} {version}" for package, version in found.items() if package not in _OURS)
     machine = f"Python {found['python']}, {found['cpus']} cores" if found else ""
     said = ", ".join(part for part in (report["date"], machine, peers) if part)
-    yield f"`python -m benchmarks.{name}`, {said}"
+    yield f"`python -m benchmarks.{report['benchmark']}`, {said}"
     yield ""
     if report["ratios"]:
         yield "| against the peer | times as good |"

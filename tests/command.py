@@ -19,18 +19,20 @@ from pathlib import Path
 
 LOADED = Path(__file__).with_name("loaded.py")
 WHEN_LOADED = ("PYTHON", "OMP_", "HF_", "TRANSFORMERS_", "TORCH_", "CUDA_", "LD_")  # are read while modules are loaded
+_WORTH_LOADING = 3
 
 
 class Loaded:
     """The process that forks. Ends with this one, which has the other end of its socket."""
 
-    def __init__(self) -> None:
-        self.environment = _read_early(os.environ)
+    def __init__(self, early: dict[str, str]) -> None:
+        self.environment = early
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
         with theirs:
             command = [sys.executable, str(LOADED), str(theirs.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            given = {name: value for name, value in os.environ.items() if not name.startswith(WHEN_LOADED)} | early
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=given)
 
     def close(self) -> None:
         self._socket.close()
@@ -127,20 +129,22 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """``python -m treadle`` with these arguments, in a folder; what it said and its exit code."""
     given = dict(os.environ if environment is None else environment)
-    if _read_early(given) != loaded().environment or "rebuild" in arguments:
+    ready = None if "rebuild" in arguments else loaded(given)
+    if ready is None:
         # A rebuild compares: it has to have another seed of hashes than what it compares with.
         return subprocess.run(
             [sys.executable, "-m", "treadle", *arguments],
             cwd=folder, env=given, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
-    return loaded().run(list(arguments), folder or Path.cwd(), given, timeout)
+    return ready.run(list(arguments), folder or Path.cwd(), given, timeout)
 
 
 def start(*arguments: str, folder: Path | None = None) -> Started | subprocess.Popen[str]:
     """The same, going on; what it says to either stream is in ``stdout``."""
     given = dict(os.environ)
-    if _read_early(given) == loaded().environment:
-        return loaded().start(list(arguments), folder or Path.cwd(), given)
+    ready = loaded(given)
+    if ready is not None:
+        return ready.start(list(arguments), folder or Path.cwd(), given)
     # What a shell starts in the background is deaf to SIGINT, and so are its children, unless they are told otherwise.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -154,17 +158,26 @@ def start(*arguments: str, folder: Path | None = None) -> Started | subprocess.P
 
 
 _loaded: list[Loaded] = []
+_wanted: dict[tuple[tuple[str, str], ...], int] = {}  # how often each environment was asked for
 
 
-def loaded() -> Loaded:
-    """The one of this process."""
-    if not _loaded:
-        _loaded.append(Loaded())
-    return _loaded[0]
+def loaded(environment: Mapping[str, str]) -> Loaded | None:
+    """One that was loaded in such an environment. What a single test sets is not worth loading all again; what a
+    library sets when it is imported stays, and is."""
+    early = _read_early(environment)
+    for each in _loaded:
+        if each.environment == early:
+            return each
+    key = tuple(sorted(early.items()))
+    _wanted[key] = _wanted.get(key, 0) + 1
+    if _loaded and _wanted[key] < _WORTH_LOADING:
+        return None
+    _loaded.append(Loaded(early))
+    return _loaded[-1]
 
 
 def close() -> None:
-    """End it, where there is one."""
+    """End them."""
     while _loaded:
         _loaded.pop().close()
 
