@@ -140,6 +140,12 @@ def _count(gateway: Gateway, row: Interaction) -> None:
     metrics.answers.labels(row.model, row.status).inc()
     metrics.tokens.labels("prompt").inc(row.tokens.prompt)
     metrics.tokens.labels("completion").inc(row.tokens.completion)
+    if row.key is not None:
+        metrics.key_requests.labels(row.key, row.status).inc()
+        metrics.key_tokens.labels(row.key, "prompt").inc(row.tokens.prompt)
+        metrics.key_tokens.labels(row.key, "completion").inc(row.tokens.completion)
+        if row.cost is not None:
+            metrics.key_cost.labels(row.key, row.cost.currency).inc(row.cost.amount)
     if row.tokens.cached:
         metrics.tokens.labels("cached").inc(row.tokens.cached)
     if row.seconds.ttft is not None:

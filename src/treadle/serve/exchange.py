@@ -32,6 +32,11 @@ class Generation:
     logprobs: bool = False
     tools: tuple[str, ...] = ()
 
+    @property
+    def most(self) -> Tokens:
+        """What it can use."""
+        return Tokens(prompt=len(self.prompt_ids), completion=self.max_tokens * self.n)
+
 
 Source = Callable[[GenerateRequest], AsyncIterator[Chunk]]
 
@@ -72,6 +77,10 @@ class Exchange:
     def tokens(self) -> Tokens:
         """What was read and written so far."""
         return Tokens(prompt=len(self.generation.prompt_ids), completion=self.completion_tokens)
+
+    def used(self) -> Tokens | None:
+        """The same once the engine was asked."""
+        return None if self.entry.handed_over is None else self.tokens
 
     async def chunks(self) -> AsyncGenerator[tuple[int, Chunk]]:
         """(index of the choice, chunk) as they come. Raises ``ApiError``; closing it cancels the engine's work."""

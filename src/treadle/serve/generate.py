@@ -39,6 +39,7 @@ _STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would gather events otherwise
 ]
 _LARGE = 20_000  # characters; above this, tokenizing on the event loop would hold the other clients up
+ENDED_BY_US = ("shutting_down", "invalid_api_key")  # while they were under way, which says nothing of the release
 _NOT_GENERATIVE = {
     "classify": "/v1/classify",
     "tag": "/v1/tag",
@@ -51,7 +52,7 @@ async def chat(incoming: Incoming) -> None:
     """Answer ``POST /v1/chat/completions``."""
     body: ChatRequest = decode(_chat_decoder, await incoming.body())
     user = body.user or body.safety_identifier
-    chosen = incoming.gateway.choose(body.model, user)
+    chosen = incoming.choose(body.model, user)
     serving = chosen.serving
     messages, tools = _messages(body.messages), asked_tools(body)
     context = [ContextPiece(text=c.text, title=c.title, document=c.id) for c in body.context or ()]
@@ -81,7 +82,7 @@ async def chat(incoming: Incoming) -> None:
 async def completions(incoming: Incoming) -> None:
     """Answer ``POST /v1/completions``."""
     body: CompletionRequest = decode(_completion_decoder, await incoming.body())
-    chosen = incoming.gateway.choose(body.model, body.user)
+    chosen = incoming.choose(body.model, body.user)
     serving = chosen.serving
     prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
     if not prompt:
@@ -221,19 +222,20 @@ async def _answer(
     counted = body.stream_options is not None and bool(body.stream_options.include_usage)
     exchange: Exchange | None = None
     try:
-        async with incoming.working(serving):
+        async with incoming.working(serving, entry.endpoint):
             exchange = Exchange(incoming.gateway, serving, entry, await prepare(), source)
-            if body.stream:
-                await _stream(incoming, exchange, shape, counted=counted)
-            else:
-                await _whole(incoming, exchange, shape)
+            async with incoming.metered(serving, exchange.generation.most, exchange.used):
+                if body.stream:
+                    await _stream(incoming, exchange, shape, counted=counted)
+                else:
+                    await _whole(incoming, exchange, shape)
     except ClientLeft:
         if exchange is not None:
             exchange.cancel("client_left")
         raise
     except ApiError as error:
-        if exchange is not None and error.code == "shutting_down":
-            exchange.cancel("shutting_down")
+        if exchange is not None and error.code in ENDED_BY_US:
+            exchange.cancel(error.code)
         elif exchange is not None:
             exchange.fail(error)
         if exchange is None or not incoming.status:

@@ -52,6 +52,14 @@ class OptimizationSettings(Settings):
     items: int | None = Field(None, ge=8, description="test items that it is measured on; 150 chat, 1000 classify")
 
 
+class PriceSettings(Settings):
+    """What a million tokens cost, for budgets and the record."""
+
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="ISO 4217 code")
+    prompt: float = Field(ge=0, le=1e6, description="a million tokens read")
+    completion: float = Field(ge=0, le=1e6, description="a million tokens written")
+
+
 class DeploySettings(Settings):
     """What a release is, and where it answers."""
 
@@ -62,6 +70,7 @@ class DeploySettings(Settings):
     host: str = Field("127.0.0.1", description="address that treadle serve listens on")
     port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
     max_tokens: int = Field(256, ge=1, description="of an answer, unless the request says less")
+    price: PriceSettings | None = Field(None, description="part of the release; what keys with a budget in money pay")
     smoke_requests: int = Field(60, ge=0, description="test questions a new release answers before it is judged")
 
 
@@ -110,6 +119,7 @@ def deploy(
         engine_settings=made.settings,
         system_prompt=settings.system_prompt,
         max_tokens=settings.max_tokens,
+        gateway=_for_gateway(settings),
         format=made.format,
     )
     if settings.smoke_requests:
@@ -122,6 +132,11 @@ def deploy(
     if not driver.planning:
         driver.listener.say(_line(release, made.optimized, made.loss))
     return Deployed(release, made.loss)
+
+
+def _for_gateway(settings: DeploySettings) -> dict[str, Any]:
+    """What the gateway does with a release's requests; part of the release."""
+    return {"price": settings.price.model_dump()} if settings.price is not None else {}
 
 
 @dataclass(frozen=True)
@@ -242,7 +257,7 @@ def _check_loss(report: Report, quantize: QuantizeSettings) -> None:
         )
 
 
-@step(version=2)
+@step(version=3)
 def bundle(
     optimized: Optimized,
     model: Model,
@@ -255,6 +270,7 @@ def bundle(
     engine_settings: dict[str, Any],
     system_prompt: str | None,
     max_tokens: int,
+    gateway: dict[str, Any],
     format: str | None,  # noqa: A002 (the setting's name)
     run: Run,
 ) -> Release:
@@ -272,7 +288,7 @@ def bundle(
         base_model=about["base_model"],
         engine=engine,
         system_prompt=system_prompt,
-        settings={"max_tokens": max_tokens},
+        settings={"max_tokens": max_tokens, **gateway},
         optimization=optimization,
     )
     with run.create(Release) as release:
