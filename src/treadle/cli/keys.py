@@ -35,10 +35,10 @@ def keys() -> None:
 @keys.command()
 @click.argument("name")
 @click.option("--scope", metavar="WHAT,...", help=f"Only for these: {', '.join(ENDPOINTS)}. Metrics must be named.")
-@click.option("--model", "models", multiple=True, metavar="M", help="Only for this name, NAME@vN, NAME@alias or digest.")
+@click.option("--model", "models", multiple=True, metavar="M", help="Only for NAME, NAME@vN, NAME@alias or a digest.")
 @click.option("--expires", metavar="TIME", help="How long it is good: 30d, 12h.")
 @click.option("--tokens", multiple=True, metavar="N[/day|/month]", help="At most so many tokens, read and written.")
-@click.option("--money", multiple=True, metavar="X[/day|/month]", help="At most so much, in the currency of deploy.price.")
+@click.option("--money", multiple=True, metavar="X[/day|/month]", help="In the currency of deploy.price.")
 @click.option("--requests-per-minute", type=click.IntRange(1), metavar="N", help="Requests a minute.")
 @click.option("--tokens-per-minute", type=click.IntRange(1), metavar="N", help="Tokens a minute.")
 @json_option
@@ -101,8 +101,10 @@ def list_(as_json: bool) -> None:
         emit([*listed, *([default] if default else [])])
         return
     rows = [["id", "name", "state", "requests", "tokens", "money", "rules"]]
-    for key in found:
-        rows.append([key.id, key.name, key.ended(now) or "good", *_figures(spent.get(key.id, _NOTHING)), _rules(key)])
+    rows += [
+        [key.id, key.name, key.ended(now) or "good", *_figures(spent.get(key.id, _NOTHING)), _rules(key)]
+        for key in found
+    ]
     if _DEFAULT in spent:
         rows.append([_DEFAULT, _DEFAULT, "", *_figures(spent[_DEFAULT]), "TREADLE_API_KEY: everything"])
     if len(rows) == 1:

@@ -42,7 +42,8 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
     A promotion, a rollback, a canary's next step and an erasure are followed within seconds; no request is lost by it.
     With RELEASE (a version, an alias or a digest) it is that release and stays so.
 
-    With TREADLE_API_KEY set, or a key made by treadle keys create, every request needs one. With the former, the console's pages are under /console and ask for the key. /metrics is for Prometheus.
+    With TREADLE_API_KEY set, or a key made by treadle keys create, every request needs one. With the
+    former, the console's pages are under /console and ask for it. /metrics is for Prometheus.
     Ends on Ctrl-C or SIGTERM after the requests in flight.
 
     \b

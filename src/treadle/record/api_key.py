@@ -48,7 +48,7 @@ class Limit:
         found = _LIMIT.match(text)
         scale = NANO if what == "money" else 1
         if found is None or (what != "money" and "." in found[1]):
-            raise UserError(f"{what} {text!r}: expected a number, by day or month where that is meant, such as 50000/day")
+            raise UserError(f"{what} {text!r}: expected a number, such as 50000, 50000/day or 50000/month")
         whole, _, part = found[1].partition(".")
         most = int(whole) * scale + int(part.ljust(9, "0") if part else 0)
         if not 0 < most <= _MOST * scale:
@@ -147,7 +147,9 @@ class ApiKeys:
             rows = cursor.execute(f"SELECT {_COLUMNS} FROM api_keys WHERE name = ?", (name,)).fetchall()
             for other in map(_key, rows):
                 if other.ended(now) is None:
-                    raise UserError(f"there is a key called {name!r}, {other.id}; revoke it first, or choose another name")
+                    raise UserError(
+                        f"there is a key called {name!r}, {other.id}; revoke it first, or take another name"
+                    )
             values = (key.id, name, key.digest, now, expires, None, json.dumps(rules.to_dict()))
             cursor.execute("INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         # Killed before this row, nobody has seen the key.
@@ -182,6 +184,7 @@ class ApiKeys:
 
 def _key(row: tuple[Any, ...]) -> ApiKey:
     try:
-        return ApiKey(*row[:6], Rules.from_dict(json.loads(row[6])))
+        identifier, name, digest, created, expires, revoked, rules = row
+        return ApiKey(identifier, name, digest, created, expires, revoked, Rules.from_dict(json.loads(rules)))
     except (TypeError, KeyError, ValueError) as error:
         raise Corrupt(f"not an API key's row: {error}; restore a backup") from None

@@ -65,7 +65,7 @@ class Used:
 
 
 class ApiKeyUse:
-    """One holder's side of the table; what a gateway needs to know of the keys is with it (``serve.keyring.KeyBook``)."""
+    """One holder's side of the table, and what a gateway needs to know of the keys (``serve.keyring.KeyBook``)."""
 
     def __init__(self, database: Database, state: State, keys: ApiKeys) -> None:
         self._database = database
@@ -95,7 +95,7 @@ class ApiKeyUse:
         return self._database.clock()
 
     def exchange(self, key: str, report: Report, limits: Sequence[Limit], need: Mapping[str, int]) -> list[Share]:
-        """Hand over a report; with a ``need``, take what it needs of every limit, or of none where one has nothing left."""
+        """Hand over a report; with a ``need``, take that of every limit, or of none where one has nothing left."""
         now = self._database.clock()
         with self._database.transaction() as cursor:
             mine = {account: self._handed_over(cursor, key, account, report) for account in _accounts(report)}

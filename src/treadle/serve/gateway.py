@@ -125,7 +125,8 @@ class Gateway:
     def place(self, serving: Serving, key: str | None = None) -> Iterator[None]:
         """Hold one of the places for the current task, and the engine open for as long; ``key`` is the caller's.
 
-        Raises 429 when all are taken, 503 when `abort` ends it, 401 when the key does. No await may come between `choose` and this.
+        Raises 429 when all are taken, 503 when `abort` ends it, 401 when the key does. No await may come between
+        `choose` and this.
         """
         if len(self._working) >= self.settings.max_in_flight:
             raise ApiError(

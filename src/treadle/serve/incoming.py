@@ -98,10 +98,17 @@ class Incoming:
         return message
 
     def choose(self, model: str | None, user: str | None) -> Chosen:
-        """What answers; a key that is for some models gets the first of them where it asks for none. Raises 404, 503."""
+        """What answers; a key that is for some models gets the first of them where it asks for none. Raises 404,
+        503."""
         if model is None and self.meter is not None and self.meter.key.rules.models:
             model = self.meter.key.rules.models[0]
         return self.gateway.choose(model, user)
+
+    def check(self, serving: Serving, endpoint: str) -> None:
+        """Raises 403 where the key is not for that."""
+        if self.meter is not None:
+            check_endpoint(self.meter, endpoint)
+            check_model(self.meter, serving)
 
     @asynccontextmanager
     async def working(self, serving: Serving, endpoint: str) -> AsyncIterator[None]:
@@ -110,9 +117,7 @@ class Incoming:
 
         Call it when the body was read. Raises 401, 403, 429, 503, 504 and ``ClientLeft``.
         """
-        if self.meter is not None:
-            check_endpoint(self.meter, endpoint)
-            check_model(self.meter, serving)
+        self.check(serving, endpoint)
         task = current_task()
         left = False
 

@@ -1,7 +1,8 @@
 """What one API key uses at this gateway: reserved before a request is worked on, settled when it has ended.
 
 A request reserves the most it can use. It is let in as long as anything is left of every limit, so a key gets all of
-its budget and at most one request more. Nearly always that costs no database: what was taken ahead is spent from memory.
+its budget and at most one request more. Nearly always that costs no database: what was taken ahead is spent from
+memory.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ _SOON = 0.05  # seconds after which it is asked again what is left, where others
 
 @dataclass(slots=True, eq=False)
 class _Pot:
-    """This gateway's part of one limit in one period: ``idle`` to be spent, ``busy`` reserved by requests. ``dry``: until
-    when there is nothing; ``ends`` when the period does. Both on ``time.monotonic``'s clock."""
+    """This gateway's part of one limit in one period: ``idle`` to be spent, ``busy`` reserved by requests. ``dry``:
+    until when there is nothing; ``ends`` when the period does. Both on ``time.monotonic``'s clock."""
 
     limit: Limit
     period: str
@@ -172,7 +173,7 @@ class Meter:
 
     def _take_over(self, shares: Sequence[Share]) -> None:
         now = time.monotonic()
-        pots = {pot.account + (pot.limit.per,): pot for pot in self._pots}
+        pots = {(*pot.account, pot.limit.per): pot for pot in self._pots}
         self._pots = []
         for share in shares:
             pot = pots.get((share.limit.what, share.period, share.limit.per)) or _Pot(share.limit, share.period, 0.0)

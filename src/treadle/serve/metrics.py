@@ -91,8 +91,12 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self.key_refusals = Counter(
-            "treadle_key_refusals", "Requests refused for an API key's rules or limits, by its id and the error's code.",
+            "treadle_key_refusals", "Requests refused by an API key's rules or limits, by its id and the code.",
             ("key", "code"), registry=self.registry,
+        )  # fmt: skip
+        self.guardrails = Counter(
+            "treadle_guardrail_findings", "What guardrails found, by side (in, out) and what was done.",
+            ("guardrail", "side", "action"), registry=self.registry,
         )  # fmt: skip
         self.feedback = Counter("treadle_feedback", "Feedback recorded, by kind.", ("kind",), registry=self.registry)
         for kind in ("prompt", "completion", "cached"):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from treadle.lm.engine import Engine
 from treadle.record.interaction import Tokens
+from treadle.serve.guardrail import NO_GUARDRAILS, Guardrails
 
 
 class Encoder(Protocol):
@@ -79,3 +80,4 @@ class Serving:
     release: ServedRelease
     engine: Engine
     tokenizer: Encoder | None = None
+    guardrails: Guardrails = NO_GUARDRAILS

@@ -24,6 +24,7 @@ from treadle.serve.incoming import ClientLeft, Incoming
 from treadle.serve.release import Serving
 from treadle.serve.replies import usage
 from treadle.serve.requests import Body, ClassifyRequest, EmbeddingsRequest, TagRequest
+from treadle.serve.screening import screen
 from treadle.serve.table import Chosen
 from treadle.text.spans import label_of
 
@@ -115,6 +116,9 @@ async def _run(
         store=body.store is not False,
         metadata=body.metadata,
     )
+    (shown,) = await screen(incoming, serving, entry, (texts,), "input")
+    texts[:] = shown  # the caller's too: what comes back is about these
+    entry.messages = [{"role": "user", "content": text} for text in texts]
     tokens = Tokens()
     ended: Outcome | None = None
     try:

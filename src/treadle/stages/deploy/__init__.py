@@ -29,6 +29,8 @@ from treadle.stages.deploy.serving import opener
 from treadle.text.dataset import Dataset
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from treadle.lm.gguf import Kind
 
 _KEPT = (".json", ".jinja", ".txt", ".model")  # what stands beside the weights
@@ -71,6 +73,10 @@ class DeploySettings(Settings):
     port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
     max_tokens: int = Field(256, ge=1, description="of an answer, unless the request says less")
     price: PriceSettings | None = Field(None, description="part of the release; what keys with a budget in money pay")
+    guardrails: dict[Literal["in", "out"], list[str | dict[str, Any]]] = Field(
+        default_factory=dict,
+        description="what requests (in) and answers (out) are looked through for; part of the release",
+    )
     smoke_requests: int = Field(60, ge=0, description="test questions a new release answers before it is judged")
 
 
@@ -119,7 +125,7 @@ def deploy(
         engine_settings=made.settings,
         system_prompt=settings.system_prompt,
         max_tokens=settings.max_tokens,
-        gateway=_for_gateway(settings),
+        gateway=_for_gateway(settings, driver.folder),
         format=made.format,
     )
     if settings.smoke_requests:
@@ -134,9 +140,16 @@ def deploy(
     return Deployed(release, made.loss)
 
 
-def _for_gateway(settings: DeploySettings) -> dict[str, Any]:
-    """What the gateway does with a release's requests; part of the release."""
-    return {"price": settings.price.model_dump()} if settings.price is not None else {}
+def _for_gateway(settings: DeploySettings, folder: Path | None) -> dict[str, Any]:
+    """What the gateway does with a release's requests; part of the release. ``UserError`` for a wrong guardrail."""
+    found: dict[str, Any] = {}
+    if settings.price is not None:
+        found["price"] = settings.price.model_dump()
+    if any(settings.guardrails.values()):
+        from treadle.serve.guardrail import described
+
+        found["guardrails"] = described(settings.guardrails, folder)
+    return found
 
 
 @dataclass(frozen=True)

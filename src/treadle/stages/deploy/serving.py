@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from treadle.lm.own_model import PROJECT
 from treadle.record.api_key_use import ApiKeyUse
 from treadle.record.deployment import Routing
 from treadle.record.record import Record
@@ -58,6 +61,7 @@ async def open_release(record: Record, release: Release) -> Serving:
     from treadle.lm.engines import open_engine
     from treadle.lm.tokenizer import ChatTokenizer
     from treadle.lm.worker_engine import WorkerEngine
+    from treadle.serve.guardrail import open_guardrails
     from treadle.serve.release import Price, ServedRelease, Serving
 
     spec = await asyncio.to_thread(release.read)
@@ -73,16 +77,23 @@ async def open_release(record: Record, release: Release) -> Serving:
         max_tokens=int(spec.settings.get("max_tokens", 256)),
         price=Price(**spec.settings["price"]) if spec.settings.get("price") else None,
     )
+    guardrails = open_guardrails(spec.settings.get("guardrails") or {}, _project())
     engine = await open_engine(spec.engine, folder, settings=dict(spec.optimization.get("settings") or {}))
     if spec.asking not in ("chat", "extract"):
-        return Serving(served, engine)
+        return Serving(served, engine, guardrails=guardrails)
     if isinstance(engine, WorkerEngine):  # it has one already, and loading takes time and memory
-        return Serving(served, engine, engine.tokenizer)
+        return Serving(served, engine, engine.tokenizer, guardrails)
     try:
-        return Serving(served, engine, await asyncio.to_thread(ChatTokenizer.load, folder))
+        return Serving(served, engine, await asyncio.to_thread(ChatTokenizer.load, folder), guardrails)
     except BaseException:
         await engine.close()
         raise
+
+
+def _project() -> Path | None:
+    """The folder of the project that is open, for guardrails of its own."""
+    named = os.environ.get(PROJECT)
+    return Path(named) if named else None
 
 
 class RecordGuide:
