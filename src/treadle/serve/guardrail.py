@@ -76,7 +76,9 @@ class Stopped(Exception):
         self.done = done
 
 
-def described(given: Mapping[Literal["in", "out"], Sequence[str | dict[str, Any]]], folder: Path | None) -> dict[str, Any]:
+def described(
+    given: Mapping[Literal["in", "out"], Sequence[str | dict[str, Any]]], folder: Path | None
+) -> dict[str, Any]:
     """The settings as a release has them, checked: sides, each with names, settings and versions of code."""
     return {side: [_described(each, side, folder) for each in given[side]] for side in ("in", "out") if given.get(side)}
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 # Cyrillic, Greek, Armenian, and of Latin what no compatibility form leads back to.
 _LOOKS_LIKE = {
     "a": "\u0251\u03b1\u0430\u1d00",
-    "b": "\u0185\u0299\u03b2\u0432",
+    "b": "\u0185\u0299\u03b2\u0432\u044c",
     "c": "\u03f2\u0441\u1d04",
     "d": "\u0111\u0501\u0503\u1d05",
     "e": "\u025b\u03b5\u0435\u04bd\u1d07",
