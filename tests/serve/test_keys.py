@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from test_prometheus import scrape
-from toy_keys import Book, ask
+from toy_keys import CLIENT, Book, ask
 from toy_server import Served, serve_toy
 
 from treadle.core.errors import UserError
@@ -110,7 +110,7 @@ def test_a_project_without_keys_is_open_and_closes_with_the_first(book: Book) ->
         until(lambda: ask(served.url, secret).status_code == 401)
         assert served.chat().status_code == 401  # and does not open again
         for path in ("/v1/models", "/metrics", "/v1/feedback"):
-            assert httpx.get(served.url + path).status_code in (401, 405)
+            assert CLIENT.get(served.url + path).status_code in (401, 405)
     assert [row["key"] for row in served.rows[-1:]] == [key.id]
 
 
@@ -120,7 +120,7 @@ def test_both_kinds_of_keys(book: Book) -> None:
         assert ask(served.url, "simple").status_code == 200
         assert ask(served.url, secret).status_code == 200
         assert code(ask(served.url, "tk-" + "A" * 43)) == (401, "invalid_api_key")
-        assert code(httpx.get(f"{served.url}/metrics", headers={"authorization": f"Bearer {secret}"}))[0] == 403
+        assert code(CLIENT.get(f"{served.url}/metrics", headers={"authorization": f"Bearer {secret}"}))[0] == 403
         counts = scrape(served)
         assert counts["treadle_key_requests_total", (("key", key.id), ("status", "ok"))] == 1
         assert counts["treadle_key_tokens_total", (("key", "default"), ("kind", "prompt"))] == 5
@@ -135,12 +135,12 @@ def test_what_a_key_is_for(book: Book) -> None:
     with serve_toy(keys=book.use()) as served:
         assert code(ask(served.url, vectors)) == (403, "endpoint_not_allowed")
         headers = {"authorization": f"Bearer {vectors}"}
-        assert httpx.post(f"{served.url}/v1/embeddings", json={"input": "a"}, headers=headers).status_code == 200
-        assert httpx.get(f"{served.url}/metrics", headers=headers).status_code == 200
-        assert httpx.get(f"{served.url}/v1/models", headers=headers).status_code == 403
+        assert CLIENT.post(f"{served.url}/v1/embeddings", json={"input": "a"}, headers=headers).status_code == 200
+        assert CLIENT.get(f"{served.url}/metrics", headers=headers).status_code == 200
+        assert CLIENT.get(f"{served.url}/v1/models", headers=headers).status_code == 403
         for model in ("docs-assistant", "docs-assistant@champion", "docs-assistant@v1", served.rows[0]["release"]):
             assert code(ask(served.url, other, model=model)) == (403, "model_not_allowed")
-        assert httpx.get(f"{served.url}/v1/models", headers={"authorization": f"Bearer {other}"}).json()["data"] == []
+        assert CLIENT.get(f"{served.url}/v1/models", headers={"authorization": f"Bearer {other}"}).json()["data"] == []
     assert len(served.rows) == 1
 
 
@@ -237,7 +237,7 @@ def test_texts_without_a_tokenizer_cost_a_budget_too(book: Book) -> None:
     _, secret = book.create("vectors", Limit("tokens", 40))
     with serve_toy(keys=book.use()) as served:
         headers = {"authorization": f"Bearer {secret}"}
-        put = lambda: httpx.post(f"{served.url}/v1/embeddings", json={"input": ["a b c d"]}, headers=headers)  # noqa: E731
+        put = lambda: CLIENT.post(f"{served.url}/v1/embeddings", json={"input": ["a b c d"]}, headers=headers)  # noqa: E731
         answers = [put() for _ in range(11)]
         assert [answer.status_code for answer in answers] == [200] * 10 + [429]
 

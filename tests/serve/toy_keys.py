@@ -11,6 +11,8 @@ from treadle.core.workspace import Workspace
 from treadle.record.api_key import ApiKey, ApiKeys, Limit, Rules
 from treadle.record.api_key_use import ApiKeyUse, Used, used
 
+CLIENT = httpx.Client(timeout=30, trust_env=False)  # one for all: each costs time to make
+
 
 class Book:
     """A real store's keys."""
@@ -38,4 +40,4 @@ def ask(
 ) -> httpx.Response:
     body = {"messages": [{"role": "user", "content": text}]} | more
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    return httpx.post(f"{url}/v1/{path}", json=body, headers=headers, timeout=30)
+    return CLIENT.post(f"{url}/v1/{path}", json=body, headers=headers)

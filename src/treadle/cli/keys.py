@@ -18,9 +18,11 @@ _DEFAULT = "default"  # the id of the key that TREADLE_API_KEY names
 _NOTHING = Used()
 
 
-@click.group()
-def keys() -> None:
-    """API keys of the server: who may ask what, until when, and how much.
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def keys(context: click.Context, as_json: bool) -> None:
+    """API keys of the server: who may ask what, until when, and how much. By itself it lists them.
 
     Once a project has a key, every request to its server needs one. Running servers follow within a second.
 
@@ -30,6 +32,8 @@ def keys() -> None:
       treadle keys list
       treadle keys revoke billing
     """
+    if context.invoked_subcommand is None:
+        _list(as_json=as_json)
 
 
 @keys.command()
@@ -91,6 +95,10 @@ def list_(as_json: bool) -> None:
     Example:
       treadle keys list --json
     """
+    _list(as_json=as_json)
+
+
+def _list(*, as_json: bool) -> None:
     with open_project(here()) as project:
         record = project.record
         found, spent = record.api_keys.all(), used(record.workspace.database)
