@@ -17,6 +17,7 @@ from test_prometheus import scrape
 from toy_keys import CLIENT, Book, ask
 from toy_server import Served, serve_toy
 
+from postgresql_server import Server
 from treadle.core.errors import UserError
 from treadle.record.api_key import NANO, Limit
 from treadle.record.api_key_use import Report, period_of
@@ -325,15 +326,15 @@ sys.path.insert(0, {here!r})
 from pathlib import Path
 from toy_keys import Book
 from toy_server import serve_toy
-with serve_toy(keys=Book(Path({root!r})).use(), record="none") as served:
+with serve_toy(keys=Book(Path({root!r}), {database!r}).use(), record="none") as served:
     print(served.url, flush=True)
     sys.stdin.read()
 """
 
 
 @contextmanager
-def gateways(root: Path, count: int) -> Iterator[list[str]]:
-    program = PROGRAM.format(here=str(HERE), root=str(root))
+def gateways(root: Path, count: int, database: str | None = None) -> Iterator[list[str]]:
+    program = PROGRAM.format(here=str(HERE), root=str(root), database=database)
     with ExitStack() as stack:
         running = [
             stack.enter_context(
@@ -356,6 +357,20 @@ def test_a_budget_is_exact_over_several_gateways(book: Book, count: int) -> None
         spent = asyncio.run(spend(urls, secret))
     assert most <= sum(spent) < most + max(spent)
     assert book.used(key).tokens == sum(spent)
+
+
+@pytest.mark.slow
+def test_a_budget_is_exact_over_gateways_that_share_a_server(tmp_path: Path, postgresql: Server) -> None:
+    most, url = 30_000, postgresql.schema()
+    book = Book(tmp_path / "store", url)
+    try:
+        key, secret = book.create("one", Limit("tokens", most))
+        with gateways(tmp_path / "store", 2, url) as urls:
+            spent = asyncio.run(spend(urls, secret))
+        assert most <= sum(spent) < most + max(spent)
+        assert book.used(key).tokens == sum(spent)
+    finally:
+        book.close()
 
 
 @pytest.mark.slow

@@ -181,7 +181,8 @@ def keys_that_are_nearly_right(world: World) -> object:
 def other_spellings_of_the_path(world: World) -> object:
     """What a router or a proxy may read as the same."""
     paths = ["//v1/chat/completions", "/v1//chat/completions", "/v1/chat/completions/", "/V1/Chat/Completions",
-             "/%76%31/chat/completions", "/v1/chat%2fcompletions", "/./v1/chat/completions", "/x/../v1/chat/completions",
+             "/%76%31/chat/completions", "/v1/chat%2fcompletions", "/./v1/chat/completions",
+             "/x/../v1/chat/completions",
              "/v1/chat/completions;x=1", "/v1/chat/completions%00", "/v1/chat/completions?", "/v1/chat/completions#x",
              "/health/live/../../v1/chat/completions", "/health/live%2f..%2f..%2fv1/chat/completions", "\\v1\\models",
              "/openapi.json/../v1/chat/completions", "*"]  # fmt: skip

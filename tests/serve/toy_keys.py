@@ -17,8 +17,8 @@ CLIENT = httpx.Client(timeout=30, trust_env=False)  # one for all: each costs ti
 class Book:
     """A real store's keys."""
 
-    def __init__(self, root: Path) -> None:
-        self.workspace = Workspace(root)
+    def __init__(self, root: Path, database: str | None = None) -> None:
+        self.workspace = Workspace(root, database)
         self.keys = ApiKeys(self.workspace.database, self.workspace.ledger)
 
     def use(self) -> ApiKeyUse:
