@@ -21,6 +21,7 @@ from treadle.text.lookalikes import seen
 
 GROUP = "treadle.guardrails"
 Action = Literal["refuse", "redact"]
+_UNBROKEN = "".join(map(chr, range(ord("!"), ord("~") + 1)))  # what addresses and keys are written with
 _BEHIND = 512  # characters of what went out that are looked at again, for what decides about what follows
 _OWN = {  # words of the protocol's own in messages and in descriptions of tools
     "role": ("system", "user", "assistant", "tool"),
@@ -278,6 +279,4 @@ class _Stage:
             if shown and not (spaced and shown == " "):
                 reach -= 1
             spaced = shown == " " if shown else spaced
-        while end > self._out and "!" <= text[end - 1] <= "~":
-            end -= 1
-        return end
+        return self._out + len(text[self._out : end].rstrip(_UNBROKEN))
