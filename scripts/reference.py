@@ -201,7 +201,7 @@ def commands(*names: str) -> Iterator[str]:
         yield f"### `treadle {name}`"
         yield ""
         yield from _help(f"treadle {name}", command)
-        for part in sorted(command.commands) if isinstance(command, click.Group) else ():
+        for part in sorted(command.commands) if type(command) is click.Group else ():
             yield ""
             yield from _help(f"treadle {name} {part}", command.commands[part])
 

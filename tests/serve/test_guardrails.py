@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from test_prometheus import scrape
 from toy_server import Served
 
+from docs.pages import ROOT, blocks
 from treadle.core.errors import UserError
 from treadle.serve.guardrail import Found, Guardrail, Guardrails, Named, Screen, described, open_guardrails
 from treadle.serve.guards import BlockList, Injection, PersonalData, Size
@@ -156,17 +157,9 @@ def test_settings_that_are_wrong(tmp_path: Path) -> None:
 
 
 def test_a_guardrail_of_the_projects_own(tmp_path: Path) -> None:
-    (tmp_path / "my_guards.py").write_text(
-        "from treadle.serve.guardrail import Found\n"
-        "class Shout:\n"
-        "    action, reach = 'refuse', 40\n"
-        "    def __init__(self, *, most: int = 3):\n"
-        "        self.most = most\n"
-        "    def find(self, text, before=0):\n"
-        "        at = text.find('!' * self.most)\n"
-        "        return [Found(at, at + self.most, 'shout')] if at >= 0 else []\n"
-    )
-    told = described({"out": [{"my_guards:Shout": {"most": 2}}]}, tmp_path)
+    shown = [block.text for block in blocks(ROOT / "docs" / "stages" / "deploy.md") if "NoShouting" in block.text]
+    (tmp_path / "my_guards.py").write_text(shown[-1])
+    told = described({"out": [{"my_guards:NoShouting": {"most": 2}}]}, tmp_path)
     assert told["out"][0]["version"]
     opened = open_guardrails(json.loads(json.dumps(told)), tmp_path)
     assert through([each.guard for each in opened.outward], ["no", "!", "!"]) == ("no", True)

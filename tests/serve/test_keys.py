@@ -60,13 +60,13 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(book: Book) -> None:
     assert len(secret) == 46
     everything = b"".join(path.read_bytes() for path in book.workspace.root.rglob("*") if path.is_file())
     assert secret.encode() not in everything
-    made, ended = book.workspace.ledger.last("api_key.created"), book.keys.revoke("billing", actor="k3:me")
+    made, ended = book.workspace.ledger.last("key.created"), book.keys.revoke("billing", actor="k3:me")
     assert made is not None
     assert made.body["key"] == key.id == ended.id
     assert made.body["rules"]["limits"] == [{"what": "tokens", "most": 100, "per": "day"}]
     assert "billing" not in json.dumps(made.body)
     assert book.keys.revoke(key.id, actor="k3:me") == ended
-    assert [row.body["key"] for row in book.workspace.ledger.rows("api_key.revoked")] == [key.id]
+    assert [row.body["key"] for row in book.workspace.ledger.rows("key.revoked")] == [key.id]
     assert book.create("billing")[0].id != key.id  # the name is free again
 
 

@@ -154,7 +154,7 @@ class ApiKeys:
             cursor.execute("INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         # Killed before this row, nobody has seen the key.
         body = {"key": key.id, "rules": rules.to_dict(), "expires": expires, "actor": actor}
-        self._ledger.append(Fact("api_key.created", body), sync=True)
+        self._ledger.append(Fact("key.created", body), sync=True)
         return key, secret
 
     def revoke(self, named: str, *, actor: str) -> ApiKey:
@@ -169,7 +169,7 @@ class ApiKeys:
         now = self._database.clock()
         with self._database.transaction(sync=True) as cursor:
             cursor.execute("UPDATE api_keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (now, key.id))
-        self._ledger.append(Fact("api_key.revoked", {"key": key.id, "actor": actor}), sync=True)
+        self._ledger.append(Fact("key.revoked", {"key": key.id, "actor": actor}), sync=True)
         return next(each for each in self.all() if each.id == key.id)
 
     def all(self) -> Sequence[ApiKey]:
