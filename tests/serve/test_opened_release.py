@@ -52,6 +52,16 @@ def test_price_and_guardrails_of_the_file_reach_the_server(tmp_path: Path, monke
     assert _for_gateway(DeploySettings(), tmp_path) == {}
 
 
+def test_a_mistake_in_the_file_is_found_before_anything_is_trained() -> None:
+    for wrong, said in (
+        ("persnal_data", "did you mean 'personal_data'"),
+        ({"size": {"characters": 0}}, "at least one"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            DeploySettings.model_validate({"guardrails": {"in": [wrong]}})
+    DeploySettings.model_validate({"guardrails": {"out": ["my_guards:Mine"]}})
+
+
 def test_code_that_changed_since_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "class Quiet:\n    action, reach = 'refuse', 0\n    def find(self, text, before=0):\n        return []\n"
     (tmp_path / "quiet_guards.py").write_text(source)

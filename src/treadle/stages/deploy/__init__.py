@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from treadle.core.artifacts import Artifact
 from treadle.core.config import Settings
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from treadle.lm.gguf import Kind
 
+Side = Literal["in", "out"]
 _KEPT = (".json", ".jinja", ".txt", ".model")  # what stands beside the weights
 
 
@@ -73,11 +74,25 @@ class DeploySettings(Settings):
     port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
     max_tokens: int = Field(256, ge=1, description="of an answer, unless the request says less")
     price: PriceSettings | None = Field(None, description="part of the release; what keys with a budget in money pay")
-    guardrails: dict[Literal["in", "out"], list[str | dict[str, Any]]] = Field(
+    guardrails: dict[Side, list[str | dict[str, Any]]] = Field(
         default_factory=dict,
         description="what requests (in) and answers (out) are looked through for; part of the release",
     )
     smoke_requests: int = Field(60, ge=0, description="test questions a new release answers before it is judged")
+
+    @field_validator("guardrails")
+    @classmethod
+    def _known_guardrails(cls, value: dict[Side, list[str | dict[str, Any]]]) -> dict[Side, list[str | dict[str, Any]]]:
+        """Before anything is trained for it; the project's own are looked at when the cycle is planned."""
+        from treadle.serve.guardrail import described
+
+        for side, each in ((side, each) for side, listed in value.items() for each in listed):
+            if ":" not in (each if isinstance(each, str) else next(iter(each), "")):
+                try:
+                    described({side: [each]}, None)
+                except UserError as error:
+                    raise ValueError(str(error)) from None
+        return value
 
 
 @dataclass(frozen=True)
