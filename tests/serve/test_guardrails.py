@@ -20,7 +20,8 @@ from toy_server import Served
 
 from docs.pages import ROOT, blocks
 from treadle.core.errors import UserError
-from treadle.serve.guardrail import Found, Guardrail, Guardrails, Named, Screen, described, open_guardrails
+from treadle.serve.guardrail import Found, Guardrail, Guardrails, Named, Screen
+from treadle.serve.guardrail_settings import described, open_guardrails
 from treadle.serve.guards import BlockList, Injection, PersonalData, Size
 from treadle.text.lookalikes import plain
 

@@ -15,7 +15,8 @@ from treadle.core.errors import UserError
 from treadle.core.workspace import Workspace
 from treadle.record.record import PROJECTIONS, Record
 from treadle.record.release import Release, ReleaseSpec
-from treadle.serve.guardrail import Stopped, described, screened
+from treadle.serve.guardrail import Stopped, screened
+from treadle.serve.guardrail_settings import described
 from treadle.serve.release import Price, Serving
 from treadle.stages.deploy import DeploySettings, _for_gateway
 from treadle.stages.deploy.serving import open_release

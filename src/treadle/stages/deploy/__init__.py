@@ -84,7 +84,7 @@ class DeploySettings(Settings):
     @classmethod
     def _known_guardrails(cls, value: dict[Side, list[str | dict[str, Any]]]) -> dict[Side, list[str | dict[str, Any]]]:
         """Before anything is trained for it; the project's own are looked at when the cycle is planned."""
-        from treadle.serve.guardrail import described
+        from treadle.serve.guardrail_settings import described
 
         for side, each in ((side, each) for side, listed in value.items() for each in listed):
             if ":" not in (each if isinstance(each, str) else next(iter(each), "")):
@@ -161,7 +161,7 @@ def _for_gateway(settings: DeploySettings, folder: Path | None) -> dict[str, Any
     if settings.price is not None:
         found["price"] = settings.price.model_dump()
     if any(settings.guardrails.values()):
-        from treadle.serve.guardrail import described
+        from treadle.serve.guardrail_settings import described
 
         found["guardrails"] = described(settings.guardrails, folder)
     return found

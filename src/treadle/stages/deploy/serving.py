@@ -61,7 +61,7 @@ async def open_release(record: Record, release: Release) -> Serving:
     from treadle.lm.engines import open_engine
     from treadle.lm.tokenizer import ChatTokenizer
     from treadle.lm.worker_engine import WorkerEngine
-    from treadle.serve.guardrail import open_guardrails
+    from treadle.serve.guardrail_settings import open_guardrails
     from treadle.serve.release import Price, ServedRelease, Serving
 
     spec = await asyncio.to_thread(release.read)
