@@ -78,6 +78,7 @@ class Keyring:
         self._ahead = 0.0  # the book's clock less ours
         self._looked = -math.inf
         self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     @property
     def required(self) -> bool:
@@ -95,8 +96,8 @@ class Keyring:
         """Report what was used since the last time."""
         if self._task is None or self._book is None:
             return
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self._closing.set()
+        await self._task  # not cancelled: what it says to the book is said to its end
         self._task = None
         with suppress(TreadleError, ApiError):
             for meter in self._meters.values():
@@ -136,8 +137,10 @@ class Keyring:
 
     async def _keep_looking(self, book: KeyBook) -> None:
         reported = beaten = time.monotonic()
-        while True:
-            await asyncio.sleep(_LOOK)
+        while not self._closing.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await self._closing.wait()
             try:
                 await self._look()
                 now = time.monotonic()

@@ -166,12 +166,12 @@ class Meter:
                 retry_after=2,
             ) from error  # fmt: skip
         self._sending = None
-        self._take_over(shares)
+        self._take_over(shares, asked=bool(need))
         if need and any(not share.granted and share.left <= 0 for share in shares):
             now = time.monotonic()
             raise self._refused(max(self._pots, key=lambda pot: pot.dry), now)
 
-    def _take_over(self, shares: Sequence[Share]) -> None:
+    def _take_over(self, shares: Sequence[Share], *, asked: bool) -> None:
         now = time.monotonic()
         pots = {(*pot.account, pot.limit.per): pot for pot in self._pots}
         self._pots = []
@@ -181,7 +181,7 @@ class Meter:
             pot.idle += share.granted
             pot.left = share.left
             pot.exhausted = share.spent >= share.limit.most
-            if not share.granted and share.left <= 0:
+            if asked and not share.granted and share.left <= 0:
                 pot.dry = pot.ends if pot.exhausted else now + _SOON
             self._pots.append(pot)
 
