@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from benchmarks import http_load
 from benchmarks.report import percentile, print_report, versions
@@ -55,7 +56,7 @@ def main() -> None:
         with ours(folder) as (url, key, process), litellm(Path(scratch)) as peer:
             mine, other = (http_load.request_bytes(CHAT, _BODY, secret) for secret in (key, _KEY))
             count = 1_000 if quick else 10_000
-            figures = added(url, mine, count)
+            figures: dict[str, Any] = {**added(url, mine, count)}
             http_load.side_by_side(peer, other, 50, CONNECTIONS)
             rates: list[tuple[float, float]] = []
             for _ in range(rounds):
@@ -131,7 +132,8 @@ def _serve(folder: Path, connection: Connection) -> None:
         use = ApiKeyUse(workspace.database, workspace.state, keys)
 
         async def build() -> Gateway:
-            served = Serving(release, Trivial(), tokenizer)
+            engine: Any = Trivial()
+            served = Serving(release, engine, tokenizer)
             return Gateway(served, recorder, settings=GatewaySettings(api_key=None), redact=redact, keys=use)
 
         with serving(build) as url:
