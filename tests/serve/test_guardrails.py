@@ -225,6 +225,18 @@ def test_what_goes_out(start: Callable[..., Served]) -> None:
         served.client.chat.completions.create(**body, logprobs=True)
 
 
+@pytest.mark.parametrize("action", ["refuse", "redact"])
+def test_words_of_the_protocol_are_nobodys(start: Callable[..., Served], action: Any) -> None:
+    words = ["content", "role", "user", "name", "function", "arguments", "type", "object", "id"]
+    served = start(guardrails=Guardrails(inward=named(BlockList(words=words, action=action))))
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    assert served.chat("one two", tools=tools).status_code == 200
+    assert served.rows[0]["guardrails"] == []
+    answer = served.chat("my content", tools=tools)
+    assert answer.status_code == (200 if action == "redact" else 400)
+    assert action == "refuse" or answer.json()["choices"][0]["message"]["content"] == "my [BLOCKED]"
+
+
 def test_calls_of_tools(start: Callable[..., Served]) -> None:
     served = start(guardrails=Guardrails(outward=RAILS.outward))
     tools = [{"type": "function", "function": {"name": "f"}}]

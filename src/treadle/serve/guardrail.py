@@ -23,6 +23,10 @@ _OWN = {  # words of the protocol's own in messages and in descriptions of tools
     "role": ("system", "user", "assistant", "tool"),
     "type": ("function", "object", "array", "string", "number", "integer", "boolean", "null"),
 }
+_KEYS = frozenset(  # and keys of theirs
+    ("role", "content", "tool_calls", "tool_call_id", "id", "type", "function", "name", "arguments", "description",
+     "parameters", "strict", "properties", "required", "items", "enum")
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -100,14 +104,14 @@ def screened(
 
 
 def mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """A JSON-like value with its texts changed, keys included; the protocol's own words stay."""
+    """A JSON-like value with its texts changed, keys of the client's own included; the protocol's words stay."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list | tuple):
         return [mapped(each, change) for each in value]
     if isinstance(value, dict):
         return {
-            key if key in _OWN else change(key): each if _own(key, each) else mapped(each, change)
+            key if key in _KEYS else change(key): each if _own(key, each) else mapped(each, change)
             for key, each in value.items()
         }
     return value
@@ -121,7 +125,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
     elif isinstance(value, dict):
         for key, each in value.items():
-            if key not in _OWN:
+            if key not in _KEYS:
                 yield key
             if not _own(key, each):
                 yield from _texts(each)
