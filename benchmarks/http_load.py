@@ -13,13 +13,12 @@ from typing import Any
 _WHOLE = b"\r\n0\r\n\r\n"  # the end of a chunked body
 
 
-def request_bytes(path: str, body: dict[str, Any]) -> bytes:
+def request_bytes(path: str, body: dict[str, Any], key: str | None = None) -> bytes:
     """A POST on a connection that stays open."""
     data = json.dumps(body).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
-    )
-    return head.encode() + data
+    head = f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n"
+    head += f"authorization: Bearer {key}\r\n" if key else ""
+    return head.encode() + b"\r\n" + data
 
 
 def address(url: str) -> tuple[str, int]:
@@ -43,6 +42,36 @@ def in_turn(url: str, request: bytes, count: int) -> list[float]:
             if not data.startswith(b"HTTP/1.1 200"):
                 raise RuntimeError(data[:500].decode(errors="replace"))
     return seconds
+
+
+def side_by_side(url: str, request: bytes, count: int, connections: int) -> float:
+    """Requests a second of so many connections, each with one request under way; plain answers."""
+    left, ended = count, 0
+    started = time.perf_counter()
+    with selectors.DefaultSelector() as selector:
+        for _ in range(connections):
+            stream = _Stream(socket.create_connection(address(url)))
+            stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            selector.register(stream.sock, selectors.EVENT_READ, stream)
+            _send(stream, request)
+            left -= 1
+        while ended < count:
+            for key, _ in selector.select():
+                stream = key.data
+                piece = stream.sock.recv(1 << 16)
+                stream.data += piece
+                if piece and not _is_whole(bytes(stream.data)):
+                    continue
+                if not stream.data.startswith(b"HTTP/1.1 200"):
+                    raise RuntimeError(bytes(stream.data[:500]).decode(errors="replace"))
+                ended += 1
+                if left > 0:
+                    left -= 1
+                    _send(stream, request)
+                else:
+                    selector.unregister(stream.sock)
+                    stream.sock.close()
+    return count / (time.perf_counter() - started)
 
 
 def _is_whole(data: bytes) -> bool:

@@ -117,7 +117,7 @@ def overhead(folder: Path, count: int) -> dict[str, Any]:
         http_load.in_turn(url, plain, count // 5)
         seconds = http_load.in_turn(url, plain, count)
         load = http_load.streams(url, [streamed] * 8, 4)
-    direct = asyncio.run(_directly(count))
+    direct = asyncio.run(directly(count))
     return {
         "http_overhead_p50_ms": round((percentile(seconds, 50) - percentile(direct, 50)) * 1e3, 3),
         "http_overhead_p99_ms": round((percentile(seconds, 99) - percentile(direct, 50)) * 1e3, 3),
@@ -166,8 +166,8 @@ def _serve_engine(folder: Path, connection: Connection) -> None:
 
 
 def _serve_trivial(folder: Path, connection: Connection) -> None:
-    async def trivial() -> _Trivial:
-        return _Trivial()
+    async def trivial() -> Trivial:
+        return Trivial()
 
     _serve(folder, connection, trivial)
 
@@ -243,7 +243,7 @@ def _prompt(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-class _Trivial:
+class Trivial:
     """An engine that answers at once."""
 
     name = "trivial"
@@ -278,10 +278,10 @@ class _Trivial:
         return None
 
 
-async def _directly(count: int) -> list[float]:
+async def directly(count: int) -> list[float]:
     from treadle.lm.engine import GenerateRequest
 
-    engine, seconds = _Trivial(), []
+    engine, seconds = Trivial(), []
     for number in range(count):
         started = time.perf_counter()
         async for _ in engine.generate(GenerateRequest(str(number), (1,), TOKENS)):

@@ -201,6 +201,9 @@ def commands(*names: str) -> Iterator[str]:
         yield f"### `treadle {name}`"
         yield ""
         yield from _help(f"treadle {name}", command)
+        for part in sorted(command.commands) if type(command) is click.Group else ():
+            yield ""
+            yield from _help(f"treadle {name} {part}", command.commands[part])
 
 
 def _help(name: str, command: click.Command) -> Iterator[str]:

@@ -23,6 +23,7 @@ from treadle.core.reported_runs import ReportedRuns
 from treadle.core.restore import Target, restore
 from treadle.core.workspace import TABLES, Workspace
 from treadle.project import open_project
+from treadle.record.api_key import Rules
 from treadle.record.garbage import Limits, collect, find_garbage
 from treadle.record.turn import TurnInputs
 from treadle.text.document import document_id
@@ -78,6 +79,8 @@ def test_rows_have_the_documented_fields(copied: Path) -> None:
         other = told.begin("fit", "fit", tags={}, user=None, commit=None)
         told.tell(other, parameters={"lr": 1})
         told.finish(told.resume(told.finish(other, "done", 1.0, {})), "done", 2.0, {})
+        record.api_keys.create("app", Rules(), seconds=None, actor=record.runs.keyed_actor())
+        record.api_keys.revoke("app", actor=record.runs.keyed_actor())
         record.cards.put("experiment", "1", {"name": "reviews"})
         record.workspace.journal.append("metrics", {"id": "run-1", "time": "", "step": 1, "values": {}})
         record.workspace.journal.seal()

@@ -17,6 +17,8 @@ from treadle.core.digest import keyed_digest
 from treadle.record.feedback import Feedback
 from treadle.record.interaction import Interaction
 from treadle.serve.gateway import Gateway, GatewaySettings, ServedRelease, Serving
+from treadle.serve.guardrail import NO_GUARDRAILS, Guardrails
+from treadle.serve.keyring import KeyBook
 from treadle.serve.server import serving
 
 DIGEST = "b3:" + "ab" * 32
@@ -83,18 +85,20 @@ def serve_toy(
     key: str | None = None,
     pace: float = 0.0,
     mounts: Mapping[str, ASGIApp] | None = None,
+    keys: KeyBook | None = None,
+    guardrails: Guardrails = NO_GUARDRAILS,
     **settings: Any,
 ) -> Iterator[Served]:
     tokenizer = ToyTokenizer()
     engine = ToyEngine(tokenizer, pace=pace)
     recorder = ListRecorder()
     fields = {"name": "docs-assistant@v1", "digest": DIGEST, "aliases": ("champion",), "created": 1_700_000_000}
-    served = Serving(ServedRelease(**(fields | (release or {}))), engine, tokenizer)
+    served = Serving(ServedRelease(**(fields | (release or {}))), engine, tokenizer, guardrails)
     made: list[Gateway] = []
 
     async def build() -> Gateway:
         rules = GatewaySettings(**({"api_key": key} | settings))
-        made.append(Gateway(served, recorder, settings=rules, redact=redact))
+        made.append(Gateway(served, recorder, settings=rules, redact=redact, keys=keys))
         return made[0]
 
     headers = {"authorization": f"Bearer {key}".encode()} if key else {}

@@ -25,7 +25,7 @@ _CONSOLE = "/console"
 
 @click.command()
 @click.argument("release", required=False)
-@click.option("--host", help="Address to listen on; anything but loopback needs TREADLE_API_KEY.")
+@click.option("--host", help="Address to listen on; anything but loopback needs an API key.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
 @click.option(
     "--keep",
@@ -42,7 +42,8 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
     A promotion, a rollback, a canary's next step and an erasure are followed within seconds; no request is lost by it.
     With RELEASE (a version, an alias or a digest) it is that release and stays so.
 
-    With TREADLE_API_KEY set, the console's pages are under /console and ask for the key. /metrics is for Prometheus.
+    With TREADLE_API_KEY set, or a key made by treadle keys create, every request needs one. With the
+    former, the console's pages are under /console and ask for it. /metrics is for Prometheus.
     Ends on Ctrl-C or SIGTERM after the requests in flight.
 
     \b
@@ -67,7 +68,7 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
 
         async def open_gateway() -> Gateway:
             nonlocal gateway
-            gateway = new_gateway(record, recording, Table())
+            gateway = new_gateway(record, recording, Table(), keyed=True)
             await follower.start(gateway)
             return gateway
 
@@ -88,6 +89,7 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
                 on_ready=ready,
                 beside=follower.following,
                 mounts=mounts,
+                keyed=bool(record.api_keys.all()),
             )
 
 

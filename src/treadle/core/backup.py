@@ -3,7 +3,7 @@
 A ZIP file, written while others go on working, and complete or not there at all:
 
     ledger.jsonl            a row a line: seq, kind, version, time, body, mac
-    state.jsonl             rows of the tables that are no projections: people's keys, cursors, deliveries of heads
+    state.jsonl             rows of the tables that are no projections: people's keys, cursors, API keys' hashes ...
     journal/STREAM/ID.jsonl  segments that were not sealed, as far as their rows were written
     objects/<64 digits>     the suppression list in force, and every other object where they are asked for
     keys/                   the project's keys, unless they are left out
@@ -43,7 +43,7 @@ from treadle.core.segment import files_of, read_file
 from treadle.core.store import Store
 
 FORMAT = 1
-STATE = ("people", "cursors", "head_deliveries")  # tables that no rows of the ledger give
+STATE = ("people", "cursors", "head_deliveries", "api_keys", "api_key_use")  # tables that no rows of the ledger give
 KEYS = ("project.key", "ledger.key")
 SETTINGS = "treadle.yaml"
 

@@ -45,6 +45,7 @@ GROUPS = (
     "treadle.protocols",
     "treadle.sinks",
     "treadle.targets",
+    "treadle.guardrails",
 )
 
 _opened: set[str] = set()  # projects whose folder is open to imports

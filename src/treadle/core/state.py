@@ -1,4 +1,6 @@
-"""State: what changes and is never evidence. Leases of running things, people's keys, cursors, deliveries of heads."""
+"""State: what changes and is never evidence. Leases of running things, people's keys, cursors, deliveries of heads, API
+keys and what they used (``record/api_key.py``, ``record/api_key_use.py``).
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,12 @@ CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS head_deliveries (
     target TEXT NOT NULL, size INTEGER NOT NULL, root TEXT NOT NULL, signature TEXT NOT NULL,
     delivered INTEGER NOT NULL, PRIMARY KEY (target, size));
+CREATE TABLE IF NOT EXISTS api_keys (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, created REAL NOT NULL, expires REAL, revoked REAL,
+    rules TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS api_key_use (
+    api_key TEXT NOT NULL, what TEXT NOT NULL, period TEXT NOT NULL, holder TEXT NOT NULL, report INTEGER NOT NULL,
+    spent INTEGER NOT NULL, held INTEGER NOT NULL, PRIMARY KEY (api_key, what, period, holder));
 """
 
 _SET = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"

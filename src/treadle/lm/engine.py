@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from treadle.core.errors import TreadleError
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "cancelled", "error", "content_filter"]  # the last is a guardrail's
 
 
 class EngineGone(TreadleError):

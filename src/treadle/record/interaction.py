@@ -80,7 +80,8 @@ class Interaction:
     ``messages`` are as the client sent them, without the release's system prompt and without ``given``. ``answer`` is
     the first choice and ``alternatives`` the others; a classifier's answers are its labels, with ``confidence`` their
     probabilities. ``share`` is the release's part of the traffic at that moment where it was drawn by lot, None where
-    it was asked for by name. ``error`` is a code such as ``engine_unavailable``, never a text.
+    it was asked for by name. ``guardrails``: what each that found something did, on which side, and how often; no text.
+    ``error`` is a code such as ``engine_unavailable``, never a text.
     """
 
     id: str
@@ -111,12 +112,14 @@ class Interaction:
     purpose: str | None = None
     retain_until: str | None = None
     share: float | None = None
+    guardrails: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The row as JSON can carry it, with the number of its format."""
         row: dict[str, Any] = {"format": FORMAT}
         for name in _NAMES:
             row[name] = getattr(self, name)
+        row["guardrails"] = list(self.guardrails)
         row["messages"] = None if self.messages is None else list(self.messages)
         row["alternatives"] = list(self.alternatives)
         row["confidence"] = list(self.confidence)
@@ -136,6 +139,7 @@ class Interaction:
             known = {name: row[name] for name in _NAMES if name in row}
             messages = known.get("messages")
             known["messages"] = None if messages is None else tuple(dict(m) for m in messages)
+            known["guardrails"] = tuple(dict(g) for g in known.get("guardrails", ()))
             known["alternatives"] = tuple(known.get("alternatives", ()))
             known["confidence"] = tuple(known.get("confidence", ()))
             known["given"] = tuple(Given(**g) for g in known.get("given", ()))

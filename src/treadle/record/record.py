@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from treadle.core.workspace import Workspace
 from treadle.record.alert import Alerts
+from treadle.record.api_key import ApiKeys
 from treadle.record.canary import Canaries
 from treadle.record.card import CARDS, Cards
 from treadle.record.deployment import Deployments
@@ -34,6 +35,7 @@ class Record:
         self.canaries = Canaries(workspace.ledger)
         self.deployments = Deployments(workspace.ledger, self.versions, self.canaries)
         self.alerts = Alerts(workspace.ledger, name)
+        self.api_keys = ApiKeys(workspace.database, workspace.ledger)
         self.erasures = Erasures(workspace.ledger, workspace.store, workspace.keys)
         self.recorder = JournalRecorder(workspace.journal, workspace.keys, workspace.ledger)
         self.interactions = InteractionIndex(workspace)

@@ -17,12 +17,13 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from treadle.record.api_key import ENDPOINTS
 from treadle.serve import metrics
 from treadle.serve.errors import INVALID, ApiError, internal_error
 from treadle.serve.exchange import log_place
 from treadle.serve.gateway import Gateway, shutting_down
 from treadle.serve.generate import chat, completions
-from treadle.serve.incoming import ClientLeft, Incoming
+from treadle.serve.incoming import ClientLeft, Incoming, check_endpoint, check_model, may_use
 from treadle.serve.openapi import document
 from treadle.serve.opinions import feedback
 from treadle.serve.release import Serving
@@ -39,8 +40,10 @@ def create_app(gateway: Gateway, mounts: Mapping[str, ASGIApp] | None = None) ->
     and counting here, and get no lifespan events.
     """
 
-    def route(path: str, handler: Handler, method: str, *, name: str = "", is_open: bool = False) -> Route:
-        endpoint = _Endpoint(gateway, handler, name, is_open=is_open)
+    def route(
+        path: str, handler: Handler, method: str, *, name: str = "", scope: str = "", is_open: bool = False
+    ) -> Route:
+        endpoint = _Endpoint(gateway, handler, name, scope or name, is_open=is_open)
         return Route(path, endpoint, methods=[method])
 
     app = Starlette(
@@ -53,7 +56,7 @@ def create_app(gateway: Gateway, mounts: Mapping[str, ASGIApp] | None = None) ->
             route("/v1/feedback", feedback, "POST", name="feedback"),
             route("/v1/models", _models, "GET", name="models"),
             route("/v1/models/{model:path}", _model, "GET", name="models"),
-            route("/metrics", _metrics, "GET"),
+            route("/metrics", _metrics, "GET", scope="metrics"),
             route("/health/live", _live, "GET", is_open=True),
             route("/health/ready", _ready, "GET", is_open=True),
             route("/openapi.json", _openapi, "GET", is_open=True),
@@ -94,14 +97,16 @@ def _mounted(path: str, app: ASGIApp) -> list[BaseRoute]:
 class _Endpoint:
     """What surrounds every handler: the key, draining, errors in one shape, and counting.
 
-    ``name`` is the metrics' label; probes and the like have none and are not counted. ``is_open``: answers without
-    a key, also while draining.
+    ``name`` is the metrics' label; probes and the like have none and are not counted. ``scope`` is what a key has to be
+    for; where a path is another one's alias, what it does is looked at when it is known. ``is_open``: answers without a
+    key, also while draining.
     """
 
-    def __init__(self, gateway: Gateway, handler: Handler, name: str, *, is_open: bool) -> None:
+    def __init__(self, gateway: Gateway, handler: Handler, name: str, scope: str, *, is_open: bool) -> None:
         self.gateway = gateway
         self.handler = handler
         self.name = name
+        self.scope = scope
         self.is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,8 +136,11 @@ class _Endpoint:
         if self.is_open:
             return
         gateway = self.gateway
-        incoming.key = gateway.key_of(incoming.header("authorization"))
-        if incoming.key is None and not _own_origin(incoming.header("origin")):
+        sent = [value for name, value in incoming.scope["headers"] if name == b"authorization"]
+        incoming.meter = gateway.keyring.find(sent)
+        if incoming.meter is not None and self.scope in ENDPOINTS:
+            check_endpoint(incoming.meter, self.scope)
+        if incoming.meter is None and not _own_origin(incoming.header("origin")):
             # Without a key, any page that the user visits could otherwise talk to the model.
             raise ApiError(403, "Web pages may not call a server without an API key", code="forbidden_origin")
         if gateway.draining and self.name:
@@ -145,6 +153,8 @@ class _Endpoint:
         measured.answered(self.name, incoming.status or 500, time.perf_counter() - incoming.arrived)
         if incoming.failed is not None:
             measured.errors.labels(incoming.failed).inc()
+            if incoming.key is not None and incoming.status in (401, 403, 429):
+                measured.key_refusals.labels(incoming.key, incoming.failed).inc()
 
 
 def _own_origin(origin: str | None) -> bool:
@@ -160,7 +170,8 @@ def _own_origin(origin: str | None) -> bool:
 
 async def _models(incoming: Incoming) -> None:
     table = incoming.gateway.table
-    await incoming.reply({"object": "list", "data": [_described(table, each) for each in table.answering()]})
+    shown = [each for each in table.answering() if may_use(incoming.meter, each)]
+    await incoming.reply({"object": "list", "data": [_described(table, each) for each in shown]})
 
 
 async def _model(incoming: Incoming) -> None:
@@ -168,6 +179,8 @@ async def _model(incoming: Incoming) -> None:
     asked = incoming.scope["path_params"]["model"]
     champion = incoming.gateway.serving
     found = champion if asked == champion.release.base else table.choose(asked, None).serving
+    if incoming.meter is not None:
+        check_model(incoming.meter, found)
     await incoming.reply(_described(table, found))
 
 
@@ -210,7 +223,7 @@ async def _ready(incoming: Incoming) -> None:
 
 
 async def _openapi(incoming: Incoming) -> None:
-    await incoming.reply(document(keyed=incoming.gateway.settings.api_key is not None))
+    await incoming.reply(document(keyed=incoming.gateway.keyring.required))
 
 
 async def _not_routed(request: Request, raised: Exception) -> Response:

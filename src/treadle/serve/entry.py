@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,7 +35,7 @@ class Entry:
     request: str
     endpoint: str
     arrived: float
-    messages: Sequence[dict[str, str]]
+    messages: Sequence[Mapping[str, Any]]
     share: float | None = None
     context: Sequence[ContextPiece] = ()
     user: str | None = None
@@ -49,6 +49,7 @@ class Entry:
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
     handed_over: float | None = None
     first: float | None = None
+    guardrails: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, end
         error=outcome.error,
         user=recorder.keyed(entry.user) if entry.user else None,
         key=entry.key,
-        messages=tuple(m | {"content": clean(m["content"])} for m in entry.messages) if kept else None,
+        messages=tuple({**m, "content": clean(m["content"])} for m in entry.messages) if kept else None,
         answer=answers[0] if answers else None,
         alternatives=tuple(answers[1:]),
         confidence=outcome.confidence,
@@ -132,6 +133,7 @@ def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, end
         purpose=settings.purpose,
         retain_until=_retain_until(entry.time, settings.retention_seconds),
         share=entry.share,
+        guardrails=tuple(entry.guardrails),
     )
 
 
@@ -140,6 +142,15 @@ def _count(gateway: Gateway, row: Interaction) -> None:
     metrics.answers.labels(row.model, row.status).inc()
     metrics.tokens.labels("prompt").inc(row.tokens.prompt)
     metrics.tokens.labels("completion").inc(row.tokens.completion)
+    for done in row.guardrails:
+        labels = (done["guardrail"], done["side"], done["action"])
+        metrics.guardrails.labels(*labels).inc(sum(done["found"].values()))
+    if row.key is not None:
+        metrics.key_requests.labels(row.key, row.status).inc()
+        metrics.key_tokens.labels(row.key, "prompt").inc(row.tokens.prompt)
+        metrics.key_tokens.labels(row.key, "completion").inc(row.tokens.completion)
+        if row.cost is not None:
+            metrics.key_cost.labels(row.key, row.cost.currency).inc(row.cost.amount)
     if row.tokens.cached:
         metrics.tokens.labels("cached").inc(row.tokens.cached)
     if row.seconds.ttft is not None:

@@ -51,6 +51,8 @@ class ApiError(Exception):
         headers: dict[str, str] = {}
         if self.retry_after is not None:
             headers["retry-after"] = str(self.retry_after)
+        if self.code == "insufficient_quota":  # OpenAI's clients would ask again
+            headers["x-should-retry"] = "false"
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         if self.status in (408, 413):  # what is left of the body is not worth reading

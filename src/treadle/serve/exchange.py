@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from treadle.core.errors import TreadleError, UserError
@@ -15,6 +15,7 @@ from treadle.record.interaction import Status, Tokens
 from treadle.serve.entry import Entry, Outcome, logger, record
 from treadle.serve.errors import SERVER, ApiError, engine_unavailable, from_user_error, internal_error
 from treadle.serve.gateway import Gateway
+from treadle.serve.guardrail import Screen, Stopped, screened
 from treadle.serve.release import Serving
 
 
@@ -31,6 +32,11 @@ class Generation:
     n: int = 1
     logprobs: bool = False
     tools: tuple[str, ...] = ()
+
+    @property
+    def most(self) -> Tokens:
+        """What it can use."""
+        return Tokens(prompt=len(self.prompt_ids), completion=self.max_tokens * self.n)
 
 
 Source = Callable[[GenerateRequest], AsyncIterator[Chunk]]
@@ -56,6 +62,8 @@ class Exchange:
         self.texts: list[list[str]] = [[] for _ in range(generation.n)]
         self.reasons: list[str | None] = [None] * generation.n
         self.completion_tokens = 0
+        outward = serving.guardrails.outward
+        self._screens = [Screen(outward) for _ in range(generation.n)] if outward else []
         self._recorded = False
         entry.stop = generation.stop
         entry.parameters = {
@@ -73,6 +81,10 @@ class Exchange:
         """What was read and written so far."""
         return Tokens(prompt=len(self.generation.prompt_ids), completion=self.completion_tokens)
 
+    def used(self) -> Tokens | None:
+        """The same once the engine was asked."""
+        return None if self.entry.handed_over is None else self.tokens
+
     async def chunks(self) -> AsyncGenerator[tuple[int, Chunk]]:
         """(index of the choice, chunk) as they come. Raises ``ApiError``; closing it cancels the engine's work."""
         entry = self.entry
@@ -81,9 +93,15 @@ class Exchange:
             streams = [self._source(self._request(i)) for i in range(self.generation.n)]
             merged = _numbered(streams[0]) if len(streams) == 1 else _merged(streams)
             async with aclosing(merged):
-                async for index, chunk in merged:
+                async for index, came in merged:
+                    if self.reasons[index] is not None:  # a choice that was stopped, while others go on
+                        self.completion_tokens += came.tokens
+                        continue
+                    chunk = self._checked(index, came) if self._screens else came
                     self._note(index, chunk)
                     yield index, chunk
+                    if self._screens and None not in self.reasons:
+                        break
         except Exception as error:
             raise translated(error, entry.id) from error
         if None in self.reasons:
@@ -106,6 +124,28 @@ class Exchange:
     def answers(self) -> list[str]:
         """The text of each choice so far."""
         return ["".join(pieces) for pieces in self.texts]
+
+    def _checked(self, index: int, chunk: Chunk) -> Chunk:
+        """The chunk with the text that may go out."""
+        screen = self._screens[index]
+        text = screen.feed(chunk.text)
+        if chunk.finish_reason in ("stop", "length") and not screen.stopped:
+            text += screen.end()
+        return replace(chunk, text=text, finish_reason="content_filter" if screen.stopped else chunk.finish_reason)
+
+    def checked_calls(self, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Calls of tools as they may go out, none where a guardrail refuses one: what stands in them was written as
+        JSON, in which a text can hide from who looks at the answer as it came."""
+        outward = self.serving.guardrails.outward
+        if not outward:
+            return calls
+        try:
+            shown, done = screened(outward, calls, "out")
+        except Stopped as stopped:
+            self.entry.guardrails.append(stopped.done)
+            return []
+        self.entry.guardrails += done
+        return shown
 
     def _request(self, index: int) -> GenerateRequest:
         g = self.generation
@@ -135,6 +175,7 @@ class Exchange:
         if self._recorded or self.entry.handed_over is None:  # what never reached the engine is no interaction
             return
         self._recorded = True
+        self.entry.guardrails += [done for screen in self._screens for done in screen.done]
         reasons = [reason for reason in self.reasons if reason is not None]
         reason = "cancelled" if status == "cancelled" else "error" if status == "failed" else reasons[0]
         outcome = Outcome(status, self.answers(), finish_reason=reason, error=error, tokens=self.tokens)

@@ -7,7 +7,6 @@ requests has ended.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from treadle.core.errors import TreadleError
 from treadle.lm.engine import EngineStats
 from treadle.serve.allowance import Allowance
 from treadle.serve.errors import RATE, SERVER, ApiError, no_model
+from treadle.serve.keyring import KeyBook, Keyring, no_key
 from treadle.serve.metrics import Metrics
 from treadle.serve.recorder import Recorder
 from treadle.serve.release import Price as Price
@@ -28,7 +28,6 @@ from treadle.serve.table import Chosen, Table
 
 API_KEY_VARIABLE = "TREADLE_API_KEY"
 _HOUR = 3600.0  # seconds
-KEY_ID = "default"  # the id that interactions record for the one key there is
 RecordMode = Literal["full", "redacted", "none"]
 
 
@@ -62,8 +61,12 @@ class Gateway:
         *,
         settings: GatewaySettings | None = None,
         redact: Callable[[str], str] | None = None,
+        keys: KeyBook | None = None,
     ) -> None:
-        """``redact`` takes personal data out of a text; it is required when ``settings.record`` is ``redacted``."""
+        """``redact`` takes personal data out of a text; it is required when ``settings.record`` is ``redacted``.
+
+        Keys of ``keys`` are good beside ``settings.api_key`` once the keyring was started.
+        """
         self.table = Table(answers) if isinstance(answers, Serving) else answers
         self.recorder = recorder
         self.settings = settings or GatewaySettings()
@@ -71,6 +74,7 @@ class Gateway:
             raise ValueError("record: redacted needs a function that redacts")
         self.redact = redact or (lambda text: text)
         self.draining = False
+        self.keyring = Keyring(self.settings.api_key, keys, self.end_requests_of)
         self.metrics = Metrics(self)
         self.feedback_lock = asyncio.Lock()
         self._feedback = (
@@ -78,7 +82,8 @@ class Gateway:
             Allowance(self.settings.feedback_per_hour, _HOUR),
         )
         self._working: dict[asyncio.Task[Any], Serving] = {}
-        self._aborted: set[asyncio.Task[Any]] = set()
+        self._keys: dict[asyncio.Task[Any], str] = {}
+        self._ended: dict[asyncio.Task[Any], ApiError] = {}  # tasks that were cancelled, and why
         self._ending: dict[asyncio.Task[None], Serving] = {}
         self._seconds = 1.0  # moving average of how long a request takes
 
@@ -103,19 +108,6 @@ class Gateway:
         person = self.recorder.keyed(user) if user and self.table.canary is not None else None
         return self.table.choose(model, person)
 
-    def key_of(self, authorization: str | None) -> str | None:
-        """The id of the key that a request carries, ``None`` where none is asked for. Raises 401."""
-        expected = self.settings.api_key
-        if expected is None:
-            return None
-        scheme, _, given = (authorization or "").partition(" ")
-        # Compared as bytes and in constant time: how long it takes says nothing about the key.
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), expected.encode()):
-            return KEY_ID
-        raise ApiError(
-            401, "Incorrect or missing API key; send it as 'Authorization: Bearer KEY'", code="invalid_api_key"
-        )
-
     def admit_feedback(self, user: str | None, key: str | None) -> None:
         """Count one piece of feedback; ``user`` is a keyed digest. Raises 429 when there were too many."""
         for allowance, name in zip(self._feedback, (f"key {key}", user or f"key {key}"), strict=True):
@@ -130,10 +122,11 @@ class Gateway:
                 )
 
     @contextmanager
-    def place(self, serving: Serving) -> Iterator[None]:
-        """Hold one of the places for the current task, and the engine open for as long.
+    def place(self, serving: Serving, key: str | None = None) -> Iterator[None]:
+        """Hold one of the places for the current task, and the engine open for as long; ``key`` is the caller's.
 
-        Raises 429 when all are taken, 503 when `abort` ends it. No await may come between `choose` and this.
+        Raises 429 when all are taken, 503 when `abort` ends it, 401 when the key does. No await may come between
+        `choose` and this.
         """
         if len(self._working) >= self.settings.max_in_flight:
             raise ApiError(
@@ -145,18 +138,22 @@ class Gateway:
             )
         task = current_task()
         self._working[task] = serving
+        if key is not None:
+            self._keys[task] = key
         started = time.perf_counter()
         try:
             yield
         except asyncio.CancelledError:
-            if task not in self._aborted:
+            why = self._ended.get(task)
+            if why is None:
                 raise
             while task.cancelling():
                 task.uncancel()
-            raise shutting_down() from None
+            raise why from None
         finally:
             del self._working[task]
-            self._aborted.discard(task)
+            self._keys.pop(task, None)
+            self._ended.pop(task, None)
             self._seconds += 0.1 * (time.perf_counter() - started - self._seconds)
 
     def servings(self) -> list[Serving]:
@@ -199,6 +196,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Close every engine; nothing answers after that."""
+        await self.keyring.close()
         open_ones = self.servings()
         self.table = Table()
         tasks = list(self._ending)
@@ -221,11 +219,18 @@ class Gateway:
     async def abort(self) -> None:
         """Cancel what is in flight: each is recorded as cancelled and its client told."""
         tasks = set(self._working)
-        self._aborted |= tasks
-        for task in tasks:
-            task.cancel()
+        self._end_tasks(tasks, shutting_down())
         if tasks:
             await asyncio.wait(tasks, timeout=5)
+
+    def end_requests_of(self, keys: frozenset[str]) -> None:
+        """Cancel what is in flight for keys that are good no more; their clients are told."""
+        self._end_tasks({task for task, key in self._keys.items() if key in keys}, key_ended())
+
+    def _end_tasks(self, tasks: set[asyncio.Task[Any]], why: ApiError) -> None:
+        for task in tasks - self._ended.keys():
+            self._ended[task] = why
+            task.cancel()
 
 
 def _stats(serving: Serving) -> EngineStats:
@@ -238,6 +243,11 @@ def _stats(serving: Serving) -> EngineStats:
 def current_task() -> asyncio.Task[Any]:
     """The task that runs; there is one wherever a request is handled."""
     return cast("asyncio.Task[Any]", asyncio.current_task())
+
+
+def key_ended() -> ApiError:
+    """401: the key was revoked, or expired, while its request was under way."""
+    return no_key("This API key was revoked or has expired")
 
 
 def shutting_down() -> ApiError:

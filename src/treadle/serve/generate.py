@@ -29,6 +29,7 @@ from treadle.serve.reading import Reading
 from treadle.serve.release import Serving
 from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shape, usage
 from treadle.serve.requests import ChatMessage, ChatRequest, CompletionRequest, Sampling, asked_in_vain
+from treadle.serve.screening import screen
 from treadle.serve.tools import CallsInStream, as_said, asked_tools, check_answers, with_calls
 
 _chat_decoder = msgspec.json.Decoder(ChatRequest)
@@ -39,6 +40,7 @@ _STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would gather events otherwise
 ]
 _LARGE = 20_000  # characters; above this, tokenizing on the event loop would hold the other clients up
+ENDED_BY_US = ("shutting_down", "invalid_api_key")  # while they were under way, which says nothing of the release
 _NOT_GENERATIVE = {
     "classify": "/v1/classify",
     "tag": "/v1/tag",
@@ -51,10 +53,16 @@ async def chat(incoming: Incoming) -> None:
     """Answer ``POST /v1/chat/completions``."""
     body: ChatRequest = decode(_chat_decoder, await incoming.body())
     user = body.user or body.safety_identifier
-    chosen = incoming.gateway.choose(body.model, user)
+    chosen = incoming.choose(body.model, user)
     serving = chosen.serving
     messages, tools = _messages(body.messages), asked_tools(body)
-    context = [ContextPiece(text=c.text, title=c.title, document=c.id) for c in body.context or ()]
+    entry = _entry(incoming, body, "chat", ())
+    entry.share, entry.user = chosen.share, user
+    given = [[each.text, each.title, each.id] for each in body.context or ()]
+    entry.messages, entry.context = with_written_calls(messages), _pieces(given)
+    messages, tools, given = await screen(incoming, serving, entry, (messages, tools, given), "messages")
+    context = _pieces(given)
+    entry.messages, entry.context = with_written_calls(messages), context
     try:
         prompt = with_context(messages, context)
     except ValueError:
@@ -62,10 +70,6 @@ async def chat(incoming: Incoming) -> None:
     system = serving.release.system_prompt
     if system and not any(m["role"] == "system" for m in prompt):
         prompt.insert(0, {"role": "system", "content": system})
-    entry = _entry(incoming, body, "chat", with_written_calls(messages))
-    entry.context = context
-    entry.user = user
-    entry.share = chosen.share
     asked = _most_tokens(body)
 
     async def prepare() -> Generation:
@@ -81,18 +85,24 @@ async def chat(incoming: Incoming) -> None:
 async def completions(incoming: Incoming) -> None:
     """Answer ``POST /v1/completions``."""
     body: CompletionRequest = decode(_completion_decoder, await incoming.body())
-    chosen = incoming.gateway.choose(body.model, body.user)
+    chosen = incoming.choose(body.model, body.user)
     serving = chosen.serving
     prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
     if not prompt:
         raise invalid("prompt", "prompt: expected a text that is not empty")
     entry = _entry(incoming, body, "completions", [{"role": "user", "content": prompt}])
     entry.share = chosen.share
+    (text,) = await screen(incoming, serving, entry, (prompt,), "prompt")
+    entry.messages = [{"role": "user", "content": text}]
 
     async def prepare() -> Generation:
-        return await _generation(serving, body, prompt, body.max_tokens, logprobs=body.logprobs is not None)
+        return await _generation(serving, body, text, body.max_tokens, logprobs=body.logprobs is not None)
 
     await _answer(incoming, serving, entry, body, prepare, CompletionShape())
+
+
+def _pieces(given: Sequence[Sequence[Any]]) -> list[ContextPiece]:
+    return [ContextPiece(text=text, title=title, document=document) for text, title, document in given]
 
 
 def decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
@@ -174,6 +184,8 @@ async def _generation(
     if tokenizer is None or release.asking in _NOT_GENERATIVE:
         instead = _NOT_GENERATIVE.get(release.asking, "another endpoint")
         raise invalid("model", f"model: {release.name} does not write text; use {instead}", code="wrong_endpoint")
+    if logprobs and serving.guardrails.outward:
+        raise unsupported("logprobs", "what tells of tokens beside the text that guardrails let out")
     encoder = tokenizer
 
     def encode() -> list[int]:
@@ -221,19 +233,20 @@ async def _answer(
     counted = body.stream_options is not None and bool(body.stream_options.include_usage)
     exchange: Exchange | None = None
     try:
-        async with incoming.working(serving):
+        async with incoming.working(serving, entry.endpoint):
             exchange = Exchange(incoming.gateway, serving, entry, await prepare(), source)
-            if body.stream:
-                await _stream(incoming, exchange, shape, counted=counted)
-            else:
-                await _whole(incoming, exchange, shape)
+            async with incoming.metered(serving, exchange.generation.most, exchange.used):
+                if body.stream:
+                    await _stream(incoming, exchange, shape, counted=counted)
+                else:
+                    await _whole(incoming, exchange, shape)
     except ClientLeft:
         if exchange is not None:
             exchange.cancel("client_left")
         raise
     except ApiError as error:
-        if exchange is not None and error.code == "shutting_down":
-            exchange.cancel("shutting_down")
+        if exchange is not None and error.code in ENDED_BY_US:
+            exchange.cancel(error.code)
         elif exchange is not None:
             exchange.fail(error)
         if exchange is None or not incoming.status:
@@ -255,14 +268,15 @@ async def _whole(incoming: Incoming, exchange: Exchange, shape: Shape) -> None:
         async for index, chunk in stream:
             if g.logprobs:
                 chunks[index].append(chunk)
-    exchange.finish()
     answers = exchange.answers()
     choices = [
         shape.choice(i, text, exchange.reasons[i] or "stop", chunks[i] if g.logprobs else None)
         for i, text in enumerate(answers)
     ]
     if g.tools:
-        choices = [with_calls(choice, text) for choice, text in zip(choices, answers, strict=True)]
+        pairs = zip(choices, answers, strict=True)
+        choices = [with_calls(choice, text, exchange.checked_calls) for choice, text in pairs]
+    exchange.finish()
     await incoming.reply(
         {
             "id": entry.id,
@@ -283,7 +297,7 @@ async def _stream(incoming: Incoming, exchange: Exchange, shape: Shape, *, count
     opened = [False] * g.n
     offsets = [0] * g.n
     left = g.n
-    held = [CallsInStream() for _ in range(g.n if g.tools else 0)]
+    held = [CallsInStream(exchange.checked_calls) for _ in range(g.n if g.tools else 0)]
     async with aclosing(exchange.chunks()) as stream:
         async for index, came in stream:
             data = b""
@@ -297,7 +311,8 @@ async def _stream(incoming: Incoming, exchange: Exchange, shape: Shape, *, count
             if reason is not None:
                 left -= 1
                 data += events.calls(index, calls) if calls else b""
-                data += events.closing(index, "tool_calls" if calls else reason)
+                stopped = bool(held) and held[index].stopped
+                data += events.closing(index, "tool_calls" if calls else "content_filter" if stopped else reason)
                 if not left:
                     exchange.finish()  # the row is written before the client learns that it was the last
                     data += (events.usage(exchange.tokens) if counted else b"") + DONE

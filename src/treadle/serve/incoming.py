@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -13,9 +13,12 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from treadle.core.identifiers import new_id
+from treadle.record.interaction import Tokens
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.gateway import Gateway, current_task
+from treadle.serve.meter import Meter
 from treadle.serve.release import Serving
+from treadle.serve.table import Chosen
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _PASSED_OVER = 64 << 20  # bytes of a body that is too large, before the connection is closed on it
@@ -35,13 +38,18 @@ class Incoming:
         self.gateway = gateway
         self.scope = scope
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.key: str | None = None
+        self.meter: Meter | None = None
         self.status = 0
         self.failed: str | None = None
         self._receive = receive
         self._send = send
         given = self.headers.get(b"x-request-id", b"")
         self.request = given.decode() if _REQUEST_ID.match(given) else new_id("req")
+
+    @property
+    def key(self) -> str | None:
+        """The id of the caller's key."""
+        return None if self.meter is None else self.meter.key.id
 
     def header(self, name: str) -> str | None:
         """A header's value, the last where it came more than once."""
@@ -89,12 +97,27 @@ class Incoming:
             raise ClientLeft
         return message
 
-    @asynccontextmanager
-    async def working(self, serving: Serving) -> AsyncIterator[None]:
-        """Hold a place with a release and a deadline, and stop when the client leaves.
+    def choose(self, model: str | None, user: str | None) -> Chosen:
+        """What answers; a key that is for some models gets the first of them where it asks for none. Raises 404,
+        503."""
+        if model is None and self.meter is not None and self.meter.key.rules.models:
+            model = self.meter.key.rules.models[0]
+        return self.gateway.choose(model, user)
 
-        Call it when the body was read. Raises 429, 503, 504 and ``ClientLeft``.
+    def check(self, serving: Serving, endpoint: str) -> None:
+        """Raises 403 where the key is not for that."""
+        if self.meter is not None:
+            check_endpoint(self.meter, endpoint)
+            check_model(self.meter, serving)
+
+    @asynccontextmanager
+    async def working(self, serving: Serving, endpoint: str) -> AsyncIterator[None]:
+        """Hold a place with a release and a deadline, and stop when the client leaves; ``endpoint`` is what is done,
+        by whatever path it was asked for.
+
+        Call it when the body was read. Raises 401, 403, 429, 503, 504 and ``ClientLeft``.
         """
+        self.check(serving, endpoint)
         task = current_task()
         left = False
 
@@ -106,7 +129,7 @@ class Incoming:
             task.cancel()
 
         limit = self.gateway.settings.request_seconds
-        with self.gateway.place(serving):
+        with self.gateway.place(serving, self.key):
             watcher = asyncio.create_task(watch())
             try:
                 async with asyncio.timeout(limit):
@@ -123,10 +146,37 @@ class Incoming:
             finally:
                 watcher.cancel()
 
+    @asynccontextmanager
+    async def metered(self, serving: Serving, most: Tokens, used: Callable[[], Tokens | None]) -> AsyncIterator[None]:
+        """Reserve the ``most`` that this may use of the caller's limits, and settle what ``used`` says in the end,
+        however it ends; None where it never reached the engine. Raises 403, 429, 503."""
+        meter = self.meter
+        if meter is None:
+            yield
+            return
+        price = serving.release.price
+        if price is None and any(limit.what == "money" for limit in meter.key.rules.limits):
+            raise ApiError(
+                403, f"This key has a budget in money, and {serving.release.name} has no price; set deploy.price",
+                code="no_price",
+            )  # fmt: skip
+        reservation = await meter.reserve(most.prompt + most.completion, price.nano(most) if price else 0)
+        try:
+            yield
+        finally:
+            spent = used()
+            if spent is None:
+                meter.cancel(reservation)
+            else:
+                money = price.nano(spent) if price else 0
+                meter.settle(reservation, spent.prompt + spent.completion, money)
+
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the status line and the headers."""
         self.status = status
         headers = [*headers, (b"x-request-id", self.request.encode())]
+        if self.meter is not None and self.meter.key.rules.limits:
+            headers += self.meter.headers()
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes, *, more: bool) -> None:
@@ -143,3 +193,21 @@ class Incoming:
     async def refuse(self, error: ApiError) -> None:
         """Send an error and end."""
         await self.reply(error.body(), status=error.status, headers=error.headers())
+
+
+def check_endpoint(meter: Meter, endpoint: str) -> None:
+    """Raises 403 where the key's scope has it not."""
+    if not meter.key.rules.permits(endpoint):
+        raise ApiError(403, f"This API key is not for {endpoint}", code="endpoint_not_allowed")
+
+
+def may_use(meter: Meter | None, serving: Serving) -> bool:
+    """Whether the key is for that release, by any of its names."""
+    models = () if meter is None else meter.key.rules.models
+    return not models or any(name == serving.release.base or serving.release.is_named(name) for name in models)
+
+
+def check_model(meter: Meter, serving: Serving) -> None:
+    """Raises 403 where the key is for other models."""
+    if not may_use(meter, serving):
+        raise ApiError(403, "This API key is not for that model", param="model", code="model_not_allowed")

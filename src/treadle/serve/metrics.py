@@ -78,6 +78,26 @@ class Metrics:
             "treadle_answers", "Requests that reached a release, by how they ended: ok, failed, cancelled.",
             ("release", "status"), registry=self.registry,
         )  # fmt: skip
+        self.key_requests = Counter(
+            "treadle_key_requests", "Requests that reached a release, by the id of the API key and how they ended.",
+            ("key", "status"), registry=self.registry,
+        )  # fmt: skip
+        self.key_tokens = Counter(
+            "treadle_key_tokens", "Tokens read (prompt) and written (completion), by the id of the API key.",
+            ("key", "kind"), registry=self.registry,
+        )  # fmt: skip
+        self.key_cost = Counter(
+            "treadle_key_cost", "What the requests of an API key cost, by its id.", ("key", "currency"),
+            registry=self.registry,
+        )  # fmt: skip
+        self.key_refusals = Counter(
+            "treadle_key_refusals", "Requests refused by an API key's rules or limits, by its id and the code.",
+            ("key", "code"), registry=self.registry,
+        )  # fmt: skip
+        self.guardrails = Counter(
+            "treadle_guardrail_findings", "What guardrails found, by side (in, out) and what was done.",
+            ("guardrail", "side", "action"), registry=self.registry,
+        )  # fmt: skip
         self.feedback = Counter("treadle_feedback", "Feedback recorded, by kind.", ("kind",), registry=self.registry)
         for kind in ("prompt", "completion", "cached"):
             self.tokens.labels(kind)

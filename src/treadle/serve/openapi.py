@@ -37,7 +37,7 @@ _SHARE: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
 _NULLABLE: dict[str, Any] = {"type": ["string", "null"]}
 _HEAD = {"id": _TEXT, "object": _TEXT, "created": _COUNT, "model": _TEXT, "system_fingerprint": _TEXT}
 _LOGPROBS = {"type": ["object", "null"]}
-_REASON = {"enum": ["stop", "length"]}
+_REASON = {"enum": ["stop", "length", "content_filter"]}
 
 _RESPONSES: dict[str, Any] = {
     "Error": _object({"error": _object({"message": _TEXT, "type": _TEXT, "param": _NULLABLE, "code": _NULLABLE})}),

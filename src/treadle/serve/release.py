@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from treadle.lm.engine import Engine
+from treadle.record.interaction import Tokens
+from treadle.serve.guardrail import NO_GUARDRAILS, Guardrails
 
 
 class Encoder(Protocol):
@@ -38,6 +41,10 @@ class Price:
     currency: str
     prompt: float
     completion: float
+
+    def nano(self, tokens: Tokens) -> int:
+        """What so many tokens cost, in billionths of the unit, rounded up."""
+        return math.ceil((tokens.prompt * self.prompt + tokens.completion * self.completion) * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +80,4 @@ class Serving:
     release: ServedRelease
     engine: Engine
     tokenizer: Encoder | None = None
+    guardrails: Guardrails = NO_GUARDRAILS

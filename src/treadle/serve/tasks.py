@@ -19,11 +19,12 @@ from treadle.record.interaction import Status, Tokens
 from treadle.serve.entry import Entry, Outcome, record
 from treadle.serve.errors import SERVER, ApiError, context_length_exceeded, invalid
 from treadle.serve.exchange import translated
-from treadle.serve.generate import decode, refuse_in_vain
+from treadle.serve.generate import ENDED_BY_US, decode, refuse_in_vain
 from treadle.serve.incoming import ClientLeft, Incoming
 from treadle.serve.release import Serving
 from treadle.serve.replies import usage
 from treadle.serve.requests import Body, ClassifyRequest, EmbeddingsRequest, TagRequest
+from treadle.serve.screening import screen
 from treadle.serve.table import Chosen
 from treadle.text.spans import label_of
 
@@ -36,7 +37,7 @@ _embeddings_decoder = msgspec.json.Decoder(EmbeddingsRequest)
 async def classify(incoming: Incoming) -> None:
     """Answer ``POST /v1/classify``: a label and the probability of each, for every text."""
     body: ClassifyRequest = decode(_classify_decoder, await incoming.body())
-    chosen = incoming.gateway.choose(body.model, body.user)
+    chosen = incoming.choose(body.model, body.user)
     serving = chosen.serving
     texts = [body.input] if isinstance(body.input, str) else body.input
     if serving.release.asking != "classify":
@@ -62,7 +63,7 @@ async def classify(incoming: Incoming) -> None:
 async def tag(incoming: Incoming) -> None:
     """Answer ``POST /v1/tag``: the spans of every text. The record has them as a label has (``text.spans``)."""
     body: TagRequest = decode(_tag_decoder, await incoming.body())
-    chosen = incoming.gateway.choose(body.model, body.user)
+    chosen = incoming.choose(body.model, body.user)
     serving = chosen.serving
     texts = [body.input] if isinstance(body.input, str) else body.input
     if serving.release.asking != "tag":
@@ -80,7 +81,7 @@ async def tag(incoming: Incoming) -> None:
 async def embeddings(incoming: Incoming) -> None:
     """Answer ``POST /v1/embeddings``: a vector for every text."""
     body: EmbeddingsRequest = decode(_embeddings_decoder, await incoming.body())
-    chosen = incoming.gateway.choose(body.model, body.user)
+    chosen = incoming.choose(body.model, body.user)
     serving = chosen.serving
     texts = [body.input] if isinstance(body.input, str) else body.input
     entry, vectors, tokens = await _run(incoming, chosen, body, "embeddings", texts, serving.engine.embed)
@@ -115,25 +116,30 @@ async def _run(
         store=body.store is not False,
         metadata=body.metadata,
     )
+    (shown,) = await screen(incoming, serving, entry, (texts,), "input")
+    texts[:] = shown  # the caller's too: what comes back is about these
+    entry.messages = [{"role": "user", "content": text} for text in texts]
     tokens = Tokens()
     ended: Outcome | None = None
     try:
-        async with incoming.working(serving):
+        async with incoming.working(serving, endpoint):
             tokens = await _counted(serving, texts)
-            entry.handed_over = time.perf_counter()
-            try:
-                results = await work(texts)
-            except Exception as error:
-                if isinstance(error, NotImplementedError | UserError):
-                    raise _cannot(serving, endpoint, error) from error
-                raise translated(error, entry.id) from error
-            _check(results, texts)
-            return entry, results, tokens
+            most = tokens if tokens.prompt else _guessed(texts)
+            async with incoming.metered(serving, most, lambda: most if entry.handed_over is not None else None):
+                entry.handed_over = time.perf_counter()
+                try:
+                    results = await work(texts)
+                except Exception as error:
+                    if isinstance(error, NotImplementedError | UserError):
+                        raise _cannot(serving, endpoint, error) from error
+                    raise translated(error, entry.id) from error
+                _check(results, texts)
+                return entry, results, tokens
     except ClientLeft:
         ended = Outcome("cancelled", error="client_left", finish_reason="cancelled", tokens=tokens)
         raise
     except ApiError as error:
-        status: Status = "cancelled" if error.code == "shutting_down" else "failed"
+        status: Status = "cancelled" if error.code in ENDED_BY_US else "failed"
         ended = Outcome(status, error=error.code, finish_reason="error", tokens=tokens)
         raise
     except asyncio.CancelledError:
@@ -159,6 +165,11 @@ async def _counted(serving: Serving, texts: list[str]) -> Tokens:
     if limit and max(counts) > limit:
         raise context_length_exceeded(limit, max(counts), None)
     return Tokens(prompt=sum(counts))
+
+
+def _guessed(texts: list[str]) -> Tokens:
+    """For the key's budget where the release says nothing of its tokens: four bytes each, and one at least."""
+    return Tokens(prompt=sum(max(1, len(text.encode("utf-8", "surrogatepass")) // 4) for text in texts))
 
 
 def _check(results: list[Any], texts: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +13,8 @@ from treadle.serve.errors import invalid, unsupported
 from treadle.serve.requests import ChatMessage, ChatRequest
 from treadle.text.tool_calls import ToolCallError, answered, read_calls, tool_message
 
+# What may go out of the calls that a model wrote, none of them where one may not.
+CheckCalls = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 _OPENS = "<tool_call>"
 _MOST_CHARACTERS = 200_000
 
@@ -64,11 +66,16 @@ def check_answers(messages: Sequence[dict[str, Any]]) -> None:
         raise invalid("messages", f"messages[{len(messages) - 1}]: calls a tool, and no message answers it")
 
 
-def with_calls(choice: dict[str, Any], text: str) -> dict[str, Any]:
-    """A choice of a whole answer, with the calls in its text as OpenAI has them."""
+def with_calls(choice: dict[str, Any], text: str, checked: CheckCalls) -> dict[str, Any]:
+    """A choice of a whole answer, with the calls in its text as OpenAI has them, and as ``checked`` leaves them;
+    without them where it leaves none."""
     said, calls = read_calls(text)
     if not calls:
         return choice
+    calls = checked(calls)
+    if not calls:
+        message = {**choice["message"], "content": said or ""}
+        return {**choice, "message": message, "finish_reason": "content_filter"}
     message = {**choice["message"], "content": said or None, "tool_calls": [_sent(call) for call in calls]}
     return {**choice, "message": message, "finish_reason": "tool_calls"}
 
@@ -76,9 +83,11 @@ def with_calls(choice: dict[str, Any], text: str) -> dict[str, Any]:
 class CallsInStream:
     """Text of one choice as it comes: what may go out, and the calls at its end, which are sent whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, checked: CheckCalls | None = None) -> None:
+        self._checked = checked or (lambda calls: calls)
         self._text = ""
         self._sent = 0
+        self.stopped = False  # calls were left out
 
     def feed(self, text: str) -> str:
         """What of the text so far can be no call."""
@@ -99,6 +108,8 @@ class CallsInStream:
         _, calls = read_calls(self._text)
         if not calls:
             return self._text[self._sent :], []
+        calls = self._checked(calls)
+        self.stopped = not calls
         return "", [{"index": number, **_sent(call)} for number, call in enumerate(calls)]
 
 

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from treadle.core.artifacts import Artifact
 from treadle.core.config import Settings
@@ -29,8 +29,11 @@ from treadle.stages.deploy.serving import opener
 from treadle.text.dataset import Dataset
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from treadle.lm.gguf import Kind
 
+Side = Literal["in", "out"]
 _KEPT = (".json", ".jinja", ".txt", ".model")  # what stands beside the weights
 
 
@@ -52,6 +55,14 @@ class OptimizationSettings(Settings):
     items: int | None = Field(None, ge=8, description="test items that it is measured on; 150 chat, 1000 classify")
 
 
+class PriceSettings(Settings):
+    """What a million tokens cost, for budgets and the record."""
+
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$", description="ISO 4217 code")
+    prompt: float = Field(ge=0, le=1e6, description="a million tokens read")
+    completion: float = Field(ge=0, le=1e6, description="a million tokens written")
+
+
 class DeploySettings(Settings):
     """What a release is, and where it answers."""
 
@@ -62,7 +73,26 @@ class DeploySettings(Settings):
     host: str = Field("127.0.0.1", description="address that treadle serve listens on")
     port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
     max_tokens: int = Field(256, ge=1, description="of an answer, unless the request says less")
+    price: PriceSettings | None = Field(None, description="part of the release; what keys with a budget in money pay")
+    guardrails: dict[Side, list[str | dict[str, Any]]] = Field(
+        default_factory=dict,
+        description="what requests (in) and answers (out) are looked through for; part of the release",
+    )
     smoke_requests: int = Field(60, ge=0, description="test questions a new release answers before it is judged")
+
+    @field_validator("guardrails")
+    @classmethod
+    def _known_guardrails(cls, value: dict[Side, list[str | dict[str, Any]]]) -> dict[Side, list[str | dict[str, Any]]]:
+        """Before anything is trained for it; the project's own are looked at when the cycle is planned."""
+        from treadle.serve.guardrail_settings import described
+
+        for side, each in ((side, each) for side, listed in value.items() for each in listed):
+            if ":" not in (each if isinstance(each, str) else next(iter(each), "")):
+                try:
+                    described({side: [each]}, None)
+                except UserError as error:
+                    raise ValueError(str(error)) from None
+        return value
 
 
 @dataclass(frozen=True)
@@ -110,6 +140,7 @@ def deploy(
         engine_settings=made.settings,
         system_prompt=settings.system_prompt,
         max_tokens=settings.max_tokens,
+        gateway=_for_gateway(settings, driver.folder),
         format=made.format,
     )
     if settings.smoke_requests:
@@ -122,6 +153,18 @@ def deploy(
     if not driver.planning:
         driver.listener.say(_line(release, made.optimized, made.loss))
     return Deployed(release, made.loss)
+
+
+def _for_gateway(settings: DeploySettings, folder: Path | None) -> dict[str, Any]:
+    """What the gateway does with a release's requests; part of the release. ``UserError`` for a wrong guardrail."""
+    found: dict[str, Any] = {}
+    if settings.price is not None:
+        found["price"] = settings.price.model_dump()
+    if any(settings.guardrails.values()):
+        from treadle.serve.guardrail_settings import described
+
+        found["guardrails"] = described(settings.guardrails, folder)
+    return found
 
 
 @dataclass(frozen=True)
@@ -242,7 +285,7 @@ def _check_loss(report: Report, quantize: QuantizeSettings) -> None:
         )
 
 
-@step(version=2)
+@step(version=3)
 def bundle(
     optimized: Optimized,
     model: Model,
@@ -255,6 +298,7 @@ def bundle(
     engine_settings: dict[str, Any],
     system_prompt: str | None,
     max_tokens: int,
+    gateway: dict[str, Any],
     format: str | None,  # noqa: A002 (the setting's name)
     run: Run,
 ) -> Release:
@@ -272,7 +316,7 @@ def bundle(
         base_model=about["base_model"],
         engine=engine,
         system_prompt=system_prompt,
-        settings={"max_tokens": max_tokens},
+        settings={"max_tokens": max_tokens, **gateway},
         optimization=optimization,
     )
     with run.create(Release) as release:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from treadle.lm.own_model import PROJECT
+from treadle.record.api_key_use import ApiKeyUse
 from treadle.record.deployment import Routing
 from treadle.record.record import Record
 from treadle.record.recording import Recording
@@ -39,13 +43,15 @@ def opener(record: Record, release: Release, recording: Recording) -> Callable[[
     return open_gateway
 
 
-def new_gateway(record: Record, recording: Recording, table: Table) -> Gateway:
-    """A gateway that records by the project's rules."""
+def new_gateway(record: Record, recording: Recording, table: Table, *, keyed: bool = False) -> Gateway:
+    """A gateway that records by the project's rules; ``keyed``: the project's API keys are good there, and needed."""
     from treadle.serve.gateway import Gateway, GatewaySettings
     from treadle.text.personal_data import redact
 
     settings = GatewaySettings(record=recording.mode, retention_seconds=recording.retention, purpose=recording.purpose)
-    return Gateway(table, record.recorder, settings=settings, redact=redact)
+    workspace = record.workspace
+    keys = ApiKeyUse(workspace.database, workspace.state, record.api_keys) if keyed else None
+    return Gateway(table, record.recorder, settings=settings, redact=redact, keys=keys)
 
 
 async def open_release(record: Record, release: Release) -> Serving:
@@ -55,7 +61,8 @@ async def open_release(record: Record, release: Release) -> Serving:
     from treadle.lm.engines import open_engine
     from treadle.lm.tokenizer import ChatTokenizer
     from treadle.lm.worker_engine import WorkerEngine
-    from treadle.serve.release import ServedRelease, Serving
+    from treadle.serve.guardrail_settings import open_guardrails
+    from treadle.serve.release import Price, ServedRelease, Serving
 
     spec = await asyncio.to_thread(release.read)
     folder = (await asyncio.to_thread(release.path, "release.json")).parent / "model"
@@ -68,17 +75,25 @@ async def open_release(record: Record, release: Release) -> Serving:
         asking=spec.asking,
         system_prompt=spec.system_prompt,
         max_tokens=int(spec.settings.get("max_tokens", 256)),
+        price=Price(**spec.settings["price"]) if spec.settings.get("price") else None,
     )
+    guardrails = open_guardrails(spec.settings.get("guardrails") or {}, _project())
     engine = await open_engine(spec.engine, folder, settings=dict(spec.optimization.get("settings") or {}))
     if spec.asking not in ("chat", "extract"):
-        return Serving(served, engine)
+        return Serving(served, engine, guardrails=guardrails)
     if isinstance(engine, WorkerEngine):  # it has one already, and loading takes time and memory
-        return Serving(served, engine, engine.tokenizer)
+        return Serving(served, engine, engine.tokenizer, guardrails)
     try:
-        return Serving(served, engine, await asyncio.to_thread(ChatTokenizer.load, folder))
+        return Serving(served, engine, await asyncio.to_thread(ChatTokenizer.load, folder), guardrails)
     except BaseException:
         await engine.close()
         raise
+
+
+def _project() -> Path | None:
+    """The folder of the project that is open, for guardrails of its own."""
+    named = os.environ.get(PROJECT)
+    return Path(named) if named else None
 
 
 class RecordGuide:

@@ -1,0 +1,191 @@
+"""What the gateway costs, beside LiteLLM's proxy: ``python -m benchmarks.gateway [--quick]``.
+
+Ours has everything on: an API key with limits on tokens and requests, personal data taken out of the record, each
+request in the journal, metrics. Its engine answers at once, in the same process.
+
+``added_p50_ms``, ``added_p99_ms``: what a request costs beyond that engine called directly, one at a time.
+``rss_mb``: resident memory after the last request, tokenizer and record included; ``rss_growth_mb``: since a tenth of
+them.
+``litellm``: requests a second with 16 connections, ours over those of LiteLLM's proxy in an environment of its own
+(``.venv-peers/litellm``), with one worker, a master key, and an answer that it makes up itself (``mock_response``): no
+database, no budgets, no record. Both take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from benchmarks import http_load
+from benchmarks.report import percentile, print_report, versions
+from benchmarks.serve import ANSWER, SYSTEM_PROMPT, TOKENS, Trivial, directly, prepare
+
+ROOT = Path(__file__).parent.parent
+PEER = ROOT / ".venv-peers" / "litellm"
+PACKAGE = "litellm[proxy]==1.108.7"
+CHAT = "/v1/chat/completions"
+CONNECTIONS = 16
+_KEY = "sk-bench"
+_BODY = {"model": "bench", "messages": [{"role": "user", "content": "What does json.dumps do?"}], "max_tokens": TOKENS}
+_spawn = multiprocessing.get_context("spawn")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Our gateway against LiteLLM's proxy.")
+    parser.add_argument("--quick", action="store_true", help="within 60 seconds, less exact")
+    quick = parser.parse_args().quick
+    make_peer()
+    rounds, theirs_each, ours_each = (2, 200, 2_000) if quick else (5, 1_000, 10_000)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = prepare(Path(scratch, "model"))
+        with ours(folder) as (url, key, process), litellm(Path(scratch)) as peer:
+            mine, other = (http_load.request_bytes(CHAT, _BODY, secret) for secret in (key, _KEY))
+            count = 1_000 if quick else 10_000
+            figures: dict[str, Any] = {**added(url, mine, count)}
+            http_load.side_by_side(peer, other, 50, CONNECTIONS)
+            rates: list[tuple[float, float]] = []
+            for _ in range(rounds):
+                rate = http_load.side_by_side(url, mine, ours_each, CONNECTIONS)
+                rates.append((rate, http_load.side_by_side(peer, other, theirs_each, CONNECTIONS)))
+            figures |= memory(url, mine, process, 4_000 if quick else 200_000)
+    figures["requests_per_second"] = round(statistics.median(rate for rate, _ in rates))
+    figures["litellm_requests_per_second"] = round(statistics.median(rate for _, rate in rates), 1)
+    figures["versions"] = versions(("uvicorn", "uvloop", "starlette", "msgspec")) | {"litellm": PACKAGE}
+    print_report("gateway", {"litellm": statistics.median(a / b for a, b in rates)}, figures)
+
+
+def added(url: str, request: bytes, count: int) -> dict[str, float]:
+    """Milliseconds beyond the engine itself."""
+    http_load.in_turn(url, request, max(200, count // 5))
+    seconds = http_load.in_turn(url, request, count)
+    engine = percentile(asyncio.run(directly(count)), 50)
+    return {f"added_p{percent}_ms": round((percentile(seconds, percent) - engine) * 1e3, 3) for percent in (50, 99)}
+
+
+def memory(url: str, request: bytes, process: int, count: int) -> dict[str, float]:
+    """Resident memory in MB, and what it grew by after the first tenth of so many requests."""
+    http_load.side_by_side(url, request, count // 10, CONNECTIONS)
+    before = resident(process)
+    http_load.side_by_side(url, request, count - count // 10, CONNECTIONS)
+    after = resident(process)
+    return {"rss_mb": round(after, 1), "rss_growth_mb": round(after - before, 1), "rss_requests": count}
+
+
+def resident(process: int) -> float:
+    """In MB, of a process."""
+    return int(Path(f"/proc/{process}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@contextmanager
+def ours(folder: Path) -> Iterator[tuple[str, str, int]]:
+    """URL, key and process of our gateway."""
+    here, there = _spawn.Pipe()
+    process = _spawn.Process(target=_serve, args=(folder, there))
+    process.start()
+    there.close()
+    try:
+        url, key = here.recv()
+        assert process.pid is not None
+        yield url, key, process.pid
+        here.send(None)
+        process.join(30)
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(folder: Path, connection: Connection) -> None:
+    from treadle.core.workspace import Workspace
+    from treadle.lm.tokenizer import ChatTokenizer
+    from treadle.record.api_key import ApiKeys, Limit, Rules
+    from treadle.record.api_key_use import ApiKeyUse
+    from treadle.record.recorder import JournalRecorder
+    from treadle.serve.gateway import Gateway, GatewaySettings, Price, ServedRelease, Serving
+    from treadle.serve.server import serving
+    from treadle.text.personal_data import redact
+
+    tokenizer = ChatTokenizer.load(folder)
+    release = ServedRelease("bench@v1", "b3:" + "0" * 64, system_prompt=SYSTEM_PROMPT, price=Price("USD", 0.1, 0.4))
+    with Workspace(Path(tempfile.mkdtemp(dir=folder))) as workspace:
+        recorder = JournalRecorder(workspace.journal, workspace.keys, workspace.ledger)
+        keys = ApiKeys(workspace.database, workspace.ledger)
+        limits = (
+            Limit("tokens", 10**12, "day"), Limit.parse("money", "1000000/month"),
+            Limit("requests", 10**9, "minute"), Limit("tokens", 10**12, "minute"),
+        )  # fmt: skip
+        _, secret = keys.create("bench", Rules(limits=limits), seconds=None, actor="bench")
+        use = ApiKeyUse(workspace.database, workspace.state, keys)
+
+        async def build() -> Gateway:
+            engine: Any = Trivial()
+            served = Serving(release, engine, tokenizer)
+            return Gateway(served, recorder, settings=GatewaySettings(api_key=None), redact=redact, keys=use)
+
+        with serving(build) as url:
+            connection.send((url, secret))
+            connection.recv()
+
+
+def make_peer() -> None:
+    """LiteLLM in an environment of its own, made once."""
+    if not (PEER / "bin" / "litellm").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(PEER)], check=True)
+        subprocess.run([PEER / "bin" / "pip", "install", "-q", PACKAGE], check=True)
+
+
+@contextmanager
+def litellm(scratch: Path) -> Iterator[str]:
+    """URL of LiteLLM's proxy, which answers by itself."""
+    config = scratch / "litellm.yaml"
+    config.write_text(
+        "model_list:\n  - model_name: bench\n    litellm_params:\n      model: openai/bench\n      api_key: none\n"
+        f"      mock_response: {ANSWER!r}\ngeneral_settings:\n  master_key: {_KEY}\n"
+        "litellm_settings:\n  telemetry: false\n"
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    command = [PEER / "bin" / "litellm", "--config", config, "--host", "127.0.0.1", "--port", str(port)]
+    environment = os.environ | {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_DOCS": "True"}
+    with (scratch / "litellm.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*map(str, command), "--num_workers", "1", "--telemetry", "False"],
+            cwd=scratch, env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _until_answers(url, process, scratch / "litellm.log")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _until_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health/liveliness", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise RuntimeError("litellm does not answer: " + log.read_text(errors="replace")[-1000:])
+
+
+if __name__ == "__main__":
+    main()

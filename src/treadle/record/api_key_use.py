@@ -1,0 +1,175 @@
+"""What API keys used, and how several gateways share a limit exactly.
+
+A gateway (a *holder*) takes a part of what is left of a limit and spends it from memory; one transaction hands over
+what was spent since, gives back what it does not need, and takes anew. At any moment, what is spent and held of all
+holders is at most the limit, plus at most one request: the last one is let in as long as anything is left, and may use
+more than that. What a killed gateway held counts as spent, so a limit is never exceeded by a kill.
+
+A *period* is ``""`` for what is counted in all, else a day, a month or a minute of the database's clock, in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from treadle.core.database import Cursor, Database
+from treadle.core.identifiers import new_id
+from treadle.core.state import State
+from treadle.record.api_key import ApiKeys, Limit, Per
+
+LEASE = "gateway:"  # and the holder: held for as long as it may report
+_AHEAD = 32  # a holder takes what so many requests like the one that waits need,
+_PART = 8  # and at most this part of what is left, so that at the end each asks for itself
+_UPSERT = (
+    "INSERT INTO api_key_use VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (api_key, what, period, holder)"
+    " DO UPDATE SET report = excluded.report, spent = excluded.spent, held = excluded.held"
+)
+_WHERE = " FROM api_key_use WHERE api_key = ? AND what = ? AND period = ?"
+Account = tuple[str, str]  # what, period
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a holder says of a key: ``spent`` since its last report, ``held`` now (in use, or kept for later).
+
+    ``number`` counts reports; the same one may be handed in again when nobody knows whether it arrived.
+    """
+
+    number: int
+    spent: Mapping[Account, int] = field(default_factory=dict)
+    held: Mapping[Account, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Of one limit: its period and the seconds until that ends (None: never), what was ``granted`` anew, what is
+    ``left`` for everybody beyond what is held, and ``spent`` in the period."""
+
+    limit: Limit
+    period: str
+    seconds: float | None
+    granted: int
+    left: int
+    spent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """By one key, in all. ``money`` in billionths."""
+
+    requests: int = 0
+    tokens: int = 0
+    money: int = 0
+
+
+class ApiKeyUse:
+    """One holder's side of the table, and what a gateway needs to know of the keys (``serve.keyring.KeyBook``)."""
+
+    def __init__(self, database: Database, state: State, keys: ApiKeys) -> None:
+        self._database = database
+        self._state = state
+        self.stamp = keys.stamp
+        self.all = keys.all
+        self.holder = new_id("gw")
+
+    def begin(self) -> None:
+        """Say that this holder lives; what dead ones left is counted as spent."""
+        for lease in self._state.dead_leases(LEASE):
+            self._fold(lease.removeprefix(LEASE))
+            self._state.drop_lease(lease)
+        self._state.take_lease(LEASE + self.holder)
+
+    def beat(self) -> None:
+        """Say so again."""
+        self._state.beat(LEASE + self.holder)
+
+    def end(self) -> None:
+        """Nothing more will be reported."""
+        self._fold(self.holder)
+        self._state.drop_lease(LEASE + self.holder)
+
+    def clock(self) -> float:
+        """Seconds since 1970 by the database's clock."""
+        return self._database.clock()
+
+    def exchange(self, key: str, report: Report, limits: Sequence[Limit], need: Mapping[str, int]) -> list[Share]:
+        """Hand over a report; with a ``need``, take that of every limit, or of none where one has nothing left."""
+        now = self._database.clock()
+        with self._database.transaction() as cursor:
+            mine = {account: self._handed_over(cursor, key, account, report) for account in _accounts(report)}
+            shares = [self._share(cursor, key, limit, now) for limit in limits]
+            if need and all(share.left > 0 for share in shares):
+                shares = [_granted(share, need[share.limit.what]) for share in shares]
+                for share in shares:
+                    account = (share.limit.what, share.period)
+                    spent, held = mine.get(account) or self._mine(cursor, key, account)[1:]
+                    values = (key, *account, self.holder, report.number, spent, held + share.granted)
+                    cursor.execute(_UPSERT, values)
+            if report.spent:
+                minute = period_of("minute", now)[0]
+                sql = "DELETE FROM api_key_use WHERE api_key = ? AND substr(period, 1, 1) = 'i' AND period < ?"
+                cursor.execute(sql, (key, minute))
+        return shares
+
+    def _handed_over(self, cursor: Cursor, key: str, account: Account, report: Report) -> tuple[int, int]:
+        number, spent, _ = self._mine(cursor, key, account)
+        if number < report.number:
+            spent += report.spent.get(account, 0)
+        held = report.held.get(account, 0)
+        cursor.execute(_UPSERT, (key, *account, self.holder, report.number, spent, held))
+        return spent, held
+
+    def _mine(self, cursor: Cursor, key: str, account: Account) -> tuple[int, int, int]:
+        sql = f"SELECT report, spent, held{_WHERE} AND holder = ?"
+        rows = cursor.execute(sql, (key, *account, self.holder)).fetchall()
+        return (int(rows[0][0]), int(rows[0][1]), int(rows[0][2])) if rows else (0, 0, 0)
+
+    def _share(self, cursor: Cursor, key: str, limit: Limit, now: float) -> Share:
+        period, seconds = period_of(limit.per, now)
+        sql = f"SELECT coalesce(sum(spent), 0), coalesce(sum(held), 0){_WHERE}"
+        ((spent, held),) = cursor.execute(sql, (key, limit.what, period)).fetchall()
+        return Share(limit, period, seconds, 0, limit.most - int(spent) - int(held), int(spent))
+
+    def _fold(self, holder: str) -> None:
+        """Count what one holder spent and held as spent by nobody in particular."""
+        with self._database.transaction() as cursor:
+            sql = "SELECT api_key, what, period, spent + held FROM api_key_use WHERE holder = ?"
+            for key, what, period, spent in cursor.execute(sql, (holder,)).fetchall():
+                before = cursor.execute(f"SELECT spent{_WHERE} AND holder = ''", (key, what, period)).fetchall()
+                total = int(spent) + (int(before[0][0]) if before else 0)
+                cursor.execute(_UPSERT, (key, what, period, "", 0, total, 0))
+            cursor.execute("DELETE FROM api_key_use WHERE holder = ?", (holder,))
+
+
+def used(database: Database) -> dict[str, Used]:
+    """By each key, as far as gateways have reported; they do every second."""
+    sql = "SELECT api_key, what, sum(spent) FROM api_key_use WHERE period = '' GROUP BY api_key, what"
+    found: dict[str, dict[str, int]] = {}
+    for key, what, spent in database.query(sql):
+        found.setdefault(str(key), {})[str(what)] = int(spent)
+    return {key: Used(**each) for key, each in found.items()}
+
+
+def period_of(per: Per, now: float) -> tuple[str, float | None]:
+    """The name of the period that a moment is in, and the seconds until it ends."""
+    if per == "total":
+        return "", None
+    if per == "minute":
+        return f"i{int(now // 60):012d}", 60 - now % 60
+    moment = datetime.fromtimestamp(now, UTC)
+    day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    if per == "day":
+        return f"d{day:%Y-%m-%d}", (day + timedelta(days=1) - moment).total_seconds()
+    following = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return f"m{day:%Y-%m}", (following - moment).total_seconds()
+
+
+def _accounts(report: Report) -> Iterable[Account]:
+    return {**report.spent, **report.held}
+
+
+def _granted(share: Share, need: int) -> Share:
+    part = max(need, min(_AHEAD * need, share.left // _PART))
+    return Share(share.limit, share.period, share.seconds, part, share.left - part, share.spent)

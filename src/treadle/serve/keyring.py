@@ -1,0 +1,194 @@
+"""Which API keys open this gateway, and what ends when one is revoked.
+
+Keys are looked up again several times a second, so that a new one is good and a revoked one is not within that time,
+also for a request that is under way. While they cannot be looked up, nobody is let in by them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from treadle.core.errors import TreadleError
+from treadle.record.api_key import EVERY, PREFIX, ApiKey, Limit, Rules, digest_of
+from treadle.record.api_key_use import Report, Share
+from treadle.serve.errors import SERVER, ApiError
+from treadle.serve.meter import Meter
+
+DEFAULT = "default"  # the id of the one key that TREADLE_API_KEY names
+_LOOK = 0.25  # seconds between two looks
+_REPORT = 1.0
+_BEAT = 15.0
+_STALE = 10.0  # seconds without a look after which keys are not taken for good
+logger = logging.getLogger("treadle.serve")
+
+
+class KeyBook(Protocol):
+    """Where keys and what they used are kept. All of it blocks, and is called in a thread."""
+
+    def stamp(self) -> object:
+        """Another one after each change of the keys."""
+        ...
+
+    def all(self) -> Sequence[ApiKey]:
+        """Every key there ever was."""
+        ...
+
+    def clock(self) -> float:
+        """Seconds since 1970, by a clock that all gateways have."""
+        ...
+
+    def exchange(self, key: str, report: Report, limits: Sequence[Limit], need: Mapping[str, int]) -> list[Share]:
+        """As `ApiKeyUse.exchange`."""
+        ...
+
+    def begin(self) -> None:
+        """This gateway may report from now on."""
+        ...
+
+    def beat(self) -> None:
+        """It lives."""
+        ...
+
+    def end(self) -> None:
+        """It will report nothing more."""
+        ...
+
+
+class Keyring:
+    """One per gateway; used in its event loop."""
+
+    def __init__(self, default: str | None, book: KeyBook | None, gone: Callable[[frozenset[str]], object]) -> None:
+        """``default`` is the key that needs no book; ``gone`` is told the ids of those that are good no
+        more, again and again."""
+        self._book = book
+        self._gone = gone
+        self._default = None if default is None else default.encode()
+        exchange = None if book is None else book.exchange
+        everything = ApiKey(DEFAULT, DEFAULT, "", 0.0, rules=Rules(scope=(EVERY,)))
+        self._meters: dict[str, Meter] = {DEFAULT: Meter(everything, exchange)}
+        self._by_digest: dict[str, Meter] = {}
+        self._stamp: object = None
+        self._ahead = 0.0  # the book's clock less ours
+        self._looked = -math.inf
+        self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+
+    @property
+    def required(self) -> bool:
+        """Whether a request needs a key: once there was one, for ever."""
+        return self._default is not None or bool(self._by_digest)
+
+    async def start(self) -> None:
+        """Look for the first time, and go on. Raises what the book raises."""
+        if self._book is not None and self._task is None:
+            await asyncio.to_thread(self._book.begin)
+            await self._look()
+            self._task = asyncio.create_task(self._keep_looking(self._book), name="keys")
+
+    async def close(self) -> None:
+        """Report what was used since the last time."""
+        if self._task is None or self._book is None:
+            return
+        self._closing.set()
+        await self._task  # not cancelled: what it says to the book is said to its end
+        self._task = None
+        with suppress(TreadleError, ApiError):
+            for meter in self._meters.values():
+                await meter.report(last=True)
+            await asyncio.to_thread(self._book.end)
+
+    def find(self, authorizations: Sequence[bytes]) -> Meter | None:
+        """The meter of the key that a request carries, None where none is asked for. Raises 401, 503."""
+        fresh = self._book is None or time.monotonic() - self._looked < _STALE
+        if not self.required and fresh:
+            return None
+        given = _bearer(authorizations)
+        # Compared as bytes and in constant time: how long it takes says nothing about the key.
+        if given is not None and self._default is not None and hmac.compare_digest(given, self._default):
+            return self._meters[DEFAULT]
+        if given is not None and given.startswith(PREFIX.encode()):
+            if not fresh:
+                raise ApiError(
+                    503, "Keys cannot be checked now; try again", type=SERVER, code="keys_unavailable", retry_after=2
+                )
+            digest = digest_of(given.decode("latin-1"))
+            meter = self._by_digest.get(digest)
+            if meter is not None and hmac.compare_digest(meter.key.digest, digest):
+                why = meter.key.ended(time.time() + self._ahead)
+                if why is None:
+                    return meter
+                raise no_key(f"This API key is {why}")
+        if not self.required:
+            raise ApiError(
+                503, "Keys cannot be checked now; try again", type=SERVER, code="keys_unavailable", retry_after=2
+            )
+        raise no_key("Incorrect or missing API key; send it as 'Authorization: Bearer KEY'")
+
+    def meter(self, key: str | None) -> Meter | None:
+        """Of a key's id."""
+        return None if key is None else self._meters.get(key)
+
+    async def _keep_looking(self, book: KeyBook) -> None:
+        reported = beaten = time.monotonic()
+        while not self._closing.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await self._closing.wait()
+            try:
+                await self._look()
+                now = time.monotonic()
+                if now - reported > _REPORT:
+                    reported = now
+                    for meter in list(self._meters.values()):
+                        await meter.report()
+                if now - beaten > _BEAT:
+                    beaten = now
+                    await asyncio.to_thread(book.beat)
+            except (TreadleError, ApiError) as error:
+                logger.warning("API keys cannot be looked up: %s", error)
+            except Exception as error:
+                logger.error("API keys cannot be looked up: %s", type(error).__name__)  # noqa: TRY400
+
+    async def _look(self) -> None:
+        book = self._book
+        assert book is not None
+
+        def look() -> tuple[object, Sequence[ApiKey] | None, float]:
+            stamp = book.stamp()
+            return stamp, None if stamp == self._stamp else book.all(), book.clock()
+
+        stamp, keys, clock = await asyncio.to_thread(look)
+        self._stamp, self._ahead, self._looked = stamp, clock - time.time(), time.monotonic()
+        if keys is not None:
+            self._take(keys)
+        ended = frozenset(each.key.id for each in self._by_digest.values() if each.key.ended(clock) is not None)
+        if ended:
+            self._gone(ended)
+
+    def _take(self, keys: Iterable[ApiKey]) -> None:
+        for key in keys:
+            meter = self._meters.get(key.id)
+            if meter is None:
+                meter = self._meters[key.id] = Meter(key, self._book.exchange if self._book else None)
+            meter.key = key
+            self._by_digest[key.digest] = meter
+
+
+def no_key(message: str) -> ApiError:
+    """401, as OpenAI says it."""
+    return ApiError(401, message, code="invalid_api_key")
+
+
+def _bearer(authorizations: Sequence[bytes]) -> bytes | None:
+    """The token; None without one, and where several are sent: which of them counts is nobody's guess."""
+    if len(authorizations) != 1:
+        return None
+    scheme, _, given = authorizations[0].partition(b" ")
+    return given.strip() if scheme.lower() == b"bearer" else None

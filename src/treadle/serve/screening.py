@@ -1,0 +1,39 @@
+"""What a request says, looked at by the release's guardrails before anything else is made of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from treadle.serve.entry import Entry, Outcome, record
+from treadle.serve.errors import ApiError
+from treadle.serve.guardrail import Stopped, screened
+from treadle.serve.incoming import Incoming
+from treadle.serve.release import Serving
+
+_LARGE = 20_000  # characters; above this, looking on the event loop would hold the other clients up
+FILTERED = "content_filter"
+
+
+async def screen(incoming: Incoming, serving: Serving, entry: Entry, values: Sequence[Any], param: str) -> list[Any]:
+    """The values as the guardrails leave them, JSON-like as they came. What was done stands in the entry.
+
+    Raises 400 where one refuses them, which is recorded; 403 before that where the key is not for it.
+    """
+    incoming.check(serving, entry.endpoint)
+    guards = serving.guardrails.inward
+    if not guards:
+        return list(values)
+    try:
+        if len(str(values)) > _LARGE:
+            shown, done = await asyncio.to_thread(screened, guards, values)
+        else:
+            shown, done = screened(guards, values)
+    except Stopped as stopped:
+        entry.guardrails.append(stopped.done)
+        record(incoming.gateway, serving, entry, Outcome("cancelled", finish_reason=FILTERED, error=FILTERED))
+        said = f"The request was refused by the guardrail {stopped.done['guardrail']}"
+        raise ApiError(400, said, param=param, code=FILTERED) from None
+    entry.guardrails += done
+    return shown
