@@ -18,15 +18,16 @@ from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
 from treadle.lm import training
 from treadle.lm.checkpoint import Checkpoints
-from treadle.lm.classification import ClassifierSettings, train_classifier
+from treadle.lm.classification import train_classifier
 from treadle.lm.course import OnStep, StepReport
+from treadle.lm.fitting import FitSettings
 from treadle.lm.packing import TokenizedExample
 from treadle.lm.training import TrainingSettings, train
 
 CHAT = TrainingSettings(
     token_budget=8 * 4 * 48, rows=4, width=48, learning_rate=3e-3, threads=1, precision="float32", save_dtype="float32"
 )
-LABELS = ClassifierSettings(epochs=4, batch_size=4, learning_rate=3e-4, max_length=16, threads=1, precision="float32")
+LABELS = FitSettings(epochs=4, batch_size=4, learning_rate=3e-4, max_length=16, threads=1, precision="float32")
 TEXTS = ["the object", "a function", "value of", "returns", "the user", "assistant", "system", "the value"]
 Trains = Callable[..., Any]
 

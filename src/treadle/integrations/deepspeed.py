@@ -81,6 +81,13 @@ class _ZeroLearner(Learner):
         self._engine.backward(loss * processes)
         return loss.detach()  # type: ignore[no-any-return]
 
+    def value(self, part: Any) -> torch.Tensor:
+        """As ``Learner``."""
+        import torch
+
+        with torch.no_grad():
+            return self._engine(part)  # type: ignore[no-any-return]
+
     def step(self, learning_rate: float) -> float:
         """As ``Learner``."""
         for group in self._adam.param_groups:

@@ -53,6 +53,13 @@ class _ShardedLearner(Learner):
         (loss * processes).backward()
         return loss.detach()  # type: ignore[no-any-return]
 
+    def value(self, part: Any) -> torch.Tensor:
+        """As ``Learner``."""
+        import torch
+
+        with torch.no_grad():
+            return self._module(part)  # type: ignore[no-any-return]
+
     def step(self, learning_rate: float) -> float:
         """As ``Learner``."""
         import torch
