@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig
 
 import killed_training
+from tiny_models import write_encoder_decoder
 from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
 from treadle.lm import training
 from treadle.lm.checkpoint import Checkpoints
-from treadle.lm.classification import train_classifier
-from treadle.lm.course import OnStep, StepReport
-from treadle.lm.fitting import FitSettings
+from treadle.lm.course import StepReport
 from treadle.lm.packing import TokenizedExample
 from treadle.lm.training import TrainingSettings, train
 
 CHAT = TrainingSettings(
     token_budget=8 * 4 * 48, rows=4, width=48, learning_rate=3e-3, threads=1, precision="float32", save_dtype="float32"
 )
-LABELS = FitSettings(epochs=4, batch_size=4, learning_rate=3e-4, max_length=16, threads=1, precision="float32")
-TEXTS = ["the object", "a function", "value of", "returns", "the user", "assistant", "system", "the value"]
-Trains = Callable[..., Any]
 
 
 def _examples() -> list[TokenizedExample]:
@@ -39,18 +36,6 @@ def _examples() -> list[TokenizedExample]:
         TokenizedExample([draw.randrange(3, 320) for _ in range(size)], [i >= size // 2 for i in range(size)])
         for size in sizes
     ]
-
-
-def _trains(base: Path, method: str) -> Trains:
-    """What trains to a folder: chat by a method, or a classifier, which drops out at random."""
-
-    def chat(out: Path, on_step: OnStep | None = None, checkpoints: Checkpoints | None = None) -> Any:
-        return train(base, out, _examples(), replace(CHAT, method=method), on_step, checkpoints)  # type: ignore[arg-type]
-
-    def classifier(out: Path, on_step: OnStep | None = None, checkpoints: Checkpoints | None = None) -> Any:
-        return train_classifier(base, out, TEXTS, ["a", "b"] * 4, LABELS, on_step, checkpoints)
-
-    return classifier if method == "classifier" else chat
 
 
 @pytest.fixture(scope="session")
@@ -64,29 +49,54 @@ def dropping_out(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[
     return folder
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "classifier"])
-def test_it_goes_on_to_the_same_weights(tmp_path: Path, tiny_llama: Path, dropping_out: Path, method: str) -> None:
-    trains = _trains(tiny_llama if method == "lora" else dropping_out, method)
-    whole = trains(tmp_path / "whole")
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory, dropping_out: Path, tiny_llama: Path) -> dict[str, Path]:
+    """A small model of each family; those that are not llamas draw random numbers in each step."""
+    folder = tmp_path_factory.mktemp("begun")
+    t5 = write_encoder_decoder(folder / "t5")
+    config = BertConfig(
+        vocab_size=320,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    torch.manual_seed(0)
+    for name, kind in (("bert", AutoModel), ("teacher", AutoModelForSequenceClassification)):
+        kind.from_config(config).save_pretrained(folder / name)
+        shutil.copyfile(tiny_llama / "tokenizer.json", folder / name / "tokenizer.json")
+    own = {name: folder / name for name in ("bert", "teacher")}
+    return {"gpt2": dropping_out, "llama": tiny_llama, "t5": t5, **own}
 
-    class Fall(Exception):
-        pass
+
+class Fall(Exception):
+    """A training ends in the middle."""
+
+
+@pytest.mark.parametrize("kind", killed_training.KINDS)
+def test_it_goes_on_to_the_same_weights(tmp_path: Path, begun: dict[str, Path], kind: str) -> None:
+    def training(name: str) -> Callable[..., Any]:
+        base = begun[killed_training.KINDS[kind]]
+        return killed_training.training_of(kind, base, tmp_path / name, 6, watched=kind != "pretrain")
 
     def fall(report: StepReport) -> None:
-        if report.step == 5:
+        if report.step == 4:
             raise Fall
 
+    whole: list[StepReport] = []
+    training("whole")(on_step=whole.append)
     with Checkpoints(tmp_path / "kept", every=0.0) as checkpoints, pytest.raises(Fall):
-        trains(tmp_path / "gone", fall, checkpoints)
+        training("gone")(on_step=fall, checkpoints=checkpoints)
     assert not (tmp_path / "gone").exists()
-    seen: list[int] = []
+    seen: list[StepReport] = []
     with Checkpoints(tmp_path / "kept", every=0.0) as checkpoints:
-        result = trains(tmp_path / "on", lambda report: seen.append(report.step), checkpoints)
-    assert 1 <= result.resumed <= 5
-    assert seen == list(range(result.resumed + 1, whole.steps + 1))
-    assert (result.loss, result.steps) == (whole.loss, whole.steps)
-    if method != "classifier":
-        assert (result.tokens, result.examples_seen) == (whole.tokens, whole.examples_seen)
+        result = training("on")(on_step=seen.append, checkpoints=checkpoints)
+    assert 1 <= result.figures["resumed"] <= 4
+    assert [(each.step, each.loss, each.figures) for each in seen] == [
+        (each.step, each.loss, each.figures) for each in whole[int(result.figures["resumed"]) :]
+    ]
+    assert any("held_out_loss" in each.figures for each in whole) is (kind != "pretrain")
     assert blake3_file(tmp_path / "on" / "model.safetensors") == blake3_file(tmp_path / "whole" / "model.safetensors")
 
 
@@ -116,11 +126,11 @@ def test_too_little_memory_is_answered_by_fewer_rows_at_a_time(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", ["pretrain", "full", "lora", "classifier"])
+@pytest.mark.parametrize("kind", killed_training.KINDS)
 def test_killed_at_ten_random_steps_it_ends_in_the_same_weights(
-    tmp_path: Path, dropping_out: Path, tiny_llama: Path, kind: str
+    tmp_path: Path, begun: dict[str, Path], kind: str
 ) -> None:
-    base = tiny_llama if kind == "lora" else dropping_out  # a GPT-2 has no linear layers
+    base = begun[killed_training.KINDS[kind]]
 
     def start(out: str, kept: str) -> subprocess.Popen[str]:
         paths = [str(base), str(tmp_path / out), str(tmp_path / kept)]

@@ -39,8 +39,8 @@ PATHS: dict[Asking, str] = {
 # max_tokens). What does not concern a task it leaves alone.
 Answering = Callable[..., "Evaluation"]
 # From the model folder ``base`` into the folder ``out``: (base, out, examples, settings, on_step). With a parameter
-# ``carry`` in place of ``on_step`` (see ``lm.fitting``) it goes on after a kill, and runs in several processes. The same
-# input gives the same weights.
+# ``carry`` in place of ``on_step`` (see ``lm.fitting``) it goes on after a kill, and runs in several processes. The
+# same input gives the same weights.
 Fit = Callable[..., Fitted]
 # A student of the teacher: (teacher, out, examples, settings, carry); settings are lm.distillation.DistillSettings.
 Distill = Callable[[Path, Path, Sequence[Example], Any, Carry], Fitted]

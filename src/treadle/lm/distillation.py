@@ -67,8 +67,14 @@ class DistillSettings:
 
     def teaching(self, *, weight_decay: float) -> Teaching:
         """How the student is taught."""
-        numbers = {"seed": self.seed, "threads": self.threads, "micro": self.micro}
-        return Teaching(self.learning_rate, weight_decay=weight_decay, precision=self.precision, **numbers)
+        return Teaching(
+            self.learning_rate,
+            weight_decay=weight_decay,
+            seed=self.seed,
+            threads=self.threads,
+            micro=self.micro,
+            precision=self.precision,
+        )
 
 
 def distill_classifier(

@@ -37,8 +37,8 @@ def distill_generator(
 ) -> Fitted:
     """Train a student of the generator in ``teacher``; write a model folder to ``out``, whole or not at all.
 
-    Checkpoints and teams as in ``teach``; samples of ``looks`` are examples. ``truncated`` of what comes back counts the
-    examples left out as too long. ``UserError`` when none is left, and when the loss is no number.
+    Checkpoints and teams as in ``teach``; samples of ``looks`` are examples. ``truncated`` of what comes back counts
+    the examples left out as too long. ``UserError`` when none is left, and when the loss is no number.
     """
     _, transformers = torch_runtime.libraries()
     settings.check()

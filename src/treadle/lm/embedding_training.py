@@ -135,7 +135,7 @@ class _Vectors:
         empty = [torch.zeros(2 + len(self._pairs[i].negatives), width) for i in batch]
         flat = torch.cat([found[at].cpu() if at in found else none for at, none in enumerate(empty)]).flatten()
         whole = torch.tensor(self._team.total(*flat.tolist()), dtype=torch.float32).view(-1, width)
-        held = [each.requires_grad_() for each in whole.split([len(each) for each in empty])]
+        held = [each.requires_grad_() for each in torch.split(whole, [len(each) for each in empty])]
         losses, _ = self._told_apart(held, batch)
         self._asked = list(torch.autograd.grad(losses.sum(), held))
         self._losses = losses.tolist()

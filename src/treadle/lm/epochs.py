@@ -106,12 +106,12 @@ class Epochs:
 
 def accuracy(said: Sequence[tuple[Any, Any]]) -> float:
     """Share of answers that are right."""
-    return sum(answer == right for answer, right in said) / len(said)
+    return sum(bool(answer == right) for answer, right in said) / len(said)
 
 
 def f1(said: Sequence[tuple[Any, Any]]) -> float:
-    """F1 of each answer that occurs, their mean; as scikit-learn's ``f1_score(average="macro")``. An answer that is None
-    is no answer, and has none of its own."""
+    """F1 of each answer that occurs, their mean; as scikit-learn's ``f1_score(average="macro")``. None is no answer,
+    and has none of its own."""
     kinds = {kind for pair in said for kind in pair if kind is not None}
     found = []
     for kind in kinds:
@@ -154,9 +154,9 @@ def teaching(settings: FitSettings, **more: Any) -> Teaching:
 
 
 def fitted(
-    taught: Taught, truncated: int = 0, *, figures: dict[str, float] | None = None, **environment: Any
+    taught: Taught, truncated: int = 0, *, figures: Mapping[str, float] | None = None, **environment: Any
 ) -> Fitted:
     """What came of it."""
     now = taught.progress
-    told = taught.figures | (figures or {})
+    told = {**taught.figures, **(figures or {})}
     return Fitted(now.loss, now.done, truncated, taught.environment | environment, told)

@@ -24,8 +24,8 @@ Carry = Callable[[Callable[..., Any], tuple[Any, ...], Any], Any]
 class FitSettings:
     """``learning_rate`` is the highest, after ``warmup`` (a share of the steps); ``max_length`` in tokens: longer texts
     are cut, and counted. ``batch_size``: examples of a step. ``threads`` None: all that this process may use;
-    ``micro``: samples at a time, None for all of a step. ``looks``: how it is judged under way, where it is; its samples
-    are examples, or what a training takes."""
+    ``micro``: samples at a time, None for all of a step. ``looks``: how it is judged under way, where it is; its
+    samples are examples, or what a training takes."""
 
     learning_rate: float = 5e-5
     epochs: int = 3

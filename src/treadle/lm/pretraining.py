@@ -72,6 +72,7 @@ class PretrainingResult:
     checkpoint_seconds: float
     rows: tuple[int, ...]
     environment: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def pretrain(
@@ -137,6 +138,7 @@ def pretrain(
         checkpoint_seconds=taught.checkpoint_seconds,
         rows=tuple(rows.order(0, min(len(rows), now.done * settings.batch), settings.seed)),
         environment=taught.environment,
+        figures=taught.figures,
     )
 
 

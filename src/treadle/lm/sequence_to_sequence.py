@@ -43,9 +43,9 @@ def train_sequences(
     """Train the encoder-decoder in ``base`` on pairs of texts; write a model folder to ``out``.
 
     ``prefix`` goes before each source, and is remembered in ``config.json``, so that the model is asked as it was
-    taught. ``max_length`` is of a source and of a target; what is longer is cut, and counted. Checkpoints and teams as in ``teach``; samples of ``looks``
-    are sources and targets. ``UserError`` when the base is no encoder-decoder, its tokenizer does not fit it, there is
-    nothing to learn from, or the loss is no number.
+    taught. ``max_length`` is of a source and of a target; what is longer is cut, and counted. Checkpoints and teams
+    as in ``teach``; samples of ``looks`` are sources and targets. ``UserError`` when the base is no encoder-decoder,
+    its tokenizer does not fit it, there is nothing to learn from, or the loss is no number.
     """
     _, transformers = torch_runtime.libraries()
     _check(base, sources, targets, settings)

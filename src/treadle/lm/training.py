@@ -95,8 +95,9 @@ def train(
 ) -> TrainingResult:
     """Fine-tune the model folder ``base`` and write the result to the folder ``out``, whole or not at all.
 
-    Goes on from the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike. Samples of
-    ``looks`` are examples. Raises ``UserError`` for settings that make no sense, examples that all drop out, and a loss that is no number.
+    Goes on from the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike. Samples
+    of ``looks`` are examples. Raises ``UserError`` for settings that make no sense, examples that all drop out, and a
+    loss that is no number.
     """
     _, transformers = torch_runtime.libraries()
     _check(settings)
