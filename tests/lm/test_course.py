@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,10 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig
 
 import killed_training
-from tiny_models import write_encoder_decoder
 from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
 from treadle.lm import training
@@ -36,38 +33,6 @@ def _examples() -> list[TokenizedExample]:
         TokenizedExample([draw.randrange(3, 320) for _ in range(size)], [i >= size // 2 for i in range(size)])
         for size in sizes
     ]
-
-
-@pytest.fixture(scope="session")
-def dropping_out(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., Path]) -> Path:
-    """A model whose steps draw random numbers."""
-    import json
-
-    folder = make_model(tmp_path_factory.mktemp("models") / "gpt2", "gpt2")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"resid_pdrop": 0.2, "embd_pdrop": 0.2}))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def begun(tmp_path_factory: pytest.TempPathFactory, dropping_out: Path, tiny_llama: Path) -> dict[str, Path]:
-    """A small model of each family; those that are not llamas draw random numbers in each step."""
-    folder = tmp_path_factory.mktemp("begun")
-    t5 = write_encoder_decoder(folder / "t5")
-    config = BertConfig(
-        vocab_size=320,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    torch.manual_seed(0)
-    for name, kind in (("bert", AutoModel), ("teacher", AutoModelForSequenceClassification)):
-        kind.from_config(config).save_pretrained(folder / name)
-        shutil.copyfile(tiny_llama / "tokenizer.json", folder / name / "tokenizer.json")
-    own = {name: folder / name for name in ("bert", "teacher")}
-    return {"gpt2": dropping_out, "llama": tiny_llama, "t5": t5, **own}
 
 
 class Fall(Exception):

@@ -28,6 +28,7 @@ class Zero2:
     """Each process holds the weights, and its part of gradients and moments."""
 
     whole = False
+    package = "deepspeed"  # that has to be installed
     stage = 2
 
     def learner(self, model: Any, optimizer: AdamW, make: MakeLearner, loss: Loss) -> Learner:

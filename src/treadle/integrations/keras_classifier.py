@@ -82,6 +82,9 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
     return Fitted(sum(tail) / len(tail), len(steps.losses), truncated, environment)
 
 
+fit.tasks = ("classify",)  # type: ignore[attr-defined]  # what it can do, said before anything runs
+
+
 def build(config: Any, seed: int = 0) -> Any:
     """BERT with a head, as a configuration of transformers says; takes ``ids`` and ``mask`` of shape (texts, tokens),
     gives logits of shape (texts, labels).

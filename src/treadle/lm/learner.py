@@ -156,7 +156,8 @@ class Learner:
                 master.copy_(tensors[f"{place}.weight"])
                 if not self._same:
                     live.copy_(master)
-                self._adam.state[master] = {name: tensors[f"{place}.{name}"].to(master.device) for name in MOMENTS}
+                if f"{place}.step" in tensors:  # one that no loss depends on, such as an unused pooler, has no moments
+                    self._adam.state[master] = {name: tensors[f"{place}.{name}"].to(master.device) for name in MOMENTS}
 
     def finished(self, model: Any, fresh: Callable[[], Any]) -> Any:
         """The model with what was learned, whole; ``fresh`` gives another that it may be put into."""

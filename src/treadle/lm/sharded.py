@@ -93,6 +93,8 @@ class _ShardedLearner(Learner):
                     return distribute_tensor(held, live.device_mesh, live.placements)
 
                 live.copy_(piece("weight"))
+                if f"{place}.step" not in tensors:
+                    continue
                 kept = {name: piece(name) for name in MOMENTS if name != "step"}
                 self._adam.state[live] = {"step": tensors[f"{place}.step"].clone(), **kept}
 
