@@ -87,7 +87,7 @@ def test_the_best_is_kept_and_patience_ends_it(metric: str) -> None:
 
 
 def test_what_cannot_be_looked_at_is_said() -> None:
-    with pytest.raises(UserError, match="develop.keep_best: 'f1' is not of this training; expected one of loss, acc"):
+    with pytest.raises(UserError, match=r"develop\.keep_best: 'f1' is not of this training; expected one of loss, acc"):
         _course(Looks("f1"))
 
 
@@ -107,12 +107,15 @@ def test_pairs_in_pieces_are_told_from_all_of_their_batch(tmp_path: Path, begun:
     pairs = [Pair(text, text[::-1], ("wrong", text[3:]) if at % 3 == 0 else ()) for at, text in enumerate(texts)]
     losses: dict[int | None, list[float]] = {}
     for micro in (None, 2, 4):
-        told: list[float] = []
+        told = losses[micro] = []
         settings = FitSettings(1e-3, 5, 32, 0, threads=1, precision="float32", micro=micro)
         train_embedder(
-            begun["bert without dropout"], tmp_path / str(micro), pairs, settings, lambda at: told.append(at.loss)
+            begun["bert without dropout"],
+            tmp_path / str(micro),
+            pairs,
+            settings,
+            lambda at, told=told: told.append(at.loss),
         )
-        losses[micro] = told
     assert losses[2] == pytest.approx(losses[None], rel=1e-4)
     assert losses[4] == pytest.approx(losses[None], rel=1e-4)
     assert losses[None][-1] < losses[None][0] - 0.1
