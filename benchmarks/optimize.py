@@ -176,11 +176,10 @@ def train_classifier(out: Path, rows: list[dict[str, str]], *, quick: bool) -> N
     """MiniLM with a head, on the training part of the intents: every second row, three times over."""
     from treadle.lm import classification
     from treadle.lm.base_model import resolve
+    from treadle.lm.fitting import FitSettings
 
     taken = rows if quick else rows[::2]
-    settings = classification.ClassifierSettings(
-        learning_rate=3e-4, epochs=1 if quick else 3, batch_size=32, max_length=64, seed=17
-    )
+    settings = FitSettings(learning_rate=3e-4, epochs=1 if quick else 3, batch_size=32, max_length=64, seed=17)
     texts, labels = [row["text"] for row in taken], [row["category"] for row in taken]
     classification.train_classifier(resolve("all-minilm-l6-v2").path, out, texts, labels, settings)
 

@@ -35,7 +35,7 @@ from treadle.record.version import FROM_NOTHING, NOT_RECORDED
 from treadle.stages.collect import admit, collect
 from treadle.stages.deploy import Deployed, deploy
 from treadle.stages.deploy.serving import serving_now
-from treadle.stages.develop import Base, Continuing, Developed, develop
+from treadle.stages.develop import Base, Continuing, Developed, check_trainings, develop
 from treadle.stages.govern import Governed, govern
 from treadle.stages.govern.promotion import Conclusion, Policy, conclude
 from treadle.stages.improve import Improved, improve
@@ -242,6 +242,7 @@ def policy_of(project: Project) -> Policy:
 
 
 def begin(project: Project, *, listener: Listener | None = None, planning: bool = False) -> Turn:
-    """A turn that has not run yet."""
+    """A turn that has not run yet. ``UserError`` for trainings that cannot be as the file has them."""
+    check_trainings(project.file.develop, load_task(project.file.task, project.folder), project.folder)
     runs, seed = project.record.runs, project.file.seed
     return Turn(project, Driver(runs, project.folder, seed=seed, listener=listener, planning=planning))

@@ -9,8 +9,11 @@ import pytest
 
 from small_project import Project, make_project
 from treadle.core.errors import UserError
+from treadle.evals.task import load_task
 from treadle.project import open_project
+from treadle.stages.develop.checking import check_trainings
 from treadle.stages.develop.resuming import trainer_for
+from treadle.stages.develop.settings import DevelopSettings
 
 PRETRAIN = "  pretrain: {tokens: 8000, width: 64, batch: 4}\n  evaluate:"
 
@@ -46,3 +49,28 @@ def test_where_it_trains_is_checked_before_anything_runs(tmp_path: Path, base: P
     assert "develop.on (torchrun): no setting 'proceses'; did you mean 'processes'?" in said
     with pytest.raises(UserError, match="cluster"):
         trainer_for("cluster")
+
+
+@pytest.mark.parametrize(
+    ("edits", "words"),
+    [
+        ({"fit": "mine:alone", "on": "torchrun"}, "develop.on: mine:alone trains in one process"),
+        ({"fit": "mine:alone", "keep_best": "loss"}, "develop.keep_best: mine:alone cannot be judged under way"),
+        ({"fit": "mine:tagging"}, "develop.fit: mine:tagging is for task tag, not for chat"),
+        ({"on": {"torchrun": {"strategy": "zero9"}}}, "develop.on (torchrun): strategy"),
+        ({"on": {"torchrun": {"strategy": "zero2"}}}, "deepspeed is not installed; run: pip install"),
+    ],
+)
+def test_a_training_that_cannot_be_is_said_before_anything_is_collected(
+    tmp_path: Path, edits: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treadle.stages.develop.resuming.find_spec", lambda _name: None)
+    (tmp_path / "mine.py").write_text(
+        "def alone(base, out, examples, settings, on_step): ...\n"
+        "def tagging(base, out, examples, settings, on_step): ...\n"
+        "tagging.tasks = ('tag',)\n"
+    )
+    settings = DevelopSettings.model_validate({"base_model": "x", **edits})
+    with pytest.raises(UserError) as refused:
+        check_trainings(settings, load_task("chat"), tmp_path)
+    assert words in str(refused.value)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from tiny_models import write_encoder
 from treadle.core.errors import UserError
-from treadle.lm.classification import Classifier, ClassifierSettings, train_classifier
+from treadle.lm.classification import Classifier, train_classifier
 from treadle.lm.fitting import FitSettings
 from treadle.text.dataset import Example
 
@@ -91,7 +91,7 @@ def test_the_steps_are_those_of_our_own_training(base: Path, tmp_path: Path) -> 
         tmp_path / "own",
         [example.text for example in EXAMPLES],
         [str(example.label) for example in EXAMPLES],
-        ClassifierSettings(learning_rate=2e-4, epochs=3, max_length=32, seed=3, precision="float32"),
+        FitSettings(learning_rate=2e-4, epochs=3, max_length=32, seed=3, precision="float32"),
         lambda report: own.append(report.loss),
     )
     assert len(own) == 6

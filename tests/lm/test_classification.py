@@ -11,9 +11,10 @@ import pytest
 from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
 from treadle.lm.base_model import resolve
-from treadle.lm.classification import Classifier, ClassifierSettings, train_classifier
+from treadle.lm.classification import Classifier, train_classifier
+from treadle.lm.fitting import FitSettings
 
-SETTINGS = ClassifierSettings(epochs=6, batch_size=8, learning_rate=3e-4, max_length=32, threads=1)
+SETTINGS = FitSettings(epochs=6, batch_size=8, learning_rate=3e-4, max_length=32, threads=1)
 GOOD = ["wonderful", "great, loved it", "what a joy", "excellent food", "best film in years", "so happy with this"]
 BAD = ["terrible", "awful, hated it", "what a bore", "horrible food", "worst film in years", "so angry about this"]
 TEXTS = GOOD + BAD

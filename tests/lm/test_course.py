@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,13 @@ from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
 from treadle.lm import training
 from treadle.lm.checkpoint import Checkpoints
-from treadle.lm.classification import ClassifierSettings, train_classifier
-from treadle.lm.course import OnStep, StepReport
+from treadle.lm.course import StepReport
 from treadle.lm.packing import TokenizedExample
 from treadle.lm.training import TrainingSettings, train
 
 CHAT = TrainingSettings(
     token_budget=8 * 4 * 48, rows=4, width=48, learning_rate=3e-3, threads=1, precision="float32", save_dtype="float32"
 )
-LABELS = ClassifierSettings(epochs=4, batch_size=4, learning_rate=3e-4, max_length=16, threads=1, precision="float32")
-TEXTS = ["the object", "a function", "value of", "returns", "the user", "assistant", "system", "the value"]
-Trains = Callable[..., Any]
 
 
 def _examples() -> list[TokenizedExample]:
@@ -40,52 +35,33 @@ def _examples() -> list[TokenizedExample]:
     ]
 
 
-def _trains(base: Path, method: str) -> Trains:
-    """What trains to a folder: chat by a method, or a classifier, which drops out at random."""
-
-    def chat(out: Path, on_step: OnStep | None = None, checkpoints: Checkpoints | None = None) -> Any:
-        return train(base, out, _examples(), replace(CHAT, method=method), on_step, checkpoints)  # type: ignore[arg-type]
-
-    def classifier(out: Path, on_step: OnStep | None = None, checkpoints: Checkpoints | None = None) -> Any:
-        return train_classifier(base, out, TEXTS, ["a", "b"] * 4, LABELS, on_step, checkpoints)
-
-    return classifier if method == "classifier" else chat
+class Fall(Exception):
+    """A training ends in the middle."""
 
 
-@pytest.fixture(scope="session")
-def dropping_out(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., Path]) -> Path:
-    """A model whose steps draw random numbers."""
-    import json
-
-    folder = make_model(tmp_path_factory.mktemp("models") / "gpt2", "gpt2")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"resid_pdrop": 0.2, "embd_pdrop": 0.2}))
-    return folder
-
-
-@pytest.mark.parametrize("method", ["full", "lora", "classifier"])
-def test_it_goes_on_to_the_same_weights(tmp_path: Path, tiny_llama: Path, dropping_out: Path, method: str) -> None:
-    trains = _trains(tiny_llama if method == "lora" else dropping_out, method)
-    whole = trains(tmp_path / "whole")
-
-    class Fall(Exception):
-        pass
+@pytest.mark.parametrize("kind", killed_training.KINDS)
+def test_it_goes_on_to_the_same_weights(tmp_path: Path, begun: dict[str, Path], kind: str) -> None:
+    def training(name: str) -> Callable[..., Any]:
+        base = begun[killed_training.KINDS[kind]]
+        return killed_training.training_of(kind, base, tmp_path / name, 6, watched=kind != "pretrain")
 
     def fall(report: StepReport) -> None:
-        if report.step == 5:
+        if report.step == 4:
             raise Fall
 
+    whole: list[StepReport] = []
+    training("whole")(on_step=whole.append)
     with Checkpoints(tmp_path / "kept", every=0.0) as checkpoints, pytest.raises(Fall):
-        trains(tmp_path / "gone", fall, checkpoints)
+        training("gone")(on_step=fall, checkpoints=checkpoints)
     assert not (tmp_path / "gone").exists()
-    seen: list[int] = []
+    seen: list[StepReport] = []
     with Checkpoints(tmp_path / "kept", every=0.0) as checkpoints:
-        result = trains(tmp_path / "on", lambda report: seen.append(report.step), checkpoints)
-    assert 1 <= result.resumed <= 5
-    assert seen == list(range(result.resumed + 1, whole.steps + 1))
-    assert (result.loss, result.steps) == (whole.loss, whole.steps)
-    if method != "classifier":
-        assert (result.tokens, result.examples_seen) == (whole.tokens, whole.examples_seen)
+        result = training("on")(on_step=seen.append, checkpoints=checkpoints)
+    assert 1 <= result.figures["resumed"] <= 4
+    assert [(each.step, each.loss, each.figures) for each in seen] == [
+        (each.step, each.loss, each.figures) for each in whole[int(result.figures["resumed"]) :]
+    ]
+    assert any("held_out_loss" in each.figures for each in whole) is (kind != "pretrain")
     assert blake3_file(tmp_path / "on" / "model.safetensors") == blake3_file(tmp_path / "whole" / "model.safetensors")
 
 
@@ -115,11 +91,11 @@ def test_too_little_memory_is_answered_by_fewer_rows_at_a_time(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", ["pretrain", "full", "lora", "classifier"])
+@pytest.mark.parametrize("kind", killed_training.KINDS)
 def test_killed_at_ten_random_steps_it_ends_in_the_same_weights(
-    tmp_path: Path, dropping_out: Path, tiny_llama: Path, kind: str
+    tmp_path: Path, begun: dict[str, Path], kind: str
 ) -> None:
-    base = tiny_llama if kind == "lora" else dropping_out  # a GPT-2 has no linear layers
+    base = begun[killed_training.KINDS[kind]]
 
     def start(out: str, kept: str) -> subprocess.Popen[str]:
         paths = [str(base), str(tmp_path / out), str(tmp_path / kept)]

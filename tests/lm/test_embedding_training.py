@@ -38,7 +38,9 @@ def margin(folder: Path) -> float:
 
 def test_pairs_move_together_and_the_same_input_gives_the_same_weights(base: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int, float]] = []
-    fitted = train_embedder(base, tmp_path / "one", PAIRS, SETTINGS, lambda *step: told.append(step))
+    fitted = train_embedder(
+        base, tmp_path / "one", PAIRS, SETTINGS, lambda each: told.append((each.step, each.steps, each.loss))
+    )
     train_embedder(base, tmp_path / "two", PAIRS, SETTINGS)
     assert margin(tmp_path / "one") > margin(base) + 0.2
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))

@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM
 from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
 from treadle.lm.answer_pairs import Pair, log_probabilities, pair_of, preference_loss
+from treadle.lm.course import StepReport
 from treadle.lm.packing import TokenizedExample
-from treadle.lm.preference import PreferenceSettings, PreferenceStep, train_on_preferences
+from treadle.lm.preference import PreferenceSettings, train_on_preferences
 
 VOCABULARY = 320
 SMALL = PreferenceSettings(
@@ -70,13 +71,11 @@ def test_what_both_begin_with_is_not_compared() -> None:
 
 
 def test_it_begins_at_chance_and_learns_to_tell_them_apart(tmp_path: Path, tiny_llama: Path) -> None:
-    told: list[PreferenceStep] = []
+    told: list[StepReport] = []
     settings = replace(SMALL, epochs=6)
-    result = train_on_preferences(
-        tiny_llama, tmp_path / "out", _pairs(32), settings, told.append, held_out=_pairs(16, seed=1)
-    )
+    result = train_on_preferences(tiny_llama, tmp_path / "out", _pairs(32), _pairs(16, seed=1), settings, told.append)
     assert told[0].loss == pytest.approx(0.6931, abs=1e-3)  # log 2: the model is what it was
-    assert told[0].margin == pytest.approx(0, abs=1e-4)
+    assert told[0].figures["margin"] == pytest.approx(0, abs=1e-4)
     assert result.loss < 0.5
     assert result.accuracy > 0.8
     assert result.held_out is not None
@@ -94,7 +93,7 @@ def test_it_begins_at_chance_and_learns_to_tell_them_apart(tmp_path: Path, tiny_
 def test_the_same_again_is_the_same_byte_for_byte(tmp_path: Path, tiny_llama: Path, method: Any) -> None:
     settings = replace(SMALL, method=method, epochs=1)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train_on_preferences(tiny_llama, tmp_path / name, _pairs(12), replace(settings, seed=seed))
+        train_on_preferences(tiny_llama, tmp_path / name, _pairs(12), (), replace(settings, seed=seed))
     digests = [blake3_file(tmp_path / name / "model.safetensors") for name in "abc"]
     assert digests[0] == digests[1] != digests[2]
 
@@ -102,7 +101,7 @@ def test_the_same_again_is_the_same_byte_for_byte(tmp_path: Path, tiny_llama: Pa
 def test_a_budget_of_tokens_ends_it(tmp_path: Path, tiny_llama: Path) -> None:
     pairs = _pairs(12)
     size = sum(pair.tokens for pair in pairs)
-    result = train_on_preferences(tiny_llama, tmp_path / "out", pairs, replace(SMALL, tokens=size * 3 // 2))
+    result = train_on_preferences(tiny_llama, tmp_path / "out", pairs, (), replace(SMALL, tokens=size * 3 // 2))
     assert 3 < result.steps < 6
     assert size * 3 // 2 <= result.tokens < size * 2
 
@@ -110,13 +109,13 @@ def test_a_budget_of_tokens_ends_it(tmp_path: Path, tiny_llama: Path) -> None:
 def test_what_cannot_be_learned_is_left_out_and_said(tmp_path: Path, tiny_llama: Path) -> None:
     long = Pair(TokenizedExample([5] * 70, [True] * 70), TokenizedExample([5, 6], [False, True]))
     mute = Pair(TokenizedExample([5, 6], [False, False]), TokenizedExample([5, 7], [False, False]))
-    result = train_on_preferences(tiny_llama, tmp_path / "out", [long, *_pairs(4), mute], replace(SMALL, epochs=1))
+    result = train_on_preferences(tiny_llama, tmp_path / "out", [long, *_pairs(4), mute], (), replace(SMALL, epochs=1))
     assert result.dropped == {"too_long": (0,), "no_answer": (5,)}
     assert result.pairs_seen == (1, 2, 3, 4)
     with pytest.raises(
         UserError, match=r"no pair is left \(1 too_long, 1 no_answer\); raise develop.max_length above 64"
     ):
-        train_on_preferences(tiny_llama, tmp_path / "none", [long, mute], SMALL)
+        train_on_preferences(tiny_llama, tmp_path / "none", [long, mute], (), SMALL)
 
 
 def test_a_loss_that_is_no_number_stops_it(tmp_path: Path, tiny_llama: Path) -> None:
@@ -125,7 +124,7 @@ def test_a_loss_that_is_no_number_stops_it(tmp_path: Path, tiny_llama: Path) -> 
     shutil.copytree(tiny_llama, tmp_path / "broken")
     broken.save_pretrained(tmp_path / "broken")
     with pytest.raises(UserError, match=r"the loss became nan at step 1 of 6; lower develop\.prefer"):
-        train_on_preferences(tmp_path / "broken", tmp_path / "out", _pairs(12), SMALL)
+        train_on_preferences(tmp_path / "broken", tmp_path / "out", _pairs(12), (), SMALL)
     assert not (tmp_path / "out").exists()
 
 

@@ -16,7 +16,7 @@ from treadle.lm.fitting import FitSettings
 from treadle.lm.reading import Reader, _best, _target, train_reader
 from treadle.lm.windows import WindowEncoder
 
-SETTINGS = FitSettings(learning_rate=3e-3, epochs=14, max_length=64, seed=3)
+SETTINGS = FitSettings(learning_rate=3e-3, epochs=14, max_length=64, seed=3, threads=1)
 PEOPLE = ("Ann", "Bob", "Carol", "Dan", "Eve", "Finn", "Gus", "Hal")
 PLACES = ("Paris", "Oslo", "Rome", "Lima", "Bonn", "Kyiv")
 
@@ -45,7 +45,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reader") / "model"
-    assert train_reader(encoder, out, QUESTIONS, TEXTS, ANSWERS, SETTINGS, threads=1).loss < 0.2
+    assert train_reader(encoder, out, QUESTIONS, TEXTS, ANSWERS, SETTINGS).loss < 0.2
     return out
 
 
@@ -111,7 +111,7 @@ def test_the_best_span_is_the_best_of_all(encoder: Path) -> None:
 def test_without_unanswerable_questions_it_always_answers(encoder: Path, tmp_path: Path) -> None:
     kept = [row for row in ROWS if row[2] is not None][:32]
     questions, texts, answers = ([row[i] for row in kept] for i in range(3))
-    train_reader(encoder, tmp_path / "m", questions, texts, answers, replace(SETTINGS, epochs=1), threads=1)
+    train_reader(encoder, tmp_path / "m", questions, texts, answers, replace(SETTINGS, epochs=1))
     found = Reader(tmp_path / "m", threads=1, max_length=64).find(QUESTIONS[:9], TEXTS[:9])
     assert all(end > start for start, end, _ in found)
 
@@ -128,7 +128,7 @@ def test_an_engine_extracts_and_says_what_it_cannot(trained: Path, encoder: Path
 
 def test_bad_input_is_named(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="1 questions without an answer"):
-        train_reader(encoder, tmp_path / "m", ["q"], ["t"], [None], SETTINGS, threads=1)
+        train_reader(encoder, tmp_path / "m", ["q"], ["t"], [None], SETTINGS)
     with pytest.raises(UserError, match="max_length: 16 tokens; expected at least 32"):
         train_reader(encoder, tmp_path / "m", QUESTIONS, TEXTS, ANSWERS, replace(SETTINGS, max_length=16))
     assert not (tmp_path / "m").exists()

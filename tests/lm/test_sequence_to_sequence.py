@@ -13,7 +13,8 @@ from tiny_models import write_encoder_decoder
 from treadle.core.errors import UserError
 from treadle.lm.engine import GenerateRequest
 from treadle.lm.engines import BlockingEngine
-from treadle.lm.sequence_to_sequence import SequenceSettings, train_sequences
+from treadle.lm.fitting import FitSettings
+from treadle.lm.sequence_to_sequence import train_sequences
 from treadle.lm.tokenizer import ChatTokenizer
 
 WORDS = ("system", "user", "value", "object")
@@ -21,7 +22,7 @@ SOURCES = [f"the {a} of the {b}" for a in WORDS for b in WORDS]
 TARGETS = [f"{b} {a}" for a in WORDS for b in WORDS]
 
 
-def how(**more: Any) -> SequenceSettings:
+def how(**more: Any) -> FitSettings:
     values: dict[str, Any] = {
         "learning_rate": 3e-3,
         "epochs": 30,
@@ -29,7 +30,7 @@ def how(**more: Any) -> SequenceSettings:
         "threads": 1,
         "precision": "float32",
     }
-    return SequenceSettings(**values | more)
+    return FitSettings(**values | more)
 
 
 @pytest.mark.parametrize("family", ["t5", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bart", "marian"))])
@@ -38,11 +39,10 @@ def test_it_learns_and_is_asked_as_it_was_taught(family: str, tmp_path: Path) ->
     losses: list[float] = []
     epochs = 30 if family == "t5" else 60
     result = train_sequences(
-        *(base, tmp_path / "out", SOURCES, TARGETS, how(epochs=epochs)),
-        lambda *at: losses.append(at[2]),
-        prefix="return ",
+        *(base, tmp_path / "out", SOURCES, TARGETS, "return ", how(epochs=epochs)),
+        lambda at: losses.append(at.loss),
     )
-    assert (result.steps, result.cut_sources, result.cut_targets) == (4 * epochs, 0, 0)
+    assert (result.steps, result.truncated) == (4 * epochs, 0)
     assert result.loss < 0.5 < 3 < losses[0]
     tokenizer = ChatTokenizer.load(tmp_path / "out")
     asked = [tokenizer.encode_chat([{"role": "user", "content": source}]) for source in SOURCES]
@@ -56,7 +56,9 @@ def test_it_learns_and_is_asked_as_it_was_taught(family: str, tmp_path: Path) ->
 
 def test_the_same_input_gives_the_same_weights_and_padding_changes_no_loss(tmp_path: Path) -> None:
     base = write_encoder_decoder(tmp_path / "base")
-    first, second = (train_sequences(base, tmp_path / name, SOURCES, TARGETS, how(epochs=2)) for name in ("one", "two"))
+    first, second = (
+        train_sequences(base, tmp_path / name, SOURCES, TARGETS, "", how(epochs=2)) for name in ("one", "two")
+    )
     assert first.loss == second.loss
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]
@@ -66,8 +68,15 @@ def test_the_same_input_gives_the_same_weights_and_padding_changes_no_loss(tmp_p
     long, short = ("the value of the object " * 4, "object"), ("user", "system value " * 5)
     for size, losses in ((1, one_by_one), (2, together)):
         train_sequences(
-            *(base, tmp_path / f"by-{size}", [long[0], short[0]], [long[1], short[1]], how(batch_size=size, **tiny)),
-            lambda *at, losses=losses: losses.append(at[2]),
+            *(
+                base,
+                tmp_path / f"by-{size}",
+                [long[0], short[0]],
+                [long[1], short[1]],
+                "",
+                how(batch_size=size, **tiny),
+            ),
+            lambda at, losses=losses: losses.append(at.loss),
         )
     tokenizer = ChatTokenizer.load(base)
     counts = {text: len(tokenizer.encode_prompt(text)) for text in (long[1], short[1])}
@@ -80,8 +89,8 @@ def test_the_same_input_gives_the_same_weights_and_padding_changes_no_loss(tmp_p
 def test_longer_texts_are_cut_and_counted(tmp_path: Path) -> None:
     base = write_encoder_decoder(tmp_path / "base")
     sources, targets = ["user " * 60, "user", "value"], ["value", "system " * 90, "object"]
-    result = train_sequences(base, tmp_path / "out", sources, targets, how(epochs=1, max_length=16))
-    assert (result.cut_sources, result.cut_targets) == (1, 1)
+    result = train_sequences(base, tmp_path / "out", sources, targets, "", how(epochs=1, max_length=16))
+    assert (result.figures["cut_sources"], result.figures["cut_targets"]) == (1, 1)
 
 
 def test_what_cannot_be_trained_is_one_clear_line(tmp_path: Path, tiny_llama: Path) -> None:
@@ -89,7 +98,7 @@ def test_what_cannot_be_trained_is_one_clear_line(tmp_path: Path, tiny_llama: Pa
 
     def refused(folder: Path, words: str, sources: list[str] = SOURCES, **more: Any) -> None:
         with pytest.raises(UserError, match=words) as error:
-            train_sequences(folder, out, sources, TARGETS[: len(sources)], how(**{"epochs": 1} | more))
+            train_sequences(folder, out, sources, TARGETS[: len(sources)], "", how(**{"epochs": 1} | more))
         assert "\n" not in str(error.value)
         assert not out.exists()
 

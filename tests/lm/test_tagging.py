@@ -18,7 +18,7 @@ from treadle.lm.tagging import Tagger, _first_pieces, _most_probable, _most_surr
 from treadle.lm.windows import WindowEncoder
 from treadle.lm.word_tags import words
 
-SETTINGS = FitSettings(learning_rate=3e-3, epochs=12, max_length=32, seed=3)
+SETTINGS = FitSettings(learning_rate=3e-3, epochs=12, max_length=32, seed=3, threads=1)
 PEOPLE = ("Ann Lee", "Bob", "Carol Ann Poe", "Dan", "Eve Moss", "Finn")
 PLACES = ("Paris", "New York", "Oslo", "Rome", "Lima", "Bonn")
 SHAPES = (
@@ -52,7 +52,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tagger") / "model"
-    result = train_tagger(encoder, out, TEXTS, SPANS, SETTINGS, threads=1)
+    result = train_tagger(encoder, out, TEXTS, SPANS, SETTINGS)
     assert result.loss < 0.1
     assert result.truncated == 0
     return out
@@ -117,7 +117,7 @@ def test_the_tags_chosen_are_the_best_that_make_sense() -> None:
 def test_the_same_again_is_the_same_byte_for_byte(encoder: Path, tmp_path: Path) -> None:
     short = replace(SETTINGS, epochs=1)
     for name, settings in (("one", short), ("again", short), ("other", replace(short, seed=4))):
-        train_tagger(encoder, tmp_path / name, TEXTS[:32], SPANS[:32], settings, threads=1)
+        train_tagger(encoder, tmp_path / name, TEXTS[:32], SPANS[:32], settings)
     one, again, other = (blake3_file(tmp_path / n / "model.safetensors") for n in ("one", "again", "other"))
     assert one == again != other
 
@@ -135,7 +135,7 @@ def test_an_engine_tags_and_says_what_it_cannot(trained: Path, encoder: Path) ->
 
 def test_bad_input_is_named(encoder: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="2 texts without a span"):
-        train_tagger(encoder, tmp_path / "m", TEXTS[:2], [[], []], SETTINGS, threads=1)
+        train_tagger(encoder, tmp_path / "m", TEXTS[:2], [[], []], SETTINGS)
     with pytest.raises(UserError, match="max_length: 4096 tokens, and the model reads 128"):
         train_tagger(encoder, tmp_path / "m", TEXTS, SPANS, replace(SETTINGS, max_length=4096))
     with pytest.raises(UserError, match="out of range"):

@@ -14,7 +14,7 @@ from treadle.core.errors import UserError
 from treadle.core.plugins import load
 from treadle.evals.item import Item, Output
 from treadle.evals.metric import Metric, Need
-from treadle.lm.fitting import Fitted, OnStep
+from treadle.lm.fitting import Carry, Fitted
 from treadle.text.dataset import Example
 
 if TYPE_CHECKING:
@@ -38,11 +38,12 @@ PATHS: dict[Asking, str] = {
 # Puts the examples' questions to the model in a folder: (model, examples, metrics, run, *, engine, system_prompt,
 # max_tokens). What does not concern a task it leaves alone.
 Answering = Callable[..., "Evaluation"]
-# A student of the teacher: (teacher, out, examples, settings, on_step); settings are lm.distillation.DistillSettings.
-Distill = Callable[[Path, Path, Sequence[Example], Any, OnStep], Fitted]
-# From the model folder ``base`` into the folder ``out``: (base, out, examples, settings, on_step); where the task
-# ``carries``, ``carry`` comes last (see ``lm.fitting``). The same input gives the same weights.
+# From the model folder ``base`` into the folder ``out``: (base, out, examples, settings, on_step). With a parameter
+# ``carry`` in place of ``on_step`` (see ``lm.fitting``) it goes on after a kill, and runs in several processes. The
+# same input gives the same weights.
 Fit = Callable[..., Fitted]
+# A student of the teacher: (teacher, out, examples, settings, carry); settings are lm.distillation.DistillSettings.
+Distill = Callable[[Path, Path, Sequence[Example], Any, Carry], Fitted]
 
 
 class Simple(Protocol):
@@ -63,7 +64,6 @@ class Task:
     ``baselines`` are computed by ``simple``, or are the base model itself. ``architectures`` can be made from nothing.
     ``heads``: how the class names of its models end. ``asking``: by which requests a server is asked.
     ``labeled``: examples are a text and a label, else conversations. ``gguf``: its models can be written as one.
-    ``carries``: its ``fit`` goes on after a kill, and runs in several processes.
     """
 
     name: str
@@ -71,7 +71,6 @@ class Task:
     metrics: tuple[str, ...]
     answer: Answering
     fit: Fit | None = None
-    carries: bool = False
     distill: Distill | None = None
     learning_rate: float = 1e-4
     gives: frozenset[Need] = frozenset({"answer"})

@@ -28,6 +28,7 @@ class Zero2:
     """Each process holds the weights, and its part of gradients and moments."""
 
     whole = False
+    package = "deepspeed"  # that has to be installed
     stage = 2
 
     def learner(self, model: Any, optimizer: AdamW, make: MakeLearner, loss: Loss) -> Learner:
@@ -80,6 +81,13 @@ class _ZeroLearner(Learner):
         loss = self._engine(part) / divisor
         self._engine.backward(loss * processes)
         return loss.detach()  # type: ignore[no-any-return]
+
+    def value(self, part: Any) -> torch.Tensor:
+        """As ``Learner``."""
+        import torch
+
+        with torch.no_grad():
+            return self._engine(part)  # type: ignore[no-any-return]
 
     def step(self, learning_rate: float) -> float:
         """As ``Learner``."""

@@ -23,7 +23,8 @@ except ImportError:
 
 from treadle.core.errors import MissingExtra, TreadleError, UserError
 from treadle.lm import torch_runtime
-from treadle.lm.classification import ClassifierSettings, Encoder, batches_of_like_length
+from treadle.lm.classification import Encoder
+from treadle.lm.epochs import batches_of_like_length
 from treadle.lm.fitting import FitSettings, Fitted, OnStep
 from treadle.lm.schedule import learning_rate_at
 from treadle.text.dataset import Example
@@ -31,7 +32,7 @@ from treadle.text.dataset import Example
 TOLERANCE = 1e-4  # of a logit, between Keras and transformers
 _ACTIVATIONS = {"gelu": lambda x: keras.activations.gelu(x, approximate=False), "relu": keras.activations.relu}
 _COMPARED = 8  # texts
-_BATCH = ClassifierSettings().batch_size
+_BATCH = FitSettings().batch_size
 
 
 def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, on_step: OnStep) -> Fitted:
@@ -50,7 +51,7 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
     names = sorted({str(example.label) for example in examples if example.label is not None})
     if any(example.label is None for example in examples) or len(names) < 2:
         raise UserError("develop.fit: keras learns from texts with two labels or more (task: classify)")
-    how = ClassifierSettings()
+    how = FitSettings()
     encode = Encoder(base, settings.max_length)
     rows, truncated = encode([example.text for example in examples])
     targets = [names.index(str(example.label)) for example in examples]
@@ -79,6 +80,9 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
     tail = steps.losses[-max(1, len(steps.losses) // 10) :]
     environment = {"threads": threads, "keras": keras.__version__, "torch": torch.__version__}
     return Fitted(sum(tail) / len(tail), len(steps.losses), truncated, environment)
+
+
+fit.tasks = ("classify",)  # type: ignore[attr-defined]  # what it can do, said before anything runs
 
 
 def build(config: Any, seed: int = 0) -> Any:

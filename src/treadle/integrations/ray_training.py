@@ -19,6 +19,7 @@ class RayTraining(Torchrun):
     """``processes`` tasks, sharing the model by ``strategy``; ``address``: of a cluster, by default one of its own."""
 
     name = "ray"
+    package = "ray"  # that has to be installed
 
     def __init__(
         self, processes: int = 2, strategy: StrategyName = "ddp", restarts: int = 2, address: str | None = None

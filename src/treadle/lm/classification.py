@@ -5,8 +5,6 @@ As in ``training``, the number of steps is fixed beforehand and the same input g
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,30 +13,11 @@ from typing import Any
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
 from treadle.lm.checkpoint import Checkpoints
-from treadle.lm.course import Course, OnStep, Part
-from treadle.lm.learner import AdamW, all_of
-from treadle.lm.schedule import learning_rate_at
+from treadle.lm.course import OnStep
+from treadle.lm.epochs import Epochs, Outcome, Piece, in_batches, passes, teaching
+from treadle.lm.fitting import FitSettings
+from treadle.lm.taught import teach
 from treadle.lm.team import Team
-from treadle.lm.torch_runtime import Precision
-
-_SORTED_TOGETHER = 50  # batches; sorting all by length would feed short texts first
-
-
-@dataclass(frozen=True, slots=True)
-class ClassifierSettings:
-    """``max_length`` in tokens: longer texts are cut there, and counted."""
-
-    learning_rate: float = 5e-5
-    epochs: int = 3
-    batch_size: int = 16
-    max_length: int = 256
-    warmup: float = 0.06
-    clip: float = 1.0
-    weight_decay: float = 0.01
-    seed: int = 0
-    threads: int | None = None
-    micro: int | None = None
-    precision: Precision = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +35,7 @@ class ClassifierResult:
     spikes: tuple[int, ...] = ()
     checkpoint_seconds: float = 0.0
     environment: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def train_classifier(
@@ -63,115 +43,84 @@ def train_classifier(
     out: Path,
     texts: Sequence[str],
     labels: Sequence[str],
-    settings: ClassifierSettings,
+    settings: FitSettings,
     on_step: OnStep | None = None,
     checkpoints: Checkpoints | None = None,
     team: Team | None = None,
 ) -> ClassifierResult:
     """Train a head on the encoder ``base`` and the encoder with it; write a model folder to ``out``.
 
-    Goes on from the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike.
-    ``UserError`` when there are fewer than two labels or the loss is no number.
+    Goes on from the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike. Samples of
+    ``looks`` are texts and labels. ``UserError`` when there are fewer than two labels or the loss is no number.
     """
-    try:
-        torch_runtime.patient_threads()
-        import torch
-        import transformers
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), extra="train") from None
+    _, transformers = torch_runtime.libraries()
     names = tuple(sorted(set(labels)))
     if len(texts) != len(labels) or len(names) < 2:
         raise UserError(
             f"training: {len(texts)} texts with {len(names)} labels; expected at least two different labels"
         )
-    _check(settings)
-    team = team or Team()
+    settings.check()
+    judged = [each for each in zip(*settings.looks.samples, strict=True) if each[1] in names] if settings.looks else []
     encode = Encoder(base, settings.max_length)
     rows, truncated = encode(texts)
-    started = time.monotonic()
-    with torch_runtime.session(settings.threads, settings.seed) as threads:
-        device = torch_runtime.device()
-        precision = torch_runtime.precision(settings.precision, device)
+    rows += encode([text for text, _ in judged])[0]
+    targets = [names.index(label) for label in (*labels, *(label for _, label in judged))]
 
-        def begun() -> Any:
-            return torch_runtime.load(
-                base,
-                transformers.AutoModelForSequenceClassification,
-                num_labels=len(names),
-                id2label=dict(enumerate(names)),
-                label2id={name: i for i, name in enumerate(names)},
-            )
-
-        model = begun().to(device).train()
-        optimizer = AdamW(settings.learning_rate, settings.clip, settings.weight_decay, getattr(torch, precision))
-        lessons = _Lessons(encode, rows, [names.index(label) for label in labels], settings)
-        learner = team.learner(model, optimizer, all_of, lambda part: lessons.loss(model, part))
-        course = Course(lessons, learner, lessons.rate, micro=settings.micro, team=team, device=device)
-        progress = course.run(checkpoints, on_step)
-        model = learner.finished(model, begun)
-        if team.leads:
-            torch_runtime.save(model.to("cpu"), base, out)
-    environment: dict[str, Any] = {"threads": threads, "device": device, "precision": precision}
-    environment |= {"torch": torch.__version__, "transformers": transformers.__version__}
-    return ClassifierResult(
-        labels=names,
-        steps=progress.done,
-        truncated=truncated,
-        loss=progress.loss,
-        seconds=time.monotonic() - started,
-        micro=progress.micro,
-        resumed=progress.resumed,
-        spikes=tuple(progress.spikes),
-        checkpoint_seconds=checkpoints.seconds if checkpoints is not None else 0.0,
-        environment=environment,
-    )
-
-
-class _Lessons:
-    """Texts with their labels, all of them once an epoch."""
-
-    name = "training"
-    seed: int | None = None  # what is drawn goes on from step to step
-
-    def __init__(
-        self, encode: Encoder, rows: Sequence[Sequence[int]], targets: Sequence[int], settings: ClassifierSettings
-    ) -> None:
-        self._encode, self._rows, self._targets, self._settings = encode, rows, targets, settings
-        lengths = [len(row) for row in rows]
-        self._batches = [
-            batch
-            for epoch in range(settings.epochs)
-            for batch in batches_of_like_length(lengths, settings.batch_size, settings.seed + epoch)
-        ]
-        self.steps = len(self._batches)
-        self.remedy = f"lower learning_rate (now {settings.learning_rate:g})"
-
-    def size(self, step: int) -> int:
-        return len(self._batches[step - 1])
-
-    def part(self, step: int, first: int, last: int) -> Part:
-        members = self._batches[step - 1][first:last]
-        return Part(len(members), sum(len(self._rows[i]) for i in members), members)
-
-    def loss(self, model: Any, part: Part) -> Any:
+    def outcome(model: Any, piece: Piece) -> Outcome:
         from torch import tensor
         from torch.nn.functional import cross_entropy
 
-        inputs = self._encode.batch([self._rows[i] for i in part.data])
+        inputs = encode.batch([rows[i] for i in piece.members])
         logits = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits
-        targets = tensor([self._targets[i] for i in part.data], device=logits.device)
-        return cross_entropy(logits.float(), targets, reduction="sum")
+        wanted = tensor([targets[i] for i in piece.members], device=logits.device)
+        loss = cross_entropy(logits.float(), wanted, reduction="sum")
+        return Outcome(loss, lambda: zip(logits.argmax(-1).tolist(), wanted.tolist(), strict=True))
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        return learning_rate_at(step, self.steps, self._settings.learning_rate, self._settings.warmup)
+    how = teaching(settings)
+    lengths = [len(row) for row in rows]
+    lessons = Epochs(
+        outcome,
+        passes(lengths[: len(texts)], settings.batch_size, settings),
+        lengths,
+        how,
+        held_out=in_batches(len(texts), len(rows), settings.batch_size),
+        metrics=("accuracy", "f1"),
+    )
 
+    def begun() -> Any:
+        return torch_runtime.load(
+            base,
+            transformers.AutoModelForSequenceClassification,
+            num_labels=len(names),
+            id2label=dict(enumerate(names)),
+            label2id={name: i for i, name in enumerate(names)},
+        )
 
-def _check(settings: ClassifierSettings) -> None:
-    for name in ("learning_rate", "epochs", "batch_size", "max_length"):
-        value = getattr(settings, name)
-        if not (0 < value < 1 if name == "learning_rate" else 1 <= value <= 1 << 20):
-            raise UserError(f"develop.{name}: {value!r} is out of range")
+    taught = teach(
+        base,
+        out,
+        begun,
+        lambda _model: lessons,
+        how,
+        looks=settings.looks,
+        on_step=on_step,
+        checkpoints=checkpoints,
+        team=team,
+    )
+    now = taught.progress
+    return ClassifierResult(
+        labels=names,
+        steps=now.done,
+        truncated=truncated,
+        loss=now.loss,
+        seconds=taught.seconds,
+        micro=now.micro,
+        resumed=now.resumed,
+        spikes=tuple(now.spikes),
+        checkpoint_seconds=taught.checkpoint_seconds,
+        environment=taught.environment,
+        figures=taught.figures,
+    )
 
 
 class Classifier:
@@ -244,17 +193,3 @@ class Encoder:
         ids = [[*row, *[self._padding] * (width - len(row))] for row in rows]
         mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-
-
-def batches_of_like_length(lengths: Sequence[int], size: int, seed: int) -> list[list[int]]:
-    """All indices once, in random order but with rows of like length together, so that little is padding."""
-    draw = random.Random(seed)  # noqa: S311 - an order, not a secret
-    order = list(range(len(lengths)))
-    draw.shuffle(order)
-    stretch = size * _SORTED_TOGETHER
-    batches: list[list[int]] = []
-    for start in range(0, len(order), stretch):
-        near = sorted(order[start : start + stretch], key=lambda i: lengths[i])
-        batches += [near[at : at + size] for at in range(0, len(near), size)]
-    draw.shuffle(batches)
-    return batches

@@ -14,8 +14,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,17 +28,21 @@ from treadle.lm.team import Team
 if TYPE_CHECKING:
     import torch
 
+    from treadle.lm.held_out import Watch
+
 _LATELY = 50  # steps whose losses say what is usual
 _SPIKE = 6.0  # standard deviations above them that are noticed
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some samples of a step: how much in them is learned, tokens without padding, and what the loss is made of."""
+    """Some samples of a step: how much in them is learned, tokens without padding, and what the loss is made of.
+    ``said``: where it is a list, the loss leaves there what the model said of each sample."""
 
     learned: int
     tokens: int
     data: Any
+    said: list[Any] | None = None
 
 
 class Lessons(Protocol):
@@ -66,7 +69,8 @@ class Lessons(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One finished step; ``loss`` in nats per learned token, ``tokens`` so far without padding."""
+    """One finished step; ``loss`` in nats per learned token, ``tokens`` so far without padding. ``figures``: beside
+    the loss; those of a look at what is held out begin with ``held_out_``."""
 
     step: int
     steps: int
@@ -74,6 +78,7 @@ class StepReport:
     learning_rate: float
     tokens: int
     tokens_per_second: float
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 OnStep = Callable[[StepReport], None]
@@ -82,7 +87,8 @@ OnStep = Callable[[StepReport], None]
 @dataclass(slots=True)
 class Progress:
     """How far a training has come. ``resumed``: steps that came from a checkpoint. ``spikes``: steps whose loss stood
-    out. ``micro``: samples at a time in the end."""
+    out. ``micro``: samples at a time in the end. ``figures``: what was told of each step beside its loss. ``kept``: the
+    step whose weights were kept, where the training was watched."""
 
     done: int = 0
     tokens: int = 0
@@ -90,17 +96,35 @@ class Progress:
     micro: int = 0
     losses: list[float] = field(default_factory=list)
     spikes: list[int] = field(default_factory=list)
+    figures: dict[str, list[float]] = field(default_factory=dict)
+    kept: int | None = None
 
     @property
     def loss(self) -> float:
         """Mean of the last tenth."""
-        tail = self.losses[-max(1, len(self.losses) // 10) :]
-        return sum(tail) / len(tail)
+        return lately(self.losses)
+
+
+def lately(values: Sequence[float]) -> float:
+    """Mean of the last tenth."""
+    tail = values[-max(1, len(values) // 10) :]
+    return sum(tail) / len(tail)
+
+
+class Telling(Protocol):
+    """Lessons that tell more of a step than its loss: the means of ``figures``."""
+
+    figures: tuple[str, ...]
+
+    def scores(self, said: Sequence[Any]) -> dict[str, float]:
+        """Those, of what was said of samples."""
+        ...
 
 
 class Course:
     """All steps of one training. ``rate``: the learning rate of a step; ``micro``: samples at a time and process, None
-    for all."""
+    for all; ``watch``: judges it under way; ``told``: tells more of each step than its loss;
+    ``begin`` sees a step's parts first."""
 
     def __init__(
         self,
@@ -111,10 +135,13 @@ class Course:
         micro: int | None = None,
         team: Team | None = None,
         device: str = "cpu",
+        watch: Watch | None = None,
+        told: Telling | None = None,
+        begin: Callable[[Sequence[Part]], None] | None = None,
     ) -> None:
         self._lessons, self._learner, self._rate = lessons, learner, rate
         self._team, self._device = team or Team(), device
-        self._micro = micro
+        self._micro, self._watch, self._told, self._begin = micro, watch, told, begin
         self._lately: deque[float] = deque(maxlen=_LATELY)
         self.progress = Progress()
 
@@ -122,19 +149,24 @@ class Course:
         """From the newest checkpoint where there is one, to the end. ``UserError`` for a loss that is no number, and
         where not even one sample at a time fits into the memory."""
         self._go_on_from(checkpoints)
-        now, steps = self.progress, self._lessons.steps
+        now, steps, watch = self.progress, self._lessons.steps, self._watch
         began, before = time.monotonic(), now.tokens
-        while now.done < steps:
+        while now.done < steps and not (watch is not None and watch.over):
             step = now.done + 1
             rate = self._rate(step)
-            loss, due = self._step(step, rate, checkpoints)
+            loss, figures, due = self._step(step, rate, checkpoints)
             now.done = step
-            self._note(step, loss)
+            self._note(step, loss, figures)
+            if watch is not None and watch.due(step):
+                figures = {**figures, f"held_out_{watch.metric}": watch.look(step, self._learner, self._team)}
             if due and checkpoints is not None and step < steps:
                 self._save(checkpoints)
             if on_step is not None:
                 speed = (now.tokens - before) / max(time.monotonic() - began, 1e-9)
-                on_step(StepReport(step, steps, loss, rate, now.tokens, speed))
+                on_step(StepReport(step, steps, loss, rate, now.tokens, speed, figures))
+        if watch is not None:
+            watch.restore_best(now.done, self._learner)
+            now.kept = watch.kept
         return now
 
     def _go_on_from(self, checkpoints: Checkpoints | None) -> None:
@@ -143,22 +175,27 @@ class Course:
         if found is None or found.step > self._lessons.steps:
             return
         self._learner.restore(found.tensors)
-        _restore_random(found.tensors)
+        torch_runtime.restore_random_state(found.tensors)
         now.done = now.resumed = found.step
         now.tokens, now.losses = int(found.notes["tokens"]), list(found.notes["losses"])
-        now.spikes = list(found.notes["spikes"])
+        now.spikes, now.figures = list(found.notes["spikes"]), found.notes.get("figures", {})
+        if self._watch is not None:
+            self._watch.restore(found.tensors, found.notes["looks"])
         self._lately.extend(now.losses[-_LATELY:])
 
     def _save(self, checkpoints: Checkpoints) -> None:
         now = self.progress
-        notes = {"tokens": now.tokens, "losses": now.losses, "spikes": now.spikes}
+        notes = {"tokens": now.tokens, "losses": now.losses, "spikes": now.spikes, "figures": now.figures}
         tensors = self._learner.state()  # all processes have to ask for it
+        if self._watch is not None:
+            best, notes["looks"] = self._watch.state()
+            tensors = tensors | best
         if self._team.leads:
             checkpoints.save(now.done, tensors | self._random(), notes)
 
-    def _step(self, step: int, rate: float, checkpoints: Checkpoints | None) -> tuple[float, bool]:
-        """The step's loss, and whether it is time for a checkpoint, which the first process says."""
-        total, tokens = self._gradients_that_fit(step)
+    def _step(self, step: int, rate: float, checkpoints: Checkpoints | None) -> tuple[float, dict[str, float], bool]:
+        """The step's loss and figures, and whether it is time for a checkpoint, which the first process says."""
+        total, tokens, figures = self._gradients_that_fit(step)
         due = self._team.leads and checkpoints is not None and checkpoints.due()
         value, saves = self._team.total(total, float(due))
         if not math.isfinite(value):
@@ -168,9 +205,9 @@ class Course:
             )
         self._learner.step(rate)
         self.progress.tokens += tokens
-        return value, saves > 0
+        return value, figures, saves > 0
 
-    def _gradients_that_fit(self, step: int) -> tuple[float, int]:
+    def _gradients_that_fit(self, step: int) -> tuple[float, int, dict[str, float]]:
         """As ``_gradients``, with fewer samples at a time where the memory is too small for more."""
         before = self._random()
         while True:
@@ -188,19 +225,30 @@ class Course:
             torch_runtime.release_memory()
             self._micro = -(-most // 2)
 
-    def _gradients(self, step: int) -> tuple[float, int]:
-        """This process's part of the step's loss, and the tokens of the step in all processes."""
+    def _gradients(self, step: int) -> tuple[float, int, dict[str, float]]:
+        """This process's part of the step's loss; the tokens and figures of the step in all processes."""
         size = self._lessons.size(step)
         cuts = list(self._cuts(size))
         parts = [self._lessons.part(step, first, last) for first, last, _ in cuts]
         counted = [part for part, (*_, counts) in zip(parts, cuts, strict=True) if counts]
         sums = self._team.total(float(sum(p.learned for p in counted)), float(sum(p.tokens for p in counted)))
         learned, tokens = int(sums[0]), int(sums[1])
+        if self._begin is not None:
+            self._begin(parts)
         total: Any = 0.0
         for number, (part, (*_, counts)) in enumerate(zip(parts, cuts, strict=True), 1):
             divisor = float(max(1, learned)) if counts else math.inf
             total = total + self._learner.learn(part, divisor, self._team.size, last=number == len(parts))
-        return float(total), tokens
+        return float(total), tokens, self._figures([each for part in counted for each in part.said or ()])
+
+    def _figures(self, said: list[Any]) -> dict[str, float]:
+        """What is told of the step: means over the samples of all processes."""
+        if self._told is None:
+            return {}
+        scores = self._told.scores(said) if said else {}
+        names = self._told.figures
+        count, *sums = self._team.total(float(len(said)), *(scores.get(name, 0.0) * len(said) for name in names))
+        return {name: value / max(1.0, count) for name, value in zip(names, sums, strict=True)}
 
     def _cuts(self, size: int) -> Iterator[tuple[int, int, bool]]:
         """From where to where this process takes its samples at a time, as often as every other process does: where
@@ -214,14 +262,9 @@ class Course:
 
     def _random(self) -> dict[str, torch.Tensor]:
         """The state of the random numbers, by name; nothing where each step begins with its own."""
-        import torch
-
         if self._lessons.seed is not None or self._team.size > 1:
             return {}
-        found = {"random": torch.get_rng_state()}
-        if self._device == "cuda":
-            found["random.cuda"] = torch.cuda.get_rng_state()
-        return found
+        return torch_runtime.random_state(self._device)
 
     def _draw(self, step: int, before: dict[str, torch.Tensor]) -> None:
         """What is dropped out in this step: the same whenever it is taken again."""
@@ -229,12 +272,14 @@ class Course:
 
         seed = self._lessons.seed
         if seed is None and self._team.size == 1:
-            _restore_random(before)
+            torch_runtime.restore_random_state(before)
             return
         mixed = ((seed or 0) << 32) + step + (self._team.rank << 56)
         torch.manual_seed(mixed & (2**63 - 1))
 
-    def _note(self, step: int, loss: float) -> None:
+    def _note(self, step: int, loss: float, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self.progress.figures.setdefault(name, []).append(value)
         if len(self._lately) == _LATELY:
             usual, spread = statistics.fmean(self._lately), statistics.pstdev(self._lately)
             if loss > usual + _SPIKE * max(spread, 0.01 * usual):
@@ -257,11 +302,3 @@ class OutOfMemory(UserError):
     def __init__(self, message: str, micro: int) -> None:
         super().__init__(message)
         self.micro = micro
-
-
-def _restore_random(found: dict[str, torch.Tensor]) -> None:
-    import torch
-
-    with suppress(KeyError):  # a checkpoint that has none, or one from another device
-        torch.set_rng_state(found["random"])
-        torch.cuda.set_rng_state(found["random.cuda"])

@@ -7,23 +7,25 @@ As in ``training``, the number of steps is fixed beforehand and the same input g
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from treadle.core.errors import MissingExtra, UserError
+from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
-from treadle.lm.classification import Encoder, batches_of_like_length
-from treadle.lm.fewer_layers import blocks, evenly, with_layers
-from treadle.lm.fitting import Fitted, OnStep
-from treadle.lm.learner import AdamW, Learner
-from treadle.lm.schedule import learning_rate_at
+from treadle.lm.checkpoint import Checkpoints
+from treadle.lm.classification import Encoder
+from treadle.lm.course import OnStep
+from treadle.lm.epochs import Epochs, Outcome, Piece, fitted, in_batches, passes
+from treadle.lm.fewer_layers import kept_layers, with_layers
+from treadle.lm.fitting import Fitted
+from treadle.lm.held_out import Looks
+from treadle.lm.taught import Teaching, teach
+from treadle.lm.team import Team
 from treadle.lm.torch_runtime import Precision
 
-_WARMUP = 0.06
-_CLIP = 1.0
 _WEIGHT_DECAY = 0.01
 
 
@@ -43,8 +45,10 @@ class DistillSettings:
     cosine: float = 1.0
     batch_size: int = 16
     threads: int | None = None
+    micro: int | None = None
     precision: Precision = "auto"
     system_prompt: str | None = None
+    looks: Looks | None = None
 
     def check(self) -> None:
         """Raises ``UserError`` for what is out of range."""
@@ -57,6 +61,21 @@ class DistillSettings:
             if not fine:
                 raise UserError(f"develop.distill.{name}: {getattr(self, name)!r} is out of range")
 
+    def at(self, samples: Callable[[Any], Any]) -> DistillSettings:
+        """As ``FitSettings.at``."""
+        return self if self.looks is None else replace(self, looks=self.looks.of(samples(self.looks.samples)))
+
+    def teaching(self, *, weight_decay: float) -> Teaching:
+        """How the student is taught."""
+        return Teaching(
+            self.learning_rate,
+            weight_decay=weight_decay,
+            seed=self.seed,
+            threads=self.threads,
+            micro=self.micro,
+            precision=self.precision,
+        )
+
 
 def distill_classifier(
     teacher: Path,
@@ -65,42 +84,78 @@ def distill_classifier(
     labels: Sequence[str],
     settings: DistillSettings,
     on_step: OnStep | None = None,
+    checkpoints: Checkpoints | None = None,
+    team: Team | None = None,
 ) -> Fitted:
     """Train a student of the classifier in ``teacher``; write a model folder to ``out``, whole or not at all.
 
-    ``UserError`` for a label that the teacher does not know, no texts, and a loss that is no number.
+    Checkpoints and teams as in ``teach``; samples of ``looks`` are texts and labels. ``UserError`` for a label that the
+    teacher does not know, no texts, and a loss that is no number.
     """
-    try:
-        torch_runtime.patient_threads()
-        import torch
-        import transformers
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), extra="train") from None
+    _, transformers = torch_runtime.libraries()
     settings.check()
     encode = Encoder(teacher, settings.max_length)
     rows, truncated = encode(texts)
-    with torch_runtime.session(settings.threads, settings.seed) as threads:
-        device = torch_runtime.device()
-        precision = torch_runtime.precision(settings.precision, device)
-        large = torch_runtime.load(teacher, transformers.AutoModelForSequenceClassification).to(device).eval()
-        targets = _targets(labels, large.config.label2id)
-        count = blocks(large)[1]
-        kept = evenly(count, settings.layers if settings.layers is not None else max(1, count // 2))
-        small = with_layers(large, kept).train()
-        large = large.to(getattr(torch, precision))
-        optimizer = AdamW(settings.learning_rate, _CLIP, _WEIGHT_DECAY, getattr(torch, precision))
-        learner = Learner(list(small.parameters()), optimizer)
-        losses = _passes(large, small, learner, encode, rows, targets, settings, on_step)
-        learner.finish()
-        torch_runtime.save(small.to("cpu"), teacher, out)
-    tail = losses[-max(1, len(losses) // 10) :]
-    environment: dict[str, Any] = {"threads": threads, "device": device, "precision": precision, "layers": kept}
-    environment |= {"torch": torch.__version__, "transformers": transformers.__version__}
-    return Fitted(sum(tail) / len(tail), len(losses), truncated, environment)
+    large = torch_runtime.load(teacher, transformers.AutoModelForSequenceClassification)
+    known = large.config.label2id
+    targets = _targets(labels, known)
+    judged = [each for each in zip(*settings.looks.samples, strict=True) if each[1] in known] if settings.looks else []
+    rows += encode([text for text, _ in judged])[0]
+    targets += [known[label] for _, label in judged]
+    kept = kept_layers(large, settings.layers)
+
+    def outcome(small: Any, piece: Piece) -> Outcome:
+        from torch import tensor
+
+        given = encode.batch([rows[i] for i in piece.members])
+        inputs = {name: value.to(small.device) for name, value in given.items()}
+        wanted = tensor([targets[i] for i in piece.members], device=small.device)
+        # The direction of hidden states is a mean over the tokens of the batch, whatever part of it this is.
+        tokens = sum(len(rows[i]) for i in piece.batch) / len(piece.batch)
+        loss, logits = student_loss(large, small, inputs, wanted, settings, tokens)
+        return Outcome(loss, lambda: zip(logits.argmax(-1).tolist(), wanted.tolist(), strict=True))
+
+    how = settings.teaching(weight_decay=_WEIGHT_DECAY)
+    lengths = [len(row) for row in rows]
+    lessons = Epochs(
+        outcome,
+        passes(lengths[: len(texts)], settings.batch_size, settings),
+        lengths,
+        how,
+        held_out=in_batches(len(texts), len(rows), settings.batch_size),
+        metrics=("accuracy", "f1"),
+        name="distillation",
+        setting="develop.distill.learning_rate",
+    )
+
+    def lessons_of(small: Any) -> Epochs:
+        taught_by(large, small, how)
+        return lessons
+
+    carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
+    begun = partial(with_layers, large, kept)
+    taught = teach(teacher, out, begun, lessons_of, how, looks=settings.looks, **carried)
+    return fitted(taught, truncated, layers=kept)
 
 
-def student_loss(large: Any, small: Any, inputs: dict[str, Any], targets: Any, settings: DistillSettings) -> Any:
-    """Weighed mean of the three losses on one batch, a scalar with its gradient."""
+def taught_by(large: Any, small: Any, how: Teaching) -> None:
+    """Put the teacher beside its student, in the type that both compute in."""
+    import torch
+
+    dtype = getattr(torch, torch_runtime.precision(how.precision, small.device.type))
+    large.to(small.device).eval()
+    for parameter in large.parameters():  # only those: a rotary embedding's buffer would lose its digits
+        parameter.requires_grad_(False)
+        parameter.data = parameter.data.to(dtype)
+
+
+def student_loss(
+    large: Any, small: Any, inputs: dict[str, Any], targets: Any, settings: DistillSettings, tokens: float
+) -> tuple[Any, Any]:
+    """Weighed mean of the three losses, summed over some texts, a scalar with its gradient; and the student's logits.
+
+    ``tokens``: of a text on average, over which the third is a mean.
+    """
     import torch
     from torch.nn.functional import cosine_similarity, cross_entropy
 
@@ -108,11 +163,12 @@ def student_loss(large: Any, small: Any, inputs: dict[str, Any], targets: Any, s
         told = large(**inputs, output_hidden_states=True)
     found = small(**inputs, output_hidden_states=True)
     mask = inputs["attention_mask"].bool()
-    soft = soft_loss(found.logits, told.logits, settings.temperature).mean()
-    hard = cross_entropy(found.logits.float(), targets)
+    soft = soft_loss(found.logits, told.logits, settings.temperature).sum()
+    hard = cross_entropy(found.logits.float(), targets, reduction="sum")
     near = cosine_similarity(found.hidden_states[-1][mask].float(), told.hidden_states[-1][mask].float(), dim=-1)
     weights = settings.soft + settings.hard + settings.cosine
-    return (settings.soft * soft + settings.hard * hard + settings.cosine * (1 - near).mean()) / weights
+    far = (1 - near).sum() / tokens
+    return (settings.soft * soft + settings.hard * hard + settings.cosine * far) / weights, found.logits
 
 
 def soft_loss(found: Any, told: Any, temperature: float) -> Any:
@@ -123,40 +179,6 @@ def soft_loss(found: Any, told: Any, temperature: float) -> Any:
     student = (found.float() / temperature).log_softmax(-1)
     teacher = (told.float() / temperature).log_softmax(-1)
     return kl_div(student, teacher, reduction="none", log_target=True).sum(-1) * temperature**2
-
-
-def _passes(
-    large: Any,
-    small: Any,
-    learner: Learner,
-    encode: Encoder,
-    rows: Sequence[Sequence[int]],
-    targets: Sequence[int],
-    settings: DistillSettings,
-    on_step: OnStep | None,
-) -> list[float]:
-    """All epochs; returns the loss of each step."""
-    import torch
-
-    lengths = [len(row) for row in rows]
-    epochs = range(settings.epochs)
-    batches = [b for each in epochs for b in batches_of_like_length(lengths, settings.batch_size, settings.seed + each)]
-    losses: list[float] = []
-    for step, batch in enumerate(batches, 1):
-        inputs = {name: value.to(small.device) for name, value in encode.batch([rows[i] for i in batch]).items()}
-        wanted = torch.tensor([targets[i] for i in batch], device=small.device)
-        loss = student_loss(large, small, inputs, wanted, settings)
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]):
-            raise UserError(
-                f"distillation: the loss became {losses[-1]} at step {step} of {len(batches)}; "
-                f"lower develop.distill.learning_rate (now {settings.learning_rate:g})"
-            )
-        loss.backward()
-        learner.step(learning_rate_at(step, len(batches), settings.learning_rate, _WARMUP))
-        if on_step is not None:
-            on_step(step, len(batches), losses[-1])
-    return losses
 
 
 def _targets(labels: Sequence[str], known: dict[str, int]) -> list[int]:

@@ -8,18 +8,20 @@ beforehand and the same input gives the same weights.
 from __future__ import annotations
 
 import json
-import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treadle.core.errors import MissingExtra, UserError
+from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
-from treadle.lm.fitting import FitSettings, Fitted, OnStep
-from treadle.lm.learner import AdamW, Learner
-from treadle.lm.schedule import learning_rate_at
+from treadle.lm.checkpoint import Checkpoints
+from treadle.lm.course import OnStep, Part
+from treadle.lm.epochs import Epochs, Outcome, Piece, fitted, in_batches, teaching
+from treadle.lm.fitting import FitSettings, Fitted
+from treadle.lm.taught import teach
+from treadle.lm.team import Team
 from treadle.lm.torch_embedding import mean_vectors, padding_tokenizer
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 _BATCH = 32  # pairs of a step: each has 31 others to be told from
 _SCALE = 20.0  # cosines times this are the logits, as in sentence-transformers
-_WARMUP, _CLIP, _WEIGHT_DECAY = 0.1, 1.0, 0.01
+_WARMUP = 0.1
 _POOLING = {
     "pooling_mode_cls_token": False,
     "pooling_mode_mean_tokens": True,
@@ -46,48 +48,48 @@ class Pair:
 
 
 def train_embedder(
-    base: Path, out: Path, pairs: Sequence[Pair], settings: FitSettings, on_step: OnStep | None = None
+    base: Path,
+    out: Path,
+    pairs: Sequence[Pair],
+    settings: FitSettings,
+    on_step: OnStep | None = None,
+    checkpoints: Checkpoints | None = None,
+    team: Team | None = None,
 ) -> Fitted:
     """Train the encoder ``base``; write a model folder to ``out`` that sentence-transformers opens as well.
 
-    ``on_step`` gets (step, steps, loss). ``UserError`` when there are fewer than two pairs or the loss is no number.
+    Checkpoints and teams as in ``teach``; samples of ``looks`` are pairs. ``UserError`` when there are fewer than two
+    pairs or the loss is no number.
     """
-    try:
-        torch_runtime.patient_threads()
-        import torch
-        import transformers
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), extra="train") from None
+    _, transformers = torch_runtime.libraries()
     if len({pair.positive for pair in pairs}) < 2:
         raise UserError(f"training: {len(pairs)} pairs; expected two or more, of different second texts")
-    batches = [batch for epoch in range(settings.epochs) for batch in _batches(len(pairs), settings.seed + epoch)]
-    losses: list[float] = []
-    with torch_runtime.session(None, settings.seed) as threads:
-        device = torch_runtime.device()
-        precision = torch_runtime.precision("auto", device)
-        model = torch_runtime.load(base, transformers.AutoModel).to(device).train()
-        encode = _Encoder(base, settings.max_length, model)
-        learner = Learner(
-            list(model.parameters()), AdamW(settings.learning_rate, _CLIP, _WEIGHT_DECAY, getattr(torch, precision))
-        )
-        for step, batch in enumerate(batches, 1):
-            loss = _loss(encode, [pairs[place] for place in batch])
-            losses.append(float(loss.detach()))
-            if not math.isfinite(losses[-1]):
-                raise UserError(
-                    f"training: the loss became {losses[-1]} at step {step} of {len(batches)}; "
-                    f"lower learning_rate (now {settings.learning_rate:g})"
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
-            learner.step(learning_rate_at(step, len(batches), settings.learning_rate, _WARMUP))
-            if on_step is not None:
-                on_step(step, len(batches), losses[-1])
-        learner.finish()
-        torch_runtime.save(model.to("cpu"), base, out)
-    _for_sentence_transformers(out, int(model.config.hidden_size), settings.max_length)
-    tail = losses[-max(1, len(losses) // 10) :]
-    environment = {"threads": threads, "device": device, "precision": precision, "torch": torch.__version__}
-    return Fitted(sum(tail) / len(tail), len(losses), encode.truncated, environment)
+    team = team or Team()
+    if not team.whole:
+        raise UserError("develop.on: task embed needs a strategy that keeps the model whole; take ddp")
+    every = [*pairs, *(settings.looks.samples if settings.looks else ())]
+    how = teaching(settings, warmup=_WARMUP)
+    tokenizer = padding_tokenizer(base, settings.max_length)
+
+    def begun() -> Any:
+        return torch_runtime.load(base, transformers.AutoModel)
+
+    epochs = [_batches(len(pairs), settings.seed + epoch) for epoch in range(settings.epochs)]
+    held_out = in_batches(len(pairs), len(every), _BATCH)
+    tokens = [sum(len(tokenizer.encode(text).ids) for text in (each.anchor, each.positive)) for each in every]
+
+    def lessons_of(model: Any) -> Epochs:
+        vectors = _Vectors(tokenizer, every, team, model)
+        metrics = ("accuracy",)
+        return Epochs(vectors.outcome, epochs, tokens, how, held_out=held_out, metrics=metrics, begin=vectors.begin)
+
+    carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
+    taught = teach(base, out, begun, lessons_of, how, looks=settings.looks, **carried)
+    if team.leads:
+        width = int(transformers.AutoConfig.from_pretrained(out, local_files_only=True).hidden_size)
+        _for_sentence_transformers(out, width, settings.max_length)
+    longer = (tokenizer.encode(text).overflowing for pair in pairs for text in (pair.anchor, pair.positive))
+    return fitted(taught, sum(map(bool, longer)))
 
 
 def _batches(count: int, seed: int) -> list[list[int]]:
@@ -100,34 +102,96 @@ def _batches(count: int, seed: int) -> list[list[int]]:
     return batches
 
 
-def _loss(encode: _Encoder, pairs: Sequence[Pair]) -> torch.Tensor:
-    """Cross entropy of each first text choosing its own second text among all second texts of the batch."""
-    import torch
+class _Vectors:
+    """Pairs as vectors of length 1, and the loss of a batch of them.
 
-    wrong = list(dict.fromkeys(text for pair in pairs for text in pair.negatives))
-    choices = [pair.positive for pair in pairs] + wrong
-    anchors, others = encode([pair.anchor for pair in pairs]), encode(choices)
-    logits = anchors @ others.T * _SCALE
-    true = [[pair.positive == text for text in choices] for pair in pairs]
-    same = torch.tensor(true, device=logits.device)
-    own = torch.arange(len(pairs), device=logits.device)
-    same[own, own] = False
-    # What another pair has as well is no wrong answer.
-    return torch.nn.functional.cross_entropy(logits.masked_fill(same, -torch.inf), own)
+    A pair is told from all others of its batch, so some of them alone have no loss. Where a batch does not fit into the
+    memory, or is divided among processes, all its vectors are computed first without a gradient, and what the loss asks
+    of each is then asked of the texts of one piece after the other (L. Gao et al., arXiv:2101.06983). What is dropped
+    out is the same both times.
+    """
+
+    def __init__(self, tokenizer: Any, pairs: Sequence[Pair], team: Team, model: Any) -> None:
+        self._tokenizer, self._pairs, self._team, self._model = tokenizer, pairs, team, model
+        self._drawn: dict[tuple[int, int], dict[str, torch.Tensor]] = {}
+        self._losses: list[float] = []
+        self._asked: list[torch.Tensor] = []  # of each pair: what its vectors shall change by
+
+    def begin(self, parts: Sequence[Part]) -> None:
+        """See all of a batch, where this process has it in pieces."""
+        import torch
+
+        pieces: list[Piece] = [part.data for part in parts]
+        if _is_whole(pieces[0]):
+            return
+        batch, device = pieces[0].batch, str(self._model.device.type)
+        own, found = self._team.share(len(batch)), dict[int, Any]()
+        for piece in pieces:
+            self._drawn[piece.first, piece.last] = torch_runtime.random_state(device)
+            with torch.no_grad():
+                vectors = self._encode(piece.members)
+            found |= {at: each for at, each in enumerate(vectors, piece.first) if at in own}
+        width = int(self._model.config.hidden_size)
+        empty = [torch.zeros(2 + len(self._pairs[i].negatives), width) for i in batch]
+        flat = torch.cat([found[at].cpu() if at in found else none for at, none in enumerate(empty)]).flatten()
+        whole = torch.tensor(self._team.total(*flat.tolist()), dtype=torch.float32).view(-1, width)
+        held = [each.requires_grad_() for each in torch.split(whole, [len(each) for each in empty])]
+        losses, _ = self._told_apart(held, batch)
+        self._asked = list(torch.autograd.grad(losses.sum(), held))
+        self._losses = losses.tolist()
+
+    def outcome(self, _model: Any, piece: Piece) -> Outcome:
+        """Each pair of the piece choosing its own second text among all of the batch."""
+        import torch
+
+        if _is_whole(piece):
+            losses, said = self._told_apart(self._encode(piece.members), piece.batch)
+            return Outcome(losses.sum(), said)
+        device = str(self._model.device.type)
+        after = torch_runtime.random_state(device)
+        torch_runtime.restore_random_state(self._drawn[piece.first, piece.last])
+        vectors = torch.cat(self._encode(piece.members))
+        torch_runtime.restore_random_state(after)
+        asked = torch.cat(self._asked[piece.first : piece.last]).to(vectors.device)
+        gradient = (vectors * asked).sum()
+        return Outcome(gradient - gradient.detach() + sum(self._losses[piece.first : piece.last]))
+
+    def _encode(self, members: Sequence[int]) -> list[Any]:
+        """Of each pair a tensor (texts, width): its first text, its second, and those that were given as wrong."""
+        import torch
+
+        pairs = [self._pairs[i] for i in members]
+        firsts = self._vectors([pair.anchor for pair in pairs])
+        others = self._vectors([text for pair in pairs for text in (pair.positive, *pair.negatives)])
+        sizes = [1 + len(pair.negatives) for pair in pairs]
+        return [torch.cat((one[None], rest)) for one, rest in zip(firsts, others.split(sizes), strict=True)]
+
+    def _vectors(self, texts: Sequence[str]) -> Any:
+        return mean_vectors(self._model, self._tokenizer.encode_batch(list(texts)))
+
+    def _told_apart(self, vectors: Sequence[Any], batch: Sequence[int]) -> tuple[Any, Callable[[], Iterable[Any]]]:
+        """Cross entropy of each first text choosing its own second text, and whether it would."""
+        import torch
+
+        pairs = [self._pairs[i] for i in batch]
+        wrong: dict[str, Any] = {}
+        for pair, each in zip(pairs, vectors, strict=True):
+            wrong |= zip(pair.negatives, each[2:], strict=True)
+        choices = [pair.positive for pair in pairs] + list(wrong)
+        firsts = torch.stack([each[0] for each in vectors])
+        others = torch.stack([each[1] for each in vectors] + list(wrong.values()))
+        logits = firsts @ others.T * _SCALE
+        same = torch.tensor([[pair.positive == text for text in choices] for pair in pairs], device=logits.device)
+        own = torch.arange(len(pairs), device=logits.device)
+        same[own, own] = False
+        # What another pair has as well is no wrong answer.
+        told = logits.masked_fill(same, -torch.inf)
+        losses = torch.nn.functional.cross_entropy(told, own, reduction="none")
+        return losses, lambda: zip(told.argmax(-1).tolist(), own.tolist(), strict=True)
 
 
-class _Encoder:
-    """Texts to vectors of length 1 with the model as it is trained."""
-
-    def __init__(self, folder: Path, max_length: int, model: Any) -> None:
-        self._tokenizer = padding_tokenizer(folder, max_length)
-        self._model = model
-        self.truncated = 0
-
-    def __call__(self, texts: Sequence[str]) -> Any:
-        encodings = self._tokenizer.encode_batch(list(texts))
-        self.truncated += sum(bool(each.overflowing) for each in encodings)
-        return mean_vectors(self._model, encodings)
+def _is_whole(piece: Piece) -> bool:
+    return len(piece.members) == len(piece.batch)
 
 
 def _for_sentence_transformers(folder: Path, width: int, max_length: int) -> None:

@@ -19,6 +19,12 @@ def evenly(layers: int, kept: int) -> list[int]:
     return [int(place * (layers - 1) / (kept - 1) + 0.5) for place in range(kept)]
 
 
+def kept_layers(model: Any, kept: int | None) -> list[int]:
+    """The layers of a teacher that a student of so many begins with; None for half of them."""
+    count = blocks(model)[1]
+    return evenly(count, max(1, count // 2) if kept is None else kept)
+
+
 def with_layers(model: Any, kept: Sequence[int]) -> Any:
     """A new model like ``model`` with only those of its layers; weights are copied."""
     prefix = blocks(model)[0]

@@ -4,23 +4,54 @@ them from whole examples.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from treadle.core.errors import UserError
+
+if TYPE_CHECKING:
+    from treadle.lm.held_out import Looks
+    from treadle.lm.torch_runtime import Precision
 
 OnStep = Callable[[int, int, float], None]  # step, steps, loss
 # Calls a training with its arguments and settings, so that it goes on after a kill, and here or in several processes.
-Carry = Callable[[Callable[..., Any], tuple[Any, ...], Any, OnStep], Any]
+Carry = Callable[[Callable[..., Any], tuple[Any, ...], Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class FitSettings:
-    """``learning_rate`` is the highest, after warm-up; ``max_length`` in tokens: longer texts are cut, and counted."""
+    """``learning_rate`` is the highest, after ``warmup`` (a share of the steps); ``max_length`` in tokens: longer texts
+    are cut, and counted. ``batch_size``: examples of a step. ``threads`` None: all that this process may use;
+    ``micro``: samples at a time, None for all of a step. ``looks``: how it is judged under way, where it is; its
+    samples are examples, or what a training takes."""
 
-    learning_rate: float
-    epochs: int
-    max_length: int
-    seed: int
+    learning_rate: float = 5e-5
+    epochs: int = 3
+    max_length: int = 256
+    seed: int = 0
+    batch_size: int = 16
+    warmup: float = 0.06
+    clip: float = 1.0
+    weight_decay: float = 0.01
+    threads: int | None = None
+    micro: int | None = None
+    precision: Precision = "auto"
+    looks: Looks | None = None
+
+    def at(self, samples: Callable[[Any], Any]) -> FitSettings:
+        """The same with the examples that are looked at as a training takes them."""
+        return self if self.looks is None else replace(self, looks=self.looks.of(samples(self.looks.samples)))
+
+    def check(self) -> None:
+        """``UserError`` for what is out of range."""
+        if not 0 < self.learning_rate < 1:
+            raise UserError(f"develop.learning_rate: {self.learning_rate!r} is out of range")
+        for name in ("epochs", "batch_size", "max_length"):
+            value = getattr(self, name)
+            if not 1 <= value <= 1 << 20:
+                raise UserError(f"develop.{name}: {value!r} is out of range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +66,9 @@ class Fitted:
     truncated: int
     environment: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
+
+
+def carries(fit: Callable[..., Any]) -> bool:
+    """Whether a way to train takes ``carry``: then it goes on after a kill, runs in several processes and may be
+    judged under way."""
+    return "carry" in inspect.signature(fit).parameters

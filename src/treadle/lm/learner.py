@@ -7,7 +7,7 @@ update to bfloat16 would lose most of them: plain bfloat16 AdamW ended at 17.3 p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,10 +43,16 @@ class AdamW:
 
 class Learner:
     """AdamW on float32 copies of ``parameters``, which are themselves turned to the computing type; on themselves where
-    that is float32."""
+    that is float32. ``fixed`` are not updated, but turned to the computing type as long as it trains."""
 
-    def __init__(self, parameters: list[torch.nn.Parameter], optimizer: AdamW) -> None:
+    def __init__(
+        self, parameters: list[torch.nn.Parameter], optimizer: AdamW, fixed: Sequence[torch.nn.Parameter] = ()
+    ) -> None:
         import torch
+
+        self._fixed = [(parameter, parameter.data) for parameter in fixed]
+        for parameter in fixed:
+            parameter.data = parameter.data.to(optimizer.dtype)
 
         self._live: list[Any] = parameters
         self._same = optimizer.dtype is torch.float32
@@ -89,6 +95,14 @@ class Learner:
             loss = self._loss(part) / divisor
             (loss if processes == 1 else loss * processes).backward()
         return loss.detach()  # type: ignore[no-any-return]
+
+    def value(self, part: Any) -> torch.Tensor:
+        """The loss of some samples, summed; nothing is learned."""
+        import torch
+
+        assert self._loss is not None, "attend to something first"
+        with torch.no_grad():
+            return self._loss(part)  # type: ignore[no-any-return]
 
     def step(self, learning_rate: float) -> float:
         """Clip, update the copies, round them into the model, forget the gradients. The gradient's norm before."""
@@ -142,7 +156,8 @@ class Learner:
                 master.copy_(tensors[f"{place}.weight"])
                 if not self._same:
                     live.copy_(master)
-                self._adam.state[master] = {name: tensors[f"{place}.{name}"].to(master.device) for name in MOMENTS}
+                if f"{place}.step" in tensors:  # one that no loss depends on, such as an unused pooler, has no moments
+                    self._adam.state[master] = {name: tensors[f"{place}.{name}"].to(master.device) for name in MOMENTS}
 
     def finished(self, model: Any, fresh: Callable[[], Any]) -> Any:
         """The model with what was learned, whole; ``fresh`` gives another that it may be put into."""
@@ -154,11 +169,15 @@ class Learner:
         for master, live in zip(self._masters, self._live, strict=True):
             master.grad = None
             live.data = master.data
+        for parameter, data in self._fixed:
+            parameter.data = data
 
 
 def all_of(model: Any, optimizer: AdamW) -> Learner:
-    """Whoever updates all parameters of a model."""
-    return Learner([p for p in model.parameters() if p.requires_grad], optimizer)
+    """Whoever updates all parameters of a model; what it holds fixed (a table of positions, say) stays as it is."""
+    parameters = list(model.parameters())
+    learned, fixed = ([p for p in parameters if p.requires_grad is asked] for asked in (True, False))
+    return Learner(learned, optimizer, fixed)
 
 
 class LoraLearner(Learner):

@@ -44,6 +44,11 @@ class Batch:
     tokens: int
 
 
+def learned_in(example: TokenizedExample) -> int:
+    """How many tokens of it are learned; the first of a row has none before it that it could be learned from."""
+    return sum(map(bool, example.answer[1:]))
+
+
 def pack(examples: Sequence[TokenizedExample], *, width: int = 256, seed: int = 0) -> Packing:
     """Best fit, longest first; rows come back in an order drawn from ``seed``. The same input gives the same rows.
 

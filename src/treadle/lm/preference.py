@@ -8,20 +8,24 @@ the number of steps is fixed beforehand and the same input gives the same weight
 
 from __future__ import annotations
 
-import math
 import random
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from treadle.core.errors import MissingExtra, UserError
+from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
 from treadle.lm.answer_pairs import Pair, log_ratio, preference_loss, usable_pairs
-from treadle.lm.learner import AdamW, Learner, LoraLearner
-from treadle.lm.schedule import learning_rate_at
+from treadle.lm.checkpoint import Checkpoints
+from treadle.lm.course import OnStep, Part, lately
+from treadle.lm.epochs import in_batches
+from treadle.lm.held_out import Looks
+from treadle.lm.taught import Teaching, teach
+from treadle.lm.team import Team
 from treadle.lm.torch_runtime import Precision
+from treadle.lm.training import learner_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +44,12 @@ class PreferenceSettings:
     clip: float = 1.0
     seed: int = 0
     threads: int | None = None
+    micro: int | None = None
     precision: Precision = "auto"
     save_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     lora_rank: int = 16
     lora_alpha: float = 32.0
-
-
-@dataclass(frozen=True, slots=True)
-class PreferenceStep:
-    """One finished step. ``margin``: mean of ``beta * ((c - c0) - (r - r0))``; ``accuracy``: share above 0."""
-
-    step: int
-    steps: int
-    loss: float
-    margin: float
-    accuracy: float
-    learning_rate: float
-    tokens: int
-    tokens_per_second: float
+    looks: Looks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,45 +69,30 @@ class PreferenceResult:
     held_out: tuple[float, float] | None
     seconds: float
     environment: dict[str, Any] = field(default_factory=dict)
-
-
-OnStep = Callable[[PreferenceStep], None]
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def train_on_preferences(
     base: Path,
     out: Path,
     pairs: Sequence[Pair],
+    held_out: Sequence[Pair],
     settings: PreferenceSettings,
     on_step: OnStep | None = None,
-    *,
-    held_out: Sequence[Pair] = (),
+    checkpoints: Checkpoints | None = None,
+    team: Team | None = None,
 ) -> PreferenceResult:
     """Train the model folder ``base`` on the pairs and write the result to the folder ``out``, whole or not at all.
 
-    Raises ``UserError`` for settings out of range, pairs that all drop out, and a loss that is no number.
+    ``held_out`` are judged in the end, and under way where there are ``looks``. Checkpoints and teams as in ``teach``.
+    Steps tell ``margin``, the mean of ``beta * ((c - c0) - (r - r0))``, and ``accuracy``, the share above 0. Raises
+    ``UserError`` for settings out of range, pairs that all drop out, and a loss that is no number.
     """
-    try:
-        return _train(base, out, pairs, settings, on_step, held_out)
-    finally:
-        torch_runtime.release_memory()
-
-
-def _train(
-    base: Path,
-    out: Path,
-    pairs: Sequence[Pair],
-    settings: PreferenceSettings,
-    on_step: OnStep | None,
-    held_out: Sequence[Pair],
-) -> PreferenceResult:
-    try:
-        torch_runtime.patient_threads()
-        import torch
-        import transformers
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), extra="train") from None
+    _, transformers = torch_runtime.libraries()
     _check(settings)
+    team = team or Team()
+    if not team.whole:
+        raise UserError("develop.on: prefer needs a strategy that keeps the model whole; take ddp")
     usable, dropped = usable_pairs(pairs, settings.width)
     if not usable:
         counts = ", ".join(f"{len(found)} {rule}" for rule, found in dropped.items()) or "none given"
@@ -123,101 +100,125 @@ def _train(
             f"preferences: no pair is left ({counts}); raise develop.max_length above {settings.width} or add data"
         )
     judged = [held_out[place] for place in usable_pairs(held_out, settings.width)[0]]
-    started = time.monotonic()
-    with torch_runtime.session(settings.threads, settings.seed) as threads:
-        device = torch_runtime.device()
-        precision = torch_runtime.precision(settings.precision, device)
-        attention = torch_runtime.attention(device)
-        model = torch_runtime.load(base, transformers.AutoModelForCausalLM, attn_implementation=attention)
-        model = model.to(device).eval()  # dropout would make the model differ from itself
-        optimizer = AdamW(settings.learning_rate, settings.clip, 0.0, getattr(torch, precision))
-        if settings.method == "lora":
-            learner: Learner = LoraLearner(model, optimizer, rank=settings.lora_rank, alpha=settings.lora_alpha)
-        else:
-            learner = Learner([p for p in model.parameters() if p.requires_grad], optimizer)
-        batches = list(_batches(pairs, usable, settings))
-        seen = sorted({place for batch in batches for place in batch})
-        before = dict(zip(seen, _log_ratios(model, [pairs[place] for place in seen], settings), strict=True))
-        before_judged = _log_ratios(model, judged, settings)
-        steps = _run(model, learner, pairs, batches, before, settings, on_step)
-        found = _rewards(before_judged, _log_ratios(model, judged, settings), settings.beta) if judged else None
-        learner.finish()
-        torch_runtime.save(model.to("cpu", getattr(torch, settings.save_dtype)), base, out)
-    tail = steps[-max(1, len(steps) // 10) :]
-    environment: dict[str, Any] = {"threads": threads, "device": device, "precision": precision}
-    environment |= {"torch": torch.__version__, "transformers": transformers.__version__}
+    lessons = _Lessons(pairs, usable, judged, settings)
+    attention = torch_runtime.attention(torch_runtime.device())
+    found: list[float] = []
+    taught = teach(
+        base,
+        out,
+        lambda: torch_runtime.load(base, transformers.AutoModelForCausalLM, attn_implementation=attention),
+        lessons.of,
+        lessons.how,
+        make=partial(learner_by, settings=settings),
+        looks=settings.looks,
+        ready=lessons.remember,
+        done=lambda model: found.extend(lessons.margins(model)),
+        saved=settings.save_dtype,
+        on_step=on_step,
+        checkpoints=checkpoints,
+        team=team,
+    )
+    now = taught.progress
     return PreferenceResult(
-        steps=len(steps),
-        tokens=steps[-1].tokens,
-        pairs_seen=tuple(seen),
+        steps=now.done,
+        tokens=now.tokens,
+        pairs_seen=lessons.seen(now.done),
         dropped=dropped,
-        loss=sum(step.loss for step in tail) / len(tail),
-        margin=sum(step.margin for step in tail) / len(tail),
-        accuracy=sum(step.accuracy for step in tail) / len(tail),
-        held_out=found,
-        seconds=time.monotonic() - started,
-        environment=environment,
+        loss=now.loss,
+        margin=lately(now.figures["margin"]),
+        accuracy=lately(now.figures["accuracy"]),
+        held_out=(_mean(found), _accuracy(found)) if found else None,
+        seconds=taught.seconds,
+        environment=taught.environment,
+        figures=taught.figures,
     )
 
 
-def _log_ratios(model: Any, pairs: Sequence[Pair], settings: PreferenceSettings) -> list[float]:
-    """The same without a gradient, for as many pairs as one likes."""
-    import torch
+class _Lessons:
+    """Pairs in the order that the seed gives them; those that are held out are numbered behind them."""
 
-    found: list[float] = []
-    with torch.inference_mode():
-        for start in range(0, len(pairs), settings.batch):
-            found += log_ratio(model, pairs[start : start + settings.batch], settings.width).tolist()
-    return found
+    name = "preferences"
+    seed: int | None = None  # nothing is drawn
+    metrics: tuple[str, ...] = ("accuracy", "margin")
+    figures = metrics
+
+    def __init__(
+        self, pairs: Sequence[Pair], usable: Sequence[int], judged: Sequence[Pair], settings: PreferenceSettings
+    ) -> None:
+        self._pairs, self._settings = [*pairs, *judged], settings
+        self._judged = range(len(pairs), len(self._pairs))
+        self._batches = list(_batches(pairs, usable, settings))
+        self._before: dict[int, float] = {}
+        self.steps, self.epoch = len(self._batches), -(-len(usable) // settings.batch)
+        self.remedy = f"lower develop.prefer.learning_rate (now {settings.learning_rate:g}) or beta"
+        names = ("learning_rate", "warmup", "clip", "seed", "threads", "micro", "precision")
+        self.how = Teaching(**{name: getattr(settings, name) for name in names}, weight_decay=0.0)
+
+    def of(self, model: Any) -> _Lessons:
+        """These, for a model in which nothing is dropped out: it would differ from itself."""
+        model.eval()
+        return self
+
+    def remember(self, model: Any) -> None:
+        """What the model thinks of all pairs before it learns."""
+        seen = [*self.seen(self.steps), *self._judged]
+        self._before = dict(zip(seen, self._log_ratios(model, seen), strict=True))
+
+    def margins(self, model: Any) -> list[float]:
+        """Of the pairs that are held out, now."""
+        found = zip(self._judged, self._log_ratios(model, self._judged), strict=True)
+        return [self._settings.beta * (now - self._before[place]) for place, now in found]
+
+    def size(self, step: int) -> int:
+        return len(self._batches[step - 1])
+
+    def part(self, step: int, first: int, last: int) -> Part:
+        return self._part(self._batches[step - 1][first:last])
+
+    def held_out(self) -> list[Part]:
+        return [self._part(each) for each in in_batches(self._judged.start, self._judged.stop, self._settings.batch)]
+
+    def loss(self, model: Any, part: Part) -> Any:
+        pairs, before = [self._pairs[i] for i in part.data], [self._before[i] for i in part.data]
+        losses, margins = preference_loss(model, pairs, before, self._settings.beta, self._settings.width)
+        if part.said is not None:
+            part.said.extend(margins.tolist())
+        return losses.sum()
+
+    def scores(self, said: Sequence[float]) -> dict[str, float]:
+        """Of the margins of pairs."""
+        return {"margin": _mean(said), "accuracy": _accuracy(said)}
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.how.rate(step, self.steps)
+
+    def seen(self, steps: int) -> tuple[int, ...]:
+        """The pairs of the first steps."""
+        return tuple(sorted({place for batch in self._batches[:steps] for place in batch}))
+
+    def _part(self, members: Sequence[int]) -> Part:
+        return Part(len(members), sum(self._pairs[i].tokens for i in members), members, [])
+
+    def _log_ratios(self, model: Any, members: Sequence[int]) -> list[float]:
+        """Without a gradient, for as many pairs as one likes."""
+        import torch
+
+        found: list[float] = []
+        with torch.inference_mode():
+            for start in range(0, len(members), self._settings.batch):
+                pairs = [self._pairs[i] for i in members[start : start + self._settings.batch]]
+                found += log_ratio(model, pairs, self._settings.width).tolist()
+        return found
 
 
-def _rewards(before: Sequence[float], now: Sequence[float], beta: float) -> tuple[float, float]:
-    """Mean reward margin, and the share of pairs where it is above 0."""
-    margins = [beta * (one - other) for one, other in zip(now, before, strict=True)]
-    return sum(margins) / len(margins), sum(margin > 0 for margin in margins) / len(margins)
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
-def _run(
-    model: Any,
-    learner: Learner,
-    pairs: Sequence[Pair],
-    batches: Sequence[Sequence[int]],
-    before: dict[int, float],
-    settings: PreferenceSettings,
-    on_step: OnStep | None,
-) -> list[PreferenceStep]:
-    done: list[PreferenceStep] = []
-    tokens, started = 0, time.monotonic()
-    for step, batch in enumerate(batches, 1):
-        chosen = [pairs[place] for place in batch]
-        losses, margins = preference_loss(
-            model, chosen, [before[place] for place in batch], settings.beta, settings.width
-        )
-        loss = losses.mean()
-        value = float(loss.detach())
-        rate = learning_rate_at(step, len(batches), settings.learning_rate, settings.warmup)
-        if not math.isfinite(value):
-            raise UserError(
-                f"preferences: the loss became {value} at step {step} of {len(batches)}; "
-                f"lower develop.prefer.learning_rate (now {settings.learning_rate:g}) or beta"
-            )
-        loss.backward()
-        learner.step(rate)
-        tokens += sum(pair.tokens for pair in chosen)
-        told = PreferenceStep(
-            step=step,
-            steps=len(batches),
-            loss=value,
-            margin=float(margins.mean()),
-            accuracy=float((margins > 0).float().mean()),
-            learning_rate=rate,
-            tokens=tokens,
-            tokens_per_second=tokens / max(time.monotonic() - started, 1e-9),
-        )
-        done.append(told)
-        if on_step is not None:
-            on_step(told)
-    return done
+def _accuracy(margins: Sequence[float]) -> float:
+    """Share of pairs in which the wanted answer became the more probable one."""
+    return _mean([margin > 0 for margin in margins])
 
 
 def _batches(pairs: Sequence[Pair], usable: Sequence[int], settings: PreferenceSettings) -> Iterator[list[int]]:

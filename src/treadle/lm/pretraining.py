@@ -7,23 +7,22 @@ same weights, byte for byte at equal threads on the same processor.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from treadle.core.errors import MissingExtra, UserError
+from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
 from treadle.lm.attention_mask import visible
 from treadle.lm.checkpoint import Checkpoints
-from treadle.lm.course import Course, OnStep, Part
+from treadle.lm.course import OnStep, Part
 from treadle.lm.initial_model import model_class
-from treadle.lm.learner import AdamW, all_of
 from treadle.lm.objective import Batch, Maker, Objective
 from treadle.lm.packed_rows import PackedRows
 from treadle.lm.packing import IGNORED, PADDING
 from treadle.lm.schedule import Schedule, learning_rate_at
+from treadle.lm.taught import Teaching, teach
 from treadle.lm.team import Team
 from treadle.lm.torch_runtime import Precision
 from treadle.lm.training import PLAIN_HEAD
@@ -73,6 +72,7 @@ class PretrainingResult:
     checkpoint_seconds: float
     rows: tuple[int, ...]
     environment: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def pretrain(
@@ -89,66 +89,56 @@ def pretrain(
     Goes on from the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike.
     Raises ``UserError`` for settings that make no sense and a loss that is no number; the checkpoints before that stay.
     """
-    try:
-        torch_runtime.patient_threads()
-        import torch
-        import transformers
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), extra="train") from None
+    torch_runtime.libraries()
     if not len(rows):
         raise UserError("pretraining: there is no text to learn from")
-    team = team or Team()
-    device = torch_runtime.device()
-    precision = torch_runtime.precision(settings.precision, device)
-    began = time.monotonic()
-    try:
-        with torch_runtime.session(settings.threads, settings.seed) as threads:
-            kind = model_class({"masked": "bert", "spans": "t5"}.get(settings.objective, ""))
-            attention = torch_runtime.attention(device)
+    team, device = team or Team(), torch_runtime.device()
+    kind = model_class({"masked": "bert", "spans": "t5"}.get(settings.objective, ""))
+    attention = torch_runtime.attention(device)
 
-            def begun() -> Any:
-                return torch_runtime.load(base, kind, attn_implementation=attention)
+    def lessons_of(model: Any) -> _Lessons:
+        _check_width(model, rows.width)
+        lessons = _Lessons(Maker(settings.objective, rows, base, settings.seed), rows, settings, device)
+        if device == "cuda" and team.size == 1 and lessons.steps >= _COMPILED_FROM:
+            model.base_model.compile()
+        return lessons
 
-            model = begun().to(device).train()
-            _check_width(model, rows.width)
-            optimizer = AdamW(
-                settings.learning_rate,
-                settings.clip,
-                settings.weight_decay,
-                getattr(torch, precision),
-                betas=(0.9, 0.95),
-                decays_vectors=False,
-            )
-            lessons = _Lessons(Maker(settings.objective, rows, base, settings.seed), rows, settings, device)
-            learner = team.learner(model, optimizer, all_of, lambda part: lessons.loss(model, part))
-            if device == "cuda" and team.size == 1 and lessons.steps >= _COMPILED_FROM:
-                model.base_model.compile()
-            course = Course(lessons, learner, lessons.rate, micro=settings.micro, team=team, device=device)
-            progress = course.run(checkpoints, on_step)
-            model = learner.finished(model, begun)
-            if team.leads:
-                torch_runtime.save(model.to("cpu", torch.float32), base, out)
-    finally:
-        torch_runtime.release_memory()
+    how = Teaching(
+        settings.learning_rate,
+        clip=settings.clip,
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
+        threads=settings.threads,
+        micro=settings.micro,
+        precision=settings.precision,
+        betas=(0.9, 0.95),
+        decays_vectors=False,
+    )
+    taught = teach(
+        base,
+        out,
+        lambda: torch_runtime.load(base, kind, attn_implementation=attention),
+        lessons_of,
+        how,
+        on_step=on_step,
+        checkpoints=checkpoints,
+        team=team,
+    )
+    now = taught.progress
     return PretrainingResult(
-        steps=progress.done,
-        tokens=progress.tokens,
-        first_loss=progress.losses[0],
-        loss=progress.loss,
-        seconds=time.monotonic() - began,
-        trained_parameters=learner.size,
-        micro=progress.micro,
-        resumed=progress.resumed,
-        spikes=tuple(progress.spikes),
-        checkpoint_seconds=checkpoints.seconds if checkpoints is not None else 0.0,
-        rows=tuple(rows.order(0, min(len(rows), progress.done * settings.batch), settings.seed)),
-        environment={
-            "threads": threads,
-            "device": device,
-            "precision": precision,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        steps=now.done,
+        tokens=now.tokens,
+        first_loss=now.losses[0],
+        loss=now.loss,
+        seconds=taught.seconds,
+        trained_parameters=taught.parameters,
+        micro=now.micro,
+        resumed=now.resumed,
+        spikes=tuple(now.spikes),
+        checkpoint_seconds=taught.checkpoint_seconds,
+        rows=tuple(rows.order(0, min(len(rows), now.done * settings.batch), settings.seed)),
+        environment=taught.environment,
+        figures=taught.figures,
     )
 
 

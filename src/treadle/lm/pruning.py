@@ -75,10 +75,11 @@ def recover(cut: Path, out: Path, material: Material) -> None:
     """Train the cut model on what the whole one learned from: a generator on a budget of tokens, a classifier for one
     pass over at most a few thousand texts."""
     if material.labeled:
-        from treadle.lm.classification import ClassifierSettings, train_classifier
+        from treadle.lm.classification import train_classifier
+        from treadle.lm.fitting import FitSettings
 
         texts, labels = zip(*_spread(material.labeled, _ROWS), strict=True)
-        settings = ClassifierSettings(learning_rate=1e-4, epochs=_EPOCHS, seed=material.seed)
+        settings = FitSettings(learning_rate=1e-4, epochs=_EPOCHS, seed=material.seed)
         train_classifier(
             cut, out, texts, labels, settings, lambda report: material.progress(report.step, report.steps, "steps")
         )

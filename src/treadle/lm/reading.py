@@ -7,14 +7,18 @@ end; the first token of a window, which is no text, stands for "not here".
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
-from treadle.lm.epochs import train_epochs
-from treadle.lm.fitting import FitSettings, Fitted, OnStep
+from treadle.lm.checkpoint import Checkpoints
+from treadle.lm.course import OnStep
+from treadle.lm.epochs import Epochs, Outcome, Piece, fitted, in_batches, passes, teaching
+from treadle.lm.fitting import FitSettings, Fitted
+from treadle.lm.taught import teach
+from treadle.lm.team import Team
 from treadle.lm.windows import Window, WindowEncoder, learned_window
 
 _LONGEST = 30  # pieces of an answer
@@ -32,36 +36,57 @@ def train_reader(
     answers: Sequence[Place | None],
     settings: FitSettings,
     on_step: OnStep | None = None,
-    *,
-    threads: int | None = None,
+    checkpoints: Checkpoints | None = None,
+    team: Team | None = None,
 ) -> Fitted:
     """Train beginning and end of the answer, and the encoder ``base`` with them; write a model folder to ``out``.
 
     ``answers``: None where the text holds none. Long texts are learned in windows, and windows without the answer that
-    they hold none. ``UserError`` when no question has an answer.
+    they hold none. Checkpoints and teams as in ``teach``; samples of ``looks`` are questions, texts and answers.
+    ``UserError`` when no question has an answer.
     """
+    _, transformers = torch_runtime.libraries()
     if not len(questions) == len(texts) == len(answers) or not any(answers):
         raise UserError(f"training: {len(questions)} questions without an answer in their text; expected some")
-    try:
-        encode = WindowEncoder(base, settings.max_length)
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), extra="train") from None
-    windows = encode.pairs(questions, texts)
-    targets = [_target(window, answers[window.text]) for window in windows]
+    settings.check()
+    encode = WindowEncoder(base, settings.max_length)
+    judged = settings.looks.samples if settings.looks else ((), (), ())
+    every = [*answers, *judged[2]]
+    windows = encode.pairs([*questions, *judged[0]], [*texts, *judged[1]])
+    targets = [_target(window, every[window.text]) for window in windows]
 
-    def loss_of(model: Any, batch: Sequence[int]) -> Any:
+    def outcome(model: Any, piece: Piece) -> Outcome:
         from torch import tensor
         from torch.nn.functional import cross_entropy
 
-        output = model(**encode.batch([windows[i] for i in batch], model.device))
-        wanted = tensor([targets[i] for i in batch], device=output.start_logits.device)
+        output = model(**encode.batch([windows[i] for i in piece.members], model.device))
+        wanted = tensor([targets[i] for i in piece.members], device=output.start_logits.device)
         first, last = output.start_logits.float(), output.end_logits.float()
-        return (cross_entropy(first, wanted[:, 0]) + cross_entropy(last, wanted[:, 1])) / 2
+        ends = (cross_entropy(scores, wanted[:, at], reduction="sum") for at, scores in enumerate((first, last)))
 
-    lengths = [len(window.ids) for window in windows]
-    noted = {_UNANSWERED: None in answers}
-    head = "AutoModelForQuestionAnswering"
-    return train_epochs(base, out, head, lengths, loss_of, settings, on_step, noted=noted, threads=threads)
+        def said() -> Iterator[tuple[Place, Place]]:
+            found = zip(first.argmax(-1).tolist(), last.argmax(-1).tolist(), strict=True)
+            return zip(found, [targets[i] for i in piece.members], strict=True)
+
+        return Outcome(sum(ends) / 2, said)
+
+    def begun() -> Any:
+        model = torch_runtime.load(base, transformers.AutoModelForQuestionAnswering)
+        model.config.update({"window": settings.max_length, _UNANSWERED: None in answers})
+        return model
+
+    how = teaching(settings)
+    lengths, count = [len(window.ids) for window in windows], sum(window.text < len(texts) for window in windows)
+    lessons = Epochs(
+        outcome,
+        passes(lengths[:count], settings.batch_size, settings),
+        lengths,
+        how,
+        held_out=in_batches(count, len(windows), settings.batch_size),
+        metrics=("accuracy",),
+    )
+    carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
+    return fitted(teach(base, out, begun, lambda _model: lessons, how, looks=settings.looks, **carried))
 
 
 class Reader:

@@ -7,58 +7,26 @@ gives the same weights.
 
 from __future__ import annotations
 
-import math
-import random
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treadle.core.errors import MissingExtra, UserError
+from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
-from treadle.lm.fitting import OnStep
-from treadle.lm.learner import AdamW, Learner
+from treadle.lm.checkpoint import Checkpoints
+from treadle.lm.course import OnStep
+from treadle.lm.epochs import Epochs, Outcome, Piece, fitted, in_batches, passes, teaching
+from treadle.lm.fitting import FitSettings, Fitted
 from treadle.lm.model_folder import read_config
 from treadle.lm.packing import IGNORED
-from treadle.lm.schedule import learning_rate_at
 from treadle.lm.source_encoder import writes_targets
-from treadle.lm.torch_runtime import Precision
+from treadle.lm.taught import teach
+from treadle.lm.team import Team
 
 if TYPE_CHECKING:
     from treadle.lm.tokenizer import ChatTokenizer
 
-_SORTED_TOGETHER = 50  # batches; sorting all by length would feed short targets first
 Ids = list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceSettings:
-    """``max_length`` in tokens, of a source and of a target: longer ones are cut there, and counted."""
-
-    learning_rate: float = 1e-4
-    epochs: int = 3
-    batch_size: int = 16
-    max_length: int = 256
-    warmup: float = 0.06
-    clip: float = 1.0
-    weight_decay: float = 0.01
-    seed: int = 0
-    threads: int | None = None
-    precision: Precision = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceResult:
-    """``loss``: in nats a token of the targets, mean over the last tenth of the steps; ``cut_sources`` and
-    ``cut_targets`` count what was longer than ``max_length``."""
-
-    steps: int
-    cut_sources: int
-    cut_targets: int
-    loss: float
-    seconds: float
-    environment: dict[str, Any] = field(default_factory=dict)
 
 
 def train_sequences(
@@ -66,71 +34,49 @@ def train_sequences(
     out: Path,
     sources: Sequence[str],
     targets: Sequence[str],
-    settings: SequenceSettings,
+    prefix: str,
+    settings: FitSettings,
     on_step: OnStep | None = None,
-    *,
-    prefix: str = "",
-) -> SequenceResult:
+    checkpoints: Checkpoints | None = None,
+    team: Team | None = None,
+) -> Fitted:
     """Train the encoder-decoder in ``base`` on pairs of texts; write a model folder to ``out``.
 
     ``prefix`` goes before each source, and is remembered in ``config.json``, so that the model is asked as it was
-    taught. ``on_step`` gets (step, steps, loss). ``UserError`` when the base is no encoder-decoder, its tokenizer does
-    not fit it, there is nothing to learn from, or the loss is no number.
+    taught. ``max_length`` is of a source and of a target; what is longer is cut, and counted. Checkpoints and teams
+    as in ``teach``; samples of ``looks`` are sources and targets. ``UserError`` when the base is no encoder-decoder,
+    its tokenizer does not fit it, there is nothing to learn from, or the loss is no number.
     """
-    try:
-        torch_runtime.patient_threads()
-        import torch
-        import transformers
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), extra="train") from None
+    _, transformers = torch_runtime.libraries()
     _check(base, sources, targets, settings)
+    judged = settings.looks.samples if settings.looks else ((), ())
     pairs, cut_sources, cut_targets = _encoded(base, [prefix + source for source in sources], targets, settings)
-    started = time.monotonic()
-    with torch_runtime.session(settings.threads, settings.seed) as threads:
-        device = torch_runtime.device()
-        precision = torch_runtime.precision(settings.precision, device)
-        model = torch_runtime.load(base, transformers.AutoModelForSeq2SeqLM).to(device).train()
+    pairs += _encoded(base, [prefix + source for source in judged[0]], judged[1], settings)[0]
+
+    def outcome(model: Any, piece: Piece) -> Outcome:
+        return Outcome(_loss(model, [pairs[i] for i in piece.members]))
+
+    def begun() -> Any:
+        model = torch_runtime.load(base, transformers.AutoModelForSeq2SeqLM)
         _check_fits(base, model.config.vocab_size, pairs)
-        dtype = getattr(torch, precision)
-        fixed = {p: p.data for p in model.parameters() if not p.requires_grad}  # such as Marian's table of positions
-        for parameter in fixed:
-            parameter.data = parameter.data.to(dtype)
-        optimizer = AdamW(settings.learning_rate, settings.clip, settings.weight_decay, dtype)
-        learner = Learner([p for p in model.parameters() if p.requires_grad], optimizer)
-        losses = _fit(model, learner, pairs, settings, on_step)
-        learner.finish()
-        for parameter, data in fixed.items():
-            parameter.data = data
         model.config.prefix = prefix
-        torch_runtime.save(model.to("cpu"), base, out)
-    tail = losses[-max(1, len(losses) // 10) :]
-    environment: dict[str, Any] = {"threads": threads, "device": device, "precision": precision}
-    environment |= {"torch": torch.__version__, "transformers": transformers.__version__}
-    seconds = time.monotonic() - started
-    return SequenceResult(len(losses), cut_sources, cut_targets, sum(tail) / len(tail), seconds, environment)
+        return model
 
-
-def _fit(
-    model: Any, learner: Learner, pairs: Sequence[tuple[Ids, Ids]], settings: SequenceSettings, on_step: OnStep | None
-) -> list[float]:
-    """All epochs; returns the loss of each step."""
-    batches = [
-        b for epoch in range(settings.epochs) for b in _batches(pairs, settings.batch_size, settings.seed + epoch)
-    ]
-    losses: list[float] = []
-    for step, batch in enumerate(batches, 1):
-        loss = _loss(model, [pairs[i] for i in batch])
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]):
-            raise UserError(
-                f"training: the loss became {losses[-1]} at step {step} of {len(batches)}; "
-                f"lower learning_rate (now {settings.learning_rate:g})"
-            )
-        loss.backward()
-        learner.step(learning_rate_at(step, len(batches), settings.learning_rate, settings.warmup))
-        if on_step is not None:
-            on_step(step, len(batches), losses[-1])
-    return losses
+    how, count = teaching(settings), len(sources)
+    # Sorted by targets, then by sources: targets are what is learned.
+    lengths = [(len(target), len(source)) for source, target in pairs]
+    lessons = Epochs(
+        outcome,
+        passes(lengths[:count], settings.batch_size, settings),
+        [sum(each) for each in lengths],
+        how,
+        learned=[target for target, _ in lengths],
+        held_out=in_batches(count, len(pairs), settings.batch_size),
+    )
+    carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
+    taught = teach(base, out, begun, lambda _model: lessons, how, looks=settings.looks, **carried)
+    cut = {"cut_sources": cut_sources, "cut_targets": cut_targets}
+    return fitted(taught, cut_sources + cut_targets, figures=cut)
 
 
 def _loss(model: Any, pairs: Sequence[tuple[Ids, Ids]]) -> Any:
@@ -143,11 +89,11 @@ def _loss(model: Any, pairs: Sequence[tuple[Ids, Ids]]) -> Any:
     labels = targets.masked_fill(real == 0, IGNORED)
     shown = model.prepare_decoder_input_ids_from_labels(labels)
     logits = model(input_ids=ids, attention_mask=seen, decoder_input_ids=shown, use_cache=False).logits
-    return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+    return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def _encoded(
-    base: Path, sources: Sequence[str], targets: Sequence[str], settings: SequenceSettings
+    base: Path, sources: Sequence[str], targets: Sequence[str], settings: FitSettings
 ) -> tuple[list[tuple[Ids, Ids]], int, int]:
     """Pairs of ids, and how many sources and targets were cut."""
     from treadle.lm.tokenizer import ChatTokenizer
@@ -165,17 +111,14 @@ def _encoded(
     return list(zip(read, written, strict=True)), cut_sources, cut_targets
 
 
-def _check(base: Path, sources: Sequence[str], targets: Sequence[str], settings: SequenceSettings) -> None:
+def _check(base: Path, sources: Sequence[str], targets: Sequence[str], settings: FitSettings) -> None:
     config = read_config(base)
     if not writes_targets(config):
         kinds = ", ".join(config.get("architectures") or ["no architecture"])
         raise UserError(f"{base}: {kinds} is no encoder-decoder; take T5, BART or Marian with the head that writes")
     if not sources or len(sources) != len(targets):
         raise UserError(f"training: {len(sources)} sources with {len(targets)} targets; expected at least one of each")
-    for name in ("learning_rate", "epochs", "batch_size", "max_length"):
-        value = getattr(settings, name)
-        if not (0 < value < 1 if name == "learning_rate" else 1 <= value <= 1 << 20):
-            raise UserError(f"develop.{name}: {value!r} is out of range")
+    settings.check()
 
 
 def _check_fits(base: Path, vocabulary: int, pairs: Sequence[tuple[Ids, Ids]]) -> None:
@@ -184,17 +127,3 @@ def _check_fits(base: Path, vocabulary: int, pairs: Sequence[tuple[Ids, Ids]]) -
         raise UserError(
             f"{base}: the tokenizer gives id {highest}, and the model has {vocabulary}; they do not belong together"
         )
-
-
-def _batches(pairs: Sequence[tuple[Ids, Ids]], size: int, seed: int) -> list[list[int]]:
-    """All indices once, in random order but with pairs of like length together, so that little is padding."""
-    draw = random.Random(seed)  # noqa: S311 - an order, not a secret
-    order = list(range(len(pairs)))
-    draw.shuffle(order)
-    stretch = size * _SORTED_TOGETHER
-    batches: list[list[int]] = []
-    for start in range(0, len(order), stretch):
-        near = sorted(order[start : start + stretch], key=lambda i: (len(pairs[i][1]), len(pairs[i][0])))
-        batches += [near[at : at + size] for at in range(0, len(near), size)]
-    draw.shuffle(batches)
-    return batches

@@ -53,6 +53,13 @@ class _ShardedLearner(Learner):
         (loss * processes).backward()
         return loss.detach()  # type: ignore[no-any-return]
 
+    def value(self, part: Any) -> torch.Tensor:
+        """As ``Learner``."""
+        import torch
+
+        with torch.no_grad():
+            return self._module(part)  # type: ignore[no-any-return]
+
     def step(self, learning_rate: float) -> float:
         """As ``Learner``."""
         import torch
@@ -86,6 +93,8 @@ class _ShardedLearner(Learner):
                     return distribute_tensor(held, live.device_mesh, live.placements)
 
                 live.copy_(piece("weight"))
+                if f"{place}.step" not in tensors:
+                    continue
                 kept = {name: piece(name) for name in MOMENTS if name != "step"}
                 self._adam.state[live] = {"step": tensors[f"{place}.step"].clone(), **kept}
 

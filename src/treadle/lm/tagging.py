@@ -7,14 +7,18 @@ begin, the most probable is taken (Viterbi 1967).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
-from treadle.lm.epochs import train_epochs
-from treadle.lm.fitting import FitSettings, Fitted, OnStep
+from treadle.lm.checkpoint import Checkpoints
+from treadle.lm.course import OnStep
+from treadle.lm.epochs import Epochs, Outcome, Piece, fitted, in_batches, passes, teaching
+from treadle.lm.fitting import FitSettings, Fitted
+from treadle.lm.taught import teach
+from treadle.lm.team import Team
 from treadle.lm.windows import Window, WindowEncoder, learned_window
 from treadle.lm.word_tags import OUTSIDE, Span, spans_of, tags_of, words
 
@@ -34,43 +38,69 @@ def train_tagger(
     spans: Sequence[Sequence[Span]],
     settings: FitSettings,
     on_step: OnStep | None = None,
-    *,
-    threads: int | None = None,
+    checkpoints: Checkpoints | None = None,
+    team: Team | None = None,
 ) -> Fitted:
     """Train a head over the types that occur, and the encoder ``base`` with it; write a model folder to ``out``.
 
-    Long texts are learned in windows, so none is cut. ``UserError`` when no text has a span.
+    Long texts are learned in windows, so none is cut. Checkpoints and teams as in ``teach``; samples of ``looks`` are
+    texts and spans. ``UserError`` when no text has a span.
     """
+    _, transformers = torch_runtime.libraries()
     types = sorted({kind for each in spans for _, _, kind in each})
     if len(texts) != len(spans) or not types:
         raise UserError(f"training: {len(texts)} texts without a span; expected some, such as [[0, 5, PERSON]]")
+    settings.check()
     names = [OUTSIDE, *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
     number = {name: i for i, name in enumerate(names)}
-    try:
-        encode = WindowEncoder(base, settings.max_length)
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), extra="train") from None
-    windows = encode.texts(texts)
-    placed = [words(text) for text in texts]
-    tags = [tags_of(places, each) for places, each in zip(placed, spans, strict=True)]
+    judged = list(zip(*settings.looks.samples, strict=True)) if settings.looks else []
+    judged = [each for each in judged if {kind for _, _, kind in each[1]} <= set(types)]
+    encode = WindowEncoder(base, settings.max_length)
+    every = [*texts, *(text for text, _ in judged)]
+    windows = encode.texts(every)
+    placed = [words(text) for text in every]
+    marked = zip(placed, [*spans, *(each for _, each in judged)], strict=True)
+    tags = [tags_of(places, each) for places, each in marked]
     targets = [
         {position: number[tags[window.text][word]] for position, word in found}
         for window, found in zip(windows, _first_pieces(windows, placed), strict=True)
     ]
 
-    def loss_of(model: Any, batch: Sequence[int]) -> Any:
+    def outcome(model: Any, piece: Piece) -> Outcome:
         from torch import tensor
         from torch.nn.functional import cross_entropy
 
-        logits = model(**encode.batch([windows[i] for i in batch], model.device)).logits.float()
-        wanted = [[targets[i].get(position, _IGNORED) for position in range(logits.shape[1])] for i in batch]
-        sum_ = cross_entropy(logits.transpose(1, 2), tensor(wanted, device=logits.device), reduction="sum")
-        return sum_ / max(1, sum(len(targets[i]) for i in batch))
+        members = piece.members
+        logits = model(**encode.batch([windows[i] for i in members], model.device)).logits.float()
+        wanted = [[targets[i].get(position, _IGNORED) for position in range(logits.shape[1])] for i in members]
+        loss = cross_entropy(logits.transpose(1, 2), tensor(wanted, device=logits.device), reduction="sum")
+        return Outcome(loss, lambda: _said(logits, wanted))
 
-    labels = {"id2label": dict(enumerate(names)), "label2id": number, "num_labels": len(names)}
-    lengths = [len(window.ids) for window in windows]
-    head = "AutoModelForTokenClassification"
-    return train_epochs(base, out, head, lengths, loss_of, settings, on_step, config=labels, threads=threads)
+    def begun() -> Any:
+        labels = {"id2label": dict(enumerate(names)), "label2id": number, "num_labels": len(names)}
+        model = torch_runtime.load(base, transformers.AutoModelForTokenClassification, **labels)
+        model.config.update({"window": settings.max_length})
+        return model
+
+    how = teaching(settings)
+    lengths, count = [len(window.ids) for window in windows], sum(window.text < len(texts) for window in windows)
+    lessons = Epochs(
+        outcome,
+        passes(lengths[:count], settings.batch_size, settings),
+        lengths,
+        how,
+        learned=[len(each) for each in targets],
+        held_out=in_batches(count, len(windows), settings.batch_size),
+        metrics=("accuracy", "f1"),
+    )
+    carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
+    return fitted(teach(base, out, begun, lambda _model: lessons, how, looks=settings.looks, **carried))
+
+
+def _said(logits: Any, wanted: Sequence[Sequence[int]]) -> Iterator[tuple[int | None, int | None]]:
+    """The tag of each word, and the right one; outside of spans is no answer, so that F1 is of what is in them."""
+    for answers, right in zip(logits.argmax(-1).tolist(), wanted, strict=True):
+        yield from ((a or None, r or None) for a, r in zip(answers, right, strict=True) if r != _IGNORED)
 
 
 class Tagger:

@@ -7,12 +7,12 @@ import gc
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from treadle.core.errors import UserError
+from treadle.core.errors import MissingExtra, UserError
 from treadle.lm.own_model import make_known
 from treadle.lm.safetensors_folder import check_folder
 
@@ -40,6 +40,17 @@ def patient_threads() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def libraries() -> tuple[Any, Any]:
+    """torch and transformers; ``MissingExtra`` without one of them."""
+    try:
+        patient_threads()
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), extra="train") from None
+    return torch, transformers
+
+
 @contextmanager
 def session(threads: int | None, seed: int) -> Iterator[int]:
     """Threads (``None``: all this process may use) and random state for a block of work, put back after it.
@@ -63,6 +74,25 @@ def session(threads: int | None, seed: int) -> Iterator[int]:
         torch.use_deterministic_algorithms(repeatable)
         torch.set_num_threads(before)
         torch.set_rng_state(state)
+
+
+def random_state(device: str) -> dict[str, Any]:
+    """Where the random numbers are, of this processor and of the graphics card where that is the device."""
+    import torch
+
+    found = {"random": torch.get_rng_state()}
+    if device == "cuda":
+        found["random.cuda"] = torch.cuda.get_rng_state()
+    return found
+
+
+def restore_random_state(found: Mapping[str, Any]) -> None:
+    """Go on from there, as far as it is known."""
+    import torch
+
+    with suppress(KeyError):  # a checkpoint that has none, or one from another device
+        torch.set_rng_state(found["random"])
+        torch.cuda.set_rng_state(found["random.cuda"])
 
 
 def release_memory() -> None:

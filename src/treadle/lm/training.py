@@ -6,22 +6,22 @@ settings, seed, threads and library versions the weights come out byte for byte 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from treadle.core.errors import MissingExtra, UserError
+from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
 from treadle.lm.attention_mask import visible
 from treadle.lm.checkpoint import Checkpoints
-from treadle.lm.course import Course, OnStep, Part
+from treadle.lm.course import OnStep, Part
 from treadle.lm.course import StepReport as StepReport
+from treadle.lm.held_out import Looks
 from treadle.lm.learner import AdamW, Learner, LoraLearner, all_of
-from treadle.lm.packing import Packing, TokenizedExample, lay_out, pack
-from treadle.lm.schedule import learning_rate_at
+from treadle.lm.packing import Packing, TokenizedExample, lay_out, learned_in, pack
+from treadle.lm.taught import Teaching, teach
 from treadle.lm.team import Team
 from treadle.lm.torch_runtime import Precision
 
@@ -54,6 +54,7 @@ class TrainingSettings:
     save_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     lora_rank: int = 16
     lora_alpha: float = 32.0
+    looks: Looks | None = None
 
     @property
     def steps(self) -> int:
@@ -80,6 +81,7 @@ class TrainingResult:
     spikes: tuple[int, ...] = ()
     checkpoint_seconds: float = 0.0
     environment: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -93,79 +95,52 @@ def train(
 ) -> TrainingResult:
     """Fine-tune the model folder ``base`` and write the result to the folder ``out``, whole or not at all.
 
-    Goes on from the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike.
-    Raises ``UserError`` for settings that make no sense, examples that all drop out, and a loss that is no number.
+    Goes on from the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike. Samples
+    of ``looks`` are examples. Raises ``UserError`` for settings that make no sense, examples that all drop out, and a
+    loss that is no number.
     """
-    try:
-        return _fine_tune(base, out, examples, settings, on_step, checkpoints, team or Team())
-    finally:
-        torch_runtime.release_memory()
-
-
-def _fine_tune(
-    base: Path,
-    out: Path,
-    examples: Sequence[TokenizedExample],
-    settings: TrainingSettings,
-    on_step: OnStep | None,
-    checkpoints: Checkpoints | None,
-    team: Team,
-) -> TrainingResult:
-    try:
-        torch_runtime.patient_threads()
-        import torch
-        import transformers
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), extra="train") from None
+    _, transformers = torch_runtime.libraries()
     _check(settings)
+    team = team or Team()
     if settings.method == "lora" and not team.whole:
         raise UserError("develop.method: lora needs a strategy that keeps the model whole; take ddp in develop.on")
     packing = pack(examples, width=settings.width, seed=settings.seed)
     if not packing.rows:
         counts = ", ".join(f"{len(found)} {rule}" for rule, found in packing.dropped.items()) or "none given"
         raise UserError(f"training: no example is left ({counts}); raise max_length above {settings.width} or add data")
-    started = time.monotonic()
-    with torch_runtime.session(settings.threads, settings.seed) as threads:
-        device = torch_runtime.device()
-        precision = torch_runtime.precision(settings.precision, device)
-        attention = torch_runtime.attention(device)
-
-        def begun() -> Any:
-            return torch_runtime.load(base, transformers.AutoModelForCausalLM, attn_implementation=attention)
-
-        model = begun().to(device).train()
-        optimizer = AdamW(settings.learning_rate, settings.clip, settings.weight_decay, getattr(torch, precision))
-        lessons = _Lessons(examples, packing, settings)
-        make = partial(_learner, settings=settings)
-        learner = team.learner(model, optimizer, make, lambda part: lessons.loss(model, part))
-        course = Course(lessons, learner, lessons.rate, micro=settings.micro, team=team, device=device)
-        progress = course.run(checkpoints, on_step)
-        model = learner.finished(model, begun)
-        if team.leads:
-            torch_runtime.save(model.to("cpu", getattr(torch, settings.save_dtype)), base, out)
-    seen = lessons.seen(progress.done)
+    attention = torch_runtime.attention(torch_runtime.device())
+    lessons = _Lessons(examples, packing, settings)
+    taught = teach(
+        base,
+        out,
+        lambda: torch_runtime.load(base, transformers.AutoModelForCausalLM, attn_implementation=attention),
+        lambda _model: lessons,
+        lessons.how,
+        make=partial(learner_by, settings=settings),
+        looks=settings.looks,
+        saved=settings.save_dtype,
+        on_step=on_step,
+        checkpoints=checkpoints,
+        team=team,
+    )
+    now = taught.progress
+    seen = lessons.seen(now.done)
     return TrainingResult(
-        steps=progress.done,
-        tokens=progress.tokens,
-        answer_tokens=sum(_learned_in(examples[i]) for i in seen),
+        steps=now.done,
+        tokens=now.tokens,
+        answer_tokens=sum(learned_in(examples[i]) for i in seen),
         examples_seen=tuple(sorted(set(seen))),
         dropped=packing.dropped,
-        first_loss=progress.losses[0],
-        loss=progress.loss,
-        seconds=time.monotonic() - started,
-        trained_parameters=learner.size,
-        micro=progress.micro,
-        resumed=progress.resumed,
-        spikes=tuple(progress.spikes),
-        checkpoint_seconds=checkpoints.seconds if checkpoints is not None else 0.0,
-        environment={
-            "threads": threads,
-            "device": device,
-            "precision": precision,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "fill": round(packing.fill, 4),
-        },
+        first_loss=now.losses[0],
+        loss=now.loss,
+        seconds=taught.seconds,
+        trained_parameters=taught.parameters,
+        micro=now.micro,
+        resumed=now.resumed,
+        spikes=tuple(now.spikes),
+        checkpoint_seconds=taught.checkpoint_seconds,
+        environment=taught.environment | {"fill": round(packing.fill, 4)},
+        figures=taught.figures,
     )
 
 
@@ -181,46 +156,67 @@ def answer_loss(model: Any, examples: Sequence[TokenizedExample], rows: Sequence
 
 
 class _Lessons:
-    """Packed rows of examples, for as long as the budget lasts."""
+    """Packed rows of examples, for as long as the budget lasts; those that are held out are numbered behind them."""
 
     name = "training"
     seed: int | None = None  # what is drawn goes on from step to step
+    metrics: tuple[str, ...] = ()
 
     def __init__(self, examples: Sequence[TokenizedExample], packing: Packing, settings: TrainingSettings) -> None:
-        self._examples, self._width, self._settings = examples, packing.width, settings
+        held_out = settings.looks.samples if settings.looks else ()
+        self._examples, self._count = [*examples, *held_out], len(examples)
+        self._width, self._settings = packing.width, settings
         self._stream, self._drawn = _endless_rows(examples, packing, settings), list[tuple[int, ...]]()
-        self.steps = settings.steps
+        self.steps, self.epoch = settings.steps, -(-len(packing.rows) // settings.rows)
         self.remedy = f"lower learning_rate (now {settings.learning_rate:g}) or look for broken examples"
+        self.how = Teaching(
+            settings.learning_rate,
+            settings.warmup,
+            settings.clip,
+            settings.weight_decay,
+            settings.seed,
+            settings.threads,
+            settings.micro,
+            settings.precision,
+        )
 
     def size(self, step: int) -> int:
         return self._settings.rows
 
     def part(self, step: int, first: int, last: int) -> Part:
         begin = (step - 1) * self._settings.rows
-        rows = self._rows(begin + last)[begin + first : begin + last]
-        members = [self._examples[i] for row in rows for i in row]
-        return Part(sum(map(_learned_in, members)), sum(len(each.ids) for each in members), rows)
+        return self._part(self._rows(begin + last)[begin + first : begin + last])
+
+    def held_out(self) -> list[Part]:
+        rows = pack(self._examples[self._count :], width=self._width, seed=self._settings.seed).rows
+        moved = [tuple(self._count + i for i in row) for row in rows]
+        size = self._settings.micro or self._settings.rows
+        return [self._part(moved[at : at + size]) for at in range(0, len(moved), size)]
 
     def loss(self, model: Any, part: Part) -> Any:
         return answer_loss(model, self._examples, part.data, self._width)
 
+    def scores(self, said: Sequence[Any]) -> dict[str, float]:
+        """None beside the loss."""
+        return {}
+
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
-        return learning_rate_at(step, self.steps, self._settings.learning_rate, self._settings.warmup)
+        return self.how.rate(step, self.steps)
 
     def seen(self, steps: int) -> list[int]:
         """The examples of the first steps, each as often as it came."""
         return [i for row in self._rows(steps * self._settings.rows)[: steps * self._settings.rows] for i in row]
+
+    def _part(self, rows: list[tuple[int, ...]]) -> Part:
+        members = [self._examples[i] for row in rows for i in row]
+        return Part(sum(map(learned_in, members)), sum(len(each.ids) for each in members), rows)
 
     def _rows(self, count: int) -> list[tuple[int, ...]]:
         """The first rows, at least so many."""
         while len(self._drawn) < count:
             self._drawn.append(next(self._stream))
         return self._drawn
-
-
-def _learned_in(example: TokenizedExample) -> int:
-    return sum(map(bool, example.answer[1:]))
 
 
 def _endless_rows(
@@ -255,7 +251,21 @@ def logits_at(model: Any, batch: Any, wanted: torch.Tensor) -> torch.Tensor:
     return model(**inputs).logits.flatten(0, 1).index_select(0, wanted)  # type: ignore[no-any-return]
 
 
-def _learner(model: Any, optimizer: AdamW, settings: TrainingSettings) -> Learner:
+class Adapting(Protocol):
+    """Settings that say which weights are trained."""
+
+    @property
+    def method(self) -> Method: ...
+
+    @property
+    def lora_rank(self) -> int: ...
+
+    @property
+    def lora_alpha(self) -> float: ...
+
+
+def learner_by(model: Any, optimizer: AdamW, settings: Adapting) -> Learner:
+    """Whoever updates all weights, or adapters beside them, as the settings say."""
     if settings.method == "lora":
         return LoraLearner(model, optimizer, rank=settings.lora_rank, alpha=settings.lora_alpha)
     return all_of(model, optimizer)

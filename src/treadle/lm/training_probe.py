@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from treadle.core.errors import MissingExtra
 from treadle.lm import torch_runtime
 from treadle.lm.initial_model import model_class
 from treadle.lm.learner import AdamW, Learner, LoraLearner
@@ -90,7 +89,7 @@ def shape_of(config: Any, kind: Kind = "causal") -> Shape:
 
 def adapters_of(config: Any, rank: int) -> int:
     """How many parameters LoRA trains: of adapters beside every linear layer but the head. Nothing is allocated."""
-    torch, _ = _libraries()
+    torch, _ = torch_runtime.libraries()
     model = _empty(config, "causal")
     head = model.get_output_embeddings()
     linear = [each for each in model.modules() if isinstance(each, torch.nn.Linear) and each is not head]
@@ -98,13 +97,13 @@ def adapters_of(config: Any, rank: int) -> int:
 
 
 def _empty(config: Any, kind: Kind) -> Any:
-    torch, _ = _libraries()
+    torch, _ = torch_runtime.libraries()
     with torch.device("meta"):
         return _class_for(config, kind).from_config(config)
 
 
 def _class_for(config: Any, kind: Kind) -> Any:
-    _, transformers = _libraries()
+    _, transformers = torch_runtime.libraries()
     if kind == "classify":  # of any encoder, also of one that cannot be pretrained here
         return transformers.AutoModelForSequenceClassification
     if kind == "sequences":
@@ -114,7 +113,7 @@ def _class_for(config: Any, kind: Kind) -> Any:
 
 def config_of(folder: Path) -> Any:
     """The configuration of a model folder."""
-    _, transformers = _libraries()
+    _, transformers = torch_runtime.libraries()
     return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
 
 
@@ -135,7 +134,7 @@ def held_by(parameters: int, precision: str, adapters: int | None = None) -> int
 
 def available_memory() -> int:
     """Bytes that a training may take here: of the graphics card where there is one, else of the machine."""
-    torch, _ = _libraries()
+    torch, _ = torch_runtime.libraries()
     if torch_runtime.device() == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     for line in Path("/proc/meminfo").read_text().splitlines():
@@ -152,7 +151,7 @@ def here() -> tuple[str, str]:
 
 def measure(config: Any, load: Load) -> Pace:
     """Time a few steps of a model with random weights on random tokens. Takes no more memory than the training."""
-    torch, _ = _libraries()
+    torch, _ = torch_runtime.libraries()
     device = torch_runtime.device()
     precision = torch_runtime.precision("auto", device)
     try:
@@ -241,13 +240,3 @@ def _loss(model: Any, load: Load, count: int, device: str) -> Any:
         decoder = targets.copy()
     batch = Batch(ids, positions, segments, targets, causal=load.kind == "causal", decoder=decoder)
     return summed_loss(model, batch, device) / max(1, batch.learned)
-
-
-def _libraries() -> tuple[Any, Any]:
-    try:
-        torch_runtime.patient_threads()
-        import torch
-        import transformers
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), extra="train") from None
-    return torch, transformers

@@ -8,11 +8,11 @@ from typing import Any
 
 from treadle.evals.report import answer_all
 from treadle.evals.task import BASE, FEW_SHOT, Task
-from treadle.lm.fitting import Fitted, OnStep
+from treadle.lm.fitting import Carry, Fitted
 from treadle.text.dataset import Example
 
 
-def distill(teacher: Path, out: Path, examples: Sequence[Example], settings: Any, on_step: OnStep) -> Fitted:
+def distill(teacher: Path, out: Path, examples: Sequence[Example], settings: Any, carry: Carry) -> Fitted:
     """A student with fewer of the teacher's layers (``lm.distilled_generator``)."""
     from treadle.lm.conversation import with_system_prompt
     from treadle.lm.distilled_generator import distill_generator
@@ -20,15 +20,13 @@ def distill(teacher: Path, out: Path, examples: Sequence[Example], settings: Any
     from treadle.lm.tokenizer import ChatTokenizer
 
     tokenizer = ChatTokenizer.load(teacher)
-    tokens = [
-        TokenizedExample(
-            *tokenizer.encode_for_training(
-                with_system_prompt(example.messages, settings.system_prompt), tools=example.tools
-            )
-        )
-        for example in examples
-    ]
-    return distill_generator(teacher, out, tokens, settings, on_step)
+
+    def encoded(examples: Sequence[Example]) -> list[TokenizedExample]:
+        told = ((with_system_prompt(each.messages, settings.system_prompt), each.tools) for each in examples)
+        return [TokenizedExample(*tokenizer.encode_for_training(said, tools=tools)) for said, tools in told]
+
+    found: Fitted = carry(distill_generator, (teacher, out, encoded(examples)), settings.at(encoded))
+    return found
 
 
 TASK = Task(

@@ -9,34 +9,28 @@ from typing import Any
 from treadle.evals.baselines import majority, tfidf
 from treadle.evals.report import classify_all
 from treadle.evals.task import Task
-from treadle.lm.fitting import Carry, FitSettings, Fitted, OnStep
+from treadle.lm.fitting import Carry, FitSettings, Fitted
 from treadle.text.dataset import Example
 
 
-def fit(
-    base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, on_step: OnStep, carry: Carry
-) -> Fitted:
+def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, carry: Carry) -> Fitted:
     """An encoder with a head over the labels that occur (``lm.classification``)."""
-    from treadle.lm.classification import ClassifierSettings, train_classifier
+    from treadle.lm.classification import train_classifier
 
-    how = ClassifierSettings(
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
-        max_length=settings.max_length,
-        seed=settings.seed,
-    )
-    texts, labels = [example.text for example in examples], [str(example.label) for example in examples]
-    result = carry(train_classifier, (base, out, texts, labels), how, on_step)
-    figures = {"resumed": result.resumed, "spikes": len(result.spikes), "checkpoint_seconds": result.checkpoint_seconds}
-    return Fitted(result.loss, result.steps, result.truncated, result.environment, figures)
+    result = carry(train_classifier, (base, out, *_labeled(examples)), settings.at(_labeled))
+    return Fitted(result.loss, result.steps, result.truncated, result.environment, result.figures)
 
 
-def distill(teacher: Path, out: Path, examples: Sequence[Example], settings: Any, on_step: OnStep) -> Fitted:
+def distill(teacher: Path, out: Path, examples: Sequence[Example], settings: Any, carry: Carry) -> Fitted:
     """A student with fewer of the teacher's layers (``lm.distillation``)."""
     from treadle.lm.distillation import distill_classifier
 
-    texts, labels = [example.text for example in examples], [str(example.label) for example in examples]
-    return distill_classifier(teacher, out, texts, labels, settings, on_step)
+    found: Fitted = carry(distill_classifier, (teacher, out, *_labeled(examples)), settings.at(_labeled))
+    return found
+
+
+def _labeled(examples: Sequence[Example]) -> tuple[list[str], list[str]]:
+    return [example.text for example in examples], [str(example.label) for example in examples]
 
 
 TASK = Task(
@@ -45,7 +39,6 @@ TASK = Task(
     metrics=("accuracy", "f1_macro", "ece"),
     answer=classify_all,
     fit=fit,
-    carries=True,
     distill=distill,
     gives=frozenset({"probabilities"}),
     simple={"majority": majority, "tfidf": tfidf},

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from treadle.evals.ranking import rank_all, tfidf_ranking
 from treadle.evals.task import BASE, Task
-from treadle.lm.fitting import FitSettings, Fitted, OnStep
+from treadle.lm.fitting import Carry, FitSettings, Fitted
 from treadle.text.dataset import Example
 from treadle.text.text_pairs import NEGATIVES
 
+if TYPE_CHECKING:
+    from treadle.lm.embedding_training import Pair
 
-def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, on_step: OnStep) -> Fitted:
+
+def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, carry: Carry) -> Fitted:
     """An encoder that tells each pair from the others of its batch (``lm.embedding_training``)."""
-    from treadle.lm.embedding_training import Pair, train_embedder
+    from treadle.lm.embedding_training import train_embedder
 
-    pairs = [Pair(each.question, each.answer, tuple(each.fields.get(NEGATIVES, ()))) for each in examples]
-    return train_embedder(base, out, pairs, settings, on_step)
+    found: Fitted = carry(train_embedder, (base, out, _pairs(examples)), settings.at(_pairs))
+    return found
+
+
+def _pairs(examples: Sequence[Example]) -> list[Pair]:
+    from treadle.lm.embedding_training import Pair
+
+    return [Pair(each.question, each.answer, tuple(each.fields.get(NEGATIVES, ()))) for each in examples]
 
 
 TASK = Task(

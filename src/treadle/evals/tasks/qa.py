@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from treadle.core.errors import MissingExtra
 from treadle.evals.item import Item, Output
 from treadle.evals.task import Task
-from treadle.lm.fitting import FitSettings, Fitted, OnStep
+from treadle.lm.fitting import Carry, FitSettings, Fitted
 from treadle.text.dataset import Example
 from treadle.text.questions import START
 
@@ -23,10 +23,16 @@ _WORDS = r"\w+|[^\s\w]"
 _SENTENCE = re.compile(r".+?(?:[.!?]+[\"')\]]*(?=\s|$)|[。!?]|\n|$)", re.DOTALL)
 
 
-def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, on_step: OnStep) -> Fitted:
+def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, carry: Carry) -> Fitted:
     """An encoder that scores each piece as the answer's beginning and end (``lm.reading``)."""
     from treadle.lm.reading import train_reader
 
+    found: Fitted = carry(train_reader, (base, out, *_placed(examples)), settings.at(_placed))
+    return found
+
+
+def _placed(examples: Sequence[Example]) -> tuple[list[str], list[str], list[tuple[int, int] | None]]:
+    """Questions, texts, and where the answers stand."""
     asked = [_asked(example.messages) for example in examples]
     places = [
         None
@@ -34,8 +40,7 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
         else (start := int(example.fields[START]), start + len(example.answer))
         for example in examples
     ]
-    questions, texts = [question for question, _ in asked], [text for _, text in asked]
-    return train_reader(base, out, questions, texts, places, settings, on_step)
+    return [question for question, _ in asked], [text for _, text in asked], places
 
 
 def read_all(model: Path, examples: Sequence[Example], metrics: Sequence[Metric], run: Run, **asked: Any) -> Evaluation:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from treadle.core.errors import UserError
 from treadle.evals.item import Item, Output
-from treadle.lm.fitting import FitSettings, Fitted, OnStep
+from treadle.lm.fitting import Carry, FitSettings, Fitted
 from treadle.text.dataset import Example
 
 HEADS = ("ForConditionalGeneration", "MTModel")
@@ -18,25 +18,21 @@ _SENTENCE_END = re.compile(r"(?<=[.!?\u2026])[\"'\u201d\u2019)\]]*\s+|(?<=[\u300
 _NO_END = re.compile(r"(?:\b(?:e\.g|i\.e|cf|vs|et al|Fig|Eq|Dr|Mr|Mrs|Ms|Prof|St|No)|\b[A-Z])\.$")
 
 
-def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, on_step: OnStep) -> Fitted:
+def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, carry: Carry) -> Fitted:
     """An encoder-decoder on sources and targets (``lm.sequence_to_sequence``). What the system's message says is the
     prefix of the source. There may be one; it goes for examples without it too, such as users' corrections."""
-    from treadle.lm.sequence_to_sequence import SequenceSettings, train_sequences
+    from treadle.lm.sequence_to_sequence import train_sequences
 
-    how = SequenceSettings(
-        learning_rate=settings.learning_rate,
-        epochs=settings.epochs,
-        max_length=settings.max_length,
-        seed=settings.seed,
-    )
     prefixes = {_said(example.messages, "system") for example in examples} - {""}
     if len(prefixes) > 1:
         raise UserError(f"training: {len(prefixes)} prefixes before the sources; expected the same in all examples")
-    sources = [_said(example.messages, "user") for example in examples]
-    targets = [example.answer for example in examples]
     prefix = next(iter(prefixes), "")
-    result = train_sequences(base, out, sources, targets, how, on_step, prefix=prefix)
-    return Fitted(result.loss, result.steps, result.cut_sources + result.cut_targets, result.environment)
+    found: Fitted = carry(train_sequences, (base, out, *_translated(examples), prefix), settings.at(_translated))
+    return found
+
+
+def _translated(examples: Sequence[Example]) -> tuple[list[str], list[str]]:
+    return [_said(example.messages, "user") for example in examples], [example.answer for example in examples]
 
 
 def copy(train: Sequence[Example], items: Sequence[Item], *, seed: int = 0) -> list[Output]:

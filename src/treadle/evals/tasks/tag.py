@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from treadle.core.errors import UserError
 from treadle.evals.item import Item, Output
 from treadle.evals.task import Task
-from treadle.lm.fitting import FitSettings, Fitted, OnStep
-from treadle.lm.word_tags import OUTSIDE, spans_of, tags_of, words
+from treadle.lm.fitting import Carry, FitSettings, Fitted
+from treadle.lm.word_tags import OUTSIDE, Span, spans_of, tags_of, words
 from treadle.text.dataset import Example
 from treadle.text.spans import label_of, read_label
 
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from treadle.evals.results import Evaluation
 
 
-def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, on_step: OnStep) -> Fitted:
+def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSettings, carry: Carry) -> Fitted:
     """An encoder with a head over the types that occur (``lm.tagging``)."""
     from treadle.lm.tagging import train_tagger
 
-    spans = [read_label(example.label or "[]") for example in examples]
-    return train_tagger(base, out, [example.text for example in examples], spans, settings, on_step)
+    found: Fitted = carry(train_tagger, (base, out, *_marked(examples)), settings.at(_marked))
+    return found
+
+
+def _marked(examples: Sequence[Example]) -> tuple[list[str], list[list[Span]]]:
+    return [example.text for example in examples], [read_label(example.label or "[]") for example in examples]
 
 
 def tag_all(model: Path, examples: Sequence[Example], metrics: Sequence[Metric], run: Run, **asked: Any) -> Evaluation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from treadle.stages.develop.chain import Base, Continuing, Developed, develop
+from treadle.stages.develop.checking import check_trainings
 from treadle.stages.develop.settings import DevelopSettings
 
-__all__ = ["Base", "Continuing", "DevelopSettings", "Developed", "develop"]
+__all__ = ["Base", "Continuing", "DevelopSettings", "Developed", "check_trainings", "develop"]

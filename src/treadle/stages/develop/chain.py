@@ -199,6 +199,7 @@ class _Training:
                 "learning_rate": rate,
                 "epochs": settings.epochs,
                 "max_length": settings.max_length,
+                "looks": settings.looks,
             }
             return self.driver.run(fit, self.dataset, begun, **self.chosen, **trainer, **self.named, **rates)
         return self.driver.run(
@@ -213,6 +214,7 @@ class _Training:
             budget=(continuing.tokens if continuing.start else None) or settings.tokens,
             max_length=settings.max_length,
             replay=continuing.replay,
+            looks=settings.looks,
         )
 
 

@@ -10,6 +10,8 @@ from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.evals.task import Task, load_task
 from treadle.lm.model import Model
+from treadle.stages.develop.carrying import Carried, looks_at
+from treadle.stages.develop.resuming import PLACE
 from treadle.stages.develop.settings import DevelopSettings
 from treadle.stages.develop.training import write_about
 from treadle.text.dataset import Dataset
@@ -37,11 +39,12 @@ def distill_on(
         learning_rate=asked.learning_rate or settings.learning_rate or chosen.learning_rate,
         epochs=asked.epochs,
         max_length=settings.max_length,
+        looks=settings.looks,
         system_prompt=system_prompt,
     )
 
 
-@step(name="develop.distill", version=1, packages=("tokenizers", "torch", "transformers"), tolerance=0.05)
+@step(name="develop.distill", version=2, packages=("tokenizers", "torch", "transformers"), tolerance=0.05, place=PLACE)
 def distill(
     dataset: Dataset,
     start: Model,
@@ -53,6 +56,7 @@ def distill(
     learning_rate: float,
     epochs: int,
     max_length: int,
+    looks: dict[str, Any] | None,
     system_prompt: str | None,
     seed: int,
     run: Run,
@@ -67,6 +71,7 @@ def distill(
     if known["task"] != task:
         raise UserError(f"develop.distill.teacher: a model for task {known['task']} cannot teach one for {task}")
     examples = dataset.examples("train")
+    judged_by, seen = looks_at(looks, dataset)
     settings = DistillSettings(
         learning_rate=learning_rate,
         epochs=epochs,
@@ -75,15 +80,11 @@ def distill(
         layers=layers,
         temperature=temperature,
         system_prompt=system_prompt,
+        looks=judged_by,
     )
-
-    def on_step(step: int, steps: int, loss: float) -> None:
-        run.log(step, loss=loss)
-        run.progress(step, steps, "steps", f"loss {loss:.3f}")
-
-    with run.create(Model) as model:
-        result = chosen.distill(start.path(), model.path, examples, settings, on_step)
-        model.add_documents(name for example in examples for name in example.documents)
+    with run.create(Model) as model, Carried(run, task, dataset.digest, start.digest, repr(settings)) as carry:
+        result = chosen.distill(start.path(), model.path, examples, settings, carry)
+        model.add_documents(name for example in (*examples, *seen) for name in example.documents)
         model.add_documents(start.document_ids())
         how: dict[str, Any] = {"method": "distill", "start": start.digest, "layers": result.environment["layers"]}
         how |= {"epochs": epochs, "learning_rate": learning_rate, "temperature": temperature}
@@ -94,5 +95,8 @@ def distill(
             truncated=result.truncated,
             examples=len(examples),
             layers=len(result.environment["layers"]),
+            **result.figures,
         )
-        return model.commit()
+        made = model.commit()
+        carry.kept()
+        return made

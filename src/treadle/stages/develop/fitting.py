@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from treadle.core.errors import UserError
 from treadle.core.plugins import load
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.evals.task import FITS, load_task
-from treadle.lm.fitting import FitSettings, OnStep
+from treadle.lm.fitting import FitSettings, carries
 from treadle.lm.model import Model
-from treadle.stages.develop.resuming import PLACE, checkpoints_for, remove
+from treadle.stages.develop.carrying import Carried, looks_at
+from treadle.stages.develop.resuming import PLACE
 from treadle.stages.develop.training import same_base, write_about
 from treadle.text.dataset import Dataset
 
 
-@step(name="develop.fit", version=1, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
+@step(name="develop.fit", version=2, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
 def fit(
     dataset: Dataset,
     pretrained: Model | None,
@@ -30,6 +30,7 @@ def fit(
     learning_rate: float,
     epochs: int,
     max_length: int,
+    looks: dict[str, Any] | None,
     seed: int,
     run: Run,
 ) -> Model:
@@ -39,33 +40,20 @@ def fit(
     """
     chosen = load_task(task, run.folder)
     train: Any = load(FITS, trainer, run.folder).value if trainer else chosen.fit
-    carries = chosen.carries and trainer is None
-    if run.place is not None and not carries:
-        raise UserError(f"develop.on: {trainer or f'task {task}'} trains in one process; leave out `on`")
     base = same_base(base_model, fingerprint, pretrained)
     examples = dataset.examples("train")
-    settings = FitSettings(learning_rate=learning_rate, epochs=epochs, max_length=max_length, seed=seed)
+    judged_by, seen = looks_at(looks, dataset)
+    settings = FitSettings(learning_rate, epochs, max_length, seed, looks=judged_by)
 
     def on_step(step: int, steps: int, loss: float) -> None:
         run.log(step, loss=loss)
         run.progress(step, steps, "steps", f"loss {loss:.2f}")
 
     source = pretrained.digest if pretrained else fingerprint
-    kept = checkpoints_for(run, task, dataset.digest, source, repr(settings))
-    with run.create(Model) as model, kept as checkpoints:
-
-        def carry(function: Any, arguments: tuple[Any, ...], how: Any, told: OnStep) -> Any:
-            from treadle.lm.launcher import carry_out
-
-            def tell(report: Any) -> None:
-                told(report.step, report.steps, report.loss)
-
-            return carry_out(run.place, run.scratch / "job", function, arguments, how, checkpoints, tell)
-
-        begun = pretrained.path() if pretrained else base.path
-        more = {"carry": carry} if carries else {}
-        result = train(begun, model.path, examples, settings, on_step, **more)
-        model.add_documents(name for example in examples for name in example.documents)
+    begun = pretrained.path() if pretrained else base.path
+    with run.create(Model) as model, Carried(run, task, dataset.digest, source, repr(settings)) as carry:
+        result = train(begun, model.path, examples, settings, carry if carries(train) else on_step)
+        model.add_documents(name for example in (*examples, *seen) for name in example.documents)
         if pretrained is not None:
             model.add_documents(pretrained.document_ids())
         how: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
@@ -73,5 +61,5 @@ def fit(
         figures = {"loss": result.loss, "steps": result.steps, "truncated": result.truncated, **result.figures}
         run.summary(examples=len(examples), **figures)
         made = model.commit()
-        remove(checkpoints)
+        carry.kept()
         return made

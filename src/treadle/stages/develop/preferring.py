@@ -10,7 +10,10 @@ from treadle.core.errors import UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.lm.conversation import with_system_prompt
+from treadle.lm.held_out import MOST
 from treadle.lm.model import Model
+from treadle.stages.develop.carrying import Carried, looks_at
+from treadle.stages.develop.resuming import PLACE
 from treadle.stages.develop.settings import DevelopSettings
 from treadle.stages.develop.training import came_from, same_base, write_about
 from treadle.text.dataset import Dataset, Example
@@ -42,11 +45,12 @@ def prefer_on(
         weights=settings.method,
         learning_rate=settings.prefer.learning_rate or _RATES[settings.method],
         max_length=settings.max_length,
+        looks=settings.looks,
         system_prompt=system_prompt,
     )
 
 
-@step(name="develop.prefer", version=1, packages=("tokenizers", "torch", "transformers"), tolerance=0.05)
+@step(name="develop.prefer", version=2, packages=("tokenizers", "torch", "transformers"), tolerance=0.05, place=PLACE)
 def prefer(
     dataset: Dataset,
     start: Model | None,
@@ -61,13 +65,14 @@ def prefer(
     tokens: int | None,
     batch: int,
     max_length: int,
+    looks: dict[str, Any] | None,
     system_prompt: str | None,
     seed: int,
     run: Run,
 ) -> Model:
     """Direct preference optimization on the examples of the training split that have a rejected answer, from ``start``
     or from the base as it is; judged by those of validation."""
-    from treadle.lm.preference import PreferenceSettings, PreferenceStep, train_on_preferences
+    from treadle.lm.preference import PreferenceSettings, train_on_preferences
     from treadle.lm.tokenizer import ChatTokenizer
 
     base = same_base(base_model, fingerprint, start)
@@ -80,7 +85,8 @@ def prefer(
             "rejected), users' corrections, or prepare.synthesize with hard_negatives"
         )
     pairs = list(_pairs(tokenizer, examples, system_prompt))
-    judged = [each for each in dataset.examples("validation") if each.rejected]
+    judged = [each for each in dataset.examples("validation") if each.rejected][:MOST]
+    judged_by, seen = looks_at(looks, dataset)
     settings = PreferenceSettings(
         beta=beta,
         method=weights,
@@ -90,17 +96,14 @@ def prefer(
         batch=batch,
         width=max_length,
         seed=seed,
+        looks=judged_by,
     )
-
-    def on_step(told: PreferenceStep) -> None:
-        run.log(told.step, loss=told.loss, margin=told.margin, accuracy=told.accuracy, lr=told.learning_rate)
-        note = f"loss {told.loss:.3f}, margin {told.margin:.2f}, {told.tokens_per_second:.0f} tok/s"
-        run.progress(told.step, told.steps, "steps", note)
-
-    with run.create(Model) as model:
+    told = (dataset.digest, start.digest if start else fingerprint, repr(settings), system_prompt or "")
+    with run.create(Model) as model, Carried(run, *told) as carry:
         held_out = list(_pairs(tokenizer, judged, system_prompt))
-        result = train_on_preferences(begun, model.path, pairs, settings, on_step, held_out=held_out)
+        result = carry(train_on_preferences, (begun, model.path, pairs, held_out), settings)
         model.add_documents(name for place in result.pairs_seen for name in examples[place].documents)
+        model.add_documents(name for example in seen if example.rejected for name in example.documents)
         how: dict[str, Any] = {"method": method, "beta": beta, "weights": weights, "learning_rate": learning_rate}
         if start is not None:
             model.add_documents(start.document_ids())
@@ -116,9 +119,12 @@ def prefer(
             tokens_per_second=result.tokens / result.seconds,
             pairs=len(result.pairs_seen),
             **held,
+            **result.figures,
             **{rule: float(len(places)) for rule, places in result.dropped.items()},
         )
-        return model.commit()
+        made = model.commit()
+        carry.kept()
+        return made
 
 
 def _pairs(tokenizer: Any, examples: Sequence[Example], system_prompt: str | None) -> Iterator[Pair]:

@@ -20,8 +20,9 @@ from treadle.core.steps import step
 from treadle.lm.model import Model
 from treadle.lm.objective import Objective
 from treadle.lm.tokens import Tokens
+from treadle.stages.develop.carrying import Carried
 from treadle.stages.develop.resuming import CHECKPOINTS as CHECKPOINTS
-from treadle.stages.develop.resuming import PLACE, checkpoints_for, remove
+from treadle.stages.develop.resuming import PLACE
 from treadle.stages.develop.settings import PretrainSettings
 from treadle.stages.develop.training import same_base, write_about
 from treadle.text.corpus import Corpus
@@ -124,7 +125,7 @@ def pack_text(
         return tokens.commit()
 
 
-@step(name="develop.pretrain", version=2, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
+@step(name="develop.pretrain", version=3, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
 def pretrain(
     packed: Tokens,
     initial: Model | None,
@@ -143,11 +144,9 @@ def pretrain(
 
     Killed, the same step goes on from its last checkpoint and ends in the same weights.
     """
-    from treadle.lm.launcher import carry_out
     from treadle.lm.objective import objective_for
     from treadle.lm.pretraining import PretrainingSettings
     from treadle.lm.pretraining import pretrain as train
-    from treadle.lm.training import StepReport
 
     base = same_base(base_model, fingerprint, initial)
     family = json.loads((base.path / "config.json").read_text(encoding="utf-8"))["model_type"]
@@ -161,18 +160,10 @@ def pretrain(
         seed=seed,
     )
     rows = packed.rows("train")
-
-    def on_step(report: StepReport) -> None:
-        run.log(report.step, loss=report.loss, tokens_per_second=report.tokens_per_second, lr=report.learning_rate)
-        run.progress(
-            report.step, report.steps, "steps", f"loss {report.loss:.2f}, {report.tokens_per_second:.0f} tok/s"
-        )
-
     before = _bits_per_byte(base.path, packed, settings.objective)
-    kept = checkpoints_for(run, packed.digest, initial.digest if initial else fingerprint, repr(settings))
-    with run.create(Model) as model, kept as checkpoints:
-        call = (train, (base.path, model.path, rows), settings)
-        result = carry_out(run.place, run.scratch / "job", *call, checkpoints, on_step)
+    told = (packed.digest, initial.digest if initial else fingerprint, repr(settings))
+    with run.create(Model) as model, Carried(run, *told) as carry:
+        result = carry(train, (base.path, model.path, rows), settings)
         seen = {packed.document("train", example) for row in result.rows for example in rows.examples(row)}
         model.add_documents(name for name in seen if name is not None)
         if initial is not None:
@@ -193,7 +184,7 @@ def pretrain(
             checkpoint_seconds=result.checkpoint_seconds,
         )
         made = model.commit()
-        remove(checkpoints)
+        carry.kept()
         return made
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
 from treadle.core.digest import blake3_bytes, canonical_json
-from treadle.core.errors import UserError
+from treadle.core.errors import MissingExtra, UserError
 from treadle.core.plugins import load
 from treadle.core.runs import Run
 from treadle.core.settings import bind
 from treadle.lm.checkpoint import Checkpoints
-from treadle.lm.launcher import Here
+from treadle.lm.launcher import Here, Launcher
 from treadle.text.transform import parse_step
 
 PLACE = "develop.on"  # the setting that says where a training runs
@@ -26,6 +27,10 @@ def trainer_for(on: str | dict[str, Any]) -> Any:
     a wrong setting."""
     name, settings = parse_step(on, PLACE)
     found = bind(load("treadle.trainers", name).value, settings, where=f"{PLACE} ({name})", provided={})
+    strategy = load("treadle.strategies", found.strategy).value if isinstance(found, Launcher) else None
+    for package in (getattr(part, "package", None) for part in (found, strategy)):
+        if package is not None and find_spec(package) is None:
+            raise MissingExtra(package, extra=package)
     return None if isinstance(found, Here) else found
 
 

@@ -82,6 +82,12 @@ class DistillSettings(Settings):
     epochs: int = Field(3, ge=1, description="passes over the training split")
 
 
+class StopSettings(Settings):
+    """Training ends before its time when it does not become better."""
+
+    patience: int = Field(3, ge=1, le=10_000, description="looks at the validation split without a better one")
+
+
 class EvaluateSettings(Settings):
     """How good a model is, and compared with what."""
 
@@ -110,10 +116,35 @@ class DevelopSettings(Settings):
     pretrain: PretrainSettings | None = Field(None, description="read the cleaned text first")
     prefer: PreferSettings | None = Field(None, description="chat: learn from pairs of answers, after fine-tuning")
     distill: DistillSettings | None = Field(None, description="chat, classify: a smaller model learns from this one")
+    keep_best: str | None = Field(
+        None,
+        description="the weights that are best by this on the validation split are kept: loss; classify, tag, qa, "
+        "embed and prefer also accuracy, classify and tag f1",
+    )
+    stop_early: StopSettings | None = Field(
+        None, description="end when the validation split shows nothing better, and keep the best (by loss unless said)"
+    )
+    look_every: int | None = Field(
+        None, ge=1, description="steps from one look at the validation split to the next; by default a quarter epoch"
+    )
     on: str | dict[str, Any] = Field(
         "process", description="where trainings run: process, torchrun, or one with its settings"
     )
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @property
+    def looks(self) -> dict[str, Any] | None:
+        """How trainings are judged under way; None where they are not."""
+        if self.keep_best is None and self.stop_early is None:
+            return None
+        patience = self.stop_early.patience if self.stop_early else None
+        return {"metric": self.keep_best or "loss", "patience": patience, "every": self.look_every}
+
+    @model_validator(mode="after")
+    def _looked_at_for_something(self) -> DevelopSettings:
+        if self.look_every is not None and self.looks is None:
+            raise ValueError("look_every: nothing comes of looking; add keep_best or stop_early")
+        return self
 
     @model_validator(mode="after")
     def _one_beginning(self) -> DevelopSettings:

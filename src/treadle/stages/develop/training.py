@@ -13,13 +13,14 @@ from treadle.core.steps import step
 from treadle.lm.model import ABOUT, FORMAT, Model
 from treadle.lm.tokens import Tokens
 from treadle.record.version import FROM_NOTHING, NOT_RECORDED
-from treadle.stages.develop.resuming import PLACE, checkpoints_for, remove
+from treadle.stages.develop.carrying import Carried, looks_at
+from treadle.stages.develop.resuming import PLACE
 from treadle.text.dataset import Dataset, Example
 
 FEEDBACK = "feedback"  # the field of an example that is a user's correction
 
 
-@step(name="develop.train", version=4, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
+@step(name="develop.train", version=5, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
 def train(
     tokens: Tokens,
     dataset: Dataset,
@@ -33,6 +34,7 @@ def train(
     budget: int,
     max_length: int,
     replay: float,
+    looks: dict[str, Any] | None,
     seed: int,
     run: Run,
 ) -> Model:
@@ -42,8 +44,7 @@ def train(
     Corrections come first, the newest before older ones, and leave the share ``replay`` of the budget to the rest.
     The model's documents are exactly those of the examples it saw, and those of the model it started from.
     """
-    from treadle.lm.launcher import carry_out
-    from treadle.lm.training import StepReport, TrainingSettings
+    from treadle.lm.training import TrainingSettings
     from treadle.lm.training import train as fine_tune
 
     begun = start or pretrained
@@ -52,20 +53,22 @@ def train(
     places = _mixed(tokens.lengths("train"), seen, budget, replay, f"{seed} {start.digest if start else ''}")
     every = tokens.examples("train")
     examples = [every[place] for place in places]
+    judged_by, judged = looks_at(looks, dataset)
+    if judged_by is not None:
+        judged_by = judged_by.of(tokens.examples("validation")[: len(judged)])
     settings = TrainingSettings(
-        method=method, learning_rate=learning_rate, token_budget=budget, width=max_length, seed=seed
+        method=method,
+        learning_rate=learning_rate,
+        token_budget=budget,
+        width=max_length,
+        seed=seed,
+        looks=judged_by,
     )
-
-    def on_step(report: StepReport) -> None:
-        run.log(report.step, loss=report.loss, tokens_per_second=report.tokens_per_second, lr=report.learning_rate)
-        note = f"loss {report.loss:.2f}, {report.tokens_per_second:.0f} tok/s"
-        run.progress(report.step, report.steps, "steps", note)
-
     source = begun.digest if begun else fingerprint
-    kept = checkpoints_for(run, tokens.digest, source, repr(settings), blake3_bytes(repr(places).encode()))
-    with run.create(Model) as model, kept as checkpoints:
-        call = (fine_tune, (begun.path() if begun else base.path, model.path, examples), settings)
-        result = carry_out(run.place, run.scratch / "job", *call, checkpoints, on_step)
+    told = (tokens.digest, source, repr(settings), blake3_bytes(repr(places).encode()))
+    with run.create(Model) as model, Carried(run, *told) as carry:
+        result = carry(fine_tune, (begun.path() if begun else base.path, model.path, examples), settings)
+        model.add_documents(name for example in judged for name in example.documents)
         model.add_documents(name for place in result.examples_seen for name in seen[places[place]].documents)
         how: dict[str, Any] = {"method": method, "budget": budget, "learning_rate": learning_rate}
         if begun is not None:
@@ -80,12 +83,10 @@ def train(
             tokens_per_second=result.tokens / result.seconds,
             examples=len(result.examples_seen),
             threads=float(result.environment["threads"]),
-            resumed=result.resumed,
-            spikes=len(result.spikes),
-            checkpoint_seconds=result.checkpoint_seconds,
+            **result.figures,
         )
         made = model.commit()
-        remove(checkpoints)
+        carry.kept()
         return made
 
 

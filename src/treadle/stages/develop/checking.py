@@ -1,0 +1,31 @@
+"""What is looked at before anything runs: that the trainings which the file asks for can be, where it wants them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from treadle.core.errors import UserError
+from treadle.core.plugins import load
+from treadle.evals.task import FITS, Task
+from treadle.lm.fitting import carries
+from treadle.lm.launcher import Launcher
+from treadle.stages.develop.resuming import trainer_for
+from treadle.stages.develop.settings import DevelopSettings
+
+
+def check_trainings(settings: DevelopSettings, task: Task, folder: Path) -> None:
+    """``UserError`` for a place to train that is not known or whose package is missing, a way to train that is not for
+    the task, and one that can neither run there nor be judged under way as it is asked."""
+    place = trainer_for(settings.on)
+    trains, who = task.fit, f"task {task.name}"
+    if settings.fit is not None:
+        trains, who = load(FITS, settings.fit, folder).value, settings.fit
+        tasks = getattr(trains, "tasks", None)
+        if tasks is not None and task.name not in tasks:
+            raise UserError(f"develop.fit: {who} is for task {' or '.join(tasks)}, not for {task.name}; leave it out")
+    if trains is None or carries(trains):
+        return
+    if isinstance(place, Launcher):
+        raise UserError(f"develop.on: {who} trains in one process; leave out `on`")
+    if settings.looks is not None:
+        raise UserError(f"develop.keep_best: {who} cannot be judged under way; leave out keep_best and stop_early")
