@@ -27,7 +27,7 @@ from treadle.serve.exchange import Exchange, Generation, Source
 from treadle.serve.incoming import ClientLeft, Incoming
 from treadle.serve.reading import Reading
 from treadle.serve.release import Serving
-from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shape, usage
+from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shape, traced, usage
 from treadle.serve.requests import ChatMessage, ChatRequest, CompletionRequest, Sampling, asked_in_vain
 from treadle.serve.tools import CallsInStream, as_said, asked_tools, check_answers, with_calls
 
@@ -272,7 +272,8 @@ async def _whole(incoming: Incoming, exchange: Exchange, shape: Shape) -> None:
             "system_fingerprint": release.digest,
             "choices": choices,
             "usage": usage(exchange.tokens),
-        }
+        },
+        headers=traced(entry.id, release.digest),
     )
 
 
@@ -302,7 +303,8 @@ async def _stream(incoming: Incoming, exchange: Exchange, shape: Shape, *, count
                     exchange.finish()  # the row is written before the client learns that it was the last
                     data += (events.usage(exchange.tokens) if counted else b"") + DONE
             if not incoming.status:
-                await incoming.start(200, _STREAM_HEADERS)
+                said = traced(exchange.entry.id, exchange.serving.release.digest)
+                await incoming.start(200, _STREAM_HEADERS + [(k.encode(), v.encode()) for k, v in said.items()])
             if data:
                 await incoming.write(data, more=left > 0)
                 if not left:
