@@ -43,13 +43,15 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
     With RELEASE (a version, an alias or a digest) it is that release and stays so.
 
     With TREADLE_API_KEY set, the console's pages are under /console and ask for the key. /metrics is for Prometheus.
-    Ends on Ctrl-C or SIGTERM after the requests in flight.
+    Ends on Ctrl-C or SIGTERM after the requests in flight. The contracts of SageMaker, Vertex AI (its AIP_* variables
+    say where), TensorFlow Serving and KServe are answered as well: docs/stages/deploy.md.
 
     \b
     Example:
       treadle serve
       treadle serve model@v1 --port 9000
     """
+    from treadle.serve.contracts import asked_port
     from treadle.serve.following import Follower
     from treadle.serve.server import run
     from treadle.serve.table import Table
@@ -84,7 +86,7 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
             run(
                 open_gateway,
                 host=address,
-                port=settings.port if port is None else port,
+                port=port if port is not None else asked_port() or settings.port,
                 on_ready=ready,
                 beside=follower.following,
                 mounts=mounts,

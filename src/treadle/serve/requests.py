@@ -224,6 +224,11 @@ def asked_in_vain(body: Struct) -> str | None:
     return None
 
 
+def unsupported_fields(kind: type[Struct]) -> tuple[str, ...]:
+    """Fields that are taken with the values of ``NEUTRAL`` alone."""
+    return _UNSUPPORTED.get(kind, ())
+
+
 _UNSUPPORTED: dict[type[Struct], tuple[str, ...]] = {
     kind: tuple(name for name in kind.__struct_fields__ if name in NEUTRAL)
     for kind in (

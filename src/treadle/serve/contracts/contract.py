@@ -22,7 +22,8 @@ Handler = Callable[[Incoming], Awaitable[None]]
 class ContractPath:
     """One path of a contract. ``name`` is the metrics' label; probes have none. ``is_open``: answers without a key.
 
-    ``takes`` and ``gives`` describe JSON bodies, the latter as a JSON Schema; ``also``: other media types of the body.
+    ``takes``, one of these, and ``gives``, a JSON Schema, are JSON bodies; other media types stand in ``..._also``.
+    ``is_probe``: 200 or 503 and nothing else.
     """
 
     method: Literal["GET", "POST"]
@@ -31,9 +32,10 @@ class ContractPath:
     summary: str
     name: str = ""
     is_open: bool = False
-    takes: type[msgspec.Struct] | None = None
+    takes: tuple[type[msgspec.Struct], ...] = ()
     gives: dict[str, Any] = field(default_factory=lambda: {"type": "object"})
-    also: tuple[str, ...] = ()
+    takes_also: tuple[str, ...] = ()
+    gives_also: tuple[str, ...] = ()
     is_probe: bool = False
 
 

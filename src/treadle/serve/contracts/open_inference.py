@@ -179,7 +179,15 @@ def _paths() -> tuple[ContractPath, ...]:
         paths += [
             ContractPath("GET", under, _model, title + "the model.", "v2"),
             ContractPath("GET", under + "/ready", _model_ready, title + "200 while it answers.", "v2"),
-            ContractPath("POST", under + "/infer", _infer, title + "infer.", "infer", takes=InferRequest),
+            ContractPath(
+                "POST",
+                under + "/infer",
+                _infer,
+                title + "infer.",
+                "infer",
+                takes=(InferRequest,),
+                gives_also=("application/octet-stream",),
+            ),
         ]
     return tuple(paths)
 

@@ -21,6 +21,7 @@ from treadle.serve.generate import chat, completions, decode
 from treadle.serve.incoming import Incoming
 from treadle.serve.probes import ready
 from treadle.serve.release import ServedRelease
+from treadle.serve.requests import ChatRequest, CompletionRequest, EmbeddingsRequest
 from treadle.serve.tasks import classify, embeddings, tag
 
 _ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
@@ -151,9 +152,10 @@ CONTRACT = Contract(
             _invocations,
             "SageMaker: OpenAI's bodies, Hugging Face's, or a text.",
             "sagemaker",
-            takes=HuggingFaceRequest,
+            takes=(HuggingFaceRequest, ChatRequest, CompletionRequest, EmbeddingsRequest),
             gives={},
-            also=("text/plain",),
+            takes_also=("text/plain",),
+            gives_also=("text/plain", "text/event-stream"),
         ),
     ),
 )

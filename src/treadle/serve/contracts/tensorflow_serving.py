@@ -154,10 +154,10 @@ def _paths() -> tuple[ContractPath, ...]:
                 _predict,
                 "TensorFlow Serving: predict.",
                 "tf_predict",
-                takes=RowsOrColumns,
+                takes=(RowsOrColumns,),
             ),
             ContractPath(
-                "POST", under + ":classify", _classify, "TensorFlow Serving: label.", "tf_classify", takes=Examples
+                "POST", under + ":classify", _classify, "TensorFlow Serving: label.", "tf_classify", takes=(Examples,)
             ),
             ContractPath("GET", under + "/metadata", _metadata, "TensorFlow Serving: signatures.", "tf_metadata"),
         ]

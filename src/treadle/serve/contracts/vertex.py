@@ -62,7 +62,9 @@ def contract(environment: Mapping[str, str] | None = None) -> Contract:
     """The contract at the paths that the variables name; ``UserError`` where they name none that can be had."""
     environment = os.environ if environment is None else environment
     asked = _path(environment, PREDICT) or _DEFAULT
-    paths = [ContractPath("POST", asked, _predict, "Vertex AI: predict.", "vertex", takes=VertexRequest, gives=_GIVES)]
+    paths = [
+        ContractPath("POST", asked, _predict, "Vertex AI: predict.", "vertex", takes=(VertexRequest,), gives=_GIVES)
+    ]
     health = _path(environment, HEALTH)
     if health is not None and health == asked:
         raise UserError(f"{HEALTH}: {health} is {PREDICT} as well; give each its own path")
