@@ -38,7 +38,7 @@ def infer(served: Served, model: str, columns: dict[str, Any], *, binary: bool =
         inputs = []
         for name, values in columns.items():
             data = np.array(values)
-        data = data.astype(object) if data.dtype.kind == "U" else data
+            data = data.astype(object) if data.dtype.kind == "U" else data
             data = data.astype(np.float32) if data.dtype.kind == "f" else data
             inputs.append(triton.InferInput(name, data.shape, kinds[data.dtype.kind]))
             inputs[-1].set_data_from_numpy(data, binary_data=binary)
