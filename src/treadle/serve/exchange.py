@@ -31,6 +31,7 @@ class Generation:
     n: int = 1
     logprobs: bool = False
     tools: tuple[str, ...] = ()
+    schema: str | None = None
 
 
 Source = Callable[[GenerateRequest], AsyncIterator[Chunk]]
@@ -67,6 +68,8 @@ class Exchange:
         }
         if generation.tools:
             entry.parameters["tools"] = list(generation.tools)
+        if generation.schema is not None:
+            entry.parameters["schema"] = gateway.recorder.keyed_text(generation.schema)
 
     @property
     def tokens(self) -> Tokens:
@@ -118,6 +121,7 @@ class Exchange:
             stop=g.stop,
             seed=None if g.seed is None else g.seed + index,  # one seed for all would give n times the same
             logprobs=g.logprobs,
+            schema=g.schema,
         )
 
     def _note(self, index: int, chunk: Chunk) -> None:

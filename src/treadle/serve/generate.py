@@ -24,6 +24,7 @@ from treadle.serve.errors import (
     unsupported,
 )
 from treadle.serve.exchange import Exchange, Generation, Source
+from treadle.serve.formats import held_schema
 from treadle.serve.incoming import ClientLeft, Incoming
 from treadle.serve.reading import Reading
 from treadle.serve.release import Serving
@@ -68,8 +69,11 @@ async def chat(incoming: Incoming) -> None:
     entry.share = chosen.share
     asked = _most_tokens(body)
 
+    schema = held_schema(body, serving)
+
     async def prepare() -> Generation:
-        return await _generation(serving, body, prompt, asked, logprobs=bool(body.logprobs), tools=tools)
+        made = await _generation(serving, body, prompt, asked, logprobs=bool(body.logprobs), tools=tools)
+        return replace(made, schema=schema)
 
     if serving.release.asking == "extract":
         reading = Reading.of(serving, body, messages, context)

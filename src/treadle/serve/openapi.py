@@ -174,14 +174,14 @@ _STREAMS = ("ChatCompletion", "Completion")
 def document(*, keyed: bool) -> dict[str, Any]:
     """OpenAPI 3.1. ``keyed``: the server asks for an API key."""
     platforms = [(contract, path) for contract in contracts() for path in contract.paths]
-    kinds = [kind for _, _, kind, _, _ in _OPERATIONS if kind is not None]
+    kinds: list[type[msgspec.Struct]] = [kind for _, _, kind, _, _ in _OPERATIONS if kind is not None]
     kinds += [kind for _, path in platforms for kind in path.takes]
     kinds = list(dict.fromkeys(kinds))
     references, schemas = msgspec.json.schema_components(kinds, ref_template=_REF + "{name}")
     by_kind = dict(zip(kinds, references, strict=True))
-    for kind in (*kinds, ChatMessage, ContentPart):
-        for name in unsupported_fields(kind):
-            schemas[kind.__name__]["properties"][name] = {"enum": [None, *NEUTRAL[name]]}
+    for each_kind in (*kinds, ChatMessage, ContentPart):
+        for name in unsupported_fields(each_kind):
+            schemas[each_kind.__name__]["properties"][name] = {"enum": [None, *NEUTRAL[name]]}
     paths: dict[str, Any] = {}
     for path, method, kind, answer, summary in _OPERATIONS:
         operation: dict[str, Any] = {"summary": summary, "responses": _responses(path, answer)}

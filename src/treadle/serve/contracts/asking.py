@@ -203,7 +203,7 @@ def _instance(instance: Instance, place: int) -> dict[str, Any]:
 
 def _fields(given: Parameters) -> dict[str, Any]:
     """What is set, under our names."""
-    fields = {}
+    fields: dict[str, Any] = {}
     for name in given.__struct_fields__:
         value, ours = getattr(given, name), _ALIKE.get(name, name)
         if value is None:
