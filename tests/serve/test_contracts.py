@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +18,7 @@ from toy_server import DIGEST, Served
 
 from treadle.core.errors import TreadleError, UserError
 from treadle.serve.contracts import asked_port, vertex
+from treadle.serve.server import bind
 
 CLASSIFIER = {"name": "reviews@v2", "task": "classify", "asking": "classify"}
 TAGGER = {"name": "names@v2", "task": "tag", "asking": "tag"}
@@ -66,6 +70,18 @@ def test_every_contract_gives_the_same_answer_and_leaves_one_row(served: Served)
         each for response in found.values() for each in interactions(response)
     ]
     assert {(row["answer"], row["endpoint"], row["request"]) for row in served.rows} == {(text, "chat", "r-7")}
+
+
+def test_the_commands_of_the_docs(served: Served) -> None:
+    page = (Path(__file__).parents[2] / "docs/stages/deploy.md").read_text()
+    commands = [line for line in page.splitlines() if line.startswith("curl ")]
+    assert len(commands) == 6
+    for command in commands:
+        asked = shlex.split(command.replace("localhost:8000", served.url))
+        done = subprocess.run([*asked, "-sS", "-f"], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, (command, done.stderr)
+        assert "What does json.dumps do?" in done.stdout
+    assert len(served.rows) == len(commands)
 
 
 def test_sagemaker(start: Callable[..., Served]) -> None:
@@ -155,6 +171,7 @@ def test_vertex(start: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -
 def test_vertex_variables_that_name_nothing(environment: dict[str, str]) -> None:
     with pytest.raises(UserError, match="AIP_"):
         vertex.contract(environment)
+    bind("0.0.0.0", 0, keyless=True).close()
     for port in ("x", "0", "70000", "-1", "9" * 5000):
         with pytest.raises(UserError, match="AIP_HTTP_PORT"):
             vertex.port({"AIP_HTTP_PORT": port})

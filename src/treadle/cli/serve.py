@@ -35,8 +35,13 @@ _CONSOLE = "/console"
     help="Seconds that a replaced champion stays open, so that a rollback needs no loading. Until then it costs the"
     " memory of one more model; 0 closes it at once.",
 )
+@click.option(
+    "--no-key",
+    is_flag=True,
+    help="Listen beyond loopback without TREADLE_API_KEY: only where a platform in front asks who calls.",
+)
 @json_option
-def serve(release: str | None, host: str | None, port: int | None, keep: float, as_json: bool) -> None:
+def serve(release: str | None, host: str | None, port: int | None, keep: float, no_key: bool, as_json: bool) -> None:
     """Serve through an OpenAI-style API: the champion, and a canary beside it, as the record says at each moment.
 
     A promotion, a rollback, a canary's next step and an erasure are followed within seconds; no request is lost by it.
@@ -90,6 +95,7 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
                 on_ready=ready,
                 beside=follower.following,
                 mounts=mounts,
+                keyless=no_key,
             )
 
 

@@ -101,7 +101,7 @@ class TransformersBackend:
             from treadle.lm.source_generation import SourceBatch
             from treadle.lm.torch_generation import GenerationBatch
 
-            kinds = (transformers.AutoModelForCausalLM, GenerationBatch)
+            kinds: tuple[Any, type[GenerationBatch]] = (transformers.AutoModelForCausalLM, GenerationBatch)
             if self._from_sources:
                 kinds = (transformers.AutoModelForSeq2SeqLM, SourceBatch)
             self._model = torch_runtime.load(folder, kinds[0]).to(self._device, self._dtype()).eval()

@@ -179,7 +179,7 @@ def document(*, keyed: bool) -> dict[str, Any]:
     kinds = list(dict.fromkeys(kinds))
     references, schemas = msgspec.json.schema_components(kinds, ref_template=_REF + "{name}")
     by_kind = dict(zip(kinds, references, strict=True))
-    for each_kind in (*kinds, ChatMessage, ContentPart):
+    for each_kind in [*kinds, ChatMessage, ContentPart]:
         for name in unsupported_fields(each_kind):
             schemas[each_kind.__name__]["properties"][name] = {"enum": [None, *NEUTRAL[name]]}
     paths: dict[str, Any] = {}

@@ -36,16 +36,17 @@ _KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that 
 logger = logging.getLogger("treadle.serve")
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, *, keyless: bool = False) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises ``UserError`` when port or host cannot be had.
 
     It listens at once: two sockets that are only bound could both have the port, and the second server would learn it
-    after it had loaded its model. Early clients wait in the queue.
+    after it had loaded its model. Early clients wait in the queue. ``keyless``: something in front asks who calls.
     """
-    if not is_loopback(host) and not os.environ.get(API_KEY_VARIABLE):
+    if not keyless and not is_loopback(host) and not os.environ.get(API_KEY_VARIABLE):
         raise UserError(
             f"host {host}: reachable from other machines, and there is no API key;"
             f" set {API_KEY_VARIABLE}, or serve on 127.0.0.1"
+            " (--no-key is for where a platform in front asks who calls)"
         )
     if not 0 <= port <= 65535:
         raise UserError(f"port {port}: expected a number from 0 to 65535")
@@ -93,15 +94,16 @@ def run(
     drain_seconds: float = DRAIN_SECONDS,
     beside: Beside | None = None,
     mounts: Mapping[str, ASGIApp] | None = None,
+    keyless: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let requests in flight finish for ``drain_seconds``; a second SIGINT ends it.
 
     ``open_gateway`` is called in the server's event loop once the port is ours, ``on_ready`` with the URL when requests
     are answered. ``beside`` is entered before that and left when the last request has ended; `Follower.following` is
-    one. ``mounts`` as in `create_app`. All engines are closed at the end. Raises what `bind`, ``open_gateway`` and
+    one. ``mounts`` as in `create_app`, ``keyless`` as in `bind`. All engines are closed at the end. Raises what `bind`, ``open_gateway`` and
     ``beside`` raise.
     """
-    sock = bind(host, port)
+    sock = bind(host, port, keyless=keyless)
     plan = _Plan(open_gateway, sock, on_ready or _nobody, drain_seconds, beside, mounts or {})
     with contextlib.closing(sock), asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(plan, _Stop()))
