@@ -158,6 +158,9 @@ def test_vertex(start: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -
     assert found["predictions"][0]["probabilities"] == {"bad": 0.25, "good": 0.75}
     assert len(served.rows) == 1
     assert good(served.http.get("/openapi.json"))["paths"]["/v1/endpoints/7:predict"]["post"]
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/v1/chat/completions")
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/health/ready")
+    assert start().chat("a b").json()["choices"][0]["message"]["content"] == "a b"
 
 
 @pytest.mark.parametrize(

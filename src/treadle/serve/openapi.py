@@ -179,7 +179,8 @@ def document(*, keyed: bool) -> dict[str, Any]:
     kinds = list(dict.fromkeys(kinds))
     references, schemas = msgspec.json.schema_components(kinds, ref_template=_REF + "{name}")
     by_kind = dict(zip(kinds, references, strict=True))
-    for each_kind in [*kinds, ChatMessage, ContentPart]:
+    parts: list[type[msgspec.Struct]] = [ChatMessage, ContentPart]
+    for each_kind in kinds + parts:
         for name in unsupported_fields(each_kind):
             schemas[each_kind.__name__]["properties"][name] = {"enum": [None, *NEUTRAL[name]]}
     paths: dict[str, Any] = {}
@@ -196,7 +197,9 @@ def document(*, keyed: bool) -> dict[str, Any]:
         operation = _of_contract(contract, each, by_kind)
         if keyed and not each.is_open:
             operation["security"] = [{"key": []}]
-        paths.setdefault(each.path, {})[each.method.lower()] = operation
+        paths.setdefault(each.path, {}).setdefault(
+            each.method.lower(), operation
+        )  # as routing has it: the first counts
     components: dict[str, Any] = {"schemas": {**schemas, **_RESPONSES}}
     if keyed:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

@@ -100,8 +100,8 @@ def run(
 
     ``open_gateway`` is called in the server's event loop once the port is ours, ``on_ready`` with the URL when requests
     are answered. ``beside`` is entered before that and left when the last request has ended; `Follower.following` is
-    one. ``mounts`` as in `create_app`, ``keyless`` as in `bind`. All engines are closed at the end. Raises what `bind`, ``open_gateway`` and
-    ``beside`` raise.
+    one. ``mounts`` as in `create_app`, ``keyless`` as in `bind`. All engines are closed at the end. Raises what `bind`,
+    ``open_gateway`` and ``beside`` raise.
     """
     sock = bind(host, port, keyless=keyless)
     plan = _Plan(open_gateway, sock, on_ready or _nobody, drain_seconds, beside, mounts or {})

@@ -59,7 +59,10 @@ async def _predict(incoming: Incoming) -> None:
 
 
 def contract(environment: Mapping[str, str] | None = None) -> Contract:
-    """The contract at the paths that the variables name; ``UserError`` where they name none that can be had."""
+    """The contract at the paths that the variables name; a path of our own, such as OpenAI's, stays what it is.
+
+    ``UserError`` where they name none that can be had.
+    """
     environment = os.environ if environment is None else environment
     asked = _path(environment, PREDICT) or _DEFAULT
     paths = [
