@@ -199,7 +199,7 @@ def document(*, keyed: bool) -> dict[str, Any]:
             operation["security"] = [{"key": []}]
         paths.setdefault(each.path, {}).setdefault(
             each.method.lower(), operation
-        )  # as routing has it: the first counts
+        )  # the first counts, as in routing
     components: dict[str, Any] = {"schemas": {**schemas, **_RESPONSES}}
     if keyed:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
