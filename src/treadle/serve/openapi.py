@@ -197,9 +197,7 @@ def document(*, keyed: bool) -> dict[str, Any]:
         operation = _of_contract(contract, each, by_kind)
         if keyed and not each.is_open:
             operation["security"] = [{"key": []}]
-        paths.setdefault(each.path, {}).setdefault(
-            each.method.lower(), operation
-        )  # the first counts, as in routing
+        paths.setdefault(each.path, {}).setdefault(each.method.lower(), operation)  # the first counts, as in routing
     components: dict[str, Any] = {"schemas": {**schemas, **_RESPONSES}}
     if keyed:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
