@@ -18,9 +18,10 @@ INSTALLED = importlib.util.find_spec("llguidance") is not None
 
 
 class SchemaMasks:
-    """Makes the masks of one model. ``vocabulary`` is the width of its logits; the tokenizer is read at first use."""
+    """Makes the masks of one model. ``vocabulary`` is the width of its logits, where it is known; the tokenizer is
+    read at first use."""
 
-    def __init__(self, folder: Path, vocabulary: int) -> None:
+    def __init__(self, folder: Path, vocabulary: int | None) -> None:
         self._folder = folder
         self._vocabulary = vocabulary
         self._tokens: Any = None
@@ -60,8 +61,9 @@ class SchemaMask:
         import torch
 
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
-        allowed = torch.from_numpy(bits[: logits.shape[0]].astype(bool)).to(logits.device)
-        return logits.masked_fill(~allowed, float("-inf"))
+        allowed = np.zeros(logits.shape[0], dtype=bool)
+        allowed[: len(bits)] = bits[: len(allowed)]
+        return logits.masked_fill(~torch.from_numpy(allowed).to(logits.device), float("-inf"))
 
     def take(self, token: int) -> None:
         """The token that was chosen."""

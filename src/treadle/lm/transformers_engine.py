@@ -105,7 +105,7 @@ class TransformersBackend:
             if self._from_sources:
                 kinds = (transformers.AutoModelForSeq2SeqLM, SourceBatch)
             self._model = torch_runtime.load(folder, kinds[0]).to(self._device, self._dtype()).eval()
-            width = int(self._model.config.vocab_size)
+            width = getattr(self._model.config, "vocab_size", None)
             self._batch = kinds[1](self._model, settings.max_sequences, SchemaMasks(folder, width))
             warm_up = [0] * min(_WARM_UP_IDS, self.context_length or _WARM_UP_IDS)
             self._batch.add(Generate(0, warm_up, 2, 0.0, 1.0, 0, False, []))
