@@ -101,12 +101,13 @@ class TransformersBackend:
             from treadle.lm.source_generation import SourceBatch
             from treadle.lm.torch_generation import GenerationBatch
 
-            kinds: tuple[Any, type[GenerationBatch]] = (transformers.AutoModelForCausalLM, GenerationBatch)
+            auto = transformers.AutoModelForSeq2SeqLM if self._from_sources else transformers.AutoModelForCausalLM
+            self._model = torch_runtime.load(folder, auto).to(self._device, self._dtype()).eval()
             if self._from_sources:
-                kinds = (transformers.AutoModelForSeq2SeqLM, SourceBatch)
-            self._model = torch_runtime.load(folder, kinds[0]).to(self._device, self._dtype()).eval()
-            width = getattr(self._model.config, "vocab_size", None)
-            self._batch = kinds[1](self._model, settings.max_sequences, SchemaMasks(folder, width))
+                self._batch = SourceBatch(self._model, settings.max_sequences)
+            else:
+                masks = SchemaMasks(folder, getattr(self._model.config, "vocab_size", None))
+                self._batch = GenerationBatch(self._model, settings.max_sequences, masks)
             warm_up = [0] * min(_WARM_UP_IDS, self.context_length or _WARM_UP_IDS)
             self._batch.add(Generate(0, warm_up, 2, 0.0, 1.0, 0, False, []))
             while self._batch.pending() != (0, 0):
