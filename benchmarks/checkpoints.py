@@ -1,6 +1,4 @@
-"""What checkpoints cost: the share of a training's time that goes into them at the default interval.
-
-    python benchmarks/checkpoints.py [--seconds 400]
+"""What checkpoints cost at the default interval: ``python -m benchmarks.checkpoints [--seconds 400]``.
 
 Two trainings take the same steps, one without checkpoints and one with: fine-tuning SmolLM2-135M, and pretraining a
 Llama of 10M parameters from random weights. ``checkpoint_cost`` is the time that the second takes longer, over that of
@@ -10,14 +8,15 @@ the first; below 0.03 is the aim. ``held`` is what the training itself stood sti
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.report import print_report, versions
 
 EVERY = 120.0  # seconds, as by default
 
@@ -55,7 +54,7 @@ def _pretraining(folder: Path, steps: int) -> Callable[..., Any]:
     return lambda **more: pretrain(base, folder / "pretrained", rows, settings, **more)
 
 
-def measure(name: str, made: Callable[[Path, int], Callable[..., Any]], seconds: float) -> dict[str, Any]:
+def measure(made: Callable[[Path, int], Callable[..., Any]], seconds: float) -> dict[str, Any]:
     """Both trainings, as long as about ``seconds`` each."""
     from treadle.lm.checkpoint import Checkpoints
 
@@ -64,23 +63,30 @@ def measure(name: str, made: Callable[[Path, int], Callable[..., Any]], seconds:
         began = time.monotonic()
         made(folder, 3)()
         steps = max(3, round(3 * seconds / (time.monotonic() - began)))
-        took = []
+        took, stood_still = [], 0.0
         for kept in (False, True):
             with Checkpoints(folder / "kept", every=EVERY) as checkpoints:
                 result = made(folder, steps)(checkpoints=checkpoints if kept else None)
             took.append(result.seconds)
-        cost = took[1] / took[0] - 1
-        stood_still = result.checkpoint_seconds / took[1]
-    return {"training": name, "steps": steps, "seconds": took, "checkpoint_cost": cost, "held": stood_still}
+            stood_still = result.checkpoint_seconds
+    return {
+        "steps": steps,
+        "seconds": [round(each, 1) for each in took],
+        "checkpoint_cost": round(took[1] / took[0] - 1, 4),
+        "held": round(stood_still / took[1], 4),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="What checkpoints cost.")
     parser.add_argument("--seconds", type=float, default=400.0, help="of each training")
-    asked = parser.parse_args()
-    for name, made in (("fine-tuning", _fine_tuning), ("pretraining", _pretraining)):
-        sys.stdout.write(json.dumps(measure(name, made, asked.seconds)) + "\n")
-        sys.stdout.flush()
+    seconds = parser.parse_args().seconds
+    kinds = {"fine-tuning": _fine_tuning, "pretraining": _pretraining}
+    figures: dict[str, Any] = {name: measure(made, seconds) for name, made in kinds.items()}
+    figures["load"] = round(os.getloadavg()[0], 1)
+    figures["versions"] = versions(("treadle", "torch", "transformers"))
+    print_report("checkpoints", {}, figures)
 
 
 if __name__ == "__main__":

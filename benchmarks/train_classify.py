@@ -66,10 +66,11 @@ def held_out(folder: Path, rows: list[list[str]]) -> float:
 
 def ours(folder: Path, out: Path, rows: list[list[str]], _way: str) -> dict[str, Any]:
     """With the settings that a file without any has, once over the texts."""
-    from treadle.lm.classification import ClassifierSettings, train_classifier
+    from treadle.lm.classification import train_classifier
+    from treadle.lm.fitting import FitSettings
 
     ends: list[float] = []
-    settings = ClassifierSettings(epochs=1, seed=17)
+    settings = FitSettings(epochs=1, seed=17)
     done = train_classifier(
         folder / "model",
         out,
@@ -87,7 +88,7 @@ def theirs(folder: Path, out: Path, rows: list[list[str]], way: str) -> dict[str
     import torch
 
     from treadle.lm import torch_runtime
-    from treadle.lm.classification import ClassifierSettings
+    from treadle.lm.fitting import FitSettings
 
     torch_runtime.patient_threads()
     transformers = importlib.import_module("transformers")
@@ -102,7 +103,7 @@ def theirs(folder: Path, out: Path, rows: list[list[str]], way: str) -> dict[str
     )
     asked: dict[str, Any] = {}
     if way == "equal":
-        plain = ClassifierSettings()
+        plain = FitSettings()
         asked = {
             "per_device_train_batch_size": plain.batch_size,
             "bf16": torch_runtime.precision("auto", torch_runtime.device()) == "bfloat16",

@@ -17,6 +17,7 @@ import collections.abc
 import dataclasses
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import sys
@@ -346,7 +347,8 @@ def http() -> Iterator[str]:
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
             good = next(iter(operation["responses"].values()))["content"]
             answer = _name(good["application/json"]["schema"]) if "application/json" in good else "text"
-            yield f"| `{method.upper()} {path}` | {operation['summary']} | {_name(body)} | {answer} |"
+            takes = " or ".join(map(_name, body.get("anyOf", [body])))
+            yield f"| `{method.upper()} {path}` | {operation['summary']} | {takes} | {answer} |"
     schemas = described["components"]["schemas"]
     for name, schema in schemas.items():
         yield ""
@@ -373,7 +375,7 @@ def _json_kind(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(_json_kind(each) for each in schema["anyOf"]))
     if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
+        return ", ".join(f"`{value if isinstance(value, str) else json.dumps(value)}`" for value in schema["enum"])
     kind = schema.get("type", "any")
     if isinstance(kind, list):
         return " or ".join(kind)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import openai
+import pydantic
 import pytest
 from toy_server import DIGEST, Served
 
@@ -284,3 +287,30 @@ def test_embeddings_in_both_encodings(start: Callable[..., Served]) -> None:
     expected = [[3.0, 0.5, 1.0], [4.0, 2.0, 1.0]]
     assert [d.embedding for d in packed.data] == [d.embedding for d in plain.data] == expected
     assert served.rows[0]["messages"] == [{"role": "user", "content": "abc"}, {"role": "user", "content": "aaaa"}]
+
+
+def test_structured_output_by_openais_own_client(served: Served) -> None:
+    class Graded(pydantic.BaseModel):
+        grade: str
+
+    served.engine.holds_schema = True  # type: ignore[attr-defined]
+    asked: list[Any] = [{"role": "user", "content": '{"grade": "good"}'}]
+    held = served.client.chat.completions.parse(model="docs-assistant", messages=asked, response_format=Graded)
+    assert held.choices[0].message.parsed == Graded(grade="good")
+    schema = served.engine.requests[-1].schema
+    assert schema is not None
+    assert json.loads(schema)["properties"]["grade"]["type"] == "string"
+    assert served.rows[-1]["parameters"]["schema"] == served.recorder.keyed_text(schema)
+    served.client.chat.completions.create(
+        model="docs-assistant", messages=asked, response_format={"type": "json_object"}
+    )
+    assert served.engine.requests[-1].schema == '{"type":"object"}'
+    tool = {"type": "function", "function": {"name": "f"}}
+    for wrong, said in (
+        ({"response_format": {"type": "json_object"}, "tools": [tool]}, "may call tools"),
+        ({"response_format": {"type": "json_schema"}}, "is required"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": 3}}}, "schema"),
+    ):
+        refused = served.chat(**wrong)
+        assert refused.status_code == 400
+        assert said in refused.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -144,3 +145,26 @@ def test_an_engine_that_is_killed_is_a_clean_error_and_comes_back(real: Real) ->
     answer = real.client.chat.completions.create(model="smol", messages=QUESTION, max_tokens=8)
     assert answer.choices[0].message.content
     assert httpx.get(f"{real.url}/health/ready").status_code == 200
+
+
+@pytest.mark.slow
+def test_every_contract_gives_the_real_models_same_answer(real: Real) -> None:
+    text, most = QUESTION[0]["content"], {"max_tokens": 24}
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}
+    asked: dict[str, Any] = {
+        "/v1/chat/completions": {"messages": QUESTION} | most,
+        "/invocations": {"inputs": text, "parameters": most},
+        "/predict": {"instances": [text], "parameters": most},
+        "/v1/models/smol:predict": {"instances": [{"text": text} | most]},
+        "/v2/models/smol/infer": {"inputs": [tensor], "parameters": most},
+    }
+    before = len(real.recorder.rows)
+    with httpx.Client(base_url=real.url, timeout=60) as client:
+        for path, body in asked.items():
+            response = client.post(path, json=body)
+            assert response.status_code == 200, response.text
+            row = real.recorder.rows[-1]
+            assert response.headers["treadle-interaction"] == row["id"]
+            assert json.dumps(row["answer"]) in response.text.replace("\\/", "/")
+    assert len({row["answer"] for row in real.recorder.rows[before:]}) == 1
+    assert len(real.recorder.rows) == before + len(asked)

@@ -35,8 +35,13 @@ _CONSOLE = "/console"
     help="Seconds that a replaced champion stays open, so that a rollback needs no loading. Until then it costs the"
     " memory of one more model; 0 closes it at once.",
 )
+@click.option(
+    "--no-key",
+    is_flag=True,
+    help="Listen beyond loopback without TREADLE_API_KEY: only where a platform in front asks who calls.",
+)
 @json_option
-def serve(release: str | None, host: str | None, port: int | None, keep: float, as_json: bool) -> None:
+def serve(release: str | None, host: str | None, port: int | None, keep: float, no_key: bool, as_json: bool) -> None:
     """Serve through an OpenAI-style API: the champion, and a canary beside it, as the record says at each moment.
 
     A promotion, a rollback, a canary's next step and an erasure are followed within seconds; no request is lost by it.
@@ -44,13 +49,15 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
 
     With TREADLE_API_KEY set, or a key made by treadle keys create, every request needs one. With the
     former, the console's pages are under /console and ask for it. /metrics is for Prometheus.
-    Ends on Ctrl-C or SIGTERM after the requests in flight.
+    Ends on Ctrl-C or SIGTERM after the requests in flight. The contracts of SageMaker, Vertex AI (its AIP_* variables
+    say where), TensorFlow Serving and KServe are answered as well: docs/stages/deploy.md.
 
     \b
     Example:
       treadle serve
       treadle serve model@v1 --port 9000
     """
+    from treadle.serve.contracts import asked_port
     from treadle.serve.following import Follower
     from treadle.serve.server import run
     from treadle.serve.table import Table
@@ -85,11 +92,11 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
             run(
                 open_gateway,
                 host=address,
-                port=settings.port if port is None else port,
+                port=port if port is not None else asked_port() or settings.port,
                 on_ready=ready,
                 beside=follower.following,
                 mounts=mounts,
-                keyed=bool(record.api_keys.all()),
+                keyed=no_key or bool(record.api_keys.all()),
             )
 
 

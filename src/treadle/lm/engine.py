@@ -25,7 +25,8 @@ class GenerateRequest:
     """One prompt to continue. ``temperature`` 0 is greedy. ``stop`` strings are cut from the text by the engine.
 
     The same ``seed`` gives the same answer on the same engine; without one each request draws its own. ``max_tokens``
-    beyond the context ends there with ``length``. ``ignore_eos`` is for load tests: always ``max_tokens`` tokens.
+    beyond the context ends there with ``length``. ``schema``: a JSON Schema that the answer keeps to,
+    refused by engines without ``holds_schema``. ``ignore_eos`` is for load tests: always ``max_tokens`` tokens.
     """
 
     id: str
@@ -37,6 +38,7 @@ class GenerateRequest:
     seed: int | None = None
     logprobs: bool = False
     ignore_eos: bool = False
+    schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ class Generate(msgspec.Struct, tag="generate"):
     seed: int
     logprobs: bool
     stop_ids: list[int]
+    schema: str | None = None
 
 
 class Cancel(msgspec.Struct, tag="cancel"):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from treadle.lm.engine_wire import Finish, Generate, Tokens
+from treadle.lm.schema_mask import SchemaMask, SchemaMasks
 
 
 @dataclass(slots=True)
@@ -19,15 +20,18 @@ class Row:
 
     request: Generate
     draw: Any  # torch.Generator
+    mask: SchemaMask | None = None
     made: int = 0
 
 
 class GenerationBatch:
     """The requests of one model. Not for use by several threads."""
 
-    def __init__(self, model: Any, max_rows: int) -> None:
+    def __init__(self, model: Any, max_rows: int, masks: SchemaMasks | None = None) -> None:
         self._model = model
         self._max_rows = max(1, max_rows)
+        self._masks = masks
+        self._held: dict[int, SchemaMask] = {}
         self._queue: deque[Generate] = deque()
         self._rows: list[Row] = []
         self._cache: Any = None
@@ -36,7 +40,9 @@ class GenerationBatch:
         self._cancelled: set[int] = set()
 
     def add(self, request: Generate) -> None:
-        """Queue a request."""
+        """Queue a request. ``UserError`` for a schema that it cannot be held to."""
+        if request.schema is not None and self._masks is not None:
+            self._held[request.number] = self._masks.mask(request.schema, request.stop_ids)
         self._queue.append(request)
 
     def cancel(self, number: int) -> None:
@@ -55,6 +61,8 @@ class GenerationBatch:
         found = [Tokens(number, [], [], "cancelled") for number in sorted(self._cancelled)]
         self._queue = deque(request for request in self._queue if request.number not in self._cancelled)
         self._keep([row.request.number not in self._cancelled for row in self._rows])
+        for number in self._cancelled:
+            self._held.pop(number, None)
         self._cancelled.clear()
         with torch.inference_mode():
             if self._rows:
@@ -86,7 +94,7 @@ class GenerationBatch:
         ids = torch.tensor([request.prompt_ids], device=device)
         output = self._model(input_ids=ids, past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1)
         cache = output.past_key_values
-        row = Row(request, torch.Generator().manual_seed(request.seed))
+        row = Row(request, torch.Generator().manual_seed(request.seed), self._held.pop(request.number, None))
         if any(type(layer) is not DynamicLayer for layer in getattr(cache, "layers", [None])):
             self._max_rows = 1  # a cache of another shape is not cut and joined here
         tokens, last = choose(output.logits[:, -1].float(), [row])
@@ -132,14 +140,19 @@ def choose(logits: Any, rows: list[Row]) -> tuple[list[Tokens], Any]:
 
     ids = logits.argmax(-1).tolist()
     for i, row in enumerate(rows):
+        scores = logits[i] if row.mask is None else row.mask.over(logits[i])
         if row.request.temperature > 0:
-            ids[i] = _sample(logits[i].cpu() / row.request.temperature, row.request.top_p, row.draw)
+            ids[i] = _sample(scores.cpu() / row.request.temperature, row.request.top_p, row.draw)
+        elif row.mask is not None:
+            ids[i] = int(scores.argmax())
+        if row.mask is not None:
+            row.mask.take(ids[i])
     logprobs = logits.log_softmax(-1) if any(row.request.logprobs for row in rows) else None
     found = []
     for i, (row, token) in enumerate(zip(rows, ids, strict=True)):
         row.made += 1
         finish: Finish | None = None
-        if token in row.request.stop_ids:
+        if token in row.request.stop_ids or (row.mask is not None and row.mask.ended):
             finish = "stop"
         elif row.made >= row.request.max_tokens:
             finish = "length"

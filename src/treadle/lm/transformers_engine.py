@@ -18,6 +18,7 @@ from treadle.lm.engine_settings import WorkerSettings, convert_settings
 from treadle.lm.engine_wire import Generate, Tokens
 from treadle.lm.model_folder import read_config
 from treadle.lm.safetensors_folder import check_folder
+from treadle.lm.schema_mask import INSTALLED, SchemaMasks
 from treadle.lm.source_encoder import UNSAID_LENGTH, writes_targets
 from treadle.lm.worker_engine import WorkerEngine
 
@@ -48,6 +49,7 @@ class TransformersEngine(WorkerEngine):
     name: ClassVar[str] = "transformers"
     backend: ClassVar[str] = "treadle.lm.transformers_engine:TransformersBackend"
     settings_type: ClassVar[type[WorkerSettings]] = TransformersSettings
+    holds_schema: ClassVar[bool] = INSTALLED
 
     @classmethod
     async def open_here(
@@ -99,11 +101,13 @@ class TransformersBackend:
             from treadle.lm.source_generation import SourceBatch
             from treadle.lm.torch_generation import GenerationBatch
 
-            kinds = (transformers.AutoModelForCausalLM, GenerationBatch)
+            auto = transformers.AutoModelForSeq2SeqLM if self._from_sources else transformers.AutoModelForCausalLM
+            self._model = torch_runtime.load(folder, auto).to(self._device, self._dtype()).eval()
             if self._from_sources:
-                kinds = (transformers.AutoModelForSeq2SeqLM, SourceBatch)
-            self._model = torch_runtime.load(folder, kinds[0]).to(self._device, self._dtype()).eval()
-            self._batch = kinds[1](self._model, settings.max_sequences)
+                self._batch = SourceBatch(self._model, settings.max_sequences)
+            else:
+                masks = SchemaMasks(folder, getattr(self._model.config, "vocab_size", None))
+                self._batch = GenerationBatch(self._model, settings.max_sequences, masks)
             warm_up = [0] * min(_WARM_UP_IDS, self.context_length or _WARM_UP_IDS)
             self._batch.add(Generate(0, warm_up, 2, 0.0, 1.0, 0, False, []))
             while self._batch.pending() != (0, 0):
@@ -140,6 +144,8 @@ class TransformersBackend:
         """As ``Backend.add``."""
         if self._batch is None:
             raise UserError(self._cannot("generate"))
+        if request.schema is not None and self._from_sources:
+            raise UserError(self._cannot("hold an answer to a schema"))
         self._batch.add(request)
 
     def cancel(self, number: int) -> None:

@@ -37,6 +37,7 @@ class WorkerEngine:
     settings_type: ClassVar[type[WorkerSettings]] = WorkerSettings
     preference: ClassVar[int] = 0
     reads_gguf: ClassVar[bool] = False
+    holds_schema: ClassVar[bool] = False
     """``auto`` takes the engine with the highest among those that suit."""
 
     def __init__(self, folder: Path, tokenizer: ChatTokenizer, process: EngineProcess, context_length: int) -> None:
@@ -198,6 +199,8 @@ class WorkerEngine:
         for name, good, expected in ranges:
             if not good:
                 raise UserError(f"{where}: {name} is {getattr(request, name)!r}; expected {expected}")
+        if request.schema is not None and not self.holds_schema:
+            raise UserError(f"{where}: the {self.name} engine cannot hold an answer to a schema")
         limit = self.context_length
         room = self._tokenizer.room(limit, len(request.prompt_ids)) if limit else request.max_tokens
         if room < 1:
@@ -272,6 +275,7 @@ def _message(request: GenerateRequest, max_tokens: int, stop_ids: list[int]) -> 
         seed,
         request.logprobs,
         [] if request.ignore_eos else stop_ids,
+        request.schema,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from treadle.record.api_key import ENDPOINTS
 from treadle.serve import metrics
+from treadle.serve.contracts import contracts
+from treadle.serve.contracts.contract import Handler
+from treadle.serve.contracts.tensorflow_serving import model_status
 from treadle.serve.errors import INVALID, ApiError, internal_error
 from treadle.serve.exchange import log_place
 from treadle.serve.gateway import Gateway, shutting_down
@@ -26,11 +29,12 @@ from treadle.serve.generate import chat, completions
 from treadle.serve.incoming import ClientLeft, Incoming, check_endpoint, check_model, may_use
 from treadle.serve.openapi import document
 from treadle.serve.opinions import feedback
+from treadle.serve.probes import live, ready
 from treadle.serve.release import Serving
 from treadle.serve.table import Table
 from treadle.serve.tasks import classify, embeddings, tag
 
-Handler = Callable[[Incoming], Awaitable[None]]
+Told = Callable[[ApiError], Any]
 
 
 def create_app(gateway: Gateway, mounts: Mapping[str, ASGIApp] | None = None) -> Starlette:
@@ -41,10 +45,32 @@ def create_app(gateway: Gateway, mounts: Mapping[str, ASGIApp] | None = None) ->
     """
 
     def route(
-        path: str, handler: Handler, method: str, *, name: str = "", scope: str = "", is_open: bool = False
+        path: str,
+        handler: Handler,
+        method: str,
+        *,
+        name: str = "",
+        scope: str = "",
+        is_open: bool = False,
+        told: Told = ApiError.body,
     ) -> Route:
-        endpoint = _Endpoint(gateway, handler, name, scope or name, is_open=is_open)
+        endpoint = _Endpoint(gateway, handler, name, scope or name, is_open=is_open, told=told)
         return Route(path, endpoint, methods=[method])
+
+    def of_contracts() -> list[Route]:
+        return [
+            route(
+                path.path,
+                path.handler,
+                path.method,
+                name=path.name,
+                scope=path.scope,
+                is_open=path.is_open,
+                told=contract.told,
+            )
+            for contract in contracts()
+            for path in contract.paths
+        ]
 
     app = Starlette(
         routes=[
@@ -55,10 +81,11 @@ def create_app(gateway: Gateway, mounts: Mapping[str, ASGIApp] | None = None) ->
             route("/v1/embeddings", embeddings, "POST", name="embeddings"),
             route("/v1/feedback", feedback, "POST", name="feedback"),
             route("/v1/models", _models, "GET", name="models"),
+            *of_contracts(),
             route("/v1/models/{model:path}", _model, "GET", name="models"),
             route("/metrics", _metrics, "GET", scope="metrics"),
-            route("/health/live", _live, "GET", is_open=True),
-            route("/health/ready", _ready, "GET", is_open=True),
+            route("/health/live", live, "GET", is_open=True),
+            route("/health/ready", ready, "GET", is_open=True),
             route("/openapi.json", _openapi, "GET", is_open=True),
             *[each for path, mounted in (mounts or {}).items() for each in _mounted(path, mounted)],
         ],
@@ -99,18 +126,20 @@ class _Endpoint:
 
     ``name`` is the metrics' label; probes and the like have none and are not counted. ``scope`` is what a key has to be
     for; where a path is another one's alias, what it does is looked at when it is known. ``is_open``: answers without a
-    key, also while draining.
+    key, also while draining. ``told``: the shape of its errors.
     """
 
-    def __init__(self, gateway: Gateway, handler: Handler, name: str, scope: str, *, is_open: bool) -> None:
+    def __init__(self, gateway: Gateway, handler: Handler, name: str, scope: str, *, is_open: bool, told: Told) -> None:
         self.gateway = gateway
         self.handler = handler
         self.name = name
         self.scope = scope
         self.is_open = is_open
+        self.told = told
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         incoming = Incoming(self.gateway, scope, receive, send)
+        incoming.told = self.told
         try:
             try:
                 self._admit(incoming)
@@ -181,7 +210,7 @@ async def _model(incoming: Incoming) -> None:
     found = champion if asked == champion.release.base else table.choose(asked, None).serving
     if incoming.meter is not None:
         check_model(incoming.meter, found)
-    await incoming.reply(_described(table, found))
+    await incoming.reply(_described(table, found) | model_status(found))
 
 
 def _described(table: Table, serving: Serving) -> dict[str, Any]:
@@ -207,19 +236,6 @@ async def _metrics(incoming: Incoming) -> None:
     ]
     await incoming.start(200, headers)
     await incoming.write(data, more=False)
-
-
-async def _live(incoming: Incoming) -> None:
-    await incoming.reply({"status": "ok"})
-
-
-async def _ready(incoming: Incoming) -> None:
-    gateway = incoming.gateway
-    state = "ok"
-    if not gateway.ready():
-        nobody = gateway.table.champion is None
-        state = "draining" if gateway.draining else "no_model" if nobody else "engine_unavailable"
-    await incoming.reply({"status": state}, status=200 if state == "ok" else 503)
 
 
 async def _openapi(incoming: Incoming) -> None:

@@ -32,6 +32,7 @@ class Generation:
     n: int = 1
     logprobs: bool = False
     tools: tuple[str, ...] = ()
+    schema: str | None = None
 
     @property
     def most(self) -> Tokens:
@@ -75,6 +76,8 @@ class Exchange:
         }
         if generation.tools:
             entry.parameters["tools"] = list(generation.tools)
+        if generation.schema is not None:
+            entry.parameters["schema"] = gateway.recorder.keyed_text(generation.schema)
 
     @property
     def tokens(self) -> Tokens:
@@ -158,6 +161,7 @@ class Exchange:
             stop=g.stop,
             seed=None if g.seed is None else g.seed + index,  # one seed for all would give n times the same
             logprobs=g.logprobs,
+            schema=g.schema,
         )
 
     def _note(self, index: int, chunk: Chunk) -> None:

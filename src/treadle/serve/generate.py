@@ -24,10 +24,11 @@ from treadle.serve.errors import (
     unsupported,
 )
 from treadle.serve.exchange import Exchange, Generation, Source
+from treadle.serve.formats import held_schema
 from treadle.serve.incoming import ClientLeft, Incoming
 from treadle.serve.reading import Reading
 from treadle.serve.release import Serving
-from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shape, usage
+from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shape, traced, usage
 from treadle.serve.requests import ChatMessage, ChatRequest, CompletionRequest, Sampling, asked_in_vain
 from treadle.serve.screening import screen
 from treadle.serve.tools import CallsInStream, as_said, asked_tools, check_answers, with_calls
@@ -72,8 +73,11 @@ async def chat(incoming: Incoming) -> None:
         prompt.insert(0, {"role": "system", "content": system})
     asked = _most_tokens(body)
 
+    schema = held_schema(body, serving)
+
     async def prepare() -> Generation:
-        return await _generation(serving, body, prompt, asked, logprobs=bool(body.logprobs), tools=tools)
+        made = await _generation(serving, body, prompt, asked, logprobs=bool(body.logprobs), tools=tools)
+        return replace(made, schema=schema)
 
     if serving.release.asking == "extract":
         reading = Reading.of(serving, body, messages, context)
@@ -286,7 +290,8 @@ async def _whole(incoming: Incoming, exchange: Exchange, shape: Shape) -> None:
             "system_fingerprint": release.digest,
             "choices": choices,
             "usage": usage(exchange.tokens),
-        }
+        },
+        headers=traced(entry.id, release.digest),
     )
 
 
@@ -317,7 +322,8 @@ async def _stream(incoming: Incoming, exchange: Exchange, shape: Shape, *, count
                     exchange.finish()  # the row is written before the client learns that it was the last
                     data += (events.usage(exchange.tokens) if counted else b"") + DONE
             if not incoming.status:
-                await incoming.start(200, _STREAM_HEADERS)
+                said = traced(exchange.entry.id, exchange.serving.release.digest)
+                await incoming.start(200, _STREAM_HEADERS + [(k.encode(), v.encode()) for k, v in said.items()])
             if data:
                 await incoming.write(data, more=left > 0)
                 if not left:

@@ -22,7 +22,6 @@ from treadle.serve.table import Chosen
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _PASSED_OVER = 64 << 20  # bytes of a body that is too large, before the connection is closed on it
-_JSON = (b"content-type", b"application/json")
 
 
 class ClientLeft(Exception):
@@ -31,7 +30,8 @@ class ClientLeft(Exception):
 
 class Incoming:
     """``request`` is the client's ``x-request-id`` where that is well formed. ``status`` is what was answered,
-    ``failed`` the code of what went wrong."""
+    ``failed`` the code of what went wrong. ``given``: the body, where it was read already. ``told`` makes of an error
+    what its client can read."""
 
     def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         self.arrived = time.perf_counter()
@@ -41,6 +41,8 @@ class Incoming:
         self.meter: Meter | None = None
         self.status = 0
         self.failed: str | None = None
+        self.given: bytes | None = None
+        self.told: Callable[[ApiError], Any] = ApiError.body
         self._receive = receive
         self._send = send
         given = self.headers.get(b"x-request-id", b"")
@@ -58,6 +60,8 @@ class Incoming:
 
     async def body(self) -> bytes:
         """The whole body. Raises 413 over the limit, 408 when it does not come in time, ``ClientLeft``."""
+        if self.given is not None:
+            return self.given
         settings = self.gateway.settings
         limit = settings.max_body_bytes
         deadline = time.perf_counter() + settings.body_seconds
@@ -185,14 +189,19 @@ class Incoming:
 
     async def reply(self, content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> None:
         """Send a JSON document and end."""
-        data = msgspec.json.encode(content)
-        extra = [(k.encode(), v.encode()) for k, v in (headers or {}).items()]
-        await self.start(status, [_JSON, (b"content-length", str(len(data)).encode()), *extra])
+        await self.reply_bytes(msgspec.json.encode(content), "application/json", status=status, headers=headers)
+
+    async def reply_bytes(
+        self, data: bytes, kind: str, *, status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
+        """Send bytes of a media type and end."""
+        known = {"content-type": kind, "content-length": str(len(data)), **(headers or {})}
+        await self.start(status, [(name.encode(), value.encode()) for name, value in known.items()])
         await self.write(data, more=False)
 
     async def refuse(self, error: ApiError) -> None:
         """Send an error and end."""
-        await self.reply(error.body(), status=error.status, headers=error.headers())
+        await self.reply(self.told(error), status=error.status, headers=error.headers())
 
 
 def check_endpoint(meter: Meter, endpoint: str) -> None:

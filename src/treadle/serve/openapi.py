@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 import msgspec
 
+from treadle.serve.contracts import contracts
+from treadle.serve.contracts.contract import Contract, ContractPath, one_line
 from treadle.serve.requests import (
+    NEUTRAL,
+    ChatMessage,
     ChatRequest,
     ClassifyRequest,
     CompletionRequest,
+    ContentPart,
     EmbeddingsRequest,
     FeedbackRequest,
     TagRequest,
+    unsupported_fields,
 )
 
 _REF = "#/components/schemas/"
@@ -41,6 +48,9 @@ _REASON = {"enum": ["stop", "length", "content_filter"]}
 
 _RESPONSES: dict[str, Any] = {
     "Error": _object({"error": _object({"message": _TEXT, "type": _TEXT, "param": _NULLABLE, "code": _NULLABLE})}),
+    "Refusal": _object(
+        {"error": _TEXT}, description="An error as TensorFlow Serving and the Open Inference Protocol say it."
+    ),
     "Usage": {
         "type": "object",
         "properties": {
@@ -155,6 +165,7 @@ _OPERATIONS: tuple[tuple[str, str, type[msgspec.Struct] | None, str, str], ...] 
     ("/health/live", "get", None, "Health", "200 while the process lives."),
     ("/health/ready", "get", None, "Health", "200 while requests are answered, 503 otherwise."),
 )
+_ABOUT = "OpenAI's API, plus context and feedback; and the contracts of the platforms that it runs on."
 _OPEN = ("/health/live", "/health/ready")
 _STREAMS = ("ChatCompletion", "Completion")
 
@@ -162,25 +173,37 @@ _STREAMS = ("ChatCompletion", "Completion")
 @cache
 def document(*, keyed: bool) -> dict[str, Any]:
     """OpenAPI 3.1. ``keyed``: the server asks for an API key."""
-    kinds = [kind for _, _, kind, _, _ in _OPERATIONS if kind is not None]
+    platforms = [(contract, path) for contract in contracts() for path in contract.paths]
+    kinds: list[type[msgspec.Struct]] = [kind for _, _, kind, _, _ in _OPERATIONS if kind is not None]
+    kinds += [kind for _, path in platforms for kind in path.takes]
+    kinds = list(dict.fromkeys(kinds))
     references, schemas = msgspec.json.schema_components(kinds, ref_template=_REF + "{name}")
     by_kind = dict(zip(kinds, references, strict=True))
+    parts: list[type[msgspec.Struct]] = [ChatMessage, ContentPart]
+    for each_kind in kinds + parts:
+        for name in unsupported_fields(each_kind):
+            schemas[each_kind.__name__]["properties"][name] = {"enum": [None, *NEUTRAL[name]]}
     paths: dict[str, Any] = {}
     for path, method, kind, answer, summary in _OPERATIONS:
         operation: dict[str, Any] = {"summary": summary, "responses": _responses(path, answer)}
         if kind is not None:
             operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": by_kind[kind]}}}
         if path == "/v1/models/{model}":
-            operation["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": _TEXT}]
+            operation["parameters"] = _in_path(path)
         if keyed and path not in _OPEN:
             operation["security"] = [{"key": []}]
         paths[path] = {method: operation}
+    for contract, each in platforms:
+        operation = _of_contract(contract, each, by_kind)
+        if keyed and not each.is_open:
+            operation["security"] = [{"key": []}]
+        paths.setdefault(each.path, {}).setdefault(each.method.lower(), operation)  # the first counts, as in routing
     components: dict[str, Any] = {"schemas": {**schemas, **_RESPONSES}}
     if keyed:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Treadle", "version": "1", "description": "OpenAI's API, plus context and feedback."},
+        "info": {"title": "Treadle", "version": "1", "description": _ABOUT},
         "paths": paths,
         "components": components,
     }
@@ -199,3 +222,28 @@ def _responses(path: str, answer: str) -> dict[str, Any]:
     if path == "/v1/feedback":
         return {"201": good, "200": good | {"description": "The same was said before."}, "default": error}
     return {"200": good, "default": error}
+
+
+def _of_contract(contract: Contract, path: ContractPath, by_kind: dict[type[msgspec.Struct], Any]) -> dict[str, Any]:
+    """The operation at one of a platform's paths."""
+    content = {"application/json": {"schema": path.gives}} | {kind: {"schema": _TEXT} for kind in path.gives_also}
+    good = {"description": "Done.", "content": content}
+    said = _ref("Refusal" if contract.told is one_line else "Error")
+    error = {"description": "An error.", "content": {"application/json": {"schema": said}}}
+    operation: dict[str, Any] = {"summary": path.summary, "responses": {"200": good, "default": error}}
+    if path.is_probe:
+        good = {"description": "Done.", "content": {"application/json": {"schema": _ref("Health")}}}
+        operation["responses"] = {"200": good, "503": good}
+    if path.takes:
+        schemas = [by_kind[kind] for kind in path.takes]
+        body = {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}
+        body |= {kind: {"schema": _TEXT} for kind in path.takes_also}
+        operation["requestBody"] = {"required": True, "content": body}
+    if "{" in path.path:
+        operation["parameters"] = _in_path(path.path)
+    return operation
+
+
+def _in_path(path: str) -> list[dict[str, Any]]:
+    names = re.findall(r"\{(\w+)\}", path)
+    return [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]

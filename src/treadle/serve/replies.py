@@ -11,7 +11,13 @@ from treadle.record.interaction import Tokens
 from treadle.serve.errors import ApiError
 
 DONE = b"data: [DONE]\n\n"
+INTERACTION, RELEASE = "treadle-interaction", "treadle-release"  # headers: for clients that see little of the body
 _encode = msgspec.json.encode
+
+
+def traced(interaction: str, release: str) -> dict[str, str]:
+    """The headers that say what answered; both lead into the record."""
+    return {INTERACTION: interaction, RELEASE: release}
 
 
 def usage(tokens: Tokens) -> dict[str, Any]:

@@ -76,6 +76,22 @@ class Tool(Struct, forbid_unknown_fields=True, kw_only=True):
     function: Function
 
 
+class JsonSchema(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The answer is JSON that keeps to ``schema``, whatever ``strict`` says, unless it is cut at its length."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    schema: dict[str, Any] | None = None
+    description: Annotated[str, Meta(max_length=10_000)] | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Struct, forbid_unknown_fields=True, kw_only=True):
+    """``json_object`` and ``json_schema`` where the engine can."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
 class Context(Struct, forbid_unknown_fields=True, kw_only=True):
     """A document sent with the question; it is recorded as given, by the id."""
 
@@ -124,7 +140,7 @@ class ChatRequest(Sampling, kw_only=True):
     parallel_tool_calls: bool | None = None
     functions: Any = None
     function_call: Any = None
-    response_format: Any = None
+    response_format: ResponseFormat | None = None
     modalities: Any = None
     audio: Any = None
     prediction: Any = None
@@ -185,7 +201,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "service_tier": ("auto", "default"),
     "verbosity": ("medium",),
@@ -222,6 +237,11 @@ def asked_in_vain(body: Struct) -> str | None:
         if not any(value == n and isinstance(n, bool) is boolean for n in NEUTRAL[name]):
             return name
     return None
+
+
+def unsupported_fields(kind: type[Struct]) -> tuple[str, ...]:
+    """Fields that are taken with the values of ``NEUTRAL`` alone."""
+    return _UNSUPPORTED.get(kind, ())
 
 
 _UNSUPPORTED: dict[type[Struct], tuple[str, ...]] = {

@@ -38,7 +38,8 @@ logger = logging.getLogger("treadle.serve")
 
 def bind(host: str, port: int, *, keyed: bool = False) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises ``UserError`` when port or host cannot be had, and for a host
-    that others can reach, unless ``keyed`` or TREADLE_API_KEY says that they need a key.
+    that others can reach, unless ``keyed`` or TREADLE_API_KEY says that they need a key. ``keyed`` is also for where
+    something in front asks who calls.
 
     It listens at once: two sockets that are only bound could both have the port, and the second server would learn it
     after it had loaded its model. Early clients wait in the queue.
@@ -47,6 +48,7 @@ def bind(host: str, port: int, *, keyed: bool = False) -> socket.socket:
         raise UserError(
             f"host {host}: reachable from other machines, and there is no API key; make one with treadle keys create,"
             f" set {API_KEY_VARIABLE}, or serve on 127.0.0.1"
+            " (--no-key is for where a platform in front asks who calls)"
         )
     if not 0 <= port <= 65535:
         raise UserError(f"port {port}: expected a number from 0 to 65535")

@@ -22,7 +22,7 @@ from treadle.serve.exchange import translated
 from treadle.serve.generate import ENDED_BY_US, decode, refuse_in_vain
 from treadle.serve.incoming import ClientLeft, Incoming
 from treadle.serve.release import Serving
-from treadle.serve.replies import usage
+from treadle.serve.replies import traced, usage
 from treadle.serve.requests import Body, ClassifyRequest, EmbeddingsRequest, TagRequest
 from treadle.serve.screening import screen
 from treadle.serve.table import Chosen
@@ -57,7 +57,7 @@ async def classify(incoming: Incoming) -> None:
         ),
     )
     data = [_labelled(index, s, i) for index, (s, i) in enumerate(zip(scores, best, strict=True))]
-    await incoming.reply(_list_of(data, entry, serving, tokens))
+    await _reply(incoming, data, entry, serving, tokens)
 
 
 async def tag(incoming: Incoming) -> None:
@@ -75,7 +75,7 @@ async def tag(incoming: Incoming) -> None:
         {"index": index, "spans": [_spanned(text, span) for span in spans]}
         for index, (text, spans) in enumerate(zip(texts, found, strict=True))
     ]
-    await incoming.reply(_list_of(data, entry, serving, tokens))
+    await _reply(incoming, data, entry, serving, tokens)
 
 
 async def embeddings(incoming: Incoming) -> None:
@@ -91,7 +91,7 @@ async def embeddings(incoming: Incoming) -> None:
         {"object": "embedding", "index": i, "embedding": _base64(vector) if packed else vector}
         for i, vector in enumerate(vectors)
     ]
-    await incoming.reply(_list_of(data, entry, serving, tokens))
+    await _reply(incoming, data, entry, serving, tokens)
 
 
 async def _run(
@@ -205,8 +205,10 @@ def _spanned(text: str, span: TaggedSpan) -> dict[str, Any]:
     return {"start": span.start, "end": span.end, "type": span.type, "text": said, "score": span.score}
 
 
-def _list_of(data: list[dict[str, Any]], entry: Entry, serving: Serving, tokens: Tokens) -> dict[str, Any]:
-    return {
+async def _reply(
+    incoming: Incoming, data: list[dict[str, Any]], entry: Entry, serving: Serving, tokens: Tokens
+) -> None:
+    content = {
         "id": entry.id,
         "object": "list",
         "created": int(entry.time.timestamp()),
@@ -215,6 +217,7 @@ def _list_of(data: list[dict[str, Any]], entry: Entry, serving: Serving, tokens:
         "data": data,
         "usage": usage(tokens),
     }
+    await incoming.reply(content, headers=traced(entry.id, serving.release.digest))
 
 
 def _base64(vector: Sequence[float]) -> str:

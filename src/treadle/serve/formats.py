@@ -1,0 +1,34 @@
+"""``response_format``: the JSON Schema that an answer is held to, where the engine can."""
+
+from __future__ import annotations
+
+import msgspec
+
+from treadle.serve.errors import invalid, unsupported
+from treadle.serve.release import Serving
+from treadle.serve.requests import ChatRequest
+
+_MOST_CHARACTERS = 100_000
+_ANY_OBJECT = '{"type":"object"}'
+
+
+def held_schema(body: ChatRequest, serving: Serving) -> str | None:
+    """The schema as JSON; None where any text will do. Raises 400."""
+    asked = body.response_format
+    if asked is None or asked.type == "text":
+        return None
+    if not getattr(serving.engine, "holds_schema", False) or serving.release.asking == "extract":
+        raise unsupported("response_format", f"holding an answer to a schema, on the {serving.engine.name} engine,")
+    if body.tools and body.tool_choice != "none":
+        raise unsupported("response_format", "holding an answer to a schema that may call tools")
+    if asked.type == "json_object":
+        return _ANY_OBJECT
+    if asked.json_schema is None:
+        raise invalid("response_format.json_schema", "response_format.json_schema: is required with this type")
+    try:
+        schema = msgspec.json.encode(asked.json_schema.schema or {"type": "object"}).decode()
+    except (ValueError, RecursionError):
+        raise invalid("response_format.json_schema.schema", "response_format: cannot be written as JSON") from None
+    if len(schema) > _MOST_CHARACTERS:
+        raise invalid("response_format.json_schema.schema", f"response_format: at most {_MOST_CHARACTERS:,} characters")
+    return schema

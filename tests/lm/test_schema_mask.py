@@ -1,0 +1,44 @@
+"""Answers held to a JSON Schema: a random model, which by itself writes anything but JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from treadle.core.errors import UserError
+from treadle.lm.engine import GenerateRequest
+from treadle.lm.engines import BlockingEngine
+
+pytest.importorskip("llguidance")
+SCHEMA = {
+    "type": "object",
+    "properties": {"grade": {"enum": ["good", "bad"]}, "stars": {"type": "integer", "minimum": 1, "maximum": 5}},
+    "required": ["grade", "stars"],
+    "additionalProperties": False,
+}
+
+
+def test_what_a_random_model_says_keeps_to_the_schema(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "llama", "llama")
+    held = [
+        GenerateRequest(
+            f"s{n}", (5, 6, 7 + n), max_tokens=200, temperature=float(n > 0), seed=n, schema=json.dumps(SCHEMA)
+        )
+        for n in range(6)
+    ]
+    free = GenerateRequest("free", (5, 6, 7), max_tokens=20)
+    with BlockingEngine("transformers", folder, threads=1, settings={"precision": "f32"}, here=True) as engine:
+        alone = engine.generate_all([free])
+        *answers, beside = engine.generate_all([*held, free])
+        assert [beside] == alone  # the others are not held by it
+        found = [json.loads(answer) for answer in answers]
+        for each in found:
+            jsonschema.validate(each, SCHEMA)
+        assert len({json.dumps(each) for each in found}) > 1
+        with pytest.raises(UserError, match="response_format: this schema cannot be kept to"):
+            engine.generate_all([GenerateRequest("bad", (5,), schema='{"type": "no such type"}')])
+        assert engine.generate_all([free]) == alone
