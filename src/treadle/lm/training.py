@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 Method = Literal["full", "lora"]
+_STEP = 32  # tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +149,17 @@ def answer_loss(model: Any, examples: Sequence[TokenizedExample], rows: Sequence
     """Summed loss in nats over the answer tokens of ``rows``, as a scalar tensor with its gradient."""
     import torch
 
-    batch = lay_out(examples, rows, width=width)
+    batch = lay_out(examples, rows, width=_needed(examples, rows, width))
     targets = torch.tensor(batch.targets, device=model.device).flatten()
     wanted = (targets >= 0).nonzero().squeeze(1)
     logits = logits_at(model, batch, wanted)
     return torch.nn.functional.cross_entropy(logits.float(), targets[wanted], reduction="sum")
+
+
+def _needed(examples: Sequence[TokenizedExample], rows: Sequence[Sequence[int]], width: int) -> int:
+    """As wide as the fullest row, in steps, so that shapes recur: rows are rarely full to the last token."""
+    fullest = max(sum(len(examples[i].ids) for i in row) for row in rows)
+    return min(width, -(-fullest // _STEP) * _STEP)
 
 
 class _Lessons:
