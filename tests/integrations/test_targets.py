@@ -1,4 +1,4 @@
-"""Rendering a release for every target: the same bytes again, nothing edited is lost, and the target's own tool agrees."""
+"""Rendering a release for every target: the same bytes again, nothing edited is lost, and the targets' tools agree."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_rendering_again_changes_nothing(target: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", names(GROUP))
 def test_what_was_edited_is_not_overwritten(target: str, tmp_path: Path) -> None:
     written, _ = render(target, RELEASE, tmp_path, {})
-    edited = tmp_path / sorted(written.files)[-1]
+    edited = tmp_path / max(written.files)
     edited.write_text(edited.read_text() + "# mine\n")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="was edited"):
@@ -92,7 +92,7 @@ def test_the_kustomize_base(tmp_path: Path) -> None:
             validate(document, "1.31", strict=True)
             assert document["metadata"]["namespace"] == "models"
     pod = yaml.safe_load((tmp_path / "deployment.yaml").read_text())["spec"]["template"]["spec"]
-    assert pod["containers"][0]["resources"]["limits"] == {"memory": "716Mi"}  # half as much again as was measured
+    assert pod["containers"][0]["resources"]["limits"] == {"memory": "941Mi"}  # half as much again as was measured
     if shutil.which("kubectl"):
         done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

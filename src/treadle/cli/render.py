@@ -137,14 +137,12 @@ def _rendering(project: Project, release: Release) -> Rendering:
     from treadle.lm.engines import AUTO, find_engine
 
     record, spec = project.record, release.read()
-    version = next(iter(record.versions.with_digest("" + spec.model)), None)
+    version = next(iter(record.versions.with_digest(spec.model)), None)
     engine = spec.engine
     if engine == AUTO:
         engine = find_engine(AUTO, release.path("release.json").parent / "model").name
-    memory = None
-    for run in record.runs.find(step="deploy.smoke", status="done"):
-        if release.digest in run.inputs.values():
-            memory = run.metrics.get("memory_bytes")
+    tried = record.runs.find(step="deploy.smoke", status="done")
+    memory = next((run.metrics.get("memory_bytes") for run in tried if release.digest in run.inputs.values()), None)
     name = f"{spec.name}@v{version.number}" if version else spec.name
     return Rendering(release.digest, name, spec, engine, release.size, int(memory) if memory else None)
 

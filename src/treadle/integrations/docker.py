@@ -101,10 +101,10 @@ _PANELS = (
 class Docker:
     """An image with the release in it, by docker or podman; a compose file with Prometheus and Grafana beside it."""
 
-    def __init__(self, *, tool: str = "", base: str = BASE, port: int = PORT, wheels_only: bool = False) -> None:
-        """``port`` on this machine; ``wheels_only`` asks no index while building."""
+    def __init__(self, *, tool: str = "", base: str = "", port: int = PORT, wheels_only: bool = False) -> None:
+        """``base``: another image with Python and pip; ``port`` on this machine; ``wheels_only`` asks no index."""
         self.tool = tool or ("podman" if shutil.which("docker") is None and shutil.which("podman") else "docker")
-        self._base, self._port, self._wheels_only = base, port, wheels_only
+        self._base, self._port, self._wheels_only = base or BASE, port, wheels_only
 
     def render(self, release: Rendering) -> Mapping[str, bytes]:
         """As `Target.render`."""

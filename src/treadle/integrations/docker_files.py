@@ -22,9 +22,8 @@ def pinned(engine: str) -> dict[str, Distribution]:
     """Everything that serving with an engine needs, by name, as installed here; ``UserError`` where a part is not."""
     extras = "serve" + (f",{_EXTRAS[engine]}" if engine in _EXTRAS else "")
     waiting = [Requirement(f"treadle[{extras}]"), *map(Requirement, _BESIDE)]
-    for entry in entry_points(group=GROUP):
-        if entry.name == engine and entry.dist is not None:
-            waiting.append(Requirement(entry.dist.name))
+    here = (entry.dist for entry in entry_points(group=GROUP) if entry.name == engine)
+    waiting += [Requirement(each.name) for each in here if each is not None]
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
     while waiting:
@@ -36,7 +35,9 @@ def pinned(engine: str) -> dict[str, Distribution]:
         try:
             found[name] = distribution(wanted.name)
         except PackageNotFoundError:
-            raise UserError(f"render: {wanted.name} is not installed here; run: pip install 'treadle[{extras}]'") from None
+            raise UserError(
+                f"render: {wanted.name} is not installed here; run: pip install 'treadle[{extras}]'"
+            ) from None
         seen |= {(name, each) for each in fresh}
         waiting += _needs(found[name], fresh)
     return dict(sorted(found.items()))

@@ -1,7 +1,8 @@
-"""The targets ``kubernetes`` (a kustomize base) and ``kserve`` (an InferenceService), of the image that ``docker`` builds.
+"""The targets ``kubernetes`` (a kustomize base) and ``kserve`` (an InferenceService), of the image of target ``docker``.
 
-Memory is what the release's smoke test measured, half as much again; where it measured none, it follows from the size
-of the weights, and a comment says so. What this does not prove: no cluster was asked here, see docs/stages/deploy.md.
+Memory is that of the server and of its engine, as the release's smoke test measured it, half as much again; where it
+measured none, it follows from the size of the weights, and an annotation says so. What this does not prove: no cluster
+was asked here, see docs/stages/deploy.md.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from treadle.stages.deploy.targets import Plan, Rendering, Written
 
 _MEBI = 1 << 20
 _ROOM = 1.5  # memory asked for, over what was measured
-_BASE_MEMORY = 600 * _MEBI  # of server and engine without weights, where nothing was measured
+_GATEWAY = 150 * _MEBI  # memory of the server before the engine
+_ENGINE = 450 * _MEBI  # of an engine without weights, where nothing was measured
 _SECRET = "treadle-api-key"  # noqa: S105 (the name of one)
 _FILES = ("deployment", "service", "autoscaler", "disruption", "network")
 
@@ -94,7 +96,7 @@ class Kubernetes:
             "containers": [container(release, self._image, self._cpus)],
             "volumes": [{"name": "journal", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
         }  # fmt: skip
-        made = self._object("apps/v1", "Deployment", release.slug, {
+        return self._object("apps/v1", "Deployment", release.slug, {
             "replicas": self._replicas,
             "selector": {"matchLabels": _labels(release.slug)},
             "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
@@ -106,7 +108,6 @@ class Kubernetes:
                 "spec": pod,
             },
         })  # fmt: skip
-        return made
 
     def _object(self, version: str, kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
         metadata = {"name": name, "namespace": self._namespace, "labels": _labels(name)}
@@ -158,7 +159,7 @@ class KServe:
 
 def container(release: Rendering, named: str, cpus: int) -> dict[str, Any]:
     """The one container of a pod, with what it needs and how it is asked whether it lives."""
-    memory = int((release.memory or release.bytes + _BASE_MEMORY) * _ROOM) // _MEBI + 1
+    memory = int((_GATEWAY + (release.memory or release.bytes + _ENGINE)) * _ROOM) // _MEBI + 1
     live, ready = ({"httpGet": {"path": f"/health/{name}", "port": "http"}} for name in ("live", "ready"))
     return {
         "name": "treadle",

@@ -40,7 +40,7 @@ class CarriedRelease:
 
 
 def read_carried(folder: Path, *, expected: str | None = None, name: str | None = None) -> CarriedRelease:
-    """The release in a folder. ``UserError`` when there is none, ``Refused`` when its digest is not the ``expected``."""
+    """The release in a folder. ``UserError`` when there is none, ``Refused`` when it is not the ``expected`` digest."""
     try:
         found: Any = parsed((folder / "release.json").read_text())
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
