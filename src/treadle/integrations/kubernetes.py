@@ -1,4 +1,4 @@
-"""The targets ``kubernetes`` (a kustomize base) and ``kserve`` (an InferenceService), of the image of target ``docker``.
+"""The targets ``kubernetes`` (a kustomize base) and ``kserve`` (an InferenceService), of the image of ``docker``.
 
 Memory is that of the server and of its engine, as the release's smoke test measured it, half as much again; where it
 measured none, it follows from the size of the weights, and an annotation says so. What this does not prove: no cluster
