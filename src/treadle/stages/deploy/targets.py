@@ -184,7 +184,7 @@ def carry_out(plan: Plan, folder: Path) -> None:
     """Run the commands in the folder; ``UserError`` names the one that failed, or whose program is missing."""
     for command in plan.commands:
         try:
-            done = subprocess.run(command, cwd=folder, check=False)
+            done = subprocess.run(command, cwd=folder, stdout=2, check=False)  # stdout is the command's own
         except OSError as error:
             raise UserError(f"{command[0]}: {error.strerror}; treadle doctor says what is missing") from None
         if done.returncode:
