@@ -34,10 +34,18 @@ EXTRAS = {
     "comet": ("comet-ml",),
     "wandb": ("wandb",),
 }
+TARGET_TOOLS = {
+    "docker": "treadle apply docker",
+    "podman": "treadle apply docker, where there is no docker",
+    "kubectl": "treadle apply kubernetes and kserve",
+    "systemctl": "treadle apply systemd",
+}
 # What is written to run elsewhere and has not been run on a machine like this one.
 NOT_EXERCISED = {
     "GPU": "training and engines take a CUDA device where torch sees one; serving was not run on one",
     "TensorRT": "export tensorrt writes the job that builds engines and Triton's configuration; neither was run here",
+    "Kubernetes, KServe, Compose": "their files are checked here; no cluster and no Docker engine was there",
+    "systemd": "the unit is checked by systemd-analyze; it was not started",
     "hub download": "hub ids go through huggingface_hub; needs a network, not run here",
     "GitHub, GitLab, Confluence": "sources; not reached here, a server that speaks their documented API was",
     "Hugging Face datasets": "out of a folder they are read here; the hub itself was not reached",
@@ -72,6 +80,7 @@ def examine() -> list[Finding]:
     findings += _base_models()
     findings += _mirrors(Path.cwd())
     findings.append(_program("git", "versions of your project in every run"))
+    findings += [_program(name, what_for) for name, what_for in TARGET_TOOLS.items()]
     gpu = shutil.which("nvidia-smi") is not None
     findings += [
         Finding(part, "works" if part == "GPU" and gpu else "not exercised", detail)

@@ -6,13 +6,17 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from treadle.asking import find_release
 from treadle.cli.output import here, json_option, say
+from treadle.core.errors import UserError
 from treadle.project import open_project
+from treadle.record.recording import Recording
+from treadle.stages.deploy.carried import CarriedRelease, own_record, read_carried
 from treadle.stages.deploy.serving import RecordGuide, new_gateway
 
 if TYPE_CHECKING:
@@ -40,8 +44,37 @@ _CONSOLE = "/console"
     is_flag=True,
     help="Listen beyond loopback without TREADLE_API_KEY: only where a platform in front asks who calls.",
 )
+@click.option(
+    "--release-folder",
+    type=click.Path(path_type=Path),
+    envvar="TREADLE_RELEASE_FOLDER",
+    help="Serve the release in this folder, without a project, as containers do.",
+)
+@click.option(
+    "--journal",
+    type=click.Path(path_type=Path),
+    envvar="TREADLE_JOURNAL",
+    help="With --release-folder: where interactions are recorded.",
+)
+@click.option(
+    "--digest",
+    envvar="TREADLE_RELEASE_DIGEST",
+    help="With --release-folder: refuse to start when the folder is not this release.",
+)
+@click.option("--name", envvar="TREADLE_RELEASE_NAME", help="With --release-folder: the model's name, NAME@v1.")
 @json_option
-def serve(release: str | None, host: str | None, port: int | None, keep: float, no_key: bool, as_json: bool) -> None:
+def serve(
+    release: str | None,
+    host: str | None,
+    port: int | None,
+    keep: float,
+    no_key: bool,
+    release_folder: Path | None,
+    journal: Path | None,
+    digest: str | None,
+    name: str | None,
+    as_json: bool,
+) -> None:
     """Serve through an OpenAI-style API: the champion, and a canary beside it, as the record says at each moment.
 
     A promotion, a rollback, a canary's next step and an erasure are followed within seconds; no request is lost by it.
@@ -56,8 +89,17 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
     Example:
       treadle serve
       treadle serve model@v1 --port 9000
+      treadle serve --release-folder release --journal journal
     """
     from treadle.serve.contracts import asked_port
+
+    port = asked_port() if port is None else port
+    if release_folder is not None:
+        if journal is None:
+            raise UserError("serve --release-folder: --journal DIR is missing; nothing is answered unrecorded")
+        carried = read_carried(release_folder, expected=digest, name=name)
+        _serve_folder(carried, journal, host, port, no_key=no_key, as_json=as_json)
+        return
     from treadle.serve.following import Follower
     from treadle.serve.server import run
     from treadle.serve.table import Table
@@ -92,12 +134,34 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
             run(
                 open_gateway,
                 host=address,
-                port=port if port is not None else asked_port() or settings.port,
+                port=settings.port if port is None else port,
                 on_ready=ready,
                 beside=follower.following,
                 mounts=mounts,
                 keyed=no_key or bool(record.api_keys.all()),
             )
+
+
+def _serve_folder(
+    carried: CarriedRelease, journal: Path, host: str | None, port: int | None, *, no_key: bool, as_json: bool
+) -> None:
+    """The one release, until it is told to end."""
+    from treadle.serve.server import run
+    from treadle.serve.table import Table
+
+    with own_record(journal, carried.spec.name) as record:
+
+        async def open_gateway() -> Gateway:
+            return new_gateway(record, Recording(), Table(await carried.open()))
+
+        def ready(url: str) -> None:
+            if as_json:
+                click.echo(json.dumps({"url": url, "release": carried.digest, "model": carried.name}))
+            else:
+                say(f"{carried.name} ({carried.digest[:11]}) answers at {url}/v1; metrics at {url}/metrics")
+
+        address = host or "127.0.0.1"
+        run(open_gateway, host=address, port=8000 if port is None else port, on_ready=ready, keyed=no_key)
 
 
 @contextmanager

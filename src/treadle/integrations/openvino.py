@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -209,9 +211,10 @@ class OpenVinoBackend:
                 "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
             }
         try:
-            pipeline = genai.ContinuousBatchingPipeline(
-                str(self._source), _token_tokenizer(), schedule, "CPU", **properties
-            )
+            with _writable(self._source) as source:
+                pipeline = genai.ContinuousBatchingPipeline(
+                    str(source), _token_tokenizer(), schedule, "CPU", **properties
+                )
         except RuntimeError as error:
             raise UserError(f"{self._source}: OpenVINO cannot open it ({first_line(error)})") from None
         warm_up = genai.GenerationConfig()
@@ -323,3 +326,13 @@ def _token_tokenizer() -> Any:
             data = np.frombuffer(weights.read_bytes() or b"\0", dtype=np.uint8)
             parts += [graph.read_text(encoding="utf-8"), openvino.Tensor(data.copy())]
     return _genai().Tokenizer(*parts)
+
+
+@contextmanager
+def _writable(source: Path) -> Iterator[Path]:
+    """The GGUF, or a copy while it is opened: OpenVINO opens it for writing, and fails where that is not allowed."""
+    if source.is_dir() or os.access(source, os.W_OK):
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(shutil.copyfile(source, Path(folder, source.name)))

@@ -335,7 +335,7 @@ def smoke(
     import os
 
     from treadle.serve.server import serving
-    from treadle.stages.deploy.client import put_questions
+    from treadle.stages.deploy.client import memory_of, put_questions
 
     questions = dataset.examples("test")[:count]
     key = os.environ.get("TREADLE_API_KEY")
@@ -347,10 +347,11 @@ def smoke(
             questions,
             lambda done: run.progress(done, count, "requests"),
         )
+        memory = memory_of(url, key)
     wrong = [answer for answer in answered if answer.release not in (release.digest, None)]
     too_long = sum(answer.too_long for answer in answered)
     failed = [answer for answer in answered if answer.status != 200 and not answer.too_long]
-    run.summary(requests=len(answered), failed=len(failed), too_long=too_long)
+    run.summary(requests=len(answered), failed=len(failed), too_long=too_long, memory_bytes=memory)
     if answered and too_long == len(answered):
         raise UserError(f"deploy: all {too_long} test questions are longer than the model can read; raise its context")
     if wrong or failed:

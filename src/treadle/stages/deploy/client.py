@@ -61,3 +61,16 @@ def _request(asking: Asking, example: Example) -> tuple[str, dict[str, object]]:
         return PATHS[asking], {"input": example.question, "metadata": _METADATA}
     messages = list(example.messages[:-1])
     return PATHS[asking], {"messages": messages, "max_tokens": 64, "temperature": 0, "metadata": _METADATA}
+
+
+def memory_of(url: str, key: str | None) -> int:
+    """Bytes of memory that the engine behind a server has, by its own metrics; 0 where they do not say."""
+    import httpx
+
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        text = httpx.get(f"{url}/metrics", headers=headers, timeout=_TIMEOUT, trust_env=False).text
+        said = next(line for line in text.splitlines() if line.startswith('treadle_memory_bytes{process="engine"}'))
+        return int(float(said.rpartition(" ")[2]))
+    except (httpx.HTTPError, StopIteration, ValueError):
+        return 0

@@ -14,13 +14,13 @@ from treadle.record.api_key_use import ApiKeyUse
 from treadle.record.deployment import Routing
 from treadle.record.record import Record
 from treadle.record.recording import Recording
-from treadle.record.release import Release
+from treadle.record.release import Release, ReleaseSpec
 from treadle.record.version import ALIASES
 
 if TYPE_CHECKING:
     from treadle.serve.following import View
     from treadle.serve.gateway import Gateway
-    from treadle.serve.release import Serving
+    from treadle.serve.release import ServedRelease, Serving
     from treadle.serve.table import Table
 
 LEASE = "serve:"  # and the URL: held by a server for as long as it answers
@@ -58,25 +58,40 @@ async def open_release(record: Record, release: Release) -> Serving:
     """Open the engine; files are verified in a thread, so that others are answered meanwhile."""
     import asyncio
 
-    from treadle.lm.engines import open_engine
-    from treadle.lm.tokenizer import ChatTokenizer
-    from treadle.lm.worker_engine import WorkerEngine
-    from treadle.serve.guardrail_settings import open_guardrails
-    from treadle.serve.release import Price, ServedRelease, Serving
-
     spec = await asyncio.to_thread(release.read)
     folder = (await asyncio.to_thread(release.path, "release.json")).parent / "model"
     version = next(iter(await asyncio.to_thread(record.versions.with_digest, spec.model)), None)
-    served = ServedRelease(
-        name=f"{spec.name}@v{version.number}" if version else spec.name,
-        digest=release.digest,
-        aliases=await asyncio.to_thread(_aliases, record, release.digest, spec.model),
+    name = f"{spec.name}@v{version.number}" if version else spec.name
+    aliases = await asyncio.to_thread(_aliases, record, release.digest, spec.model)
+    return await open_serving(served_as(spec, release.digest, name, aliases), spec, folder)
+
+
+def served_as(spec: ReleaseSpec, digest: str, name: str, aliases: tuple[str, ...] = ()) -> ServedRelease:
+    """What the API says of a release."""
+    from treadle.serve.release import Price, ServedRelease
+
+    return ServedRelease(
+        name=name,
+        digest=digest,
+        aliases=aliases,
         task=spec.task,
         asking=spec.asking,
         system_prompt=spec.system_prompt,
         max_tokens=int(spec.settings.get("max_tokens", 256)),
         price=Price(**spec.settings["price"]) if spec.settings.get("price") else None,
     )
+
+
+async def open_serving(served: ServedRelease, spec: ReleaseSpec, folder: Path) -> Serving:
+    """Open the engine of a release on its ``model`` folder, and its guardrails."""
+    import asyncio
+
+    from treadle.lm.engines import open_engine
+    from treadle.lm.tokenizer import ChatTokenizer
+    from treadle.lm.worker_engine import WorkerEngine
+    from treadle.serve.guardrail_settings import open_guardrails
+    from treadle.serve.release import Serving
+
     guardrails = open_guardrails(spec.settings.get("guardrails") or {}, _project())
     engine = await open_engine(spec.engine, folder, settings=dict(spec.optimization.get("settings") or {}))
     if spec.asking not in ("chat", "extract"):

@@ -1,0 +1,160 @@
+"""``treadle render`` and ``treadle apply``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from treadle.asking import find_release
+from treadle.cli.output import emit, here, json_option, say, short
+from treadle.core.driver import Driver
+from treadle.core.errors import UserError
+from treadle.core.runs import Run
+from treadle.exporting import export_folder
+from treadle.project import Project, open_project
+from treadle.record.release import Release
+from treadle.stages.deploy.carried import read_carried
+from treadle.stages.deploy.targets import (
+    RELEASE,
+    Plan,
+    Rendering,
+    Written,
+    carry_out,
+    find_target,
+    shown,
+    smoke,
+)
+from treadle.stages.deploy.targets import render as render_files
+
+_WITH = click.option("--with", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the target.")
+
+
+@click.command()
+@click.argument("target")
+@click.argument("ref", default="@champion")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to write to.")
+@_WITH
+@json_option
+def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json: bool) -> None:
+    """Write what a TARGET takes of the release REF (@champion by default), as plain files to read and commit.
+
+    Targets: docker, kubernetes, kserve, systemd; others come in by the entry-point group treadle.targets. The same
+    release gives the same bytes. Nothing is overwritten that was edited. `treadle apply` puts the files to work.
+
+    \b
+    Example:
+      treadle render docker @champion --out deploy/docker
+      treadle render kubernetes --out deploy/kubernetes --with image=registry.example/helper:1
+    """
+    with open_project(here()) as project:
+        release = _rendering(project, find_release(project, ref))
+        written, changed = render_files(target, release, out, _parsed(target, settings), project.folder)
+    if as_json:
+        emit({"target": target, "release": written.release, "path": str(out), "files": sorted(written.files),
+              "changed": changed})  # fmt: skip
+        return
+    for path in changed:
+        say(f"wrote {out / path}")
+    say(f"{written.model} ({short(written.release)}) for {target}; treadle apply {target} {out} puts it to work")
+
+
+@click.command()
+@click.argument("target")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--dry-run", is_flag=True, help="Say which commands it would run, and run none.")
+@click.option("--down", is_flag=True, help="Take away what was deployed; recorded interactions stay.")
+@json_option
+def apply(target: str, folder: Path, dry_run: bool, down: bool, as_json: bool) -> None:
+    """Put the files in FOLDER, which treadle render wrote, to work with the TARGET's own tool, and ask what runs there.
+
+    What answers has to name the release that was rendered. Done and recorded each time it is called; clients' key is
+    TREADLE_API_KEY.
+
+    \b
+    Example:
+      treadle apply docker deploy/docker --dry-run
+      treadle apply docker deploy/docker
+      treadle apply docker deploy/docker --down
+    """
+    with open_project(here()) as project:
+        written = Written.read(folder)
+        if written is None or written.target != target:
+            raise UserError(f"apply {target}: {folder} holds nothing that treadle render {target} wrote")
+        found = find_target(target, written.settings, project.folder)
+        plan = found.down(written) if down else found.apply(written)
+        told: dict[str, Any] = {"target": target, "release": written.release, "endpoint": plan.endpoint}
+        told |= {"commands": shown(plan.commands), "done": not dry_run}
+        if not dry_run:
+            told |= _act(project, written, folder, plan, down=down)
+    if as_json:
+        emit(told)
+        return
+    for command in told["commands"]:
+        say(command)
+    if "answer" in told:
+        say(f"{plan.endpoint} answers with {written.model} ({short(written.release)}): {told['answer']}")
+
+
+def _act(project: Project, written: Written, folder: Path, plan: Plan, *, down: bool) -> dict[str, str]:
+    """Do it, as an action in the record, and say where the release answers from now on."""
+    release, told = Release(written.release, project.record.store), dict[str, str]()
+
+    def work(run: Run) -> dict[str, Any]:
+        if plan.release and not down:
+            _bring(project, release, folder / RELEASE)
+        carry_out(plan, folder.resolve())
+        if plan.endpoint is not None and not down:
+            told["answer"] = smoke(plan.endpoint, written)
+        return {}
+
+    runs = project.record.runs
+    before = sum(1 for _ in runs.find(step="deploy.apply"))
+    driver = Driver(runs, project.folder, seed=project.file.seed)
+    driver.stage("deploy")
+    driver.act("deploy.apply", work, inputs=(release,), target=written.target, down=down, time=before)
+    if plan.endpoint is not None:
+        project.record.deployments.record(written.release, written.model, plan.endpoint, 0.0 if down else 1.0)
+    return told
+
+
+def _bring(project: Project, release: Release, place: Path) -> None:
+    """The release's files into the folder, unless they are there."""
+    if place.exists():
+        if read_carried(place).digest == release.digest:
+            return
+        shutil.rmtree(place)
+    if not project.record.store.has(release.digest):
+        raise UserError(f"apply: release {release.digest} is not in this project's store; treadle pull fetches it")
+    export_folder(release, release.digest, place)
+
+
+def _rendering(project: Project, release: Release) -> Rendering:
+    """What targets are told of a release."""
+    from treadle.lm.engines import AUTO, find_engine
+
+    record, spec = project.record, release.read()
+    version = next(iter(record.versions.with_digest(spec.model)), None)
+    engine = spec.engine
+    if engine == AUTO:
+        engine = find_engine(AUTO, release.path("release.json").parent / "model").name
+    tried = record.runs.find(step="deploy.smoke", status="done")
+    memory = next((run.metrics.get("memory_bytes") for run in tried if release.digest in run.inputs.values()), None)
+    name = f"{spec.name}@v{version.number}" if version else spec.name
+    return Rendering(release.digest, name, spec, engine, release.size, int(memory) if memory else None)
+
+
+def _parsed(target: str, settings: tuple[str, ...]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"render {target}: --with {setting}: expected KEY=VALUE")
+        try:
+            given[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            given[key] = value
+    return given

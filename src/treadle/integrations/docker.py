@@ -1,0 +1,176 @@
+"""The target ``docker``: an image with the release in it, and a compose file that watches it.
+
+The base image is named by its tag, for no registry is asked here; pin it by digest before it goes to production.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+
+from treadle.integrations.docker_files import bill, pinned, requirements
+from treadle.stages.deploy.targets import RELEASE, Plan, Rendering, Written
+
+BASE = f"docker.io/library/python:{sys.version_info[0]}.{sys.version_info[1]}-slim-bookworm"
+PORT, USER = 8000, 10001
+_DOCKERFILE = """\
+# {model}, release {digest}. Written by `treadle render docker`.
+# Needs release/ (treadle export folder {digest} --out release; `treadle apply` does it) and takes wheels that lie in
+# wheels/ before any index; with --build-arg PIP_NO_INDEX=1 it takes those alone.
+FROM {base}
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=passive
+ARG PIP_NO_INDEX
+COPY requirements.txt /tmp/requirements.txt
+COPY wheels/ /tmp/wheels/
+RUN pip install --no-cache-dir --find-links /tmp/wheels -r /tmp/requirements.txt \\
+ && rm -rf /tmp/wheels \\
+ && useradd --uid {user} --no-create-home --shell /usr/sbin/nologin treadle \\
+ && install -d -o {user} -g {user} /journal
+COPY {release}/ /release/
+COPY sbom.cdx.json /usr/share/doc/treadle/sbom.cdx.json
+ENV TREADLE_RELEASE_FOLDER=/release \\
+    TREADLE_RELEASE_DIGEST={digest} \\
+    TREADLE_RELEASE_NAME={model} \\
+    TREADLE_JOURNAL=/journal
+USER {user}:{user}
+VOLUME /journal
+EXPOSE {port}
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s CMD ["python3", "-c", \
+"import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/health/ready', timeout=4)"]
+ENTRYPOINT ["treadle"]
+CMD ["serve", "--host", "0.0.0.0", "--port", "{port}"]
+"""
+_COMPOSE = """\
+# Written by `treadle render docker`. Set TREADLE_API_KEY, then: docker compose up
+services:
+  {slug}:
+    image: {image}
+    build: .
+    environment:
+      TREADLE_API_KEY: ${{TREADLE_API_KEY:?set a key that clients send}}
+    ports: ["127.0.0.1:${{PORT:-{port}}}:{port}"]
+    volumes: ["journal:/journal"]
+    read_only: true
+    tmpfs: [/tmp]
+    cap_drop: [ALL]
+    security_opt: ["no-new-privileges:true"]
+    stop_grace_period: 40s
+    restart: unless-stopped
+  prometheus:
+    image: docker.io/prom/prometheus:v3.5.0
+    command: [--config.file=/etc/prometheus/prometheus.yml]
+    configs:
+      - {{source: scrape, target: /etc/prometheus/prometheus.yml}}
+    depends_on: [{slug}]
+  grafana:
+    image: docker.io/grafana/grafana:12.1.0
+    ports: ["127.0.0.1:${{GRAFANA_PORT:-3000}}:3000"]
+    volumes:
+      - ./grafana/datasource.yaml:/etc/grafana/provisioning/datasources/treadle.yaml:ro
+      - ./grafana/dashboards.yaml:/etc/grafana/provisioning/dashboards/treadle.yaml:ro
+      - ./grafana/treadle.json:/var/lib/grafana/dashboards/treadle.json:ro
+    depends_on: [prometheus]
+configs:
+  scrape:
+    content: |
+      scrape_configs:
+        - job_name: treadle
+          authorization: {{credentials: "${{TREADLE_API_KEY}}"}}
+          static_configs: [{{targets: ["{slug}:{port}"]}}]
+volumes:
+  journal:
+"""
+_DATASOURCE = """\
+apiVersion: 1
+datasources:
+  - {name: Prometheus, uid: prometheus, type: prometheus, url: "http://prometheus:9090", isDefault: true}
+"""
+_DASHBOARDS = """\
+apiVersion: 1
+providers:
+  - {name: treadle, type: file, options: {path: /var/lib/grafana/dashboards}}
+"""
+_PANELS = (
+    ("Requests a second", "sum by (endpoint, status) (rate(treadle_requests_total[1m]))", "reqps"),
+    ("Answers not given", 'sum by (status) (rate(treadle_requests_total{status!="200"}[1m]))', "reqps"),
+)
+
+
+class Docker:
+    """An image with the release in it, by docker or podman; a compose file with Prometheus and Grafana beside it."""
+
+    def __init__(self, *, tool: str = "", base: str = "", port: int = PORT, wheels_only: bool = False) -> None:
+        """``base``: another image with Python and pip; ``port`` on this machine; ``wheels_only`` asks no index."""
+        self.tool = tool or ("podman" if shutil.which("docker") is None and shutil.which("podman") else "docker")
+        self._base, self._port, self._wheels_only = base or BASE, port, wheels_only
+
+    def render(self, release: Rendering) -> Mapping[str, bytes]:
+        """As `Target.render`."""
+        packages = pinned(release.engine)
+        named = {
+            "digest": release.digest,
+            "model": release.model,
+            "slug": release.slug,
+            "image": image(release.slug, release.tag),
+            "base": self._base,
+            "user": USER,
+            "port": PORT,
+            "release": RELEASE,
+        }
+        return {
+            "Dockerfile": _DOCKERFILE.format(**named).encode(),
+            ".dockerignore": b"*\n!requirements.txt\n!wheels\n!release\n!sbom.cdx.json\n",
+            ".gitignore": b"/release/\n/wheels/*.whl\n",
+            "requirements.txt": requirements(packages),
+            "sbom.cdx.json": bill(release, packages),
+            "wheels/README": b"Wheels that lie here are taken before any index.\n",
+            "compose.yaml": _COMPOSE.format(**named).encode(),
+            "grafana/datasource.yaml": _DATASOURCE.encode(),
+            "grafana/dashboards.yaml": _DASHBOARDS.encode(),
+            "grafana/treadle.json": _dashboard(release),
+        }
+
+    def apply(self, written: Written) -> Plan:
+        """As `Target.apply`."""
+        tag = image(written.slug, written.tag)
+        alone = ["--build-arg", "PIP_NO_INDEX=1"] if self._wheels_only else []
+        form = ["--format", "docker"] if self.tool == "podman" else []  # OCI images have no health check
+        started = ["--name", f"treadle-{written.slug}", "--env", "TREADLE_API_KEY", "--read-only", "--tmpfs", "/tmp"]  # noqa: S108
+        started += ["--cap-drop", "ALL", "--volume", f"treadle-{written.slug}:/journal"]
+        return Plan(
+            (
+                (self.tool, "build", *form, *alone, "--tag", tag, "."),
+                (self.tool, "run", "--detach", *started, "--publish", f"127.0.0.1:{self._port}:{PORT}", tag),
+            ),
+            endpoint=f"http://127.0.0.1:{self._port}",
+            release=True,
+        )
+
+    def down(self, written: Written) -> Plan:
+        """As `Target.down`; the volume with the interactions stays."""
+        return Plan(((self.tool, "rm", "--force", f"treadle-{written.slug}"),), f"http://127.0.0.1:{self._port}")
+
+
+def image(slug: str, tag: str) -> str:
+    """The name of the image of exactly one release."""
+    return f"localhost/treadle-{slug}:{tag}"
+
+
+def _dashboard(release: Rendering) -> bytes:
+    source = {"type": "prometheus", "uid": "prometheus"}
+    panels = [
+        {
+            "id": number + 1,
+            "title": title,
+            "type": "timeseries",
+            "datasource": source,
+            "gridPos": {"h": 8, "w": 12, "x": 12 * (number % 2), "y": 8 * (number // 2)},
+            "fieldConfig": {"defaults": {"unit": unit}, "overrides": []},
+            "targets": [{"refId": "A", "datasource": source, "expr": expression}],
+        }
+        for number, (title, expression, unit) in enumerate(_PANELS)
+    ]
+    said = {"uid": "treadle", "title": f"Treadle: {release.spec.name}", "schemaVersion": 39, "panels": panels}
+    return (json.dumps({**said, "time": {"from": "now-1h", "to": "now"}}, indent=2) + "\n").encode()

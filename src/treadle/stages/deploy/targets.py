@@ -1,0 +1,243 @@
+"""Targets: a release as the files that a platform takes, and those files put to work there.
+
+``render`` writes plain files for people to read and commit. ``treadle.json`` beside them names the release and every
+file that was written, so that rendering again changes nothing, and nothing is overwritten that somebody has edited.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from treadle.core.digest import blake3_bytes
+from treadle.core.errors import Refused, TreadleError, UserError
+from treadle.core.plugins import load
+from treadle.core.settings import bind
+from treadle.evals.task import PATHS, Asking
+from treadle.record.release import ReleaseSpec
+
+GROUP = "treadle.targets"
+WRITTEN = "treadle.json"
+FORMAT = 1
+QUESTION = "What can you do?"
+RELEASE = "release"  # the folder beside the files that the release itself is put into when they are applied
+_START = 180.0  # seconds that what was deployed gets to answer
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A release to be rendered. ``model`` is the name it answers to, ``engine`` what ``auto`` comes to; ``bytes`` of
+    all its files, ``memory`` in bytes of its engine as the smoke test measured it (None: it did not)."""
+
+    digest: str
+    model: str
+    spec: ReleaseSpec
+    engine: str
+    bytes: int
+    memory: int | None = None
+
+    @property
+    def slug(self) -> str:
+        """The name as hosts and containers may have it."""
+        return re.sub(r"[^a-z0-9]+", "-", self.spec.name.lower()).strip("-")[:40] or "release"
+
+    @property
+    def tag(self) -> str:
+        """Names exactly this release, as an image's tag."""
+        return self.digest.replace(":", "-")[:19]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How rendered files are put to work: commands (run in their folder), then ``endpoint`` is asked, if there is one.
+
+    ``release``: the release's files are needed in ``release/`` there.
+    """
+
+    commands: tuple[tuple[str, ...], ...]
+    endpoint: str | None = None
+    release: bool = False
+
+
+class Target(Protocol):
+    """A platform. Its settings are the parameters it is made with; ``tool`` is the program that applies its files."""
+
+    tool: str
+
+    def render(self, release: Rendering) -> Mapping[str, bytes]:
+        """The files, by path; the same for the same release."""
+        ...
+
+    def apply(self, written: Written) -> Plan:
+        """How to put them to work."""
+        ...
+
+    def down(self, written: Written) -> Plan:
+        """How to take that away again."""
+        ...
+
+
+@dataclass(frozen=True)
+class Written:
+    """What ``treadle.json`` says of a rendered folder. ``files``: digest by path."""
+
+    target: str
+    release: str
+    model: str
+    slug: str
+    tag: str
+    asking: str
+    settings: dict[str, Any]
+    files: dict[str, str]
+
+    def to_bytes(self) -> bytes:
+        """As written."""
+        return (json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def read(cls, folder: Path) -> Written | None:
+        """Of a folder; None where nothing was rendered, ``UserError`` where the file is of no known form."""
+        path = folder / WRITTEN
+        if not path.exists():
+            return None
+        try:
+            found = json.loads(path.read_bytes())
+            if found.pop("format") != FORMAT:
+                raise ValueError("another format")
+            return cls(**found)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path} is not what treadle render wrote ({type(error).__name__}); remove it") from None
+
+
+def find_target(name: str, settings: Mapping[str, Any], folder: Path | None) -> Target:
+    """The target called ``name``, with its settings checked."""
+    made = bind(load(GROUP, name, folder).value, settings, where=f"target {name}", provided={})
+    return cast("Target", made)
+
+
+def render(
+    name: str, release: Rendering, out: Path, settings: Mapping[str, Any], folder: Path | None = None
+) -> tuple[Written, list[str]]:
+    """Write the files of a target into ``out``; gives what is there now and the paths that were new or changed.
+
+    ``UserError``, and nothing is written, where a file would be overwritten that this did not write or that was edited.
+    """
+    files = dict(find_target(name, settings, folder).render(release))
+    before = Written.read(out)
+    kept = before.files if before else {}
+    digests = {path: blake3_bytes(data) for path, data in sorted(files.items())}
+    written = Written(
+        name, release.digest, release.model, release.slug, release.tag, release.spec.asking, dict(settings), digests
+    )
+    files[WRITTEN] = written.to_bytes()
+    try:
+        changed = [path for path, data in sorted(files.items()) if _changes(out / path, data, kept.get(path))]
+        gone = [path for path in kept if path not in files and _is(out / path, kept[path])]
+        for path in changed:
+            _write(out / path, files[path])
+        for path in gone:
+            (out / path).unlink()
+    except OSError as error:
+        raise UserError(f"render {name}: cannot write {out}: {error.strerror or error}") from None
+    return written, changed
+
+
+def _changes(path: Path, data: bytes, known: str | None) -> bool:
+    """Whether a file is to be written."""
+    if not path.exists() and not path.is_symlink():
+        return True
+    if path.is_symlink() or not path.is_file():
+        raise UserError(f"render: {path} is no plain file; name another folder with --out")
+    there = path.read_bytes()
+    if there == data:
+        return False
+    if path.name != WRITTEN and blake3_bytes(there) != known:
+        raise UserError(f"render: {path} was edited, or is not from treadle render; move it, or name another --out")
+    return True
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.is_file() and not path.is_symlink() and blake3_bytes(path.read_bytes()) == digest
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_bytes(data)
+    beside.replace(path)
+
+
+def shown(commands: Sequence[Sequence[str]]) -> list[str]:
+    """Commands as a shell takes them."""
+    return [shlex.join(command) for command in commands]
+
+
+def carry_out(plan: Plan, folder: Path) -> None:
+    """Run the commands in the folder; ``UserError`` names the one that failed, or whose program is missing."""
+    for command in plan.commands:
+        try:
+            done = subprocess.run(command, cwd=folder, stdout=2, check=False)  # stdout is the command's own
+        except OSError as error:
+            raise UserError(f"{command[0]}: {error.strerror}; treadle doctor says what is missing") from None
+        if done.returncode:
+            raise UserError(f"{shlex.join(command)}: exit code {done.returncode}; it said why above")
+
+
+def smoke(endpoint: str, written: Written, *, wait: float = _START) -> str:
+    """Ask what was deployed a question once it is ready, and give its answer.
+
+    ``Refused`` when another release answers than the one that was rendered, ``UserError`` when none does.
+    """
+    import httpx
+
+    key = os.environ.get("TREADLE_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    until = time.monotonic() + wait
+    with httpx.Client(base_url=endpoint, headers=headers, timeout=60, trust_env=False) as client:
+        while not _ready(client):
+            if time.monotonic() > until:
+                raise UserError(f"{endpoint} was not ready within {wait:.0f} s; the log of what was started says why")
+            time.sleep(0.5)
+        try:
+            response = client.post(PATHS[cast("Asking", written.asking)], json=_question(written.asking))
+            said = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise UserError(f"{endpoint} gave no answer ({type(error).__name__})") from None
+    if response.status_code != 200:
+        raise UserError(f"{endpoint} answered {response.status_code}: {said.get('error', {}).get('message', said)}")
+    found = said.get("system_fingerprint")
+    if found != written.release:
+        raise Refused(f"{endpoint} answers with release {found}, not {written.release}")
+    return _answer(said)
+
+
+def _ready(client: Any) -> bool:
+    import httpx
+
+    try:
+        return bool(client.get("/health/ready", timeout=5).status_code == 200)
+    except httpx.HTTPError:
+        return False
+
+
+def _question(asking: str) -> dict[str, Any]:
+    if asking in ("chat", "extract"):
+        return {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "max_tokens": 16}
+    return {"input": QUESTION}
+
+
+def _answer(said: dict[str, Any]) -> str:
+    try:
+        if "choices" in said:
+            return str(said["choices"][0]["message"]["content"])
+        return json.dumps(said["data"][0])[:500]
+    except (LookupError, TypeError) as error:
+        raise TreadleError(f"the answer has no text ({type(error).__name__})") from None

@@ -1,0 +1,133 @@
+"""A release that leaves its project: rendered, carried in a folder, and built and run as a container."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import command
+from small_project import Project
+from treadle.stages.deploy.carried import own_record
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = f"docker.io/library/python:{sys.version_info[0]}.{sys.version_info[1]}-slim-bookworm"
+ASKED = {"messages": [{"role": "user", "content": "What can you do?"}], "temperature": 0, "max_tokens": 16}
+
+
+@contextmanager
+def carried(folder: Path, *more: str) -> Iterator[str]:
+    """A server of the release in ``folder/release``, without a project; its address."""
+    arguments = ("serve", "--release-folder", "release", "--journal", "journal", "--port", "0", "--json", *more)
+    process = command.start(*arguments, folder=folder)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    try:
+        yield json.loads(line)["url"]
+    finally:
+        process.terminate()
+        rest = process.communicate(timeout=60)[0]
+        assert process.returncode == 0, line + rest
+
+
+def test_a_release_without_its_project(project: Project, tmp_path: Path) -> None:
+    release = project.json("render", "systemd", "--out", str(tmp_path / "unit"))["release"]
+    project.call("export", "folder", release, "--out", str(tmp_path / "release"))
+    with carried(tmp_path, "--digest", release, "--name", "helper@v1") as url:
+        said = httpx.post(f"{url}/v1/chat/completions", json=ASKED, timeout=60).json()
+    assert (said["system_fingerprint"], said["model"]) == (release, "helper@v1")
+    with own_record(tmp_path / "journal", "helper") as record:
+        assert [row.id for row in record.recorder.interactions(release)] == [said["id"]]
+    spec = tmp_path / "release" / "release.json"
+    spec.chmod(0o644)
+    spec.write_bytes(spec.read_bytes().replace(b"You help.", b"You hurt."))
+    arguments = ("serve", "--release-folder", "release", "--journal", "journal", "--digest", release)
+    done = command.run(*arguments, folder=tmp_path)
+    assert done.returncode == 1
+    assert "files were changed" in done.stderr
+    assert command.run("serve", "--release-folder", "nothing", "--journal", "j", folder=tmp_path).returncode == 2
+
+
+def test_render_and_a_dry_run(project: Project, tmp_path: Path) -> None:
+    out = str(tmp_path / "docker")
+    said = project.json("render", "docker", "--out", out, "--with", "tool=podman")
+    assert said["changed"] == sorted([*said["files"], "treadle.json"])
+    assert project.json("render", "docker", "@champion", "--out", out, "--with", "tool=podman")["changed"] == []
+    planned = project.json("apply", "docker", out, "--dry-run")
+    assert planned["done"] is False
+    assert [each.split()[:2] for each in planned["commands"]] == [["podman", "build"], ["podman", "run"]]
+    assert project.json("apply", "docker", out, "--dry-run", "--down")["commands"] == [
+        "podman rm --force treadle-helper"
+    ]
+    project.call("apply", "kubernetes", out, "--dry-run", check=2)
+    project.call("render", "docker", "model@v9", "--out", out, check=2)
+
+
+@pytest.fixture(scope="module")
+def base_image() -> None:
+    """Under the name that the Dockerfile asks for, a Debian with Python in it; this machine reaches no registry."""
+    missing = [name for name in ("podman", "debootstrap") if shutil.which(name) is None]
+    if missing or os.geteuid() != 0:
+        pytest.skip(f"not root, or not installed: {', '.join(missing)}")
+    if subprocess.run(["podman", "image", "exists", BASE]).returncode == 0:
+        return
+    root = Path("/var/tmp/treadle-base-image")
+    packages = "--include=python3,python3-pip,ca-certificates"
+    try:
+        subprocess.run(["debootstrap", "--variant=minbase", packages, "bookworm", str(root)], check=True)
+        with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as packed:
+            change = ["--change", "ENV PIP_BREAK_SYSTEM_PACKAGES=1"]  # Debian's pip asks for that
+            subprocess.run(["podman", "import", *change, "-", BASE], stdin=packed.stdout, check=True)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_the_image_is_built_and_answers_as_the_project_does(
+    project: Project, tmp_path: Path, base_image: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TREADLE_API_KEY", "a-key-for-a-test")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    out = tmp_path / "docker"
+    settings = ("--with", "tool=podman", "--with", f"port={port}", "--with", "wheels_only=true")
+    project.call("render", "docker", "--out", str(out), *settings)
+    _wheels(out)
+    expected = project.json("ask", "What can you do?")["answer"]
+    try:
+        said: dict[str, Any] = project.json("apply", "docker", str(out))
+        assert said["answer"] == expected
+        assert said["release"] == project.json("status")["deployment"]["release"]
+        assert f"http://127.0.0.1:{port}" in project.call("status", "--json").stdout
+    finally:
+        project.call("apply", "docker", str(out), "--down", check=None)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/health/live")
+    image = next(line for line in (out / "compose.yaml").read_text().splitlines() if "image: localhost" in line)
+    subprocess.run(["podman", "rmi", image.split()[-1]], check=True)
+    subprocess.run(["podman", "volume", "rm", "--force", "treadle-helper"], check=True)
+
+
+def _wheels(out: Path) -> None:
+    """Beside the Dockerfile, so that the build asks no index; Treadle's own is built from here."""
+    kept = os.environ.get("TREADLE_TEST_WHEELS")
+    wheels = out / "wheels"
+    if kept:
+        for path in Path(kept).glob("*.whl"):
+            shutil.copy(path, wheels)
+        return
+    pins = [line for line in (out / "requirements.txt").read_text().split() if not line.startswith("treadle==")]
+    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(wheels)]
+    subprocess.run([*wheel, *pins], check=True)
+    subprocess.run([*wheel, str(ROOT)], check=True)

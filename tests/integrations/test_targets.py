@@ -1,0 +1,108 @@
+"""Rendering a release for every target: the same bytes again, nothing edited is lost, and the targets' tools agree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from treadle.core.errors import UserError
+from treadle.core.plugins import names
+from treadle.record.release import ReleaseSpec
+from treadle.stages.deploy.targets import GROUP, Rendering, find_target, render
+
+SPEC = ReleaseSpec(
+    name="Docs_Assistant",
+    task="chat",
+    model="b3:" + "11" * 32,
+    dataset="b3:" + "22" * 32,
+    base_model={"name": "tiny", "digest": "b3:" + "33" * 32, "license": "MIT", "origin": "here"},
+    engine="openvino",
+)
+RELEASE = Rendering("b3:" + "ab" * 32, "Docs_Assistant@v3", SPEC, "openvino", 140_000_000, 500_000_000)
+
+
+@pytest.mark.parametrize("target", names(GROUP))
+def test_rendering_again_changes_nothing(target: str, tmp_path: Path) -> None:
+    written, changed = render(target, RELEASE, tmp_path / "a", {})
+    assert set(changed) == {*written.files, "treadle.json"}
+    assert all(RELEASE.digest in (tmp_path / "a" / "treadle.json").read_text() for _ in changed)
+    assert render(target, RELEASE, tmp_path / "a", {})[1] == []
+    render(target, RELEASE, tmp_path / "b", {})
+    for path in changed:
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
+    newer = replace(RELEASE, digest="b3:" + "cd" * 32)
+    assert "treadle.json" in render(target, newer, tmp_path / "a", {})[1]
+    made = find_target(target, {}, None)
+    assert made.apply(written).commands
+    assert made.down(written).commands
+
+
+@pytest.mark.parametrize("target", names(GROUP))
+def test_what_was_edited_is_not_overwritten(target: str, tmp_path: Path) -> None:
+    written, _ = render(target, RELEASE, tmp_path, {})
+    edited = tmp_path / max(written.files)
+    edited.write_text(edited.read_text() + "# mine\n")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="was edited"):
+        render(target, replace(RELEASE, digest="b3:" + "cd" * 32, model="other@v9", bytes=9), tmp_path, {})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_settings_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no setting 'replica'"):
+        render("kubernetes", RELEASE, tmp_path, {"replica": 3})
+    with pytest.raises(UserError, match="no target called 'dockr'"):
+        render("dockr", RELEASE, tmp_path, {})
+    with pytest.raises(UserError, match="plain absolute path"):
+        render("systemd", RELEASE, tmp_path, {"home": "opt; rm"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_image(tmp_path: Path) -> None:
+    render("docker", RELEASE, tmp_path, {})
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, tmp_path / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (tmp_path / "Dockerfile").read_text()
+    assert "USER 10001:10001" in text
+    compose = yaml.safe_load((tmp_path / "compose.yaml").read_text())
+    assert compose["services"]["docs-assistant"]["read_only"] is True
+    pins = (tmp_path / "requirements.txt").read_text().splitlines()
+    assert all(pin.count("==") == 1 for pin in pins)
+    assert {"treadle", "openvino-genai", "starlette"} <= {pin.partition("==")[0] for pin in pins}
+    bill = json.loads((tmp_path / "sbom.cdx.json").read_text())
+    assert len(bill["components"]) == len(pins)
+    assert bill["metadata"]["component"]["bom-ref"] == RELEASE.digest
+    assert json.loads((tmp_path / "grafana" / "treadle.json").read_text())["panels"]
+
+
+def test_the_kustomize_base(tmp_path: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    render("kubernetes", RELEASE, tmp_path, {"namespace": "models"})
+    for path in sorted(tmp_path.glob("*.yaml")):
+        document = yaml.safe_load(path.read_text())
+        if document["kind"] != "Kustomization":
+            validate(document, "1.31", strict=True)
+            assert document["metadata"]["namespace"] == "models"
+    pod = yaml.safe_load((tmp_path / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"] == {"memory": "941Mi"}  # half as much again as was measured
+    if shutil.which("kubectl"):
+        done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert len(list(yaml.safe_load_all(done.stdout))) == 5
+
+
+def test_the_unit(tmp_path: Path) -> None:
+    render("systemd", RELEASE, tmp_path, {})
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze on this machine")
+    unit = tmp_path / "treadle-docs-assistant.service"
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
