@@ -150,19 +150,16 @@ async def _held(client: Client, questions: Any, given: dict[str, Any]) -> list[A
 
 
 def _told(found: dict[str, Any]) -> list[str]:
-    lines = [
-        f"{found['answered']:,} of {found['requests']:,} answered in {found['seconds']:,.1f} s,"
-        f" {found['answered_per_second']:g} a second, {found['tokens_per_second']:,.1f} tokens a second"
-    ]
+    speed = f"{found['answered_per_second']:g} a second, {found['tokens_per_second']:,.1f} tokens a second"
+    lines = [f"{found['answered']:,} of {found['requests']:,} answered in {found['seconds']:,.1f} s, {speed}"]
     for name, said in _NAMES.items():
         if times := found[name]:
             told = ", ".join(f"{each} {times[each] * 1e3:,.0f}" for each in ("p50", "p95", "p99", "max"))
             lines.append(f"{said:14}  {told} ms")
     if slo := found.get("slo"):
-        lines.append(
-            f"objective       kept by {slo['share_of_answered']:.2%} of the answers, {slo['share']:.2%} of the requests;"
-            f" {slo['goodput']:g} a second"
-        )
+        share, of_all = f"{slo['share_of_answered']:.2%}", f"{slo['share']:.2%}"
+        told = f"kept by {share} of the answers, {of_all} of the requests; {slo['goodput']:g} a second"
+        lines.append(f"objective       {told}")
     lines += [f"error           {kind}: {number:,}" for kind, number in found["errors"].items()]
     late = found["sent_late"]
     if late and late["p99"] > 0.05:

@@ -67,7 +67,7 @@ def serve(release: str | None, host: str | None, port: int | None, keep: float, 
 
         async def open_gateway() -> Gateway:
             nonlocal gateway
-            gateway = new_gateway(record, recording, Table())
+            gateway = new_gateway(record, recording, Table(), max_in_flight=settings.max_in_flight, slo=settings.slo)
             await follower.start(gateway)
             return gateway
 

@@ -1,7 +1,7 @@
 """The client: requests at their own times over connections that stay open, with as little work as that can take.
 
-Open loop: a request goes out when it is due, whatever became of those before it, and its time counts from then. A client
-that waits for an answer before it asks again would ask least when the server is slowest, and not see it.
+Open loop: a request goes out when it is due, whatever became of those before it, and its time counts from then. A
+client that waits for an answer before it asks again would ask least when the server is slowest, and not see it.
 """
 
 from __future__ import annotations

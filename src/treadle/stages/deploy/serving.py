@@ -11,6 +11,7 @@ from treadle.record.deployment import Routing
 from treadle.record.record import Record
 from treadle.record.recording import Recording
 from treadle.record.release import Release
+from treadle.record.slo import Slo
 from treadle.record.version import ALIASES
 
 if TYPE_CHECKING:
@@ -39,12 +40,20 @@ def opener(record: Record, release: Release, recording: Recording) -> Callable[[
     return open_gateway
 
 
-def new_gateway(record: Record, recording: Recording, table: Table) -> Gateway:
-    """A gateway that records by the project's rules."""
+def new_gateway(
+    record: Record, recording: Recording, table: Table, *, max_in_flight: int = 256, slo: Slo | None = None
+) -> Gateway:
+    """A gateway that records by the project's rules, and holds no more requests than these allow."""
     from treadle.serve.gateway import Gateway, GatewaySettings
     from treadle.text.personal_data import redact
 
-    settings = GatewaySettings(record=recording.mode, retention_seconds=recording.retention, purpose=recording.purpose)
+    settings = GatewaySettings(
+        record=recording.mode,
+        retention_seconds=recording.retention,
+        purpose=recording.purpose,
+        max_in_flight=max_in_flight,
+        slo=slo,
+    )
     return Gateway(table, record.recorder, settings=settings, redact=redact)
 
 
