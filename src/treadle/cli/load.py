@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,8 +15,14 @@ from treadle.cli.output import emit, here, json_option, say
 from treadle.core.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from treadle.loading.asking import Questions
     from treadle.loading.client import Answered, Client
     from treadle.loading.trace import Arrival
+    from treadle.record.slo import Slo
+
+T = TypeVar("T")
 
 _KEY = "${env:TREADLE_API_KEY}"
 _NAMES = {"ttft": "first token", "between_tokens": "between tokens", "total": "total", "refusal": "refused after"}
@@ -27,6 +33,9 @@ _NAMES = {"ttft": "first token", "between_tokens": "between tokens", "total": "t
 @click.option("--rate", type=click.FloatRange(0, 1e6, min_open=True), help="Requests a second, coming by chance.")
 @click.option("--concurrency", type=click.IntRange(1, 900), help="So many at once, each as one before it has ended.")
 @click.option("--replay", metavar="TRACE", help="A trace, .csv (Azure) or .jsonl, also .gz; or `journal`.")
+@click.option("--plan", metavar="TRACE", help="How many replicas the trace needs to keep --slo; measures this one.")
+@click.option("--check", metavar="TIME", help="After --plan, replay one replica's part of the trace so long.")
+@click.option("--price", type=click.FloatRange(0), help="Of a replica for an hour, for --plan.")
 @click.option("--for", "duration", metavar="TIME", help="How long, such as 90s.  [default: 60s; a trace: all of it]")
 @click.option("--speed", type=click.FloatRange(0, 1e6, min_open=True), default=1.0, help="The trace so much faster.")
 @click.option("--slo", metavar="LIMITS", help="What an answer is to keep: ttft=1s,per_token=100ms,total=10s.")
@@ -57,6 +66,7 @@ def load(url: str, as_json: bool, out: Path | None, **given: Any) -> int:
     Example:
       treadle load http://127.0.0.1:8000 --rate 2 --for 60s --slo ttft=1s,total=10s
       treadle load http://127.0.0.1:8000 --replay journal --speed 2 --out load.html
+      treadle load http://127.0.0.1:8000 --plan trace.csv --slo ttft=1s,total=10s --price 0.40 --check 60s
     """
     from treadle.loading.outcome import outcome
     from treadle.loading.picture import page_of
@@ -65,10 +75,14 @@ def load(url: str, as_json: bool, out: Path | None, **given: Any) -> int:
     slo = parse_slo(given["slo"]) if given["slo"] else None
     if given["at_least"] is not None and slo is None:
         raise UserError("--at-least: needs --slo, which says what is counted")
+    if (given["check"] or given["price"] is not None) and not given["plan"]:
+        raise UserError("--check and --price: go with --plan")
     arrivals, how = _arrivals(given)
     if out is not None and not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: there is no such folder; make it first")
-    answers = asyncio.run(_run(url, arrivals, given, quiet=as_json))
+    if given["plan"]:
+        return _plan(url, arrivals, slo, given, as_json=as_json)
+    answers = asyncio.run(_with(url, given, lambda client, questions: _sent(client, questions, arrivals, given)))
     found: dict[str, Any] = {"url": url, "how": how} | outcome(answers, slo)
     if out is not None:
         out.write_text(page_of(found, answers, shlex.join(["treadle", *_arguments()])), "utf-8")
@@ -87,9 +101,9 @@ def _arrivals(given: dict[str, Any]) -> tuple[list[Arrival] | None, str]:
     from treadle.core.duration import parse_seconds
     from treadle.loading.trace import JOURNAL, from_interactions, read_trace, scaled, steady
 
-    ways = [name for name in ("rate", "concurrency", "replay") if given[name] is not None]
+    ways = [name for name in ("rate", "concurrency", "replay", "plan") if given[name] is not None]
     if len(ways) != 1:
-        raise UserError("expected one of --rate, --concurrency and --replay, such as --rate 2")
+        raise UserError("expected one of --rate, --concurrency, --replay and --plan, such as --rate 2")
     try:
         seconds = parse_seconds(given["duration"]) if given["duration"] else None
     except ValueError as error:
@@ -105,21 +119,39 @@ def _arrivals(given: dict[str, Any]) -> tuple[list[Arrival] | None, str]:
         if not made:
             raise UserError("--rate: no request falls into that time; make --for longer")
         return made, f"{given['rate']:g} requests a second"
-    if given["replay"] == JOURNAL:
+    name = given["replay"] or given["plan"]
+    if name == JOURNAL:
         from treadle.project import open_project
 
         with open_project(here()) as project:
             trace = from_interactions(project.record.recorder.interactions())
     else:
-        trace = read_trace(Path(given["replay"]))
+        trace = read_trace(Path(name))
     due = scaled(trace, speed=given["speed"], seconds=seconds, prompt=prompt, answer=answer)
-    return due, f"{Path(given['replay']).name}, {given['speed']:g} times as fast"
+    return due, f"{Path(name).name}, {given['speed']:g} times as fast"
 
 
-async def _run(url: str, arrivals: list[Arrival] | None, given: dict[str, Any], *, quiet: bool) -> list[Answered]:
+def _plan(url: str, arrivals: list[Arrival] | None, slo: Slo | None, given: dict[str, Any], *, as_json: bool) -> int:
+    from treadle.cli.load_plan import lines, planned
+
+    if slo is None or not arrivals:
+        raise UserError("--plan: needs --slo, which says what the replicas are to keep")
+    found = asyncio.run(
+        _with(url, given, lambda client, questions: planned(client, questions, arrivals, slo, given, quiet=as_json))
+    )
+    if as_json:
+        emit({"url": url, "plan": found})
+    else:
+        for line in lines(found):
+            say(line)
+    return 0
+
+
+async def _with(url: str, given: dict[str, Any], work: Callable[[Client, Questions], Awaitable[T]]) -> T:
+    """Do it with a client of that server, once the server answers."""
     from treadle.core.secrets import is_reference, resolve
     from treadle.loading.asking import Questions, read_prompts
-    from treadle.loading.client import Asked, Client, Target
+    from treadle.loading.client import Client, Target
 
     if not is_reference(given["key"]):
         raise UserError("--key: a key does not stand on a command line; write '${env:NAME}'")
@@ -129,17 +161,22 @@ async def _run(url: str, arrivals: list[Arrival] | None, given: dict[str, Any], 
     client = Client(Target(url, questions.path, key))
     try:
         await questions.calibrate(client)
-        if arrivals is None:
-            return await _held(client, questions, given)
-        asked = [Asked(each.at, questions.body(each)) for each in arrivals]
-        if not quiet:
-            say(f"{len(asked):,} requests in {asked[-1].at:,.0f} seconds")
-        return await client.replay(asked)
+        return await work(client, questions)
     finally:
         await client.close()
 
 
-async def _held(client: Client, questions: Any, given: dict[str, Any]) -> list[Answered]:
+async def _sent(
+    client: Client, questions: Questions, arrivals: list[Arrival] | None, given: dict[str, Any]
+) -> list[Answered]:
+    from treadle.loading.client import Asked
+
+    if arrivals is None:
+        return await _held(client, questions, given)
+    return await client.replay([Asked(each.at, questions.body(each)) for each in arrivals])
+
+
+async def _held(client: Client, questions: Questions, given: dict[str, Any]) -> list[Answered]:
     from treadle.core.duration import parse_seconds
     from treadle.loading.trace import Arrival
 
