@@ -2,8 +2,8 @@
 
 The release is that of ``benchmarks.serve``: SmolLM2 by OpenVINO, behind the whole gateway in a process of its own. The
 trace is ten minutes of the Azure conversation trace (one with ``--quick``), scaled to the machine: prompts and answers
-no longer than this machine reads and writes in seconds, and as fast as makes 70 or 200 % of the tokens a second that
-were measured at the trace's own sizes. Below capacity there may be no error; above, the excess has to be refused with
+no longer than this machine reads and writes in seconds, and of its requests as many as make 70 or 200 % of the requests
+a second that were measured at the trace's own sizes. Below capacity there may be no error; above, the excess has to be refused with
 429 within 50 ms, and what was accepted to keep the objective.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import os
 import tempfile
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import fmean
@@ -28,6 +29,7 @@ from treadle.record.slo import parse_slo
 
 TRACE = Path(os.environ.get("TREADLE_TEST_DATA", "../shared/data"), "7-load-drift-feedback/azure_llm_2023_conv.csv.gz")
 PROMPT, ANSWER = 256, 64  # tokens at most
+_BEGIN = 600.0  # seconds into the trace, whose first minutes are quiet
 SLO = parse_slo("ttft=4s,total=20s")
 MEASURED = 8  # requests at once at which capacity is measured; the server begins with as many
 
@@ -54,11 +56,9 @@ async def measured(url: str, seconds: float) -> dict[str, Any]:
     await questions.calibrate(client)
     capacity = await _capacity(client, questions, trace, 20.0 if seconds < 100 else 60.0)
     figures: dict[str, Any] = {"capacity_requests_per_second": round(capacity, 3), "slo": SLO.given()}
-    natural = len(trace) / trace[-1].at  # requests a second
     found = {}
     for share in (0.7, 2.0):
-        # Both are as long: the faster one takes more of the trace.
-        arrivals = scaled(trace, speed=share * capacity / natural, seconds=seconds, prompt=None, answer=None)
+        arrivals = thinned(trace, seconds, round(share * capacity * seconds))
         answers = await client.replay([Asked(each.at, questions.body(each)) for each in arrivals])
         found[share] = outcome(answers, SLO)
         kept = ("requests", "answered", "refused", "errors", "ttft", "total", "refusal", "tokens_per_second", "slo")
@@ -70,6 +70,14 @@ async def measured(url: str, seconds: float) -> dict[str, Any]:
     if over["refusal"]:
         figures["ratios"]["refusal"] = 0.05 / over["refusal"]["p99"]
     return figures
+
+
+def thinned(trace: list[Arrival], seconds: float, count: int) -> list[Arrival]:
+    """The trace's minutes from the tenth on, with only so many of their requests, so that its bursts stay."""
+    there = [each for each in trace if _BEGIN <= each.at < _BEGIN + seconds]
+    count = max(1, min(count, len(there)))
+    kept = [there[place * len(there) // count] for place in range(count)]
+    return [replace(each, at=each.at - _BEGIN) for each in kept]
 
 
 async def _capacity(client: Client, questions: Questions, trace: list[Arrival], seconds: float) -> float:

@@ -9,7 +9,10 @@ refused at once, before any work was done for it.
 
 from __future__ import annotations
 
-from treadle.record.slo import Slo
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from treadle.record.slo import Slo
 
 _FIRST = 8.0  # requests in flight before anything was measured
 _LEAST = 1.0

@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from treadle.core.errors import TreadleError
 from treadle.lm.engine import EngineStats
-from treadle.record.slo import Slo
 from treadle.serve.admission import Admission
 from treadle.serve.allowance import Allowance
 from treadle.serve.errors import RATE, SERVER, ApiError, no_model
@@ -27,6 +26,9 @@ from treadle.serve.release import Price as Price
 from treadle.serve.release import ServedRelease as ServedRelease
 from treadle.serve.release import Serving as Serving
 from treadle.serve.table import Chosen, Table
+
+if TYPE_CHECKING:
+    from treadle.record.slo import Slo
 
 API_KEY_VARIABLE = "TREADLE_API_KEY"
 _HOUR = 3600.0  # seconds
