@@ -2,9 +2,9 @@
 
 The release is that of ``benchmarks.serve``: SmolLM2 by OpenVINO, behind the whole gateway in a process of its own. The
 trace is ten minutes of the Azure conversation trace (one with ``--quick``), scaled to the machine: prompts and answers
-no longer than this machine reads and writes in seconds, and of its requests as many as make 70 or 200 % of the requests
-a second that were measured at the trace's own sizes. Below capacity there may be no error; above, the excess has to be refused with
-429 within 50 ms, and what was accepted to keep the objective.
+cut to what it reads and writes in seconds, and only as many of the requests as make 70 or 200 % of what it answers of
+that size. Below capacity there may be no error; above, the excess has to be refused with 429 within 50 ms, and what was
+accepted to keep the objective.
 """
 
 from __future__ import annotations
