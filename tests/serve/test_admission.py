@@ -62,6 +62,13 @@ def test_a_quiet_server_refuses_nobody_for_its_slow_answers() -> None:
     assert Admission(5, Slo()).limit == 5
 
 
+def test_a_large_machine_is_soon_found_out() -> None:
+    admission = Admission(256, Slo(total="2s"))
+    for number in range(600):
+        admission.answered(number, number + 0.5, None, 10, admission.limit)
+    assert admission.limit == 256
+
+
 class Shared(ToyEngine):
     """So many tokens a second for all requests together."""
 

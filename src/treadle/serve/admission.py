@@ -53,7 +53,8 @@ class Admission:
             return
         self._late = max(0.0, self._late - _CHANCE)
         if excess < _EASY and in_flight >= self.limit:
-            self._limit = min(self._most, self._limit + 1 / self._limit)
+            # Until it was too many for the first time, by half in a round: a large machine is not to take for ever.
+            self._limit = min(self._most, self._limit + (1 / self._limit if self._changed else 0.5))
 
     def _excess(self, slo: Slo, ttft: float, total: float, tokens: int) -> float:
         """As of an answer of usual length: a long one takes long on an idle server too, and is no sign of load."""
