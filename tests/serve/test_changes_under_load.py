@@ -21,6 +21,7 @@ from toy_server import ListRecorder, redact
 from toy_worker import EchoEngine
 
 from tiny_models import write_tokenizer
+from treadle.lm import engine_process
 from treadle.loading.client import Answered, Client, Target
 from treadle.record.deployment import Routing
 
@@ -142,6 +143,8 @@ def test_an_engine_that_is_killed_again_and_again_gives_no_wrong_answer(
     recorder = ListRecorder()
     made: list[Gateway] = []
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    # One that is lost again at once waits longer each time, up to five seconds; fifty of these need not be waited for.
+    monkeypatch.setattr(engine_process, "_LONGEST_PAUSE", 0.5)
     write_tokenizer(folder := tmp_path / "model")
     (folder / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 4096}')
 
