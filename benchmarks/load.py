@@ -16,7 +16,6 @@ import tempfile
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from benchmarks.report import print_report, versions
@@ -31,7 +30,7 @@ TRACE = Path(os.environ.get("TREADLE_TEST_DATA", "../shared/data"), "7-load-drif
 PROMPT, ANSWER = 256, 64  # tokens at most
 _BEGIN = 600.0  # seconds into the trace, whose first minutes are quiet
 SLO = parse_slo("ttft=4s,total=20s")
-MEASURED = 8  # requests at once at which capacity is measured; the server begins with as many
+MEASURED = 32  # requests at once at which capacity is measured
 
 
 def main() -> None:
@@ -54,7 +53,7 @@ async def measured(url: str, seconds: float) -> dict[str, Any]:
     client = Client(Target(url, "/v1/chat/completions"))
     questions = Questions("chat", model=None, seed=1)
     await questions.calibrate(client)
-    capacity = await _capacity(client, questions, trace, 20.0 if seconds < 100 else 60.0)
+    capacity = await _capacity(client, questions, trace, 40.0 if seconds < 100 else 120.0)
     figures: dict[str, Any] = {"capacity_requests_per_second": round(capacity, 3), "slo": SLO.given()}
     found = {}
     for share in (0.7, 2.0):
@@ -81,13 +80,14 @@ def thinned(trace: list[Arrival], seconds: float, count: int) -> list[Arrival]:
 
 
 async def _capacity(client: Client, questions: Questions, trace: list[Arrival], seconds: float) -> float:
-    """Requests of the trace's own sizes that are answered in a second, ``MEASURED`` at once."""
+    """Requests of the trace's own sizes that are answered in a second, ``MEASURED`` at once and in time; the first half
+    is left out, in which the server finds out how many it can hold."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
     arrivals = iter(trace)
     answers = await client.hold(lambda: questions.body(next(arrivals)) if loop.time() < ends else None, MEASURED)
-    good = [each for each in answers if each.error is None]
-    return MEASURED / fmean(each.total for each in good)  # Little's law: no ramp at either end counts
+    good = [each for each in answers if each.error is None and seconds / 2 <= each.ended < seconds]
+    return max(len(good), 1) / (seconds / 2)
 
 
 def _serve(folder: Path, connection: Connection) -> None:
