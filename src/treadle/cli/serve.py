@@ -117,7 +117,8 @@ def serve(
 
         async def open_gateway() -> Gateway:
             nonlocal gateway
-            gateway = new_gateway(record, recording, Table(), keyed=True)
+            most, slo = settings.max_in_flight, settings.slo
+            gateway = new_gateway(record, recording, Table(), keyed=True, max_in_flight=most, slo=slo)
             await follower.start(gateway)
             return gateway
 

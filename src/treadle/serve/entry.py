@@ -76,6 +76,9 @@ def record(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome) -
             503, "The record cannot be written, so nothing is answered", type=SERVER, code="record_unavailable"
         ) from error
     _count(gateway, row)
+    if outcome.status == "ok":
+        tokens = outcome.tokens.completion
+        gateway.admission.answered(entry.arrived, ended, entry.first, tokens, gateway.in_flight)
     return row
 
 

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from treadle.core.errors import TreadleError
 from treadle.lm.engine import EngineStats
+from treadle.serve.admission import Admission
 from treadle.serve.allowance import Allowance
 from treadle.serve.errors import RATE, SERVER, ApiError, no_model
 from treadle.serve.keyring import KeyBook, Keyring, no_key
@@ -26,6 +27,9 @@ from treadle.serve.release import ServedRelease as ServedRelease
 from treadle.serve.release import Serving as Serving
 from treadle.serve.table import Chosen, Table
 
+if TYPE_CHECKING:
+    from treadle.record.slo import Slo
+
 API_KEY_VARIABLE = "TREADLE_API_KEY"
 _HOUR = 3600.0  # seconds
 RecordMode = Literal["full", "redacted", "none"]
@@ -33,7 +37,8 @@ RecordMode = Literal["full", "redacted", "none"]
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """Limits and rules. Sizes in bytes, times in seconds; ``max_in_flight`` requests are held at once.
+    """Limits and rules. Sizes in bytes, times in seconds; ``max_in_flight`` requests are held at once, fewer where
+    ``slo`` would not be kept otherwise.
 
     ``feedback_per_hour`` is for each user, or for the callers of one key who name none; one key gives at most
     ``feedback_per_key`` an hour, whatever users it names.
@@ -45,6 +50,7 @@ class GatewaySettings:
     api_key: str | None = field(default_factory=lambda: os.environ.get(API_KEY_VARIABLE) or None, repr=False)
     max_body_bytes: int = 4 << 20
     max_in_flight: int = 256
+    slo: Slo | None = None
     body_seconds: float = 30.0
     request_seconds: float = 600.0
     feedback_per_hour: int = 600
@@ -73,6 +79,7 @@ class Gateway:
         if self.settings.record == "redacted" and redact is None:
             raise ValueError("record: redacted needs a function that redacts")
         self.redact = redact or (lambda text: text)
+        self.admission = Admission(self.settings.max_in_flight, self.settings.slo)
         self.draining = False
         self.keyring = Keyring(self.settings.api_key, keys, self.end_requests_of)
         self.metrics = Metrics(self)
@@ -128,10 +135,11 @@ class Gateway:
         Raises 429 when all are taken, 503 when `abort` ends it, 401 when the key does. No await may come between
         `choose` and this.
         """
-        if len(self._working) >= self.settings.max_in_flight:
+        limit = self.admission.limit
+        if len(self._working) >= limit:
             raise ApiError(
                 429,
-                f"The server holds {self.settings.max_in_flight} requests already; try again later",
+                f"The server holds {limit} requests already, as many as it can answer in time; try again later",
                 type=RATE,
                 code="queue_full",
                 retry_after=max(1, min(60, round(self._seconds))),

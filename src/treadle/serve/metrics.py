@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from treadle.lm.engine import EngineStats
+from treadle.serve.admission import Admission
 from treadle.serve.release import Serving
 from treadle.serve.table import Table
 
@@ -31,6 +32,11 @@ class Observed(Protocol):
     @property
     def in_flight(self) -> int:
         """Requests that hold a place."""
+        ...
+
+    @property
+    def admission(self) -> Admission:
+        """How many may hold one."""
         ...
 
     def in_flight_of(self, serving: Serving) -> int:
@@ -130,6 +136,8 @@ class _State:
         yield GaugeMetricFamily("treadle_queue_requests", "Requests waiting for an engine.", stats.queued)
         yield GaugeMetricFamily("treadle_running_requests", "Requests the engines are working on.", stats.running)
         yield GaugeMetricFamily("treadle_in_flight_requests", "Requests the gateway holds.", gateway.in_flight)
+        limit = gateway.admission.limit
+        yield GaugeMetricFamily("treadle_in_flight_limit", "Requests the gateway would hold at most now.", limit)
         memory = GaugeMetricFamily("treadle_memory_bytes", "Resident memory.", labels=("process",))
         memory.add_metric(("gateway",), resident_bytes())
         memory.add_metric(("engine",), stats.memory_bytes)

@@ -24,6 +24,7 @@ from treadle.record.record import Record
 from treadle.record.recording import Recording
 from treadle.record.release import Release, ReleaseSpec
 from treadle.record.report import Report
+from treadle.record.slo import Slo
 from treadle.stages.deploy.optimizing import Asked, Way, check, items_for, judged, weigh, weight_bytes
 from treadle.stages.deploy.serving import opener
 from treadle.text.dataset import Dataset
@@ -78,6 +79,8 @@ class DeploySettings(Settings):
         default_factory=dict,
         description="what requests (in) and answers (out) are looked through for; part of the release",
     )
+    max_in_flight: int = Field(256, ge=1, le=100_000, description="requests held at once; beyond them 429 is answered")
+    slo: Slo | None = Field(None, description="what answers are to keep: the server holds no more requests than that")
     smoke_requests: int = Field(60, ge=0, description="test questions a new release answers before it is judged")
 
     @field_validator("guardrails")

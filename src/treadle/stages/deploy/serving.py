@@ -15,6 +15,7 @@ from treadle.record.deployment import Routing
 from treadle.record.record import Record
 from treadle.record.recording import Recording
 from treadle.record.release import Release, ReleaseSpec
+from treadle.record.slo import Slo
 from treadle.record.version import ALIASES
 
 if TYPE_CHECKING:
@@ -43,12 +44,27 @@ def opener(record: Record, release: Release, recording: Recording) -> Callable[[
     return open_gateway
 
 
-def new_gateway(record: Record, recording: Recording, table: Table, *, keyed: bool = False) -> Gateway:
-    """A gateway that records by the project's rules; ``keyed``: the project's API keys are good there, and needed."""
+def new_gateway(
+    record: Record,
+    recording: Recording,
+    table: Table,
+    *,
+    keyed: bool = False,
+    max_in_flight: int = 256,
+    slo: Slo | None = None,
+) -> Gateway:
+    """A gateway that records by the project's rules, and holds no more requests than these allow; ``keyed``: the
+    project's API keys are good there, and needed."""
     from treadle.serve.gateway import Gateway, GatewaySettings
     from treadle.text.personal_data import redact
 
-    settings = GatewaySettings(record=recording.mode, retention_seconds=recording.retention, purpose=recording.purpose)
+    settings = GatewaySettings(
+        record=recording.mode,
+        retention_seconds=recording.retention,
+        purpose=recording.purpose,
+        max_in_flight=max_in_flight,
+        slo=slo,
+    )
     workspace = record.workspace
     keys = ApiKeyUse(workspace.database, workspace.state, record.api_keys) if keyed else None
     return Gateway(table, record.recorder, settings=settings, redact=redact, keys=keys)

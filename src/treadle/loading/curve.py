@@ -1,0 +1,87 @@
+"""How fast one replica is with so many requests at once: measured by holding that many for a few seconds each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from treadle.core.errors import UserError
+from treadle.loading.client import Client
+
+LEVELS = (1, 2, 4, 8, 16, 32, 64)
+_GAIN = 1.05  # a level that brings less than this is the last
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """With ``at_once`` requests: seconds until the first token for ``prompt`` tokens, seconds a token after it."""
+
+    at_once: int
+    prompt: float
+    ttft: float
+    per_token: float
+    tokens_per_second: float
+
+
+class Curve:
+    """The levels, and what lies between and beyond them."""
+
+    def __init__(self, levels: Sequence[Level]) -> None:
+        self.levels = list(levels)
+
+    def prefill(self, at_once: int, prompt: int) -> float:
+        """Seconds until the first token of a prompt. As long as it is, so long it takes; a short one never less than a
+        tenth of a usual one."""
+        usual = self.levels[0].prompt
+        return self._at(at_once, lambda level: level.ttft) * max(prompt / usual, 0.1)
+
+    def per_token(self, at_once: int) -> float:
+        """Seconds for each further token."""
+        return self._at(at_once, lambda level: level.per_token)
+
+    def public(self) -> list[dict[str, Any]]:
+        """As JSON."""
+        return [{name: round(value, 6) for name, value in asdict(level).items()} for level in self.levels]
+
+    def _at(self, at_once: int, value: Callable[[Level], float]) -> float:
+        last = self.levels[-1]
+        if at_once >= last.at_once:  # no faster in all than at the last level: each takes longer by as much
+            return value(last) * at_once / last.at_once
+        for low, high in zip(self.levels, self.levels[1:], strict=False):
+            if at_once <= high.at_once:
+                share = (at_once - low.at_once) / (high.at_once - low.at_once)
+                return value(low) + share * (value(high) - value(low))
+        return value(self.levels[0])
+
+
+async def measure(
+    client: Client, make: Callable[[], bytes], seconds: float, on_level: Callable[[Level], None] | None = None
+) -> Curve:
+    """Hold 1, 2, 4 ... requests for ``seconds`` each, until more bring nothing or some are refused.
+
+    Raises ``UserError`` when not even one at a time is answered.
+    """
+    loop = asyncio.get_running_loop()
+    levels: list[Level] = []
+    for at_once in LEVELS:
+        ends = loop.time() + seconds
+        answers = await client.hold(lambda ends=ends: make() if loop.time() < ends else None, at_once)  # type: ignore[misc]
+        good = [each for each in answers if each.error is None and each.answer_tokens > 1]
+        if not good or len(good) < len(answers):
+            break
+        rate = sum(each.answer_tokens for each in good) / max(each.ended for each in good)
+        apart = [(each.total - each.ttft) / (each.answer_tokens - 1) for each in good]
+        ttft, prompt = fmean(each.ttft for each in good), fmean(each.prompt_tokens for each in good)
+        levels.append(Level(at_once, max(prompt, 1.0), max(ttft, 1e-6), max(fmean(apart), 1e-6), rate))
+        if on_level is not None:
+            on_level(levels[-1])
+        if len(levels) > 1 and rate < levels[-2].tokens_per_second * _GAIN:
+            break
+    if not levels:
+        raise UserError(
+            "not even one request at a time was answered with two tokens or more, so nothing can be planned"
+        )
+    return Curve(levels)

@@ -1,0 +1,86 @@
+"""A plan: the simulation against what can be said without one, and against a real replay."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_engine import ToyEngine
+from toy_server import serve_toy
+
+from treadle.cli.main import main
+from treadle.core.errors import UserError
+from treadle.lm.engine import Chunk, GenerateRequest
+from treadle.loading.curve import Curve, Level
+from treadle.loading.plan import part_of, plan, simulate
+from treadle.loading.trace import Arrival, steady
+from treadle.record.slo import Slo
+
+FLAT = Curve([Level(1, 10.0, 0.1, 0.01, 100.0)])  # a hundred tokens a second for all together
+
+
+def test_one_alone_takes_what_was_measured() -> None:
+    found = simulate(FLAT, [Arrival(float(n * 10), 10, 101) for n in range(5)], 1, Slo(total="1.2s"))
+    assert found["ttft"]["max"] == pytest.approx(0.1)
+    assert found["total"]["max"] == pytest.approx(1.1)
+    assert found["share"] == 1
+
+
+def test_two_at_once_take_twice_as_long_and_two_replicas_do_not() -> None:
+    both = [Arrival(0.0, 10, 101), Arrival(0.0, 10, 101)]
+    assert simulate(FLAT, both, 1, Slo())["total"]["max"] == pytest.approx(2.2)
+    assert simulate(FLAT, both, 2, Slo())["total"]["max"] == pytest.approx(1.1)
+
+
+def test_a_processor_that_is_shared_answers_as_queueing_theory_says() -> None:
+    # M/G/1 with processor sharing: an answer takes its own time / (1 - load), whatever the sizes are spread like.
+    own, load = 0.1 + 0.09, 0.6
+    arrivals = steady(load / own, 6000, prompt=10, answer=10, seed=5)
+    found = simulate(FLAT, arrivals, 1, Slo())
+    assert found["total"]["mean"] == pytest.approx(own / (1 - load), rel=0.08)
+
+
+def test_the_plan_is_the_fewest_that_keep_it() -> None:
+    arrivals = steady(20, 15, prompt=10, answer=10, seed=2)  # 3.8 replicas' work
+    slo = Slo(total="1s")
+    found = plan(FLAT, arrivals, slo, 0.99)
+    assert found["share"] >= 0.99
+    assert simulate(FLAT, arrivals, found["replicas"] - 1, slo)["share"] < 0.99
+    assert 4 < found["replicas"] < 9
+    assert [len(part_of(arrivals, 4)), len(arrivals)] == [-(-len(arrivals) // 4), len(arrivals)]
+    with pytest.raises(UserError, match="no number of replicas"):
+        plan(FLAT, arrivals, Slo(total="100ms"), 0.99)
+
+
+class Paced(ToyEngine):
+    """The more are under way, the slower each: 5 ms a token, and 2 more for each other one."""
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        async for chunk in super().generate(request):
+            yield chunk
+            await asyncio.sleep(0.005 + 0.002 * (self.running - 1))
+
+
+@pytest.mark.slow
+def test_a_plan_is_checked_by_a_real_replay(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    rows = [
+        {"at": each.at, "prompt_tokens": 20, "answer_tokens": 18} for each in steady(40, 20, prompt=1, answer=1, seed=1)
+    ]
+    trace.write_text("\n".join(map(json.dumps, rows)))
+    with serve_toy() as served:
+        served.engine.__class__ = Paced
+        limits = ("--slo", "total=600ms", "--price", "0.5", "--check", "20s")
+        code = main(["load", served.url, "--plan", str(trace), *limits, "--json"])
+        found: Any = json.loads(capsys.readouterr().out)["plan"]
+    assert code == 0
+    assert [level["at_once"] for level in found["curve"]][:3] == [1, 2, 4]
+    assert found["cost"]["per_hour"] == found["replicas"] * 0.5
+    check = found["check"]
+    assert check["errors"] == {}
+    assert check["measured"]["share"] > 0.9
+    assert check["planned"]["total"]["p50"] == pytest.approx(check["measured"]["total"]["p50"], rel=0.5)
