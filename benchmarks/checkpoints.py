@@ -64,14 +64,12 @@ def measure(name: str, made: Callable[[Path, int], Callable[..., Any]], seconds:
         began = time.monotonic()
         made(folder, 3)()
         steps = max(3, round(3 * seconds / (time.monotonic() - began)))
-        took = []
-        for kept in (False, True):
-            with Checkpoints(folder / "kept", every=EVERY) as checkpoints:
-                result = made(folder, steps)(checkpoints=checkpoints if kept else None)
-            took.append(result.seconds)
-        cost = took[1] / took[0] - 1
-        stood_still = result.checkpoint_seconds / took[1]
-    return {"training": name, "steps": steps, "seconds": took, "checkpoint_cost": cost, "held": stood_still}
+        without = made(folder, steps)()
+        with Checkpoints(folder / "kept", every=EVERY) as checkpoints:
+            with_ = made(folder, steps)(checkpoints=checkpoints)
+    took = [without.seconds, with_.seconds]
+    held = with_.checkpoint_seconds / took[1]
+    return {"training": name, "steps": steps, "seconds": took, "checkpoint_cost": took[1] / took[0] - 1, "held": held}
 
 
 def main() -> None:
