@@ -10,9 +10,10 @@ import torch
 
 from treadle.core.plugins import load
 from treadle.lm.checkpoint import Checkpoints
-from treadle.lm.course import Course, Part
+from treadle.lm.course import Course
 from treadle.lm.joined_team import JoinedTeam
 from treadle.lm.learner import AdamW, all_of
+from treadle.lm.part import Part
 from treadle.lm.team import Team
 
 STEPS, RATE = 50, 1e-2

@@ -28,7 +28,7 @@ prepare:
 develop:
   base_model: smollm2-135m-instruct
   max_length: 192
-  prefer: {method: dpo, instead: true}
+  prefer: {method: dpo, instead: true, epochs: 3}
   evaluate: {metrics: [preference_accuracy, log_likelihood], baselines: [base]}
 """
 
@@ -93,9 +93,8 @@ def test_harmless_pairs_of_hh_rlhf(shared_data: Path, tmp_path: Path) -> None:
     scores = {name: found["preference_accuracy"] for name, found in evaluations.items()}
     assert scores["base"]["n"] == scores["model"]["n"] > 100
     assert scores["model"]["low"] < scores["model"]["value"] < scores["model"]["high"]
-    # 150 pairs once, whose labels people agree on in some two of three cases, teach a small model little: what it is
-    # worth is the interval, and the validation pairs say in which direction it went. That the loop learns where there
-    # is something to learn is shown in tests/lm/test_preference.py.
-    assert math.isfinite(trained.metrics["margin"])
+    # Pairs that it has seen before; those that it has not are in the scores, which so few hardly change.
+    assert trained.metrics["margin"] > 0
+    assert trained.metrics["loss"] < math.log(2)  # where it began
     assert {"held_out_margin", "held_out_accuracy"} <= set(trained.metrics)
     assert project.json("verify")["ok"]

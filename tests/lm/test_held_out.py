@@ -13,12 +13,13 @@ import torch
 
 from toy_training import Toy
 from treadle.core.errors import UserError
-from treadle.lm.course import Course, Part
+from treadle.lm.course import Course
 from treadle.lm.embedding_training import Pair, train_embedder
 from treadle.lm.epochs import accuracy, f1
 from treadle.lm.fitting import FitSettings
 from treadle.lm.held_out import Looks, Watch
 from treadle.lm.learner import AdamW, all_of
+from treadle.lm.part import Part
 from treadle.lm.team import Team
 
 

@@ -60,7 +60,7 @@ def load(url: str, as_json: bool, out: Path | None, **given: Any) -> int:
 
     A request goes out when it is due, whether or not those before it were answered, and its time counts from then: a
     server that falls behind cannot hide it. (--concurrency waits, as a fixed number of users would.) Requests carry
-    `store: false` and the metadata `treadle: load`.
+    `store: false`: the record has no text of them.
 
     \b
     Example:

@@ -50,6 +50,7 @@ def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json:
       treadle render docker @champion --out deploy/docker
       treadle render kubernetes --out deploy/kubernetes --with image=registry.example/helper:1
     """
+    out = here() / out
     with open_project(here()) as project:
         release = _rendering(project, find_release(project, ref))
         written, changed = render_files(target, release, out, _parsed(target, settings), project.folder)
@@ -64,7 +65,7 @@ def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json:
 
 @click.command()
 @click.argument("target")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Say which commands it would run, and run none.")
 @click.option("--down", is_flag=True, help="Take away what was deployed; recorded interactions stay.")
 @json_option
@@ -80,6 +81,7 @@ def apply(target: str, folder: Path, dry_run: bool, down: bool, as_json: bool) -
       treadle apply docker deploy/docker
       treadle apply docker deploy/docker --down
     """
+    folder = here() / folder
     with open_project(here()) as project:
         written = Written.read(folder)
         if written is None or written.target != target:

@@ -23,6 +23,7 @@ from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.learner import Learner
+from treadle.lm.part import Part
 from treadle.lm.team import Team
 
 if TYPE_CHECKING:
@@ -32,17 +33,6 @@ if TYPE_CHECKING:
 
 _LATELY = 50  # steps whose losses say what is usual
 _SPIKE = 6.0  # standard deviations above them that are noticed
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Some samples of a step: how much in them is learned, tokens without padding, and what the loss is made of.
-    ``said``: where it is a list, the loss leaves there what the model said of each sample."""
-
-    learned: int
-    tokens: int
-    data: Any
-    said: list[Any] | None = None
 
 
 class Lessons(Protocol):

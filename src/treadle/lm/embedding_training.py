@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
 from treadle.lm.checkpoint import Checkpoints
-from treadle.lm.course import OnStep, Part
+from treadle.lm.course import OnStep
 from treadle.lm.epochs import Epochs, Outcome, Piece, fitted, in_batches, teaching
 from treadle.lm.fitting import FitSettings, Fitted
+from treadle.lm.part import Part
 from treadle.lm.taught import teach
 from treadle.lm.team import Team
 from treadle.lm.torch_embedding import mean_vectors, padding_tokenizer

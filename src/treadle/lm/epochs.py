@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from treadle.lm.course import Part
 from treadle.lm.fitting import FitSettings, Fitted
+from treadle.lm.part import Part
 from treadle.lm.taught import Taught, Teaching
 
 _SORTED_TOGETHER = 50  # batches; sorting all by length would feed short texts first

@@ -15,8 +15,8 @@ from treadle.core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from treadle.lm.course import Part
     from treadle.lm.learner import Learner
+    from treadle.lm.part import Part
     from treadle.lm.team import Team
 
 MOST = 500  # samples that are looked at: the first of them

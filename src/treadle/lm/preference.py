@@ -19,9 +19,10 @@ from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
 from treadle.lm.answer_pairs import Pair, log_ratio, preference_loss, usable_pairs
 from treadle.lm.checkpoint import Checkpoints
-from treadle.lm.course import OnStep, Part, lately
+from treadle.lm.course import OnStep, lately
 from treadle.lm.epochs import in_batches
 from treadle.lm.held_out import Looks
+from treadle.lm.part import Part
 from treadle.lm.taught import Teaching, teach
 from treadle.lm.team import Team
 from treadle.lm.torch_runtime import Precision

@@ -16,11 +16,12 @@ from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
 from treadle.lm.attention_mask import visible
 from treadle.lm.checkpoint import Checkpoints
-from treadle.lm.course import OnStep, Part
+from treadle.lm.course import OnStep
 from treadle.lm.initial_model import model_class
 from treadle.lm.objective import Batch, Maker, Objective
 from treadle.lm.packed_rows import PackedRows
 from treadle.lm.packing import IGNORED, PADDING
+from treadle.lm.part import Part
 from treadle.lm.schedule import Schedule, learning_rate_at
 from treadle.lm.taught import Teaching, teach
 from treadle.lm.team import Team

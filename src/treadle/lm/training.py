@@ -16,11 +16,12 @@ from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
 from treadle.lm.attention_mask import visible
 from treadle.lm.checkpoint import Checkpoints
-from treadle.lm.course import OnStep, Part
+from treadle.lm.course import OnStep
 from treadle.lm.course import StepReport as StepReport
 from treadle.lm.held_out import Looks
 from treadle.lm.learner import AdamW, Learner, LoraLearner, all_of
 from treadle.lm.packing import Packing, TokenizedExample, lay_out, learned_in, pack
+from treadle.lm.part import Part
 from treadle.lm.taught import Teaching, teach
 from treadle.lm.team import Team
 from treadle.lm.torch_runtime import Precision

@@ -20,7 +20,6 @@ PATHS = {
     "embeddings": "/v1/embeddings",
 }
 _WRITES = ("chat", "completions")
-_MARK = {"treadle": "load"}  # tells these apart from people's in the record
 _MOST_BYTES = 256 << 20
 _SAMPLE = 100  # words
 _WORDS = """
@@ -70,7 +69,7 @@ class Questions:
         return " ".join([f"{self._draw.randrange(10**6)}", *self._draw.choices(_WORDS, k=max(1, words) - 1)])
 
     def _body(self, content: str, most: int) -> bytes:
-        body: dict[str, Any] = {"store": False, "metadata": _MARK}
+        body: dict[str, Any] = {"store": False}
         if self._model is not None:
             body["model"] = self._model
         if self._endpoint in _WRITES:

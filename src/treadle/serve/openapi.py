@@ -170,9 +170,13 @@ _OPEN = ("/health/live", "/health/ready")
 _STREAMS = ("ChatCompletion", "Completion")
 
 
-@cache
 def document(*, keyed: bool) -> dict[str, Any]:
     """OpenAPI 3.1. ``keyed``: the server asks for an API key."""
+    return _document(keyed, tuple(path.path for contract in contracts() for path in contract.paths))
+
+
+@cache
+def _document(keyed: bool, _paths: tuple[str, ...]) -> dict[str, Any]:
     platforms = [(contract, path) for contract in contracts() for path in contract.paths]
     kinds: list[type[msgspec.Struct]] = [kind for _, _, kind, _, _ in _OPERATIONS if kind is not None]
     kinds += [kind for _, path in platforms for kind in path.takes]
