@@ -76,11 +76,11 @@ def ours(folder: Path, out: Path, examples: Any, _way: str) -> dict[str, Any]:
     plain = TrainingSettings()
     rows = len(pack(examples, width=plain.width, seed=17).rows)
     settings = TrainingSettings(token_budget=rows // plain.rows * plain.rows * plain.width, seed=17)
-    reports: list[tuple[float, int]] = []
-    done = train(folder / "model", out, examples, settings, on_step=lambda _: reports.append((time.perf_counter(), 0)))
+    ends: list[float] = []
+    done = train(folder / "model", out, examples, settings, on_step=lambda _: ends.append(time.perf_counter()))
     a_step = done.tokens / done.steps
     return {
-        "tokens_per_second": (done.tokens - a_step) / (reports[-1][0] - reports[0][0]),
+        "tokens_per_second": (done.tokens - a_step) / (ends[-1] - ends[0]),
         "environment": {name: str(value) for name, value in done.environment.items()},
     }
 

@@ -56,6 +56,8 @@ def test_what_was_edited_is_not_overwritten(target: str, tmp_path: Path) -> None
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="tool '/tmp/other': expected docker or podman"):
+        find_target("docker", {"tool": "/tmp/other"}, None)
     with pytest.raises(UserError, match="no setting 'replica'"):
         render("kubernetes", RELEASE, tmp_path, {"replica": 3})
     with pytest.raises(UserError, match="no target called 'dockr'"):

@@ -10,11 +10,13 @@ import shutil
 import sys
 from collections.abc import Mapping
 
+from treadle.core.errors import UserError
 from treadle.integrations.docker_files import bill, pinned, requirements
 from treadle.stages.deploy.targets import RELEASE, Plan, Rendering, Written
 
 BASE = f"docker.io/library/python:{sys.version_info[0]}.{sys.version_info[1]}-slim-bookworm"
 PORT, USER = 8000, 10001
+_TOOLS = ("docker", "podman")
 _DOCKERFILE = """\
 # {model}, release {digest}. Written by `treadle render docker`.
 # Needs release/ (treadle export folder {digest} --out release; `treadle apply` does it) and takes wheels that lie in
@@ -103,6 +105,8 @@ class Docker:
 
     def __init__(self, *, tool: str = "", base: str = "", port: int = PORT, wheels_only: bool = False) -> None:
         """``base``: another image with Python and pip; ``port`` on this machine; ``wheels_only`` asks no index."""
+        if tool not in ("", *_TOOLS):  # a rendered folder says it, and it is run
+            raise UserError(f"target docker: tool {tool!r}: expected {' or '.join(_TOOLS)}")
         self.tool = tool or ("podman" if shutil.which("docker") is None and shutil.which("podman") else "docker")
         self._base, self._port, self._wheels_only = base or BASE, port, wheels_only
 
