@@ -90,7 +90,6 @@ def theirs(folder: Path, out: Path, rows: list[list[str]], way: str) -> dict[str
     from treadle.lm import torch_runtime
     from treadle.lm.fitting import FitSettings
 
-    torch_runtime.patient_threads()
     transformers = importlib.import_module("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "model")
     names = sorted({label for _, label in rows})

@@ -86,7 +86,6 @@ def theirs(folder: Path, out: Path, rows: Any, way: str) -> dict[str, Any]:
 
     from treadle.lm import torch_runtime
 
-    torch_runtime.patient_threads()
     transformers = importlib.import_module("transformers")
     device = torch_runtime.device()
     asked: dict[str, Any] = {"learning_rate": RATE}

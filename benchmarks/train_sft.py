@@ -92,7 +92,6 @@ def theirs(folder: Path, out: Path, examples: Any, way: str) -> dict[str, Any]:
     from treadle.lm import torch_runtime
     from treadle.lm.training import TrainingSettings
 
-    torch_runtime.patient_threads()
     trl, datasets = importlib.import_module("trl"), importlib.import_module("datasets")
     transformers = importlib.import_module("transformers")
     asked: dict[str, Any] = {}

@@ -43,10 +43,15 @@ class AdamW:
 
 class Learner:
     """AdamW on float32 copies of ``parameters``, which are themselves turned to the computing type; on themselves where
-    that is float32. ``fixed`` are not updated, but turned to the computing type as long as it trains."""
+    that is float32, and where they are a table of ``tables``, whose rows are turned when they are looked up. ``fixed``
+    are not updated, but turned to the computing type as long as it trains."""
 
     def __init__(
-        self, parameters: list[torch.nn.Parameter], optimizer: AdamW, fixed: Sequence[torch.nn.Parameter] = ()
+        self,
+        parameters: list[torch.nn.Parameter],
+        optimizer: AdamW,
+        fixed: Sequence[torch.nn.Parameter] = (),
+        tables: Sequence[torch.nn.Embedding] = (),
     ) -> None:
         import torch
 
@@ -55,18 +60,19 @@ class Learner:
             parameter.data = parameter.data.to(optimizer.dtype)
 
         self._live: list[Any] = parameters
-        self._same = optimizer.dtype is torch.float32
         self._masters: list[Any] = []
+        looked_up = {id(table.weight) for table in tables}
         for live in parameters:
             # Parameters only: a rotary embedding's buffer in bfloat16 would be off by a radian after 256 tokens.
-            if self._same:
+            if optimizer.dtype is torch.float32 or id(live) in looked_up:
                 live.data = live.data.to(torch.float32)
                 self._masters.append(live)
                 continue
             master = live.detach().clone().to(torch.float32)
             live.data = live.data.to(optimizer.dtype)
-            master.grad = torch.zeros_like(master)
             self._masters.append(master)
+        self._copied = [pair for pair in zip(self._masters, self._live, strict=True) if pair[0] is not pair[1]]
+        self._turned = [table.register_forward_hook(_turning(optimizer.dtype)) for table in tables]
         self._clip = optimizer.clip
         groups = optimizer.groups(self._masters)
         self._adam = torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=optimizer.betas, fused=True)
@@ -108,35 +114,26 @@ class Learner:
         """Clip, update the copies, round them into the model, forget the gradients. The gradient's norm before."""
         import torch
 
-        if not self._same:
-            self._take_gradients()
-        norm = torch.nn.utils.clip_grad_norm_(self._masters, self._clip)
+        for master, live in self._copied:  # only now, when nothing is kept for the way back any more
+            master.grad, live.grad = (None if live.grad is None else live.grad.to(torch.float32)), None
+        gradients = [master.grad for master in self._masters if master.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # The update divides by this as it reads the gradients; scaling them beforehand would read and write them once
+        # more. The small number is torch's clip_grad_norm_'s.
+        self._adam.grad_scale = ((norm + 1e-6) / self._clip).clamp(min=1.0)  # type: ignore[attr-defined]
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         self._adam.step()
-        if self._same:
-            self._adam.zero_grad(set_to_none=True)
-        else:
-            with torch.no_grad():
-                torch._foreach_copy_(self._live, self._masters)
+        with torch.no_grad():
+            if self._copied:
+                torch._foreach_copy_([live for _, live in self._copied], [master for master, _ in self._copied])
+        self.forget()
         return float(norm)
 
-    def _take_gradients(self) -> None:
-        import torch
-
-        given = [
-            (master, live) for master, live in zip(self._masters, self._live, strict=True) if live.grad is not None
-        ]
-        torch._foreach_copy_([master.grad for master, _ in given], [live.grad for _, live in given])
-        for master, live in zip(self._masters, self._live, strict=True):
-            if live.grad is None:
-                master.grad.zero_()
-            live.grad = None
-
     def forget(self) -> None:
-        """Drop the gradients of a step that was begun."""
-        for live in self._live:
-            live.grad = None
+        """Drop the gradients."""
+        for parameter in (*self._live, *self._masters):
+            parameter.grad = None
 
     def state(self) -> dict[str, torch.Tensor]:
         """Weights in float32 and the optimizer's moments, by name: all that another step depends on."""
@@ -154,7 +151,7 @@ class Learner:
         with torch.no_grad():
             for place, (master, live) in enumerate(zip(self._masters, self._live, strict=True)):
                 master.copy_(tensors[f"{place}.weight"])
-                if not self._same:
+                if live is not master:
                     live.copy_(master)
                 if f"{place}.step" in tensors:  # one that no loss depends on, such as an unused pooler, has no moments
                     self._adam.state[master] = {name: tensors[f"{place}.{name}"].to(master.device) for name in MOMENTS}
@@ -171,13 +168,34 @@ class Learner:
             live.data = master.data
         for parameter, data in self._fixed:
             parameter.data = data
+        for hook in self._turned:
+            hook.remove()
+
+
+def _turning(dtype: torch.dtype) -> Any:
+    def turn(_table: Any, _ids: Any, rows: torch.Tensor) -> torch.Tensor:
+        return rows.to(dtype)
+
+    return turn
+
+
+def _tables(model: Any) -> list[torch.nn.Embedding]:
+    """The table of an encoder's words, half of a small one's parameters, where the model does nothing with it but look
+    rows up: a head that shares it multiplies by it."""
+    import torch
+
+    words = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    if type(words) is not torch.nn.Embedding:
+        return []
+    holders = [module for module in model.modules() if any(p is words.weight for p in module.parameters(recurse=False))]
+    return [words] if holders == [words] and words.weight.requires_grad else []
 
 
 def all_of(model: Any, optimizer: AdamW) -> Learner:
     """Whoever updates all parameters of a model; what it holds fixed (a table of positions, say) stays as it is."""
     parameters = list(model.parameters())
     learned, fixed = ([p for p in parameters if p.requires_grad is asked] for asked in (True, False))
-    return Learner(learned, optimizer, fixed)
+    return Learner(learned, optimizer, fixed, _tables(model))
 
 
 class LoraLearner(Learner):
