@@ -1,6 +1,7 @@
 """A Hugging Face model folder as one GGUF file, which llama.cpp and OpenVINO open. No torch, no transformers.
 
-Q8_0 rounds blocks of 32 weights to 8 bits with a 16-bit scale: nearly lossless at a quarter of float32's size.
+Q8_0 rounds blocks of 32 weights to 8 bits with a 16-bit scale: nearly lossless at a quarter of float32's size. Q4_K is
+the best of the 4-bit ones; matrices whose rows are no multiple of its 256 weights are stored as Q8_0 beside it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from treadle.core.errors import MissingExtra, UserError, nearest
-from treadle.lm import architecture
+from treadle.lm import architecture, gguf_q4_k
 from treadle.lm.gguf_tokenizer import tokenizer_to_gguf
 from treadle.lm.safetensors_folder import check_folder, tensors
 
-Kind = Literal["q8_0", "q4_1", "q4_0", "f16", "f32"]
+Kind = Literal["q8_0", "q4_k", "q4_1", "q4_0", "f16", "f32"]
 _BLOCK = 32  # weights that share a scale in Q8_0, Q4_1 and Q4_0
+_FILE_TYPES = {"f32": "ALL_F32", "q4_k": "MOSTLY_Q4_K_S"}
 
 
 def write_gguf(model_folder: Path, out: Path, kind: Kind = "q8_0") -> None:
@@ -40,13 +42,14 @@ def write_gguf(model_folder: Path, out: Path, kind: Kind = "q8_0") -> None:
         writer = gguf.GGUFWriter(temporary, architecture.GGUF_NAME)
         writer.add_name(model_folder.name)
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        writer.add_file_type(getattr(gguf.LlamaFileType, "ALL_F32" if kind == "f32" else f"MOSTLY_{kind.upper()}"))
+        writer.add_file_type(getattr(gguf.LlamaFileType, _FILE_TYPES.get(kind, f"MOSTLY_{kind.upper()}")))
         for key, value in (hyperparameters | vocabulary).items():
             _add(writer, key, value)
         for name, array in _arrays(model_folder, config):
             stored = _stored_as(array, kind)
             quant = getattr(gguf.GGMLQuantizationType, stored.upper())
-            writer.add_tensor(name, gguf.quants.quantize(array, quant), raw_dtype=quant)
+            data = gguf_q4_k.quantize(array) if stored == "q4_k" else gguf.quants.quantize(array, quant)
+            writer.add_tensor(name, data, raw_dtype=quant)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -72,7 +75,9 @@ def _arrays(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _stored_as(array: Any, kind: Kind) -> str:
     if array.ndim < 2:
         return "f32"
-    return "f16" if kind.startswith("q") and array.shape[-1] % _BLOCK else kind
+    if kind.startswith("q") and array.shape[-1] % _BLOCK:
+        return "f16"
+    return "q8_0" if kind == "q4_k" and array.shape[-1] % gguf_q4_k.BLOCK else kind
 
 
 def _add(writer: Any, key: str, value: Any) -> None:

@@ -90,6 +90,13 @@ class GgufQ8Exact(GgufQ8):
     settings: ClassVar[Mapping[str, Any]] = {"precision": "f32"}
 
 
+class GgufQ4Nested(Gguf):
+    """GGUF Q4_K: weights of 4 bits, 32 with a scale and a least value of 6 bits; matrices whose rows are no multiple of
+    256 weights in 8 bits."""
+
+    kind: ClassVar[Kind] = "q4_k"
+
+
 class GgufQ4Scaled(Gguf):
     """GGUF Q4_1: weights of 4 bits, 32 with a scale and a least value."""
 

@@ -41,7 +41,9 @@ _KEPT = (".json", ".jinja", ".txt", ".model")  # what stands beside the weights
 class QuantizeSettings(Settings):
     """How the weights are made smaller, and what that may cost."""
 
-    format: Literal["q8_0", "q4_0", "f16"] = Field("q8_0", description="GGUF weights of 8, 4 or 16 bits")
+    format: Literal["q8_0", "q4_k", "q4_1", "q4_0", "f16"] = Field(
+        "q8_0", description="GGUF weights of 8, 4 or 16 bits; q4_k is the best of 4"
+    )
     max_loss: float = Field(0.01, ge=0, description="relative rise in perplexity above which it is refused")
     items: int = Field(60, ge=8, description="test items that the rise is measured on")
 
