@@ -222,3 +222,31 @@ def test_openvino_gives_nearly_what_torch_gives(classifier: Path, tmp_path: Path
             opened.embed(["a"])
     assert found[0].labels == ("no", "perhaps", "yes")
     assert np.abs(np.array([each.probabilities for each in found]) - np.array(expected)).max() < 0.01  # 16-bit weights
+
+
+def test_eight_bits_are_calibrated_on_the_training_texts(classifier: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    pytest.importorskip("openvino_genai")
+    pytest.importorskip("nncf")
+    from treadle.integrations.openvino_classifier import OpenVinoClassifier, OpenVinoClassifierInt8
+    from treadle.lm.classification import Classifier
+    from treadle.lm.engines import BlockingEngine
+    from treadle.lm.optimization import Material
+
+    way = OpenVinoClassifierInt8()
+    for name in ("short", "without", "out", "plain"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match="openvino-int8: no text"):
+        way.write(Material(classifier, tmp_path / "without"), tmp_path / "without")
+    labeled = [(text, "yes") for text in TEXTS]
+    way.write(Material(classifier, tmp_path / "short", labeled=labeled), tmp_path / "out")
+    (tmp_path / "other").mkdir()
+    OpenVinoClassifier().write(Material(classifier, tmp_path / "other"), tmp_path / "plain")
+    assert "FakeQuantize" in (tmp_path / "out" / "openvino_model.xml").read_text()
+    sizes = [(tmp_path / name / "openvino_model.bin").stat().st_size for name in ("out", "plain")]
+    assert sizes[0] < 0.7 * sizes[1]
+    expected = np.array(Classifier(classifier, max_length=64).predict(TEXTS))
+    with BlockingEngine(way.engine, tmp_path / "out", settings=dict(way.settings)) as opened:
+        found = np.array([each.probabilities for each in opened.classify(TEXTS)])
+    assert 0 < np.abs(found - expected).max() < 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from treadle.lm.optimizations import copy_beside
 _IR = "openvino_model.xml"
 _BATCH = 16  # texts computed together, those of like length
 _LONGEST = 512  # tokens, where the model names no limit
+_CALIBRATED = 300  # texts
 _CANNOT = "this release is a classifier: it gives labels, and neither generates, scores nor embeds"
 
 
@@ -73,13 +75,54 @@ class OpenVinoClassifier:
         whole.mkdir()
         export(material.model, whole, seed=material.seed)
         copy_beside(material.model, out)
-        openvino.save_model(openvino.Core().read_model(whole / MODEL), out / _IR, compress_to_fp16=True)
+        graph = self.smaller(openvino.Core().read_model(whole / MODEL), material)
+        openvino.save_model(graph, out / _IR, compress_to_fp16=True)
+
+    def smaller(self, graph: Any, _material: Material) -> Any:
+        """The graph as it is, but for what saving it rounds."""
+        return graph
 
 
 class OpenVinoClassifierExact(OpenVinoClassifier):
     """OpenVINO IR with weights of 16 bits, computed in 32."""
 
     settings: ClassVar[Mapping[str, Any]] = {"precision": "f32"}
+
+
+class OpenVinoClassifierInt8(OpenVinoClassifier):
+    """OpenVINO IR with matrices and activations of 8 bits: NNCF finds the ranges on texts of the training split."""
+
+    packages: ClassVar[tuple[str, ...]] = ("nncf", "onnx", "openvino", "torch", "transformers")
+    learns: ClassVar[bool] = True
+
+    def smaller(self, graph: Any, material: Material) -> Any:
+        """The graph with what converts to 8 bits and back; ranges by ``_CALIBRATED`` texts, spread over all."""
+        nncf = _nncf()
+        texts = [text for text, _ in material.labeled]
+        if not texts:
+            raise UserError("openvino-int8: no text to find the ranges of activations on; expected a training split")
+        texts = texts[:: max(1, len(texts) // _CALIBRATED)][:_CALIBRATED]
+        encoder = BatchedClassifier(
+            material.model,
+            lambda _given: None,
+            inputs=[each.any_name for each in graph.inputs],
+            batch_size=1,
+            max_length=int(read_config(material.model).get("max_position_embeddings") or _LONGEST),
+        )
+        given = [arrays for _, arrays in encoder.batches(texts)]
+        return nncf.quantize(
+            graph, nncf.Dataset(given), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(given),
+            target_device=nncf.TargetDevice.CPU,
+        )  # fmt: skip
+
+
+def _nncf() -> Any:
+    try:
+        import nncf
+    except ModuleNotFoundError:
+        raise MissingExtra("nncf", extra="nncf") from None
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return nncf
 
 
 def _openvino() -> Any:

@@ -5,7 +5,7 @@ Like ``classification.Classifier``, with numpy: the same tokens, the same paddin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +45,21 @@ class BatchedClassifier:
         """Probabilities, one row a text, summing to 1, in the order given."""
         import numpy as np
 
-        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-        found: list[list[float]] = [[] for _ in rows]
-        for start in range(0, len(order), self._batch_size):
-            places = order[start : start + self._batch_size]
-            logits = np.asarray(self._run(self._batch([rows[place] for place in places])), dtype=np.float64)
+        found: list[list[float]] = [[] for _ in texts]
+        for places, given in self.batches(texts):
+            logits = np.asarray(self._run(given), dtype=np.float64)
             powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
             for place, row in zip(places, (powers / powers.sum(axis=-1, keepdims=True)).tolist(), strict=True):
                 found[place] = row
         return found
+
+    def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """What is computed together: the places of texts, those of like length, and the arrays."""
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+        for start in range(0, len(order), self._batch_size):
+            places = order[start : start + self._batch_size]
+            yield places, self._batch([rows[place] for place in places])
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
         import numpy as np
