@@ -168,9 +168,9 @@ class _Ticks:
 def _config(app: Any) -> uvicorn.Config:
     http: Any = "h11"  # it has limits of its own
     with contextlib.suppress(ImportError):
-        from treadle.serve.connection import BoundedConnection
+        from treadle.serve.connection import bounded
 
-        http = BoundedConnection
+        http = bounded()
     return uvicorn.Config(
         app,
         http=http,

@@ -268,9 +268,9 @@ def _signals(stop: _Stop) -> Iterator[None]:
 def _config(gateway: Gateway, mounts: Mapping[str, ASGIApp]) -> uvicorn.Config:
     http: Any = "h11"  # it has limits of its own
     with contextlib.suppress(ImportError):
-        from treadle.serve.connection import BoundedConnection
+        from treadle.serve.connection import bounded
 
-        http = BoundedConnection
+        http = bounded()
     return uvicorn.Config(
         create_app(gateway, mounts),
         http=http,
