@@ -89,6 +89,7 @@ class Gateway:
             Allowance(self.settings.feedback_per_hour, _HOUR),
         )
         self._working: dict[asyncio.Task[Any], Serving] = {}
+        self._kept: dict[asyncio.Task[Any], Serving] = {}  # chosen, and not working yet
         self._keys: dict[asyncio.Task[Any], str] = {}
         self._ended: dict[asyncio.Task[Any], ApiError] = {}  # tasks that were cancelled, and why
         self._ending: dict[asyncio.Task[None], Serving] = {}
@@ -133,7 +134,7 @@ class Gateway:
         """Hold one of the places for the current task, and the engine open for as long; ``key`` is the caller's.
 
         Raises 429 when all are taken, 503 when `abort` ends it, 401 when the key does. No await may come between
-        `choose` and this.
+        `choose` and this, but within `keeping`.
         """
         limit = self.admission.limit
         if len(self._working) >= limit:
@@ -163,6 +164,20 @@ class Gateway:
             self._keys.pop(task, None)
             self._ended.pop(task, None)
             self._seconds += 0.1 * (time.perf_counter() - started - self._seconds)
+
+    @contextmanager
+    def keeping(self, serving: Serving) -> Iterator[None]:
+        """Hold the engine open for the current task, which has chosen it and has something to do before it has a
+        place, or while others have one for it."""
+        task = current_task()
+        if task in self._kept:
+            yield
+            return
+        self._kept[task] = serving
+        try:
+            yield
+        finally:
+            del self._kept[task]
 
     def servings(self) -> list[Serving]:
         """Every release whose engine is open, those that end with their last requests included."""
@@ -197,7 +212,12 @@ class Gateway:
                 task.add_done_callback(lambda done: self._ending.pop(done, None))
 
     async def _end(self, serving: Serving) -> None:
-        while tasks := [task for task, each in self._working.items() if each.engine is serving.engine]:
+        while tasks := {
+            task
+            for holding in (self._kept, self._working)
+            for task, each in holding.items()
+            if each.engine is serving.engine
+        }:
             await asyncio.wait(tasks)
         with suppress(TreadleError):
             await serving.engine.close()

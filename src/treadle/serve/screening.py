@@ -27,7 +27,8 @@ async def screen(incoming: Incoming, serving: Serving, entry: Entry, values: Seq
         return list(values)
     try:
         if len(str(values)) > _LARGE:
-            shown, done = await asyncio.to_thread(screened, guards, values)
+            with incoming.gateway.keeping(serving):
+                shown, done = await asyncio.to_thread(screened, guards, values)
         else:
             shown, done = screened(guards, values)
     except Stopped as stopped:
