@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from treadle.record.interaction import Cost, Given, Interaction, Seconds, Status, Tokens, new_interaction_id
+from treadle.serve.aside import aside, is_large
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.gateway import Gateway
 from treadle.serve.release import Serving
@@ -50,6 +51,7 @@ class Entry:
     handed_over: float | None = None
     first: float | None = None
     guardrails: list[dict[str, Any]] = field(default_factory=list)
+    cleaned: dict[str, str] = field(default_factory=dict)  # long texts without personal data
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,15 @@ class Outcome:
     error: str | None = None
     confidence: tuple[float, ...] = ()
     tokens: Tokens = NO_TOKENS
+
+
+async def clean_long_texts(gateway: Gateway, entry: Entry) -> None:
+    """Take personal data out of what came, as the row will have it: to be called before the row is due, which is
+    written without waiting for anything."""
+    texts = [*(message["content"] for message in entry.messages), *(piece.text for piece in entry.context)]
+    size = sum(map(len, texts))
+    if is_large(size) and entry.store and gateway.settings.record == "redacted":
+        entry.cleaned = await aside(size, lambda: {text: gateway.redact(text) for text in texts})
 
 
 def record(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome) -> Interaction:
@@ -85,7 +96,12 @@ def record(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome) -
 def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, ended: float) -> Interaction:
     settings, release, recorder = gateway.settings, serving.release, gateway.recorder
     kept = entry.store and settings.record != "none"
-    clean = gateway.redact if settings.record == "redacted" else _unchanged
+
+    def redacted(text: str) -> str:
+        found = entry.cleaned.get(text)
+        return gateway.redact(text) if found is None else found
+
+    clean = redacted if settings.record == "redacted" else _unchanged
     tokens = outcome.tokens
     parameters = dict(entry.parameters)
     if kept and entry.stop:
