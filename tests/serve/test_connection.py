@@ -233,3 +233,20 @@ def test_whoever_is_idle_longest_makes_room_where_files_run_out() -> None:
         for _ in range(5):
             assert asked_apart(url) == 200
         assert len(list(Path(f"/proc/{pid}/fd").iterdir())) < 300
+
+
+def test_bodies_that_stop_halfway_cost_no_more_memory_than_so_many(start: Callable[..., Served]) -> None:
+    served = start(max_body_bytes=1 << 20, body_seconds=1.5)
+    before = resident_bytes()
+    refused = b""
+    with ExitStack() as stack:
+        for number in range(200):
+            sock = stack.enter_context(connected(served))
+            sock.sendall(CHAT + b"content-length: 1000000\r\n\r\n" + b" " * 900_000)
+            if number == 199:
+                refused = received(sock)
+        assert resident_bytes() - before < 140 << 20
+    assert refused.startswith(b"HTTP/1.1 503")
+    assert b"too_many_bodies" in refused
+    until(lambda: served.gateway.arriving == 0)
+    assert served.chat("w " * 100, max_tokens=1).status_code == 200

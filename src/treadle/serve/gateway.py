@@ -81,6 +81,7 @@ class Gateway:
         self.redact = redact or (lambda text: text)
         self.admission = Admission(self.settings.max_in_flight, self.settings.slo)
         self.draining = False
+        self.arriving = 0  # bytes of bodies that are not whole yet
         self.keyring = Keyring(self.settings.api_key, keys, self.end_requests_of)
         self.metrics = Metrics(self)
         self.feedback_lock = asyncio.Lock()
