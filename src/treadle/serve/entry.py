@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from treadle.serve.release import Serving
 
 logger = logging.getLogger("treadle.serve")
 NO_TOKENS = Tokens()
+_UNAVAILABLE = "record_unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +77,39 @@ async def clean_long_texts(gateway: Gateway, entry: Entry) -> None:
 
 
 def record(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome) -> Interaction:
-    """Write the row and count it. Raises 503 when the record cannot take it: nothing goes out unrecorded."""
+    """Write the row and count it. Raises 503 when the record cannot take it: nothing goes out unrecorded.
+
+    Of a stream some has gone out by then, so the row is kept, and written before anything else is answered.
+    """
     ended = time.perf_counter()
     row = _row(gateway, serving, entry, outcome, ended)
     try:
         gateway.recorder.interaction(row)
     except Exception as error:
         logger.error("interaction %s could not be recorded: %s", row.id, type(error).__name__)  # noqa: TRY400
-        raise ApiError(
-            503, "The record cannot be written, so nothing is answered", type=SERVER, code="record_unavailable"
-        ) from error
+        gateway.unrecorded.append(replace(row, status="failed", error=_UNAVAILABLE, finish_reason="error"))
+        raise _unavailable() from error
     _count(gateway, row)
     if outcome.status == "ok":
         tokens = outcome.tokens.completion
         gateway.admission.answered(entry.arrived, ended, entry.first, tokens, gateway.in_flight)
     return row
+
+
+def catch_up(gateway: Gateway) -> None:
+    """Write what the record could not take. Raises 503 as long as it cannot."""
+    while gateway.unrecorded:
+        try:
+            gateway.recorder.interaction(gateway.unrecorded[0])
+        except Exception as error:
+            raise _unavailable() from error
+        _count(gateway, gateway.unrecorded.popleft())
+
+
+def _unavailable() -> ApiError:
+    return ApiError(
+        503, "The record cannot be written, so nothing is answered", type=SERVER, code=_UNAVAILABLE, retry_after=5
+    )
 
 
 def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, ended: float) -> Interaction:

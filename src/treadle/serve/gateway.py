@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from treadle.core.errors import TreadleError
 from treadle.lm.engine import EngineStats
+from treadle.record.interaction import Interaction
 from treadle.serve.admission import Admission
 from treadle.serve.allowance import Allowance
 from treadle.serve.errors import RATE, SERVER, ApiError, no_model
@@ -81,6 +83,7 @@ class Gateway:
         self.redact = redact or (lambda text: text)
         self.admission = Admission(self.settings.max_in_flight, self.settings.slo)
         self.draining = False
+        self.unrecorded: deque[Interaction] = deque()  # no more than there were requests in flight
         self.arriving = 0  # bytes of bodies that are not whole yet
         self.keyring = Keyring(self.settings.api_key, keys, self.end_requests_of)
         self.metrics = Metrics(self)
@@ -226,6 +229,9 @@ class Gateway:
     async def close(self) -> None:
         """Close every engine; nothing answers after that."""
         await self.keyring.close()
+        for row in self.unrecorded:  # the last chance
+            with suppress(Exception):
+                self.recorder.interaction(row)
         open_ones = self.servings()
         self.table = Table()
         tasks = list(self._ending)

@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from treadle.core.identifiers import new_id
 from treadle.record.interaction import Tokens
+from treadle.serve.entry import catch_up
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.gateway import Gateway, current_task
 from treadle.serve.meter import Meter
@@ -134,6 +135,7 @@ class Incoming:
         Call it when the body was read. Raises 401, 403, 429, 503, 504 and ``ClientLeft``.
         """
         self.check(serving, endpoint)
+        catch_up(self.gateway)
         task = current_task()
         left = False
 
