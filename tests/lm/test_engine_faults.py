@@ -104,9 +104,7 @@ def test_a_worker_that_hangs_while_it_loads_again_is_replaced(tmp_path: Path) ->
     run(work())
 
 
-def test_what_cannot_be_opened_is_told_at_once_and_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_opened_is_told_at_once_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_process, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(engine_process, "_LATER", 0.3)
 
@@ -128,9 +126,7 @@ def test_what_cannot_be_opened_is_told_at_once_and_tried_again(
     run(work())
 
 
-def test_what_is_too_large_to_be_sent_leaves_nothing_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_too_large_to_be_sent_leaves_nothing_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         async with started(tmp_path, hang_seconds=0.5) as process:
             first = await pid_of(process)

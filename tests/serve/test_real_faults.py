@@ -105,7 +105,8 @@ def test_a_gateway_whose_clock_is_wrong_goes_by_the_databases(
 ) -> None:
     book = Book(tmp_path / "store")
     clock = book.workspace.database.clock
-    monkeypatch.setattr("treadle.serve.keyring.time", SimpleNamespace(time=lambda: clock() + ahead, monotonic=time.monotonic))
+    wrong = SimpleNamespace(time=lambda: clock() + ahead, monotonic=time.monotonic)
+    monkeypatch.setattr("treadle.serve.keyring.time", wrong)
     _, secret = book.create("brief", Limit("requests", 100, "minute"), seconds=1.5)
     with serve_toy(keys=book.use(), record="none") as served:
         assert ask(served.url, secret).status_code == 200

@@ -27,7 +27,7 @@ class SchemaMasks:
         self._tokens: Any = None
 
     def mask(self, schema: str, stop_ids: Sequence[int]) -> SchemaMask:
-        """For one answer. ``UserError`` for a schema that cannot be kept to; `schema_check` has to have looked at it."""
+        """For one answer. ``UserError`` for a schema that cannot be kept to; `schema_check` has looked at it."""
         try:
             import llguidance
         except ModuleNotFoundError:

@@ -19,8 +19,8 @@ def is_large(size: int) -> bool:
 
 
 async def aside(size: int, work: Callable[[], _T]) -> _T:
-    """What ``work`` gives, of texts of ``size`` characters: at once, or by a thread; not at all for whoever leaves before
-    it is begun."""
+    """What ``work`` gives, of texts of ``size`` characters: at once, or by a thread; nothing is begun for whoever has
+    left by then."""
     if not is_large(size):
         return work()
     return await asyncio.get_running_loop().run_in_executor(_threads, work)

@@ -61,8 +61,8 @@ class Incoming:
         return None if value is None else value.decode("latin-1")
 
     async def body(self) -> bytes:
-        """The whole body. Raises 413 over the limit, 408 when it does not come in time, 503 where too many come at once,
-        ``ClientLeft``."""
+        """The whole body. Raises 413 over the limit, 408 when it does not come in time, 503 where too many come at
+        once, ``ClientLeft``."""
         if self.given is not None:
             return self.given
         settings = self.gateway.settings

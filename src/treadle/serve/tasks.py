@@ -157,6 +157,7 @@ async def _counted(serving: Serving, texts: list[str]) -> Tokens:
     encoder = serving.tokenizer
     if encoder is None:
         return Tokens()
+
     def count() -> list[int]:
         return [len(encoder.encode(text)) for text in texts]
 
