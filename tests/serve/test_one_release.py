@@ -74,7 +74,7 @@ class Slow:
     """Finds nothing, and takes its time for it."""
 
     action: Action = "refuse"
-    reach = 0
+    reach: int | None = 0
 
     def find(self, text: str, before: int = 0) -> list[Found]:
         time.sleep(0.5)

@@ -43,7 +43,10 @@ class SchemaChecks:
 async def _refusal(schema: str) -> str | None:
     """What speaks against it."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "treadle.lm.schema_check"),
+        sys.executable,
+        "-P",
+        "-m",
+        "treadle.lm.schema_check",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

@@ -120,10 +120,11 @@ class Written:
     def _checked(self) -> Written:
         """Itself; ``ValueError`` for what would be another file, option or release in a command. Others may have
         written the folder."""
-        words = (self.target, self.model, self.slug, self.tag, self.asking)
+        words: tuple[Any, ...] = (self.target, self.model, self.slug, self.tag, self.asking)
+        files: Mapping[str, Any] = self.files
         if not all(isinstance(word, str) and _WORD.match(word) for word in words) or not is_digest(self.release):
             raise ValueError("no name")
-        if not all(isinstance(digest, str) and _inside(path) for path, digest in self.files.items()):
+        if not all(isinstance(digest, str) and _inside(path) for path, digest in files.items()):
             raise ValueError("no path")
         dict(self.settings)
         return self
