@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import random
 import threading
@@ -434,3 +435,29 @@ def test_lines_that_cannot_be_read_do_not_survive_a_rewrite(workspace: Workspace
     workspace.store.delete(replaced | {e.digest for name in replaced for e in workspace.store.entries(name)})
     assert ids(workspace.journal) == ["row", "after"]
     assert PERSON.encode() not in raw_bytes(workspace.root)
+
+
+def test_nobody_waits_while_another_process_seals(workspace: Workspace) -> None:
+    workspace.journal.append(STREAM, {"id": "row-0"})
+    taken = take(workspace.journal._open[STREAM].path)
+    assert taken is not None
+    with taken.open("rb") as sealing:
+        fcntl.flock(sealing, fcntl.LOCK_EX)  # as whoever seals it does, for as long as that takes
+        writer = threading.Thread(
+            target=workspace.journal.append, args=(STREAM, {"id": "row-1"}), name="writer", daemon=True
+        )
+        writer.start()
+        writer.join(5)
+        assert not writer.is_alive()
+    workspace.journal.seal()
+    assert ids(workspace.journal) == ["row-0", "row-1"]
+
+
+def test_a_large_segment_is_sealed_before_its_time(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "SEAL_BYTES", 100_000)
+    workspace.journal.append(STREAM, {"id": "row-0", "text": "x" * 200_000})
+    ends = time.monotonic() + 20
+    while not workspace.journal.sealed(STREAM):
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    assert ids(workspace.journal) == ["row-0"]

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from treadle.core.digest import blake3_bytes
 from treadle.core.errors import UserError
 from treadle.core.plugins import names
 from treadle.record.release import ReleaseSpec
-from treadle.stages.deploy.targets import GROUP, Rendering, find_target, render
+from treadle.stages.deploy.targets import GROUP, Rendering, Written, find_target, render
 
 SPEC = ReleaseSpec(
     name="Docs_Assistant",
@@ -108,3 +109,57 @@ def test_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "treadle-docs-assistant.service"
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"slug": "../../etc/cron.d/x"},
+        {"slug": "--privileged"},
+        {"tag": "a/../../b"},
+        {"model": "a b\nc"},
+        {"release": "b3:../../x"},
+        {"files": {"../victim": "b3:" + "00" * 32}},
+        {"files": {"/etc/passwd": "b3:" + "00" * 32}},
+        {"files": {"a//b": "b3:" + "00" * 32}},
+        {"settings": "abc"},
+        {"asking": 5},
+    ],
+    ids=str,
+)
+def test_a_folder_of_somebody_elses_names_nothing_outside(tmp_path: Path, wrong: dict[str, object]) -> None:
+    render("systemd", RELEASE, tmp_path, {})
+    path = tmp_path / "treadle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    with pytest.raises(UserError, match="is not what treadle render wrote"):
+        Written.read(tmp_path)
+
+
+def test_what_was_rendered_before_is_removed_in_the_folder_alone(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    out = tmp_path / "out"
+    render("systemd", RELEASE, out, {})
+    path = out / "treadle.json"
+    said = json.loads(path.read_text())
+    said["files"]["../victim"] = blake3_bytes(b"mine")
+    path.write_text(json.dumps(said))
+    with pytest.raises(UserError, match="is not what treadle render wrote"):
+        render("systemd", RELEASE, out, {})
+    assert victim.read_text() == "mine"
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    out.mkdir()
+    (out / "grafana").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="by a link"):
+        render("docker", RELEASE, out, {})
+    assert not list(elsewhere.iterdir())
+    (out / "grafana").unlink()
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (out / ".Dockerfile.new").symlink_to(victim)
+    render("docker", RELEASE, out, {})
+    assert victim.read_text() == "mine"

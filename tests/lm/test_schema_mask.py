@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,8 @@ import jsonschema
 import pytest
 
 from treadle.core.errors import UserError
-from treadle.lm.engine import GenerateRequest
-from treadle.lm.engines import BlockingEngine
+from treadle.lm.engine import Engine, GenerateRequest
+from treadle.lm.engines import BlockingEngine, open_engine
 
 pytest.importorskip("llguidance")
 SCHEMA = {
@@ -42,3 +44,33 @@ def test_what_a_random_model_says_keeps_to_the_schema(make_model: Callable[..., 
         with pytest.raises(UserError, match="response_format: this schema cannot be kept to"):
             engine.generate_all([GenerateRequest("bad", (5,), schema='{"type": "no such type"}')])
         assert engine.generate_all([free]) == alone
+
+
+def test_a_schema_that_nobody_can_take_apart_is_refused_and_holds_nobody_up(
+    make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_model(tmp_path / "llama", "llama")
+    hostile = {"allOf": [{"type": "string", "pattern": f"(a|b)*a(a|b){{{n}}}"} for n in range(1, 30)]}
+
+    async def work() -> None:
+        engine = await open_engine("transformers", folder, threads=1)
+        try:
+            bad = asyncio.create_task(all_of(engine, GenerateRequest("bad", (5, 6), schema=json.dumps(hostile))))
+            while not bad.done():
+                began = time.monotonic()
+                await all_of(engine, GenerateRequest("good", (5, 6), max_tokens=2))
+                assert time.monotonic() - began < 2.5
+            with pytest.raises(UserError, match="takes too long to take apart"):
+                await bad
+            began = time.monotonic()
+            with pytest.raises(UserError, match="takes too long"):  # and is not tried again
+                await all_of(engine, GenerateRequest("again", (5, 6), schema=json.dumps(hostile)))
+            assert time.monotonic() - began < 1
+        finally:
+            await engine.close()
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
+async def all_of(engine: Engine, request: GenerateRequest) -> str:
+    return "".join([chunk.text async for chunk in engine.generate(request)])

@@ -19,7 +19,7 @@ from toy_server import serve_toy
 from treadle.cli.main import main
 from treadle.core.errors import UserError
 from treadle.loading.client import Asked, Client, Target
-from treadle.loading.response import Response
+from treadle.loading.response import BadResponse, Response
 from treadle.loading.trace import read_trace, scaled, steady
 from treadle.record.slo import Slo, parse_slo
 
@@ -134,6 +134,22 @@ def test_an_answer_in_any_pieces_is_the_same() -> None:
             response.feed(data[start : start + size], float(start))
         assert (response.done, response.problem(streamed=True)) == (True, None)
         assert (response.said(), response.release(), len(response.words)) == ("one", "b3:ab", 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 5000 + b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1;" + b"x" * 100_000,
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + b"x: y\r\n" * 20_000,
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-5\r\nabcdefgh",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1_0\r\nabcdefgh",
+    ],
+    ids=lambda data: repr(data[-8:]),
+)
+def test_an_answer_that_means_harm(data: bytes) -> None:
+    with pytest.raises(BadResponse):
+        Response().feed(data, 0.0)
 
 
 @pytest.mark.parametrize(

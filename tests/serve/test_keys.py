@@ -397,3 +397,20 @@ def test_requests_a_minute_are_exact_over_two_gateways(book: Book) -> None:
                 return list(await asyncio.gather(*(client(number) for number in range(64))))
 
         assert sum(asyncio.run(put())) == 150
+
+
+def test_a_key_whose_end_was_not_written_down_is_when_it_is_revoked_again(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = book.create("one")
+
+    def killed(*_: object, **__: object) -> None:
+        raise UserError("no space left on device")
+
+    monkeypatch.setattr(book.keys._ledger, "append", killed)
+    with pytest.raises(UserError, match="no space"):
+        book.keys.revoke("one", actor="k3:me")
+    monkeypatch.undo()
+    for _ in range(2):
+        assert book.keys.revoke("one", actor="k3:me").revoked is not None
+    assert [row.body["key"] for row in book.workspace.ledger.rows("key.revoked")] == [key.id]

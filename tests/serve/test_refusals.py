@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from toy_server import Served
 
 from treadle.core.errors import TreadleError, UserError
+from treadle.lm.engine import ClassScores, TaggedSpan
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -407,3 +408,30 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_not_for_ever(start: Cal
     assert (slow["status"], slow["error"]) == ("failed", "timeout")
     assert 0 < slow["tokens"]["completion"] < 100
     assert served.engine.cancelled == [slow["id"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "asking", "found"),
+    [
+        ("embeddings", "embed", "embed", [[1.0, float("nan")], [1.0, 2.0]]),
+        ("embeddings", "embed", "embed", [[1.0, 2.0]]),
+        ("classify", "classify", "classify", [ClassScores(("a", "b"), (0.5,))] * 2),
+        ("classify", "classify", "classify", [ClassScores((), ())] * 2),
+        ("classify", "classify", "classify", [ClassScores(("a",), (float("inf"),))] * 2),
+        ("tag", "tag", "tag", [[TaggedSpan(0, 99, "NAME", 0.5)], []]),
+        ("tag", "tag", "tag", [[TaggedSpan(2, 1, "NAME", 0.5)], []]),
+        ("tag", "tag", "tag", [[], [], []]),
+    ],
+)
+def test_an_engine_that_returns_nonsense(
+    start: Callable[..., Served], path: str, method: str, asking: str, found: list[Any]
+) -> None:
+    served = start(release={"task": asking, "asking": asking})
+
+    async def nonsense(_texts: Sequence[str]) -> list[Any]:
+        return found
+
+    setattr(served.engine, method, nonsense)
+    error = error_of(served.http.post(f"/v1/{path}", json={"input": ["one", "two"]}), 500)
+    assert error["code"] == "engine_failed"
+    assert [(row["status"], row["error"]) for row in served.rows] == [("failed", "engine_failed")]

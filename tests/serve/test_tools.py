@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -95,3 +96,11 @@ def test_pieces_of_any_size(text: str, shown: str, calls: int, size: int) -> Non
     rest, found = held.end()
     assert out + rest == shown
     assert len(found) == calls
+
+
+def test_a_long_answer_costs_no_more_for_each_piece() -> None:
+    held = CallsInStream()
+    began = time.process_time()
+    out = "".join(held.feed(" word") for _ in range(150_000))
+    assert out + held.end()[0] == " word" * 150_000
+    assert time.process_time() - began < 3

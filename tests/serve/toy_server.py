@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -68,6 +69,7 @@ class Served:
     recorder: ListRecorder
     client: openai.OpenAI
     http: httpx.Client
+    loop: asyncio.AbstractEventLoop
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -95,8 +97,10 @@ def serve_toy(
     fields = {"name": "docs-assistant@v1", "digest": DIGEST, "aliases": ("champion",), "created": 1_700_000_000}
     served = Serving(ServedRelease(**(fields | (release or {}))), engine, tokenizer, guardrails)
     made: list[Gateway] = []
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def build() -> Gateway:
+        loops.append(asyncio.get_running_loop())
         rules = GatewaySettings(**({"api_key": key} | settings))
         made.append(Gateway(served, recorder, settings=rules, redact=redact, keys=keys))
         return made[0]
@@ -107,4 +111,4 @@ def serve_toy(
             openai.OpenAI(base_url=f"{url}/v1", api_key=key or "none", max_retries=0, timeout=30)
         )
         http = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=30))
-        yield Served(url, made[0], engine, recorder, client, http)
+        yield Served(url, made[0], engine, recorder, client, http, loops[0])

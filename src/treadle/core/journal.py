@@ -38,6 +38,7 @@ from treadle.core.segment import (
 from treadle.core.store import Store
 
 SEAL_ROWS = 5_000
+SEAL_BYTES = 64 << 20  # sealing holds all of it in memory
 SEAL_SECONDS = 60.0
 SYNC_SECONDS = 1.0  # a loss of power costs at most this much
 _SKEW = 60_000  # milliseconds by which the clocks of two writers may differ
@@ -112,7 +113,8 @@ class Journal:
         segment = self._open.get(stream)
         if segment is None:
             return
-        if segment.rows >= SEAL_ROWS or time.monotonic() - segment.started >= SEAL_SECONDS:
+        full = segment.rows >= SEAL_ROWS or segment.size >= SEAL_BYTES
+        if full or time.monotonic() - segment.started >= SEAL_SECONDS:
             self._retire(stream)
         elif segment.dirty:
             try:

@@ -159,9 +159,19 @@ class OpenSegment:
             self.path.unlink()
             raise
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self._size
+
     def append(self, data: bytes, rows: int = 1) -> bool:
         """Write whole lines; False, and nothing written, when another process has taken the file to seal it."""
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not is_at(self.path, self._inode):  # it is being sealed, and that may take a while
+                return False
+            fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             if not is_at(self.path, self._inode):
                 return False

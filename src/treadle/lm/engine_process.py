@@ -33,7 +33,8 @@ from treadle.lm.worker_process import WorkerProcess
 _FIRST_PAUSE = 0.1  # seconds before a lost worker is replaced; doubled with each loss
 _LONGEST_PAUSE = 5.0
 _STEADY = 30.0  # a worker that lived this long starts the count anew
-_ATTEMPTS = 5  # to open again, in a row
+_ATTEMPTS = 5  # to open again, in a row, before requests are told that there is no engine
+_LATER = 30.0  # seconds between the attempts after that: what is missing may come back
 _PATIENCE = 30.0  # seconds that a request waits for the next worker, at least
 
 
@@ -91,12 +92,15 @@ class EngineProcess:
         self._supervisor: asyncio.Task[None] | None = None
         self._pending = (0, 0)
         self._patience = _PATIENCE
+        self._loading: float | None = None  # seconds that it may take; the first time, whoever waits decides
 
     async def start(self) -> Ready:
         """Load the model; ``UserError`` when the folder is at fault, ``EngineGone`` when the worker died of it."""
         began = asyncio.get_running_loop().time()
         worker, ready = await self._start_worker()
-        self._patience = max(_PATIENCE, 3 * (asyncio.get_running_loop().time() - began))
+        took = asyncio.get_running_loop().time() - began
+        self._patience = max(_PATIENCE, 3 * took)
+        self._loading = max(self._hang_seconds, 10 * took)
         self._supervisor = asyncio.create_task(self._supervise(worker), name="treadle-engine-supervisor")
         return ready
 
@@ -107,7 +111,7 @@ class EngineProcess:
 
     def stats(self) -> EngineStats:
         """As of the last step; ``EngineGone`` while there is no worker."""
-        if self._worker is None or not self._up.is_set() or not self._worker.alive:
+        if self._worker is None or self._broken or not self._up.is_set() or not self._worker.alive:
             raise EngineGone(self._broken or "the engine is being started again; ask again in a few seconds")
         running, queued = self._pending
         unseen = max(0, len(self._waiting) - running - queued)  # sent since
@@ -121,7 +125,11 @@ class EngineProcess:
             worker.heard_at = asyncio.get_running_loop().time()
         asked = Asked(number, make(number), worker, asyncio.Queue())
         self._waiting[number] = asked.answers
-        worker.send(asked.message)
+        try:
+            worker.send(asked.message)
+        except TreadleError:  # too large to be sent, and nothing to wait for
+            del self._waiting[number]
+            raise
         return asked
 
     def release(self, asked: Asked) -> None:
@@ -183,19 +191,22 @@ class EngineProcess:
         worker = self._worker = await WorkerProcess.start(self._on_reply, self._environment, here=self._here)
         worker.send(self._opening)
         try:
-            await asyncio.wait((self._opened, worker.gone), return_when=asyncio.FIRST_COMPLETED)
+            either: tuple[asyncio.Future[Any], ...] = (self._opened, worker.gone)
+            await asyncio.wait(either, timeout=self._loading, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:  # it is loading, and would not hear a word
             worker.kill("the engine was closed")
             await worker.gone
             raise
         if not self._opened.done():
+            worker.kill(f"the engine's worker was not ready in {self._loading or 0:.0f} s and was ended")
+            await worker.gone
             raise EngineGone(f"{self._opening.folder}: {worker.gone.result()}")
         try:
             ready = self._opened.result()
         except TreadleError:
             await worker.close()
             raise
-        self._pending = (0, 0)
+        self._pending, self._broken = (0, 0), None
         self._up.set()
         return worker, ready
 
@@ -211,17 +222,20 @@ class EngineProcess:
             self._up.clear()
             self._lose(Lost(reason))
             losses = 0 if asyncio.get_running_loop().time() - began > _STEADY else losses + 1
-            for attempt in range(losses, losses + _ATTEMPTS):
-                await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
-                try:
-                    worker, _ = await self._start_worker()
-                    break
-                except (TreadleError, OSError) as error:
-                    reason = str(error)
-            else:
-                self._broken = f"the engine could not be started again in {_ATTEMPTS} attempts ({reason})"
-                self._up.set()
-                return
+            worker = await self._next_worker(losses)
+
+    async def _next_worker(self, losses: int) -> WorkerProcess:
+        """Tried until there is one; after some attempts requests no longer wait for it."""
+        for attempt in itertools.count(1):
+            first = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(losses + attempt - 1, 16))
+            await asyncio.sleep(first if attempt <= _ATTEMPTS else _LATER)
+            try:
+                return (await self._start_worker())[0]
+            except (TreadleError, OSError) as error:
+                if attempt >= _ATTEMPTS:
+                    self._broken = f"the engine could not be started again in {attempt} attempts ({error})"
+                    self._up.set()
+        raise AssertionError("unreachable")
 
     async def _watch(self, worker: WorkerProcess) -> None:
         """Kill a worker that has work and says nothing."""

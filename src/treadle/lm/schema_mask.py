@@ -27,7 +27,7 @@ class SchemaMasks:
         self._tokens: Any = None
 
     def mask(self, schema: str, stop_ids: Sequence[int]) -> SchemaMask:
-        """For one answer. ``UserError`` for a schema that cannot be kept to."""
+        """For one answer. ``UserError`` for a schema that cannot be kept to; `schema_check` has looked at it."""
         try:
             import llguidance
         except ModuleNotFoundError:
@@ -35,13 +35,7 @@ class SchemaMasks:
         if self._tokens is None:
             written = (self._folder / "tokenizer.json").read_text(encoding="utf-8")
             self._tokens = llguidance.LLTokenizer(written, n_vocab=self._vocabulary, eos_token=list(stop_ids) or None)
-        try:
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)
-        except ValueError as error:
-            raise _refused(str(error)) from None
-        if said := llguidance.LLMatcher.validate_grammar(grammar, self._tokens):
-            raise _refused(said)
-        return SchemaMask(llguidance.LLMatcher(self._tokens, grammar))
+        return SchemaMask(llguidance.LLMatcher(self._tokens, grammar_of(schema, self._tokens)))
 
 
 class SchemaMask:
@@ -68,6 +62,19 @@ class SchemaMask:
     def take(self, token: int) -> None:
         """The token that was chosen."""
         self._matcher.consume_token(token)
+
+
+def grammar_of(schema: str, tokens: Any) -> str:
+    """What llguidance makes of a schema; ``UserError`` for one that cannot be kept to. May take for ever."""
+    import llguidance
+
+    try:
+        grammar: str = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)
+    except ValueError as error:
+        raise _refused(str(error)) from None
+    if said := llguidance.LLMatcher.validate_grammar(grammar, tokens):
+        raise _refused(said)
+    return grammar
 
 
 def _refused(said: str) -> UserError:

@@ -22,6 +22,7 @@ from treadle.lm.engine_wire import Classify, Embed, Failed, Generate, Request, T
 from treadle.lm.engine_wire import Extract as ExtractMessage
 from treadle.lm.engine_wire import Score as ScoreMessage
 from treadle.lm.model_folder import model_folder
+from treadle.lm.schema_check import SchemaChecks
 from treadle.lm.stop_strings import StopStrings
 from treadle.lm.tokenizer import ChatTokenizer
 
@@ -45,6 +46,7 @@ class WorkerEngine:
         self.context_length = context_length
         self._tokenizer = tokenizer
         self._process = process
+        self._schemas = SchemaChecks()
 
     @classmethod
     def suits(cls, folder: Path) -> bool:
@@ -171,6 +173,8 @@ class WorkerEngine:
         await self._process.close()
 
     async def _stream(self, request: GenerateRequest, max_tokens: int) -> AsyncIterator[Chunk]:
+        if request.schema is not None:
+            await self._schemas.check(request.schema)
         text = _AnswerText(self._tokenizer, request.stop)
         asked = await self._process.ask(_message(request, max_tokens, sorted(self._tokenizer.eos_ids)))
         try:

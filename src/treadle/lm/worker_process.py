@@ -23,6 +23,7 @@ from treadle.lm.engine_wire import Close, FrameBuffer, Reply, Request, decode_re
 
 _LAST_WORDS = 4096  # bytes of the worker's stderr that are kept
 _CLOSING_SECONDS = 5.0
+_WORDS_SECONDS = 1.0  # for the last words of a worker that has ended; a process that it left may hold the line open
 
 
 class Life(Protocol):
@@ -39,7 +40,7 @@ class Life(Protocol):
         ...
 
     def kill(self) -> None:
-        """End it."""
+        """End it, and what it has started; nothing where they have ended."""
         ...
 
 
@@ -69,7 +70,12 @@ class WorkerProcess(asyncio.Protocol):
         """
         ours, theirs = socket.socketpair()
         our_errors, their_errors = socket.socketpair()
-        process: Life = _Thread(theirs, their_errors) if here else _spawned(theirs, their_errors, environment)
+        try:
+            process: Life = _Thread(theirs, their_errors) if here else _spawned(theirs, their_errors, environment)
+        except BaseException:
+            ours.close()
+            our_errors.close()
+            raise
         loop = asyncio.get_running_loop()
         worker = cls(process, on_reply)
         try:
@@ -149,13 +155,24 @@ class WorkerProcess(asyncio.Protocol):
         if self._process.poll() is None:
             self._process.kill()
         code = await asyncio.to_thread(self._process.wait)
-        await self._words.ended
+        self._process.kill()  # what it has started and left
+        await asyncio.wait({self._words.ended}, timeout=_WORDS_SECONDS)
+        self._words.close()
         self.gone.set_result(self._why or f"the engine's worker {_ended_by(code)}{self._words.quoted()}")
 
 
-def _spawned(connection: socket.socket, errors: socket.socket, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+class _Process(subprocess.Popen[bytes]):
+    """A worker with what it starts: some engines compute in processes of their own."""
+
+    def kill(self) -> None:
+        """End all of them."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def _spawned(connection: socket.socket, errors: socket.socket, environment: dict[str, str]) -> _Process:
     with connection, errors:
-        return subprocess.Popen(
+        return _Process(
             # -P: a file of the user's in this folder must not stand in for a library's module
             [sys.executable, "-P", "-m", "treadle.lm.engine_worker", str(connection.fileno())],
             pass_fds=[connection.fileno()],
@@ -163,7 +180,7 @@ def _spawned(connection: socket.socket, errors: socket.socket, environment: dict
             stdout=errors.fileno(),
             stderr=errors.fileno(),
             env={**os.environ, **environment},
-            process_group=0,  # so that Ctrl-C does not reach it before it can ignore it
+            process_group=0,  # so that Ctrl-C does not reach it before it can ignore it; its number is the worker's
         )
 
 
@@ -210,6 +227,14 @@ class _LastWords(asyncio.Protocol):
     def __init__(self) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tail = b""
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-_LAST_WORDS:]

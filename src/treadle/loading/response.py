@@ -9,6 +9,7 @@ from contextlib import suppress
 
 _LARGEST = 64 << 20  # bytes of one answer
 _LARGEST_HEAD = 64 << 10
+_SIZE = re.compile(rb"([0-9a-fA-F]{1,12})[ \t]*(?:;|\Z)")
 _WORDS = re.compile(rb'"(?:content|text|arguments)": ?"[^"]')
 _SAID = re.compile(rb'"(?:content|text)": ?("(?:[^"\\]|\\.)*")')
 _RELEASE = re.compile(rb'"system_fingerprint": ?"([^"]{1,200})"')
@@ -67,18 +68,18 @@ class Response:
         return self.done
 
     def _head(self) -> bool:
-        end = self._raw.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._raw) > _LARGEST_HEAD:
-                raise BadResponse("no head")
-            return False
-        lines = bytes(self._raw[:end]).split(b"\r\n")
-        found = re.match(rb"HTTP/1\.[01] (\d{3})", lines[0])
-        if found is None:
-            raise BadResponse("no status line")
-        del self._raw[: end + 4]
-        if found[1].startswith(b"1"):  # only an announcement
-            return self._head()
+        announced = True
+        while announced:
+            end = self._raw.find(b"\r\n\r\n")
+            if end < 0:
+                self._bound()
+                return False
+            lines = bytes(self._raw[:end]).split(b"\r\n")
+            found = re.match(rb"HTTP/1\.[01] (\d{3})", lines[0])
+            if found is None:
+                raise BadResponse("no status line")
+            del self._raw[: end + 4]
+            announced = found[1].startswith(b"1")
         self.status = int(found[1])
         for line in lines[1:]:
             name, _, value = line.partition(b":")
@@ -110,18 +111,25 @@ class Response:
                 self._behind = False
             end = self._raw.find(b"\r\n")
             if end < 0:
+                self._bound()
                 return
-            try:
-                size = int(bytes(self._raw[:end]).partition(b";")[0], 16)
-            except ValueError:
-                raise BadResponse("no chunk") from None
+            said = _SIZE.match(self._raw, 0, end)
+            if said is None:
+                raise BadResponse("no chunk")
+            size = int(said[1], 16)
             if size:
                 del self._raw[: end + 2]
                 self._left = size
                 continue
             if b"\r\n\r\n" not in self._raw:  # trailers, or not all of the end yet
+                self._bound()
                 return
             self.done = True
+
+    def _bound(self) -> None:
+        """What is not whole yet has to be some day."""
+        if len(self._raw) > _LARGEST_HEAD:
+            raise BadResponse("no end of a head")
 
     def _take(self, size: int) -> int:
         self.body += self._raw[:size]

@@ -163,13 +163,13 @@ class ApiKeys:
         good = [key for key in found if key.revoked is None]
         if not found:
             raise UserError(f"there is no key {named[:80]!r}; treadle keys list has them")
-        if not good:
-            return found[-1]
-        (key,) = good[-1:]
-        now = self._database.clock()
-        with self._database.transaction(sync=True) as cursor:
-            cursor.execute("UPDATE api_keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (now, key.id))
-        self._ledger.append(Fact("key.revoked", {"key": key.id, "actor": actor}), sync=True)
+        key = good[-1] if good else found[-1]
+        if good:
+            now = self._database.clock()
+            with self._database.transaction(sync=True) as cursor:
+                cursor.execute("UPDATE api_keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (now, key.id))
+        if not any(row.body["key"] == key.id for row in self._ledger.rows("key.revoked")):  # or killed before that
+            self._ledger.append(Fact("key.revoked", {"key": key.id, "actor": actor}), sync=True)
         return next(each for each in self.all() if each.id == key.id)
 
     def all(self) -> Sequence[ApiKey]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
@@ -17,6 +18,7 @@ FEEDBACK = "feedback"
 CASES = "cases"
 _LATE = 10_000  # rows are written when an answer ends, and by several processes: so far out of order at most
 _RECENT = 2_000  # interactions kept at hand; feedback is mostly about these
+_RECENT_CHARACTERS = 16 << 20  # of their texts
 
 
 class JournalRecorder:
@@ -26,13 +28,13 @@ class JournalRecorder:
         self._journal = journal
         self._keys = keys
         self._ledger = ledger
-        self._recent: OrderedDict[str, Interaction] = OrderedDict()
+        self._recent = _Recent()
         self._erasure = 0  # the last row about one that is taken into account
 
     def interaction(self, row: Interaction) -> None:
         """Append one interaction."""
         self._journal.append(INTERACTIONS, row.to_dict())
-        _keep(self._recent, row)
+        self._recent.keep(row)
 
     def feedback(self, row: Feedback) -> None:
         """Append one piece of feedback."""
@@ -48,7 +50,7 @@ class JournalRecorder:
         row = self._journal.find(INTERACTIONS, interaction)
         if not row or row.get("erased"):
             return None
-        return _keep(recent, Interaction.from_dict(row))
+        return recent.keep(Interaction.from_dict(row))
 
     def feedback_on(self, interaction: str) -> Sequence[Feedback]:
         """What was said of an interaction so far, oldest first."""
@@ -104,11 +106,35 @@ class JournalRecorder:
         latest = int(self._ledger.database.query(sql)[0][0])
         if latest != self._erasure:
             self._erasure = latest
-            self._recent = OrderedDict()
+            self._recent = _Recent()
 
 
-def _keep(recent: OrderedDict[str, Interaction], row: Interaction) -> Interaction:
-    recent[row.id] = row
-    if len(recent) > _RECENT:
-        recent.popitem(last=False)
-    return row
+class _Recent:
+    """The interactions at hand, those that came last."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[str, Interaction] = OrderedDict()
+        self._characters = 0
+        self._lock = threading.Lock()
+
+    def get(self, interaction: str) -> Interaction | None:
+        return self._rows.get(interaction)
+
+    def keep(self, row: Interaction) -> Interaction:
+        with self._lock:
+            before = self._rows.pop(row.id, None)
+            self._rows[row.id] = row
+            self._characters += _characters(row) - (_characters(before) if before else 0)
+            while self._rows and (len(self._rows) > _RECENT or self._characters > _RECENT_CHARACTERS):
+                self._characters -= _characters(self._rows.popitem(last=False)[1])
+        return row
+
+    def clear(self) -> None:
+        with self._lock:
+            self._rows.clear()
+            self._characters = 0
+
+
+def _characters(row: Interaction) -> int:
+    texts = [row.answer or "", *row.alternatives, *(given.text or "" for given in row.given)]
+    return sum(map(len, texts)) + sum(len(message["content"]) for message in row.messages or ())

@@ -1,64 +1,210 @@
-"""HTTP connections with limits on what comes before a request is whole: httptools itself sets none.
+"""HTTP connections with limits on what a client may make one cost: httptools and uvicorn set none.
 
-A head that grows without end, or comes a byte at a time, would otherwise hold memory and a connection for ever.
+A head that grows without end or comes a byte at a time, chunks that say more of themselves than they hold, requests
+sent ahead of every answer, connections that are opened and left: each would hold memory, or a file descriptor that the
+journal needs, for as long as somebody likes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES = 64 << 10
 HEAD_SECONDS = 30.0
+_PIECE = 16 << 10  # bytes that are parsed before it is looked at what came of them
+_AHEAD = 64  # requests of one connection that wait for the answer before theirs
+_FRAMING = 8  # bytes around each byte of a body: a chunk for every byte takes six
+_SPARE_FILES = 256  # file descriptors that are left for everything but clients
+_UPGRADE = (b"upgrade", b"http2-settings")
+
+
+class Crowd:
+    """All connections of a server, those in order that wait for a request of their client."""
+
+    def __init__(self, most: int | None = None) -> None:
+        """``most``: how many there may be; by default as many as this process may have files open, less a few."""
+        self.most = _most_connections() if most is None else most
+        self.here = 0
+        self.idle: dict[BoundedConnection, None] = {}
+
+    def came(self, connection: BoundedConnection) -> None:
+        """A connection was opened. Beyond the most, the one that is idle longest has to go."""
+        self.here += 1
+        self.idle[connection] = None
+        if self.here > self.most:
+            next(iter(self.idle)).transport.abort()
+
+    def left(self, connection: BoundedConnection) -> None:
+        """It is closed."""
+        self.here -= 1
+        self.idle.pop(connection, None)
+
+
+def bounded() -> Callable[..., BoundedConnection]:
+    """What makes the connections of one server."""
+    return functools.partial(BoundedConnection, crowd=Crowd())
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """Counts what came since the last request was whole, and gives the rest of a head a deadline."""
+    """Counts what came beside bodies, and gives whatever is not the body of a request that is worked on a deadline."""
 
-    _head_bytes = 0
-    _head_open = True
-    _head_timer: asyncio.TimerHandle | None = None
+    def __init__(self, *given: Any, crowd: Crowd, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._crowd = crowd
+        self._beside = 0  # bytes since the last request began that are no body
+        self._framing = HEAD_BYTES  # so many there may be
+        self._in_head = True
+        self._timer: asyncio.TimerHandle | None = None
+        self._answering: RequestResponseCycle | None = None
+
+    @property
+    def _busy(self) -> bool:
+        """True while a request is worked on."""
+        return self._answering is not None and not self._answering.response_complete
 
     def connection_made(self, transport: Any) -> None:
         """A client came; its first request's head is due."""
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+        self._crowd.came(self)
+        self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client left."""
+        """The client left, and every request it sent is told so."""
+        self._crowd.left(self)
         self._no_timer()
+        self._nobody_listens()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, then look whether a head is still open and how large it is."""
-        super().data_received(data)
-        if self._head_open and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
+        """Feed the parser a piece at a time, and look what came of it."""
+        self._unset_keepalive_if_required()
+        for start in range(0, len(data), _PIECE):
+            if self.transport.is_closing():
+                return
+            piece = data[start : start + _PIECE]
+            self._beside += len(piece)
+            self._feed(piece)
+            if self._beside > self._framing:
                 self.send_400_response("The head of the request is too large.")
+            elif len(self.pipeline) > _AHEAD:
+                self.send_400_response("Too many requests were sent ahead of their answers.")
+        if not self._busy and self._timer is None and self.timeout_keep_alive_task is None:
+            self._wait()  # it was an empty line, or the rest of a body that nobody reads any more
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """No other protocol is spoken here, and a client that offers one goes on in HTTP/1.1; Java's own offers HTTP/2
+        with its first request. The parser would drop that one's body, so it reads the head again without the offer."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        lines = [b"%s: %s\r\n" % pair for pair in self.headers if pair[0] not in _UPGRADE]
+        self.parser = httptools.HttpRequestParser(self)
+        with suppress(AttributeError):  # httptools before 0.6.3
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._feed(b"".join([method, b" ", self.url, b" HTTP/1.1\r\n", *lines, b"\r\n", rest]))
 
     def on_message_begin(self) -> None:
         """The parser met a request's first byte."""
         super().on_message_begin()
-        self._head_bytes = 0
-        self._head_open = True
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+        self._beside, self._framing = 0, HEAD_BYTES
+        self._in_head = True
+        self._no_timer()
+        self._wait()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Behind a body it is a trailer, and of no use here: what stands there was not looked at when it was due."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is whole; the body has limits of its own."""
+        if self.parser.should_upgrade():
+            return
         self._no_timer()
-        self._head_open = False
+        self._in_head = False
+        self._crowd.idle.pop(self, None)
+        busy = self._busy
         super().on_headers_complete()
+        if not busy:
+            self._answering = self.cycle
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._beside -= len(body)
+        self._framing += _FRAMING * len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is on its way, and the next request's turn has come."""
+        self._answering = self.pipeline[-1][0] if self.pipeline else None
+        super().on_response_complete()
+        if self._answering is None and not self.transport.is_closing():
+            self._crowd.idle[self] = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Say what was wrong and close; within an answer only the latter, for it would be taken for a part of it."""
+        if self._busy:
+            self._nobody_listens()
+            self.transport.close()
+        elif not self.transport.is_closing():
+            super().send_400_response(msg)
+
+    def _nobody_listens(self) -> None:
+        """To every request that has no answer yet; uvicorn would tell the last of them alone."""
+        waiting = [cycle for cycle, _ in self.pipeline]
+        self.pipeline.clear()
+        for cycle in [*waiting, *([self._answering] if self._answering is not None else [])]:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
+    def _wait(self) -> None:
+        self._timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
 
     def _no_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _too_slow(self) -> None:
-        self._head_timer = None
-        if not self.transport.is_closing():
+        self._timer = None
+        if self._busy:  # it was sent ahead, and an answer may take longer than that
+            self._wait()
+        else:
             self.send_400_response("The head of the request came too slowly.")
+
+
+def _most_connections() -> int:
+    """Raises this process's limit of open files as far as it may, and leaves some of them."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return 1 << 20
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+            soft = max(soft, wanted)
+    return max(soft - _SPARE_FILES, soft // 2)

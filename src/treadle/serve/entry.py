@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from treadle.record.interaction import Cost, Given, Interaction, Seconds, Status, Tokens, new_interaction_id
+from treadle.serve.aside import aside, is_large
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.gateway import Gateway
 from treadle.serve.release import Serving
 
 logger = logging.getLogger("treadle.serve")
 NO_TOKENS = Tokens()
+_UNAVAILABLE = "record_unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Entry:
     handed_over: float | None = None
     first: float | None = None
     guardrails: list[dict[str, Any]] = field(default_factory=list)
+    cleaned: dict[str, str] = field(default_factory=dict)  # long texts without personal data
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +67,28 @@ class Outcome:
     tokens: Tokens = NO_TOKENS
 
 
+async def clean_long_texts(gateway: Gateway, entry: Entry) -> None:
+    """Take personal data out of what came, as the row will have it: to be called before the row is due, which is
+    written without waiting for anything."""
+    texts = [*(message["content"] for message in entry.messages), *(piece.text for piece in entry.context)]
+    size = sum(map(len, texts))
+    if is_large(size) and entry.store and gateway.settings.record == "redacted":
+        entry.cleaned = await aside(size, lambda: {text: gateway.redact(text) for text in texts})
+
+
 def record(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome) -> Interaction:
-    """Write the row and count it. Raises 503 when the record cannot take it: nothing goes out unrecorded."""
+    """Write the row and count it. Raises 503 when the record cannot take it: nothing goes out unrecorded.
+
+    Of a stream some has gone out by then, so the row is kept, and written before anything else is answered.
+    """
     ended = time.perf_counter()
     row = _row(gateway, serving, entry, outcome, ended)
     try:
         gateway.recorder.interaction(row)
     except Exception as error:
         logger.error("interaction %s could not be recorded: %s", row.id, type(error).__name__)  # noqa: TRY400
-        raise ApiError(
-            503, "The record cannot be written, so nothing is answered", type=SERVER, code="record_unavailable"
-        ) from error
+        gateway.unrecorded.append(replace(row, status="failed", error=_UNAVAILABLE, finish_reason="error"))
+        raise _unavailable() from error
     _count(gateway, row)
     if outcome.status == "ok":
         tokens = outcome.tokens.completion
@@ -82,10 +96,31 @@ def record(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome) -
     return row
 
 
+def catch_up(gateway: Gateway) -> None:
+    """Write what the record could not take. Raises 503 as long as it cannot."""
+    while gateway.unrecorded:
+        try:
+            gateway.recorder.interaction(gateway.unrecorded[0])
+        except Exception as error:
+            raise _unavailable() from error
+        _count(gateway, gateway.unrecorded.popleft())
+
+
+def _unavailable() -> ApiError:
+    return ApiError(
+        503, "The record cannot be written, so nothing is answered", type=SERVER, code=_UNAVAILABLE, retry_after=5
+    )
+
+
 def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, ended: float) -> Interaction:
     settings, release, recorder = gateway.settings, serving.release, gateway.recorder
     kept = entry.store and settings.record != "none"
-    clean = gateway.redact if settings.record == "redacted" else _unchanged
+
+    def redacted(text: str) -> str:
+        found = entry.cleaned.get(text)
+        return gateway.redact(text) if found is None else found
+
+    clean = redacted if settings.record == "redacted" else _unchanged
     tokens = outcome.tokens
     parameters = dict(entry.parameters)
     if kept and entry.stop:

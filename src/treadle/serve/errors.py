@@ -55,7 +55,7 @@ class ApiError(Exception):
             headers["x-should-retry"] = "false"
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
-        if self.status in (408, 413):  # what is left of the body is not worth reading
+        if self.status in (408, 413) or self.code == "too_many_bodies":  # what is left of the body is not worth reading
             headers["connection"] = "close"
         return headers
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from treadle.core.errors import TreadleError
 from treadle.lm.engine import EngineStats
+from treadle.record.interaction import Interaction
 from treadle.serve.admission import Admission
 from treadle.serve.allowance import Allowance
 from treadle.serve.errors import RATE, SERVER, ApiError, no_model
@@ -81,6 +83,8 @@ class Gateway:
         self.redact = redact or (lambda text: text)
         self.admission = Admission(self.settings.max_in_flight, self.settings.slo)
         self.draining = False
+        self.unrecorded: deque[Interaction] = deque()  # no more than there were requests in flight
+        self.arriving = 0  # bytes of bodies that are not whole yet
         self.keyring = Keyring(self.settings.api_key, keys, self.end_requests_of)
         self.metrics = Metrics(self)
         self.feedback_lock = asyncio.Lock()
@@ -89,6 +93,7 @@ class Gateway:
             Allowance(self.settings.feedback_per_hour, _HOUR),
         )
         self._working: dict[asyncio.Task[Any], Serving] = {}
+        self._kept: dict[asyncio.Task[Any], Serving] = {}  # chosen, and not working yet
         self._keys: dict[asyncio.Task[Any], str] = {}
         self._ended: dict[asyncio.Task[Any], ApiError] = {}  # tasks that were cancelled, and why
         self._ending: dict[asyncio.Task[None], Serving] = {}
@@ -133,7 +138,7 @@ class Gateway:
         """Hold one of the places for the current task, and the engine open for as long; ``key`` is the caller's.
 
         Raises 429 when all are taken, 503 when `abort` ends it, 401 when the key does. No await may come between
-        `choose` and this.
+        `choose` and this, but within `keeping`.
         """
         limit = self.admission.limit
         if len(self._working) >= limit:
@@ -163,6 +168,20 @@ class Gateway:
             self._keys.pop(task, None)
             self._ended.pop(task, None)
             self._seconds += 0.1 * (time.perf_counter() - started - self._seconds)
+
+    @contextmanager
+    def keeping(self, serving: Serving) -> Iterator[None]:
+        """Hold the engine open for the current task, which has chosen it and has something to do before it has a
+        place, or while others have one for it."""
+        task = current_task()
+        if task in self._kept:
+            yield
+            return
+        self._kept[task] = serving
+        try:
+            yield
+        finally:
+            del self._kept[task]
 
     def servings(self) -> list[Serving]:
         """Every release whose engine is open, those that end with their last requests included."""
@@ -197,7 +216,12 @@ class Gateway:
                 task.add_done_callback(lambda done: self._ending.pop(done, None))
 
     async def _end(self, serving: Serving) -> None:
-        while tasks := [task for task, each in self._working.items() if each.engine is serving.engine]:
+        while tasks := {
+            task
+            for holding in (self._kept, self._working)
+            for task, each in holding.items()
+            if each.engine is serving.engine
+        }:
             await asyncio.wait(tasks)
         with suppress(TreadleError):
             await serving.engine.close()
@@ -205,6 +229,9 @@ class Gateway:
     async def close(self) -> None:
         """Close every engine; nothing answers after that."""
         await self.keyring.close()
+        for row in self.unrecorded:  # the last chance
+            with suppress(Exception):
+                self.recorder.interaction(row)
         open_ones = self.servings()
         self.table = Table()
         tasks = list(self._ending)

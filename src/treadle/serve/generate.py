@@ -13,8 +13,9 @@ import msgspec
 from treadle.core.errors import UserError
 from treadle.lm.engine import Chunk
 from treadle.lm.tool_prompt import with_written_calls
+from treadle.serve.aside import aside
 from treadle.serve.context import with_context
-from treadle.serve.entry import ContextPiece, Entry
+from treadle.serve.entry import ContextPiece, Entry, clean_long_texts
 from treadle.serve.errors import (
     ApiError,
     context_length_exceeded,
@@ -40,7 +41,6 @@ _STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would gather events otherwise
 ]
-_LARGE = 20_000  # characters; above this, tokenizing on the event loop would hold the other clients up
 ENDED_BY_US = ("shutting_down", "invalid_api_key")  # while they were under way, which says nothing of the release
 _NOT_GENERATIVE = {
     "classify": "/v1/classify",
@@ -199,7 +199,7 @@ async def _generation(
 
     size = len(prompt) if isinstance(prompt, str) else sum(len(m["content"]) for m in prompt)
     try:
-        ids = await asyncio.to_thread(encode) if size > _LARGE else encode()
+        ids = await aside(size, encode)
     except UserError as error:
         raise from_user_error(error) from None
     limit = serving.engine.context_length
@@ -239,6 +239,7 @@ async def _answer(
     try:
         async with incoming.working(serving, entry.endpoint):
             exchange = Exchange(incoming.gateway, serving, entry, await prepare(), source)
+            await clean_long_texts(incoming.gateway, entry)
             async with incoming.metered(serving, exchange.generation.most, exchange.used):
                 if body.stream:
                     await _stream(incoming, exchange, shape, counted=counted)

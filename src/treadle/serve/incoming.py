@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from treadle.core.identifiers import new_id
 from treadle.record.interaction import Tokens
+from treadle.serve.entry import catch_up
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.gateway import Gateway, current_task
 from treadle.serve.meter import Meter
@@ -21,6 +22,7 @@ from treadle.serve.release import Serving
 from treadle.serve.table import Chosen
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_BODIES = 64  # of the largest size, that may be here in part at once
 _PASSED_OVER = 64 << 20  # bytes of a body that is too large, before the connection is closed on it
 
 
@@ -59,7 +61,8 @@ class Incoming:
         return None if value is None else value.decode("latin-1")
 
     async def body(self) -> bytes:
-        """The whole body. Raises 413 over the limit, 408 when it does not come in time, ``ClientLeft``."""
+        """The whole body. Raises 413 over the limit, 408 when it does not come in time, 503 where too many come at
+        once, ``ClientLeft``."""
         if self.given is not None:
             return self.given
         settings = self.gateway.settings
@@ -72,9 +75,19 @@ class Incoming:
         if not message.get("more_body") and len(message["body"]) <= limit:  # nearly always it comes in one piece
             return bytes(message["body"])
         data = bytearray(message["body"])
-        while message.get("more_body") and len(data) <= limit:
-            message = await self._next(deadline - time.perf_counter())
-            data += message["body"]
+        self.gateway.arriving += len(data)
+        try:
+            while message.get("more_body") and len(data) <= limit:
+                if self.gateway.arriving > _BODIES * limit:
+                    raise ApiError(
+                        503, "Too many large requests arrive at once; try again", type=SERVER, code="too_many_bodies",
+                        retry_after=1,
+                    )  # fmt: skip
+                message = await self._next(deadline - time.perf_counter())
+                data += message["body"]
+                self.gateway.arriving += len(message["body"])
+        finally:
+            self.gateway.arriving -= len(data)
         if len(data) > limit:
             raise await self._too_large(deadline, more=bool(message.get("more_body")))
         return bytes(data)
@@ -122,6 +135,7 @@ class Incoming:
         Call it when the body was read. Raises 401, 403, 429, 503, 504 and ``ClientLeft``.
         """
         self.check(serving, endpoint)
+        catch_up(self.gateway)
         task = current_task()
         left = False
 

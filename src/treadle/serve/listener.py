@@ -27,12 +27,11 @@ from treadle.core.errors import TreadleError, UserError
 from treadle.core.state import State
 from treadle.record.record import Record
 from treadle.serve.gateway import API_KEY_VARIABLE
-from treadle.serve.server import bind, is_loopback, loop_factory, url_of
+from treadle.serve.server import bind, config, is_loopback, loop_factory, url_of
 
 GROUP = "treadle.protocols"
 SILENCE = 6 * 3600.0  # seconds without a word after which a run counts as crashed; a later word makes it go on
 _TICK, _BEAT, _SWEEP = 1.0, 15.0, 60.0  # seconds
-_KEEP_ALIVE = 75
 _DRAIN = 30
 _QUERY_BYTES = 64 << 10
 logger = logging.getLogger("treadle.listen")
@@ -121,8 +120,9 @@ def run(record: Record, name: str, app: Spoken, *, host: str, port: int, on_read
                 key = os.environ.get(API_KEY_VARIABLE)
                 guard = Guard(app, key=key, loopback=is_loopback(host))
                 ticks = _Ticks(record, app, lease)
+                server = uvicorn.Server(config(guard, drain_seconds=_DRAIN))
                 with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                    runner.run(_serve(uvicorn.Server(_config(guard)), sock, ticks, lambda: on_ready(url)))
+                    runner.run(_serve(server, sock, ticks, lambda: on_ready(url)))
             finally:
                 app.close()
 
@@ -163,27 +163,6 @@ class _Ticks:
                     logger.warning("%s failed, and is tried again: %s", what, error)
                 except Exception:  # whoever sends something now must not lose it to a mistake of ours
                     logger.exception("%s failed, and is tried again", what)
-
-
-def _config(app: Any) -> uvicorn.Config:
-    http: Any = "h11"  # it has limits of its own
-    with contextlib.suppress(ImportError):
-        from treadle.serve.connection import BoundedConnection
-
-        http = BoundedConnection
-    return uvicorn.Config(
-        app,
-        http=http,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=_DRAIN,
-    )
 
 
 async def _serve(server: uvicorn.Server, sock: Any, ticks: _Ticks, ready: Callable[[], None]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from treadle.lm.engine import Chunk, GenerateRequest
+from treadle.serve.aside import aside
 from treadle.serve.entry import ContextPiece
 from treadle.serve.errors import invalid, unsupported
 from treadle.serve.exchange import Generation
@@ -53,7 +53,8 @@ class Reading:
         encoder = self.serving.tokenizer
         ids: list[int] = []
         if encoder is not None:
-            ids = await asyncio.to_thread(lambda: [*encoder.encode(self.question), *encoder.encode(self.text)])
+            size = len(self.question) + len(self.text)
+            ids = await aside(size, lambda: [*encoder.encode(self.question), *encoder.encode(self.text)])
         return Generation(tuple(ids), self.serving.release.max_tokens, temperature=0.0, top_p=1.0)
 
     async def answer(self, request: GenerateRequest) -> AsyncIterator[Chunk]:

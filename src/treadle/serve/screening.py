@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from treadle.serve.entry import Entry, Outcome, record
+from treadle.serve.aside import aside
+from treadle.serve.entry import Entry, Outcome, clean_long_texts, record
 from treadle.serve.errors import ApiError
 from treadle.serve.guardrail import Stopped, screened
 from treadle.serve.incoming import Incoming
 from treadle.serve.release import Serving
 
-_LARGE = 20_000  # characters; above this, looking on the event loop would hold the other clients up
 FILTERED = "content_filter"
 
 
@@ -26,12 +25,11 @@ async def screen(incoming: Incoming, serving: Serving, entry: Entry, values: Seq
     if not guards:
         return list(values)
     try:
-        if len(str(values)) > _LARGE:
-            shown, done = await asyncio.to_thread(screened, guards, values)
-        else:
-            shown, done = screened(guards, values)
+        with incoming.gateway.keeping(serving):
+            shown, done = await aside(len(str(values)), lambda: screened(guards, values))
     except Stopped as stopped:
         entry.guardrails.append(stopped.done)
+        await clean_long_texts(incoming.gateway, entry)
         record(incoming.gateway, serving, entry, Outcome("cancelled", finish_reason=FILTERED, error=FILTERED))
         said = f"The request was refused by the guardrail {stopped.done['guardrail']}"
         raise ApiError(400, said, param=param, code=FILTERED) from None

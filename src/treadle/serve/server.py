@@ -203,7 +203,7 @@ async def _serve(plan: _Plan, stop: _Stop) -> None:
 
 
 async def _answer(gateway: Gateway, plan: _Plan, stop: _Stop) -> None:
-    server = uvicorn.Server(_config(gateway, plan.mounts))
+    server = uvicorn.Server(config(create_app(gateway, plan.mounts), drain_seconds=5))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment] # ours are set already
     url = url_of(plan.sock)
     async with plan.beside(gateway, url) if plan.beside else contextlib.nullcontext():
@@ -265,14 +265,15 @@ def _signals(stop: _Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _config(gateway: Gateway, mounts: Mapping[str, ASGIApp]) -> uvicorn.Config:
+def config(app: Any, *, drain_seconds: int) -> uvicorn.Config:
+    """How every server here is run, ``drain_seconds`` being what connections get once it is to end."""
     http: Any = "h11"  # it has limits of its own
     with contextlib.suppress(ImportError):
-        from treadle.serve.connection import BoundedConnection
+        from treadle.serve.connection import bounded
 
-        http = BoundedConnection
+        http = bounded()
     return uvicorn.Config(
-        create_app(gateway, mounts),
+        app,
         http=http,
         ws="none",
         lifespan="off",
@@ -283,7 +284,7 @@ def _config(gateway: Gateway, mounts: Mapping[str, ASGIApp]) -> uvicorn.Config:
         server_header=False,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=drain_seconds,
     )
 
 

@@ -16,7 +16,8 @@ import msgspec
 from treadle.core.errors import UserError
 from treadle.lm.engine import ClassScores, TaggedSpan
 from treadle.record.interaction import Status, Tokens
-from treadle.serve.entry import Entry, Outcome, record
+from treadle.serve.aside import aside
+from treadle.serve.entry import Entry, Outcome, clean_long_texts, record
 from treadle.serve.errors import SERVER, ApiError, context_length_exceeded, invalid
 from treadle.serve.exchange import translated
 from treadle.serve.generate import ENDED_BY_US, decode, refuse_in_vain
@@ -124,6 +125,7 @@ async def _run(
     try:
         async with incoming.working(serving, endpoint):
             tokens = await _counted(serving, texts)
+            await clean_long_texts(incoming.gateway, entry)
             most = tokens if tokens.prompt else _guessed(texts)
             async with incoming.metered(serving, most, lambda: most if entry.handed_over is not None else None):
                 entry.handed_over = time.perf_counter()
@@ -155,12 +157,11 @@ async def _counted(serving: Serving, texts: list[str]) -> Tokens:
     encoder = serving.tokenizer
     if encoder is None:
         return Tokens()
-    large = sum(map(len, texts)) > 20_000
 
     def count() -> list[int]:
         return [len(encoder.encode(text)) for text in texts]
 
-    counts = await asyncio.to_thread(count) if large else count()
+    counts = await aside(sum(map(len, texts)), count)
     limit = serving.engine.context_length
     if limit and max(counts) > limit:
         raise context_length_exceeded(limit, max(counts), None)

@@ -85,29 +85,40 @@ class CallsInStream:
 
     def __init__(self, checked: CheckCalls | None = None) -> None:
         self._checked = checked or (lambda calls: calls)
-        self._text = ""
+        self._pieces: list[str] = []
+        self._open = ""  # the end of the text that may be the beginning of a call
+        self._begun = False  # anything but spaces came
+        self._call = False  # what comes from here on is one, or looks like one
         self._sent = 0
         self.stopped = False  # calls were left out
 
     def feed(self, text: str) -> str:
         """What of the text so far can be no call."""
-        self._text += text
-        if self._text.lstrip()[:1] in ("", "{", "["):
+        self._pieces.append(text)
+        if self._call:
             return ""
-        end = self._text.find(_OPENS)
-        if end < 0:
-            end = len(self._text)
-            begun = next((size for size in range(len(_OPENS) - 1, 0, -1) if self._text.endswith(_OPENS[:size])), 0)
-            end -= begun
-        out = self._text[self._sent : end]
-        self._sent = max(self._sent, end)
+        self._open += text
+        if not self._begun:
+            first = self._open.lstrip()[:1]
+            self._begun = bool(first)
+            self._call = first in ("{", "[")
+            if not self._begun or self._call:
+                return ""
+        end = self._open.find(_OPENS)
+        self._call = end >= 0
+        if not self._call:
+            begun = next((size for size in range(len(_OPENS) - 1, 0, -1) if self._open.endswith(_OPENS[:size])), 0)
+            end = len(self._open) - begun
+        out, self._open = self._open[:end], self._open[end:]
+        self._sent += len(out)
         return out
 
     def end(self) -> tuple[str, list[dict[str, Any]]]:
         """The text that was held back for nothing, and the calls, numbered as events number them."""
-        _, calls = read_calls(self._text)
+        text = "".join(self._pieces)
+        _, calls = read_calls(text)
         if not calls:
-            return self._text[self._sent :], []
+            return text[self._sent :], []
         calls = self._checked(calls)
         self.stopped = not calls
         return "", [{"index": number, **_sent(call)} for number, call in enumerate(calls)]

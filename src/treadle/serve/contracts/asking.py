@@ -23,6 +23,7 @@ from treadle.serve.incoming import Incoming, check_model
 from treadle.serve.release import ServedRelease, Serving
 from treadle.serve.replies import traced
 from treadle.serve.requests import ChatMessage, Context, MaxTokens, Metadata, Seed, Stop, Temperature, TopP, User
+from treadle.serve.table import Chosen
 from treadle.serve.tasks import classify, embeddings, tag
 
 _MOST_TEXTS = 256
@@ -85,11 +86,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """One for each instance, in order, and the release that gave them."""
+    """One for each instance, in order, and the release that gave them all."""
 
     found: Sequence[Prediction]
-    release: str
-    model: str
+    release: ServedRelease
 
     @property
     def interactions(self) -> list[str]:
@@ -98,16 +98,22 @@ class Predictions:
 
     def headers(self) -> dict[str, str]:
         """Which interactions these are, for platforms whose bodies have no room for it."""
-        return traced(",".join(self.interactions), self.release)
+        return traced(",".join(self.interactions), self.release.digest)
 
 
 class Asked(Incoming):
-    """One of our own requests that a platform's came to; what answers it is kept, and not sent."""
+    """One of our own requests that a platform's came to; what answers it is kept, and not sent. What answers was chosen
+    once for all of them."""
 
-    def __init__(self, outer: Incoming, body: Mapping[str, Any]) -> None:
+    def __init__(self, outer: Incoming, body: Mapping[str, Any], chosen: Chosen) -> None:
         vars(self).update(vars(outer))  # its key, its client, and what else it was admitted with
+        self._chosen = chosen
         self.given = msgspec.json.encode(body)
         self.answer: dict[str, Any] = {}
+
+    def choose(self, model: str | None, user: str | None) -> Chosen:
+        """What was chosen."""
+        return self._chosen
 
     async def reply(self, content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> None:
         """Keep it."""
@@ -115,23 +121,26 @@ class Asked(Incoming):
 
 
 async def predict(
-    incoming: Incoming, instances: Sequence[Given], parameters: Parameters, model: str | None
+    incoming: Incoming, instances: Sequence[Given], parameters: Parameters, chosen: Chosen
 ) -> Predictions:
-    """Answer them all, or none. Raises as the handlers that are asked do."""
-    release = incoming.choose(model, parameters.user).serving.release
+    """Answer them all, or none. No await may come between ``incoming.choose`` and this. Raises as the handlers that are
+    asked do."""
+    release = chosen.serving.release
     limit = _MOST_TEXTS if release.asking in _WORK else _MOST_CONVERSATIONS
     if not 1 <= len(instances) <= limit:
         raise invalid("instances", f"instances: {len(instances)} came; expected 1 to {limit}")
-    common = _fields(parameters) | ({"model": model} if model is not None else {})
-    if release.asking in _WORK:
-        return await _listed(incoming, release, instances, common)
-    return await _each(incoming, instances, common)
+    with incoming.gateway.keeping(chosen.serving):
+        if release.asking in _WORK:
+            found = await _listed(incoming, chosen, instances, _fields(parameters))
+        else:
+            found = await _each(incoming, chosen, instances, _fields(parameters))
+    return Predictions(found, release)
 
 
 async def _listed(
-    incoming: Incoming, release: ServedRelease, instances: Sequence[Given], common: dict[str, Any]
-) -> Predictions:
-    texts = []
+    incoming: Incoming, chosen: Chosen, instances: Sequence[Given], common: dict[str, Any]
+) -> list[Prediction]:
+    release, texts = chosen.serving.release, []
     for place, instance in enumerate(instances):
         what = {"text": instance} if isinstance(instance, str) else _instance(instance, place)
         if list(what) != ["text"]:
@@ -140,19 +149,20 @@ async def _listed(
                 f"instances[{place}]: {release.name} takes a text; expected {{'text': ...}} alone",
             )
         texts.append(what["text"])
-    asked = Asked(incoming, common | {"input": texts})
+    asked = Asked(incoming, common | {"input": texts}, chosen)
     await _WORK[release.asking](asked)
     answer = asked.answer
-    found = [Prediction(answer["id"], _columns(each)) for each in answer["data"]]
-    return Predictions(found, answer["system_fingerprint"], answer["model"])
+    return [Prediction(answer["id"], _columns(each)) for each in answer["data"]]
 
 
-async def _each(incoming: Incoming, instances: Sequence[Given], common: dict[str, Any]) -> Predictions:
+async def _each(
+    incoming: Incoming, chosen: Chosen, instances: Sequence[Given], common: dict[str, Any]
+) -> list[Prediction]:
     bodies = [_conversation(common, instance, place) for place, instance in enumerate(instances)]
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def one(handler: Handler, body: dict[str, Any]) -> dict[str, Any]:
-        asked = Asked(incoming, body)
+        asked = Asked(incoming, body, chosen)
         async with turns:
             await handler(asked)
         return asked.answer
@@ -166,8 +176,7 @@ async def _each(incoming: Incoming, instances: Sequence[Given], common: dict[str
         except BaseExceptionGroup as failed:  # the first to fail ends the others
             raise failed.exceptions[0] from None
         answers = [task.result() for task in tasks]
-    found = [Prediction(answer["id"], {"text": _said(answer)}) for answer in answers]
-    return Predictions(found, answers[0]["system_fingerprint"], answers[0]["model"])
+    return [Prediction(answer["id"], {"text": _said(answer)}) for answer in answers]
 
 
 def _conversation(common: dict[str, Any], instance: Given, place: int) -> tuple[Handler, dict[str, Any]]:

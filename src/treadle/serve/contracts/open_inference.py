@@ -65,9 +65,10 @@ async def _infer(incoming: Incoming) -> None:
     body: InferRequest = decode(_decoder, head)
     given = body.parameters or RequestParameters()
     parameters = Parameters(**{name: getattr(given, name) for name in Parameters.__struct_fields__})
-    model = found_model(incoming)
-    kinds = _outputs(incoming.choose(model, parameters.user).serving.release, body.outputs)
-    found = await predict(incoming, rows_of(values_of(body.inputs, rest)), parameters, model)
+    rows = rows_of(values_of(body.inputs, rest))
+    chosen = incoming.choose(found_model(incoming), parameters.user)
+    kinds = _outputs(chosen.serving.release, body.outputs)
+    found = await predict(incoming, rows, parameters, chosen)
     everywhere = bool(given.binary_data_output)
     binary = {wanted.name: _is_binary(wanted, everywhere=everywhere) for wanted in body.outputs or ()}
     outputs, behind = [], b""
@@ -81,10 +82,10 @@ async def _infer(incoming: Incoming) -> None:
             tensor["data"] = values
         outputs.append(tensor)
     content = {
-        "model_name": found.model.partition("@")[0],
-        "model_version": version_of(found.model),
+        "model_name": found.release.base,
+        "model_version": version_of(found.release.name),
         "id": body.id if body.id is not None else found.interactions[0],
-        "parameters": {"interaction": ",".join(found.interactions), "release": found.release},
+        "parameters": {"interaction": ",".join(found.interactions), "release": found.release.digest},
         "outputs": outputs,
     }
     await _reply(incoming, content, behind, found.headers())

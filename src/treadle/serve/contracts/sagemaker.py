@@ -86,13 +86,13 @@ async def _plain(incoming: Incoming, data: bytes) -> None:
         raise invalid(None, "The body is not valid UTF-8") from None
     if not text.strip():
         raise invalid(None, "The body is empty; expected a text")
-    found = await predict(incoming, [text], Parameters(), None)
+    found = await predict(incoming, [text], Parameters(), incoming.choose(None, None))
     if (incoming.header("accept") or "").partition(";")[0].strip().lower() == "text/plain":
         value = found.found[0].columns.get("text") or found.found[0].columns.get("label")
         if isinstance(value, str):
             await incoming.reply_bytes(value.encode(), "text/plain; charset=utf-8", headers=_headers(found))
             return
-    await incoming.reply(_told(incoming, found), headers=_headers(found))
+    await incoming.reply(_told(found), headers=_headers(found))
 
 
 async def _hugging_face(incoming: Incoming, body: HuggingFaceRequest) -> None:
@@ -107,15 +107,14 @@ async def _hugging_face(incoming: Incoming, body: HuggingFaceRequest) -> None:
         parameters.temperature = 0.0
     several = isinstance(body.inputs, list)
     instances: list[str | Instance] = list(body.inputs) if isinstance(body.inputs, list) else [body.inputs]
-    found = await predict(incoming, instances, parameters, None)
-    await incoming.reply(_told(incoming, found, several=several, top_k=given.top_k), headers=_headers(found))
+    found = await predict(incoming, instances, parameters, incoming.choose(None, parameters.user))
+    await incoming.reply(_told(found, several=several, top_k=given.top_k), headers=_headers(found))
 
 
-def _told(incoming: Incoming, found: Predictions, *, several: bool = False, top_k: int | None = None) -> Any:
+def _told(found: Predictions, *, several: bool = False, top_k: int | None = None) -> Any:
     """As the pipeline of the task says it: a list, but for one question the answer alone."""
-    release = incoming.gateway.serving.release
-    values = [_value(release, each, top_k) for each in found.found]
-    flat = release.asking in ("extract", "tag") or top_k is not None
+    values = [_value(found.release, each, top_k) for each in found.found]
+    flat = found.release.asking in ("extract", "tag") or top_k is not None
     return values[0] if flat and not several else values
 
 

@@ -64,7 +64,7 @@ async def _predict(incoming: Incoming) -> None:
         raise invalid("instances", "instances: expected either instances (rows) or inputs (columns)")
     by_rows = body.instances is not None
     instances: Sequence[Given] = body.instances if body.instances is not None else _rows(body.inputs)
-    found = await predict(incoming, instances, Parameters(), found_model(incoming))
+    found = await predict(incoming, instances, Parameters(), incoming.choose(found_model(incoming), None))
     content = {"predictions": [each.value for each in found.found]} if by_rows else {"outputs": _columns(found)}
     await incoming.reply(content, headers=found.headers())
 
@@ -72,13 +72,13 @@ async def _predict(incoming: Incoming) -> None:
 async def _classify(incoming: Incoming) -> None:
     body: Examples = decode(_examples_decoder, await incoming.body())
     _check(body.signature_name)
-    model = found_model(incoming)
-    release = incoming.choose(model, None).serving.release
+    chosen = incoming.choose(found_model(incoming), None)
+    release = chosen.serving.release
     if release.asking != "classify":
         raise invalid("model", f"model: {release.name} is not a classifier; use :predict", code="wrong_endpoint")
     if body.context is not None and body.context != Instance():
         raise invalid("context", "context: a classifier here takes a text alone")
-    found = await predict(incoming, body.examples, Parameters(), model)
+    found = await predict(incoming, body.examples, Parameters(), chosen)
     result = [[[label, score] for label, score in each.columns["probabilities"].items()] for each in found.found]
     await incoming.reply({"result": result}, headers=found.headers())
 

@@ -48,12 +48,12 @@ _GIVES = {
 async def _predict(incoming: Incoming) -> None:
     body: VertexRequest = decode(_decoder, await incoming.body())
     parameters = body.parameters or Parameters()
-    found = await predict(incoming, body.instances, parameters, None)
+    found = await predict(incoming, body.instances, parameters, incoming.choose(None, parameters.user))
     content = {
         "predictions": [each.value for each in found.found],
-        "deployedModelId": os.environ.get(_DEPLOYED) or found.release,
-        "model": found.model,
-        "modelVersionId": version_of(found.model),
+        "deployedModelId": os.environ.get(_DEPLOYED) or found.release.digest,
+        "model": found.release.name,
+        "modelVersionId": version_of(found.release.name),
     }
     await incoming.reply(content, headers=found.headers())
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from treadle.core.digest import blake3_bytes
+from treadle.core.digest import blake3_bytes, is_digest
 from treadle.core.errors import Refused, TreadleError, UserError
 from treadle.core.plugins import load
 from treadle.core.settings import bind
@@ -29,6 +29,7 @@ WRITTEN = "treadle.json"
 FORMAT = 1
 QUESTION = "What can you do?"
 RELEASE = "release"  # the folder beside the files that the release itself is put into when they are applied
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z")
 _START = 180.0  # seconds that what was deployed gets to answer
 
 
@@ -112,9 +113,21 @@ class Written:
             found = json.loads(path.read_bytes())
             if found.pop("format") != FORMAT:
                 raise ValueError("another format")
-            return cls(**found)
+            return cls(**found)._checked()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path} is not what treadle render wrote ({type(error).__name__}); remove it") from None
+
+    def _checked(self) -> Written:
+        """Itself; ``ValueError`` for what would be another file, option or release in a command. Others may have
+        written the folder."""
+        words: tuple[Any, ...] = (self.target, self.model, self.slug, self.tag, self.asking)
+        files: Mapping[str, Any] = self.files
+        if not all(isinstance(word, str) and _WORD.match(word) for word in words) or not is_digest(self.release):
+            raise ValueError("no name")
+        if not all(isinstance(digest, str) and _inside(path) for path, digest in files.items()):
+            raise ValueError("no path")
+        dict(self.settings)
+        return self
 
 
 def find_target(name: str, settings: Mapping[str, Any], folder: Path | None) -> Target:
@@ -138,6 +151,8 @@ def render(
         name, release.digest, release.model, release.slug, release.tag, release.spec.asking, dict(settings), digests
     )
     files[WRITTEN] = written.to_bytes()
+    if led := [path for path in {**files, **kept} if not (out / path).resolve().is_relative_to(out.resolve())]:
+        raise UserError(f"render: {out / led[0]} leads out of {out} by a link; name another folder with --out")
     try:
         changed = [path for path, data in sorted(files.items()) if _changes(out / path, data, kept.get(path))]
         gone = [path for path in kept if path not in files and _is(out / path, kept[path])]
@@ -168,9 +183,16 @@ def _is(path: Path, digest: str) -> bool:
     return path.is_file() and not path.is_symlink() and blake3_bytes(path.read_bytes()) == digest
 
 
+def _inside(path: str) -> bool:
+    """Whether a path leads to a place below the folder that it is of."""
+    parts = path.split("/")
+    return not set(parts) & {"", ".", ".."} and "\\" not in path and "\0" not in path
+
+
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)  # never through a link that lies there
     beside.write_bytes(data)
     beside.replace(path)
 
