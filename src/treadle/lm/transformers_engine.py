@@ -50,6 +50,7 @@ class TransformersEngine(WorkerEngine):
     backend: ClassVar[str] = "treadle.lm.transformers_engine:TransformersBackend"
     settings_type: ClassVar[type[WorkerSettings]] = TransformersSettings
     holds_schema: ClassVar[bool] = INSTALLED
+    most_alternatives: ClassVar[int] = 20
 
     @classmethod
     async def open_here(
