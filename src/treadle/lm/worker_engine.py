@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -70,6 +71,16 @@ class WorkerEngine:
         raise NotImplementedError
 
     @classmethod
+    def python(cls) -> str:
+        """The interpreter that runs the worker; ``UserError`` where there is none."""
+        return sys.executable
+
+    @classmethod
+    def environment(cls, settings: WorkerSettings) -> dict[str, str]:
+        """Variables of the worker's process beside those that all have."""
+        return {}
+
+    @classmethod
     async def open(cls, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None) -> Self:
         """As ``Engine.open``; ``folder`` is a model's, or a release's with ``model/`` in it."""
         return await cls._open(folder, threads, settings, here=False)
@@ -84,6 +95,7 @@ class WorkerEngine:
             "OMP_NUM_THREADS": str(count),
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
+            **cls.environment(given),
         }
         process = EngineProcess(
             cls.backend,
@@ -93,6 +105,7 @@ class WorkerEngine:
             environment=environment,
             hang_seconds=given.hang_seconds,
             here=here,
+            python=cls.python(),
         )
         # The files are checked while the worker loads them: a damaged one can crash it, and this says why.
         opening = asyncio.create_task(process.start())
