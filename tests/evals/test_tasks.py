@@ -192,7 +192,7 @@ def test_spaces_at_the_end_of_a_prompt_belong_to_the_answer(tiny_model: Path) ->
         prompt, answer = text_pair(tokenizer, context, continuation)
         assert tokenizer.decode(prompt + answer) == context + continuation
         assert tokenizer.decode(prompt) == context.rstrip()
-    assert text_pair(tokenizer, "", "the") == ([1], tokenizer.encode("the"))
+    assert text_pair(tokenizer, "", "the") == ([tokenizer.first_id], tokenizer.encode("the"))
 
 
 def test_choices_are_judged_by_likelihood(tiny_model: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tiny_models import write_encoder
+from tiny_models import VOCABULARY, write_encoder, write_tokenizer
 from treadle.core.errors import UserError
 from treadle.doctor import Finding, examine
 from treadle.integrations.vllm import VARIABLE, VllmEngine, VllmSettings
@@ -25,7 +25,12 @@ from treadle.lm.engines import BlockingEngine
 THERE = bool(os.environ.get(VARIABLE)) or importlib.util.find_spec("vllm") is not None
 F32: dict[str, Any] = {"precision": "f32"}
 PROMPTS = ((5, 6, 7, 8), (9, 10), (40, 41, 42, 43, 44, 45, 46), (100,))
-SCHEMA = {"type": "object", "properties": {"grade": {"enum": ["good", "bad"]}}, "required": ["grade"]}
+SCHEMA = {
+    "type": "object",
+    "properties": {"grade": {"enum": ["good", "bad"]}},
+    "required": ["grade"],
+    "additionalProperties": False,
+}
 
 
 def test_without_vllm_the_error_says_what_to_do(
@@ -68,11 +73,38 @@ def test_doctor_asks_the_environment_that_it_would_run_in(monkeypatch: pytest.Mo
 
 
 @pytest.fixture(scope="module")
-def engines(tiny_llama: Path) -> Iterator[tuple[BlockingEngine, BlockingEngine]]:
+def wide_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama whose heads are as wide as vLLM's attention on a CPU wants them."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "wide-llama"
+    write_tokenizer(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=96,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engines(wide_llama: Path) -> Iterator[tuple[BlockingEngine, BlockingEngine]]:
     """vLLM, and the transformers engine to compare it with."""
     with (
-        BlockingEngine("transformers", tiny_llama, threads=1, settings=F32, here=True) as plain,
-        BlockingEngine("vllm", tiny_llama, threads=1, settings=F32) as vllm,
+        BlockingEngine("transformers", wide_llama, threads=1, settings=F32, here=True) as plain,
+        BlockingEngine("vllm", wide_llama, threads=1, settings=F32) as vllm,
     ):
         yield vllm, plain
 
@@ -117,9 +149,9 @@ def test_answers_keep_to_a_schema_and_a_bad_one_harms_nobody(engines: tuple[Bloc
 
 @pytest.mark.slow
 @pytest.mark.skipif(not THERE, reason="vLLM is not installed")
-def test_a_killed_worker_is_replaced_and_a_client_that_leaves_is_let_go(tiny_llama: Path) -> None:
+def test_a_killed_worker_is_replaced_and_a_client_that_leaves_is_let_go(wide_llama: Path) -> None:
     async def main() -> None:
-        engine = await VllmEngine.open(tiny_llama, threads=1, settings=F32)
+        engine = await VllmEngine.open(wide_llama, threads=1, settings=F32)
         try:
             stream: Any = engine.generate(GenerateRequest("left", (5, 6), max_tokens=400, ignore_eos=True))
             await anext(stream)

@@ -14,6 +14,7 @@ from treadle.integrations.vllm import VllmSettings
 from treadle.lm.engine_settings import convert_settings
 from treadle.lm.engine_wire import Finish, Generate, Tokens
 from treadle.lm.engine_worker import first_line
+from treadle.lm.schema_grammar import grammar_of
 
 _TYPES = {"auto": "auto", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 _MOST_LOGPROBS = 20
@@ -42,7 +43,7 @@ class VllmBackend:
             generation_config="vllm",  # what a folder says of sampling is the release's business
             logprobs_mode="raw_logprobs",
             max_logprobs=_MOST_LOGPROBS,
-            structured_outputs_config={"backend": "guidance", "disable_any_whitespace": True},
+            structured_outputs_config={"backend": "xgrammar"},
             disable_log_stats=True,
             seed=0,
         )
@@ -73,7 +74,8 @@ class VllmBackend:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        schema = request.schema
+        # Made and checked here: vLLM finds out about some bad schemas in its loop, and ends with them.
+        grammar = None if request.schema is None else grammar_of(request.schema)
         params = SamplingParams(
             max_tokens=request.max_tokens,
             temperature=request.temperature,
@@ -84,14 +86,12 @@ class VllmBackend:
             ignore_eos=True,  # these ids say where it ends, and no others
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            structured_outputs=None if schema is None else StructuredOutputsParams(json=schema),
+            structured_outputs=None if grammar is None else StructuredOutputsParams(grammar=grammar),
         )
         try:
             self._submit(str(request.number), request.prompt_ids, params)
         except (ValueError, TypeError) as error:
-            if schema is None:
-                raise
-            raise UserError(f"response_format: this schema cannot be kept to ({first_line(error)})") from None
+            raise UserError(f"vLLM refuses the request ({first_line(error)})") from None
         self._alternatives[request.number] = request.alternatives
 
     def _submit(self, name: str, ids: Sequence[int], params: Any) -> None:

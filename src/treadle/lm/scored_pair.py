@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from treadle.core.errors import UserError
-
-if TYPE_CHECKING:
-    from treadle.lm.tokenizer import ChatTokenizer
+from treadle.lm.source_encoder import SourceEncoder
 
 Pair = tuple[list[int], list[int]]
 
@@ -18,6 +16,21 @@ class EncodesAnswers(Protocol):
 
     def encode_for_training(self, messages: Any, *, tools: Any = None) -> tuple[list[int], list[bool]]:
         """Ids of a conversation with its answers, and which of them the assistant says."""
+        ...
+
+
+class EncodesTexts(Protocol):
+    """The part of ``ChatTokenizer`` that bare texts need."""
+
+    first_id: int | None
+    sources: SourceEncoder | None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text."""
+        ...
+
+    def encode_whole(self, text: str) -> list[int]:
+        """The same with what the tokenizer puts around every text."""
         ...
 
 
@@ -33,7 +46,7 @@ def answer_pair(
     return ids[:start], ids[start:end]
 
 
-def text_pair(tokenizer: ChatTokenizer, context: str, continuation: str) -> Pair:
+def text_pair(tokenizer: EncodesTexts, context: str, continuation: str) -> Pair:
     """A bare text and what continues it, encoded together and cut where the first alone ends, spaces at its end counted
     to the second. An empty text is the tokenizer's first token; an encoder-decoder has source and target.
 
