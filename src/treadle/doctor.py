@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from treadle.core import plugins
 from treadle.core.errors import TreadleError
 from treadle.record.mirrors import Mirror, Mirrors, switches
 from treadle.tracking import open_record, record_folder
@@ -77,6 +79,7 @@ def examine() -> list[Finding]:
     """Look at the machine; nothing heavy is imported."""
     findings = [_processor(), _memory()]
     findings += [_extra(name, packages) for name, packages in EXTRAS.items()]
+    findings.append(_vllm())
     findings += _base_models()
     findings += _mirrors(Path.cwd())
     findings.append(_program("git", "versions of your project in every run"))
@@ -128,6 +131,20 @@ def _extra(name: str, packages: tuple[str, ...]) -> Finding:
     if absent:
         return Finding(f"extra {name}", "missing", f"no {', '.join(absent)}; run: pip install 'treadle[{name}]'")
     return Finding(f"extra {name}", "works", ", ".join(found))
+
+
+def _vllm() -> Finding:
+    """Of the environment that the engine would run in, which need not be this one."""
+    try:
+        python = plugins.load("treadle.engines", "vllm").value.python()
+    except (TreadleError, ImportError) as error:
+        return Finding("engine vllm", "missing", str(error))
+    asked = [python, "-c", "import importlib.metadata as m; print(m.version('vllm'))"]
+    try:
+        found = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return Finding("engine vllm", "missing", f"{python} has no vLLM; run: {python} -m pip install vllm")
+    return Finding("engine vllm", "works", f"vLLM {found}, by {python}")
 
 
 def _base_models() -> list[Finding]:

@@ -19,9 +19,10 @@ from treadle.evals.item import Item, Output
 from treadle.evals.metric import load_metric, score_rows
 from treadle.evals.results import Evaluation, read_evaluation, write_evaluation
 from treadle.evals.task_items import items_of, make_task_examples, worked_rows
-from treadle.evals.task_runner import TaskRunner, encode_pair, rolling
+from treadle.evals.task_runner import TaskRunner, rolling
 from treadle.evals.task_template import RowError, compile_template, first_name
 from treadle.lm.engines import BlockingEngine
+from treadle.lm.scored_pair import text_pair
 from treadle.lm.tokenizer import ChatTokenizer
 from treadle.text.accounting import Dropped
 from treadle.text.dataset import Example
@@ -188,10 +189,10 @@ def test_a_long_text_is_scored_once_in_full_pieces(length: int, room: int) -> No
 def test_spaces_at_the_end_of_a_prompt_belong_to_the_answer(tiny_model: Path) -> None:
     tokenizer = ChatTokenizer.load(tiny_model)
     for context, continuation in (("the value ", "returns"), ("the value", " returns"), ("the", "n")):
-        prompt, answer = encode_pair(tokenizer, context, continuation, 1)
+        prompt, answer = text_pair(tokenizer, context, continuation)
         assert tokenizer.decode(prompt + answer) == context + continuation
         assert tokenizer.decode(prompt) == context.rstrip()
-    assert encode_pair(tokenizer, "", "the", 1) == ([1], tokenizer.encode("the"))
+    assert text_pair(tokenizer, "", "the") == ([tokenizer.first_id], tokenizer.encode("the"))
 
 
 def test_choices_are_judged_by_likelihood(tiny_model: Path, tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ def test_choices_are_judged_by_likelihood(tiny_model: Path, tmp_path: Path) -> N
             for item, output in zip(items, outputs, strict=True):
                 context = (f"Q: {before}\nA: green\n\n" if shown else "") + item.text
                 alone = [
-                    engine.score([encode_pair(tokenizer, context, f" {choice}", 1)])[0].total for choice in item.choices
+                    engine.score([text_pair(tokenizer, context, f" {choice}")])[0].total for choice in item.choices
                 ]
                 assert output.choices == pytest.approx(alone, abs=1e-4)
                 assert output.text == item.choices[alone.index(max(alone))]

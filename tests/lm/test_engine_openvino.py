@@ -240,7 +240,7 @@ def test_emoji_and_cjk_arrive_whole(served: Served, prompt: str, tokens: int) ->
 def test_characters_of_several_tokens_are_never_cut(smollm2: Path) -> None:
     tokenizer = ChatTokenizer.load(smollm2)
     text = "naïve 日本語テスト 😀👨‍👩‍👧🏳️‍🌈 — Ωμέγα"
-    answer = _AnswerText(tokenizer, ["Ω"])
+    answer = _AnswerText(tokenizer, GenerateRequest("text", (1,), stop=("Ω",)))
     ids = tokenizer.encode(text)
     assert len(ids) > len(text)
     taken = [answer.take([Tokens(1, [token])]) for token in ids]

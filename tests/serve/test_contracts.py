@@ -75,12 +75,14 @@ def test_every_contract_gives_the_same_answer_and_leaves_one_row(served: Served)
 def test_the_commands_of_the_docs(served: Served) -> None:
     page = (Path(__file__).parents[2] / "docs/stages/deploy.md").read_text()
     commands = [line for line in page.splitlines() if line.startswith("curl ")]
-    assert len(commands) == 6
+    assert len(commands) == 8
     for command in commands:
         asked = shlex.split(command.replace("localhost:8000", served.url))
         done = subprocess.run([*asked, "-sS", "-f"], capture_output=True, text=True, timeout=30)
         assert done.returncode == 0, (command, done.stderr)
-        assert "What does json.dumps do?" in done.stdout
+        answers = {"/v1/score": '"tokens":4', "/v1/rerank": '"document":{"text":'}  # of others, what was asked
+        path = next(part for part in asked if "http" in part).removeprefix(served.url)
+        assert answers.get(path, "What does json.dumps do?") in done.stdout
     assert len(served.rows) == len(commands)
 
 
@@ -244,7 +246,7 @@ def test_tritons_client(start: Callable[..., Served]) -> None:
 TF, V2 = "/v1/models/docs-assistant:predict", "/v2/models/docs-assistant/infer"
 ONE = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["x"]}
 WRONG: list[tuple[str, Any, int, str]] = [
-    ("/invocations", {}, 400, "one of messages, prompt, input and inputs"),
+    ("/invocations", {}, 400, "The body needs messages, prompt, input, text_1, query or inputs"),
     ("/invocations", {"inputs": []}, 400, "length >= 1"),
     ("/invocations", {"inputs": "x", "parameters": {"temperature": -1}}, 400, "parameters.temperature"),
     ("/invocations", {"inputs": "x", "parameters": {"return_full_text": True}}, 400, "return_full_text"),

@@ -72,7 +72,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": {"type": "yaml"}}, "response_format.type", "yaml"),
     ({"logit_bias": {"5": 100}}, "logit_bias", "not supported"),
     ({"presence_penalty": 0.5}, "presence_penalty", "not supported"),
-    ({"top_logprobs": 3}, "top_logprobs", "not supported"),
+    ({"top_logprobs": 3, "logprobs": True}, "top_logprobs", "on the toy engine, is not supported"),
     ({"reasoning_effort": "high"}, "reasoning_effort", "not supported"),
     ({"temprature": 0.5}, "temprature", "Unrecognized"),
     ({"context": [{"title": "x"}]}, "context[0].text", "required"),
@@ -153,13 +153,13 @@ FIELDS = [
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "stop", "seed", "stream",
     "stream_options", "user", "store", "metadata", "logprobs", "top_logprobs", "tools", "tool_choice", "context",
     "response_format", "presence_penalty", "logit_bias", "prompt", "input", "interaction", "thumbs", "score",
-    "correction", "comment", "encoding_format",
+    "correction", "comment", "encoding_format", "dimensions", "text_1", "text_2", "query", "documents", "top_n",
 ]  # fmt: skip
 
 
 def test_any_value_in_any_field_is_answered_or_refused_but_never_breaks(served: Served) -> None:
     started = {"/v1/chat/completions": {"messages": HELLO}, "/v1/completions": {"prompt": "x"}}
-    paths = [*started, "/v1/classify", "/v1/tag", "/v1/embeddings", "/v1/feedback"]
+    paths = [*started, "/v1/classify", "/v1/tag", "/v1/embeddings", "/v1/score", "/v1/rerank", "/v1/feedback"]
 
     @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(paths), st.dictionaries(st.sampled_from(FIELDS), anything, min_size=1, max_size=3))

@@ -37,6 +37,12 @@ class ToyTokenizer:
     def encode_prompt(self, text: str) -> list[int]:
         return self.encode(text)
 
+    def encode_answer(self, messages: Sequence[Any]) -> tuple[list[int], list[int]]:
+        return self.encode_chat(messages[:-1]), [*self.encode(messages[-1]["content"]), 0]
+
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        return self.encode(context), self.encode(continuation)
+
     def room(self, limit: int, prompt: int) -> int:
         return limit - prompt
 
@@ -72,6 +78,7 @@ class ToyEngine:
         self.cancelled: list[str] = []
         self.running = 0
         self.closed = False
+        self.scored: list[Any] = []
 
     @classmethod
     async def open(cls, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None) -> Engine:
@@ -116,7 +123,11 @@ class ToyEngine:
                 self.cancelled.append(request.id)
 
     async def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Score]:
-        return [Score(tuple(-1.0 for _ in continuation)) for _, continuation in pairs]
+        """Words of the prompt are likelier than others."""
+        if self.failing is not None:
+            raise self.failing
+        self.scored = list(pairs)
+        return [Score(tuple(-1.0 if i in prompt else -2.0 for i in continuation)) for prompt, continuation in pairs]
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         if self.failing is not None:

@@ -16,6 +16,7 @@ from treadle.evals.item import Item, Output
 from treadle.evals.metric import Metric
 from treadle.lm.conversation import with_system_prompt
 from treadle.lm.engine import ClassScores, GenerateRequest, Score
+from treadle.lm.scored_pair import answer_pair
 from treadle.text.dataset import Example
 from treadle.text.questions import START
 from treadle.text.tool_calls import spoken
@@ -178,12 +179,7 @@ def encode_item(
     if item.calls:
         words = item.reference.split("\n")[: -len(item.calls)]
         told = {"role": "assistant", "content": "\n".join(words), "tool_calls": list(item.calls)}
-    ids, said = tokenizer.encode_for_training([*asked, told], tools=item.tools or None)
-    end = len(said) - said[::-1].index(True)
-    start = end
-    while start > 0 and said[start - 1]:
-        start -= 1
-    return ids[:start], ids[start:end]
+    return answer_pair(tokenizer, [*asked, told], item.tools or None)
 
 
 def with_worked_examples(messages: Messages, worked: Sequence[Example]) -> list[Mapping[str, str]]:

@@ -16,13 +16,12 @@ from treadle.core.errors import UserError
 from treadle.evals.item import Item, Output
 from treadle.evals.runner import EvaluatedEngine, Progress, encode_item
 from treadle.lm.engine import GenerateRequest, Score
+from treadle.lm.scored_pair import Pair, text_pair
 
 if TYPE_CHECKING:
     from treadle.evals.evaluation_task import EvaluationTask
     from treadle.lm.tokenizer import ChatTokenizer
     from treadle.text.dataset import Example
-
-Pair = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ class TaskRunner:
                 asked = Item(item.id, messages=tuple(self._messages(item)), reference=choice)
                 pair = encode_item(self.tokenizer, asked)
             else:
-                pair = encode_pair(self.tokenizer, self._context(item), self.task.delimiter + choice, self._first())
+                pair = text_pair(self.tokenizer, self._context(item), self.task.delimiter + choice)
             if not pair[1]:
                 raise UserError(f"item {item.id}: a choice has no token of its own behind the prompt; see delimiter")
             self._check(item, sum(map(len, pair)))
@@ -121,19 +120,6 @@ class TaskRunner:
                 f"item {item.id}: {tokens} tokens with the answer, and the model's context holds"
                 f" {self.tokenizer.context_length}; show fewer worked examples or leave longer items out"
             )
-
-
-def encode_pair(tokenizer: ChatTokenizer, context: str, continuation: str, first: int) -> Pair:
-    """Ids of a prompt and of what follows; an empty prompt is the ``first`` token."""
-    if not context:
-        ids = tokenizer.encode(continuation)
-        return ([first], ids) if ids[:1] != [first] else (ids[:1], ids[1:])
-    bare = context.rstrip()
-    if not bare:
-        raise UserError("a prompt is nothing but spaces; expected text")
-    continuation, context = context[len(bare) :] + continuation, bare
-    whole, prompt = tokenizer.encode_whole(context + continuation), tokenizer.encode_whole(context)
-    return prompt, whole[len(prompt) :]
 
 
 def rolling(ids: Sequence[int], first: int, room: int) -> Iterator[Pair]:

@@ -1,7 +1,8 @@
 """OpenVINO GenAI's continuous batching as an engine: GGUF files and OpenVINO IR, on a CPU.
 
 The pipeline reads and writes token ids here; text is the business of the engine's other side. It would build a
-tokenizer from the GGUF all the same, which takes half of its start, so it is given a token one.
+tokenizer from the GGUF all the same, which takes half of its start, so it is given a token one, which knows what each
+id stands for: that is all that holding an answer to a grammar needs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from treadle.lm.engine_settings import WorkerSettings, convert_settings
 from treadle.lm.engine_wire import Finish, Generate, Tokens
 from treadle.lm.engine_worker import first_line
 from treadle.lm.gguf_file import GgufFile
-from treadle.lm.model_folder import read_config
+from treadle.lm.model_folder import read_config, read_object
+from treadle.lm.schema_grammar import grammar_of
 from treadle.lm.worker_engine import WorkerEngine
 
 _GGUF, _IR = "model.gguf", "openvino_model.xml"
@@ -32,6 +34,7 @@ _BLOCK_TOKENS = 32  # of a key-value block on a CPU
 _U8_OVERHEAD = 12  # bytes a head's vector, for scale and zero point; measured with 2026.4
 _KV_CACHE_MB = 512
 _WARM_UP_IDS, _WARM_UP_TOKENS = 40, 4
+_MOST_TOKENIZER = 256 << 20  # bytes of tokenizer.json
 _CANNOT = "the openvino engine only generates and scores; choose engine: transformers, on the Hugging Face folder"
 
 
@@ -58,6 +61,7 @@ class OpenVinoEngine(WorkerEngine):
     settings_type: ClassVar[type[WorkerSettings]] = OpenVinoSettings
     preference: ClassVar[int] = 10
     reads_gguf: ClassVar[bool] = importlib.util.find_spec("openvino_genai") is not None
+    holds_schema: ClassVar[bool] = reads_gguf
 
     @classmethod
     def suits(cls, folder: Path) -> bool:
@@ -94,9 +98,11 @@ class OpenVinoBackend:
         self._threads = threads
         self._settings = settings
         self._vocabulary = int(config.get("vocab_size") or 1)
+        self._spelled, self._end = _spelled(folder), _end_id(config)
         self._pipeline: Any = self._open_pipeline(prefix_caching=settings.prefix_caching)
         self._scoring: Any = None if settings.prefix_caching else self._pipeline
         self._queue: deque[Generate] = deque()
+        self._grammars: dict[int, str] = {}
         self._requests: dict[int, _Request] = {}
         self._cancelled: set[int] = set()
         self._own_numbers = 1 << 62  # for scoring, apart from the parent's
@@ -112,7 +118,11 @@ class OpenVinoBackend:
         return cls(folder, threads, given)
 
     def add(self, request: Generate) -> None:
-        """As ``Backend.add``."""
+        """As ``Backend.add``. A grammar is made here: what is wrong with one shows in ``step`` only, and spoils all."""
+        if request.schema is not None:
+            if not self._spelled or not request.stop_ids:
+                raise UserError("response_format: this model's tokenizer does not say what its tokens stand for")
+            self._grammars[request.number] = grammar_of(request.schema)
         self._queue.append(request)
 
     def _submit(self, request: Generate) -> None:
@@ -124,6 +134,8 @@ class OpenVinoBackend:
             config.top_p = request.top_p
             config.rng_seed = request.seed
         config.logprobs = int(request.logprobs)
+        if (grammar := self._grammars.pop(request.number, None)) is not None:
+            config.structured_output_config = _genai().StructuredOutputConfig(grammar=grammar)
         _end_at(config, request.stop_ids)
         handle = self._pipeline.add_request(request.number, _tensor(request.prompt_ids), config)
         self._requests[request.number] = _Request(handle, request.logprobs)
@@ -142,6 +154,8 @@ class OpenVinoBackend:
         """As ``Backend.step``."""
         found = [Tokens(r.number, [], [], "cancelled") for r in self._queue if r.number in self._cancelled]
         self._queue = deque(request for request in self._queue if request.number not in self._cancelled)
+        for number in self._cancelled:
+            self._grammars.pop(number, None)
         while self._queue and len(self._requests) < self._settings.max_sequences:
             self._submit(self._queue.popleft())
         if self._pipeline.has_non_finished_requests():
@@ -213,7 +227,7 @@ class OpenVinoBackend:
         try:
             with _writable(self._source) as source:
                 pipeline = genai.ContinuousBatchingPipeline(
-                    str(source), _token_tokenizer(), schedule, "CPU", **properties
+                    str(source), _token_tokenizer(self._spelled, self._end), schedule, "CPU", **properties
                 )
         except RuntimeError as error:
             raise UserError(f"{self._source}: OpenVINO cannot open it ({first_line(error)})") from None
@@ -298,8 +312,32 @@ def _genai() -> Any:
     return openvino_genai
 
 
-def _token_tokenizer() -> Any:
-    """The smallest pair of models that the pipeline takes for a tokenizer; it is never asked to work."""
+def _spelled(folder: Path) -> list[bytes]:
+    """What each id stands for, none where the tokenizer does not say."""
+    from tokenizers import Tokenizer
+
+    from treadle.lm.token_spelling import spelled_tokens
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return []
+    decoder = read_object(path, _MOST_TOKENIZER).get("decoder")
+    return spelled_tokens(Tokenizer.from_file(str(path)), decoder) or []
+
+
+def _end_id(config: dict[str, Any]) -> int:
+    """The first of the ids that end an answer; each request names its own."""
+    ends = config.get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [ends]
+    return next((end for end in ends if isinstance(end, int)), 0)
+
+
+def _token_tokenizer(spelled: Sequence[bytes], end: int) -> Any:
+    """The smallest pair of models that the pipeline takes for a tokenizer; it is never asked to work.
+
+    The pipeline reads what tokens stand for off a node that is called VocabDecoder: where each begins and ends in the
+    bytes of all.
+    """
     import numpy as np
     import openvino
     from openvino import opset15 as ops
@@ -312,9 +350,15 @@ def _token_tokenizer() -> Any:
     mask.output(0).get_tensor().set_names({"attention_mask"})
     encoder = openvino.Model([ids, mask], [text], "encoder")
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        encoder.set_rt_info(0, name)  # every request says for itself where it ends
+        encoder.set_rt_info(end, name)  # every request says for itself where it ends
     given = ops.parameter([-1, -1], dtype=openvino.Type.i64)
-    characters = ops.convert(ops.reshape(given, ops.constant(np.array([-1], dtype=np.int64)), False), "u8")
+    flat = ops.convert(ops.reshape(given, ops.constant(np.array([-1], dtype=np.int64)), False), "i32")
+    sizes = np.array([len(token) for token in spelled or [b""]], dtype=np.int32)
+    ends = np.cumsum(sizes, dtype=np.int32)
+    letters = np.frombuffer(b"".join(spelled) or b"\0", dtype=np.uint8).astype(np.int32)
+    vocabulary = ops.concat([flat, *(ops.constant(each) for each in (ends - sizes, ends, letters))], 0)
+    vocabulary.set_friendly_name("VocabDecoder")
+    characters = ops.convert(vocabulary, "u8")
     zero = ops.constant(np.zeros(1, dtype=np.int32))
     string = ops.string_tensor_pack(zero, zero, characters)
     string.output(0).get_tensor().set_names({"string_output"})

@@ -26,7 +26,9 @@ class GenerateRequest:
 
     The same ``seed`` gives the same answer on the same engine; without one each request draws its own. ``max_tokens``
     beyond the context ends there with ``length``. ``schema``: a JSON Schema that the answer keeps to,
-    refused by engines without ``holds_schema``. ``ignore_eos`` is for load tests: always ``max_tokens`` tokens.
+    refused by engines without ``holds_schema``. ``alternatives``: how many of the most probable tokens are told of at
+    each place, beside ``logprobs``; at most the engine's ``most_alternatives``, 0 where it has none. ``ignore_eos`` is
+    for load tests: always ``max_tokens`` tokens.
     """
 
     id: str
@@ -39,6 +41,16 @@ class GenerateRequest:
     logprobs: bool = False
     ignore_eos: bool = False
     schema: str | None = None
+    alternatives: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token by the bytes it stands for, which may be part of a character; one that controls is spelled out.
+    ``logprob`` in nats."""
+
+    token: bytes
+    logprob: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +58,16 @@ class Chunk:
     """A piece of the answer: ``text`` is whole UTF-8, ``tokens`` counts the tokens it stands for (may be 0).
 
     ``logprobs``, where asked for: natural log, one a token, before temperature and ``top_p``. The token that ends the
-    answer counts, and stands for no text. ``error`` says that the engine's process was lost; the text before it is what
-    came until then.
+    answer counts, and stands for no text. ``alternatives``, where asked for: for each of these, first the token itself
+    and then the most probable ones at its place, that one among them or not. ``error`` says that the engine's process
+    was lost; the text before it is what came until then.
     """
 
     text: str
     tokens: int = 0
     finish_reason: FinishReason | None = None
     logprobs: tuple[float, ...] = ()
+    alternatives: tuple[tuple[TokenLogprob, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

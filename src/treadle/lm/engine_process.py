@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,15 +74,18 @@ class EngineProcess:
         environment: dict[str, str] | None = None,
         hang_seconds: float = 120.0,
         here: bool = False,
+        python: str = sys.executable,
     ) -> None:
         """``backend``: ``module:Class``. ``hang_seconds``: silence with work to do after which a worker is killed.
 
-        ``here``: the worker is a thread of this process, which nothing can kill.
+        ``here``: the worker is a thread of this process, which nothing can kill. ``python``: the interpreter
+        of one that is not.
         """
         self._opening = Open(backend, str(folder), threads, settings)
         self._environment = environment or {}
         self._hang_seconds = hang_seconds
         self._here = here
+        self._python = python
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Answers | None] = {}  # None: cancelled, and not yet confirmed
         self._worker: WorkerProcess | None = None
@@ -188,7 +192,9 @@ class EngineProcess:
 
     async def _start_worker(self) -> tuple[WorkerProcess, Ready]:
         self._opened = asyncio.get_running_loop().create_future()
-        worker = self._worker = await WorkerProcess.start(self._on_reply, self._environment, here=self._here)
+        worker = self._worker = await WorkerProcess.start(
+            self._on_reply, self._environment, here=self._here, python=self._python
+        )
         worker.send(self._opening)
         try:
             either: tuple[asyncio.Future[Any], ...] = (self._opened, worker.gone)

@@ -46,6 +46,7 @@ class Generate(msgspec.Struct, tag="generate"):
     logprobs: bool
     stop_ids: list[int]
     schema: str | None = None
+    alternatives: int = 0
 
 
 class Cancel(msgspec.Struct, tag="cancel"):
@@ -100,12 +101,15 @@ class Ready(msgspec.Struct, tag="ready"):
 
 
 class Tokens(msgspec.Struct, array_like=True):
-    """New tokens of one request. ``logprobs`` is empty unless asked for."""
+    """New tokens of one request. ``logprobs`` is empty unless asked for, and so are ``alternatives``: for each, id and
+    log-probability of the most probable ones at its place.
+    """
 
     number: int
     ids: list[int]
     logprobs: list[float] = []
     finish: Finish | None = None
+    alternatives: list[list[tuple[int, float]]] = []
 
 
 class Report(msgspec.Struct, tag="report"):

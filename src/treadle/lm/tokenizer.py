@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm.conversation import with_written_arguments
 from treadle.lm.model_folder import read_object
+from treadle.lm.scored_pair import answer_pair, text_pair
 from treadle.lm.source_encoder import UNSAID_LENGTH, SourceEncoder, writes_targets
 from treadle.lm.spelled import mark
 from treadle.lm.tool_prompt import with_functions, with_written_calls
@@ -26,6 +27,7 @@ try:
     from treadle.lm.chat_template import ChatTemplate, control_text
     from treadle.lm.incremental_decoder import IncrementalDecoder, token_bytes
     from treadle.lm.said import Said
+    from treadle.lm.token_spelling import spelled_tokens
 except ModuleNotFoundError as error:
     raise MissingExtra(str(error.name), extra="data") from None
 
@@ -48,7 +50,7 @@ class ChatTokenizer:
         self._where = where
         self._tokenizer = _open_tokenizer(tokenizer, where)
         source = settings.get("chat_template")
-        self._decoder_kind = (tokenizer.get("decoder") or {}).get("type")
+        self._decoding = tokenizer.get("decoder") or {}
         self._template = ChatTemplate(source, _special_tokens(settings), where=where) if source else None
         self._control = _control_tokens(tokenizer, control_text(source) if source else "")
         self._control_ids = frozenset(self._tokenizer.token_to_id(token) for token in self._control)
@@ -159,6 +161,14 @@ class ChatTokenizer:
         """Ids of plain text: no token is added, and spelled control tokens are plain text too."""
         return list(self._plain.encode(text, add_special_tokens=False).ids)
 
+    def encode_answer(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """Ids of a conversation before its last answer, and of that answer, to be scored."""
+        return answer_pair(self, messages)
+
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Ids of a bare text and of what continues it, to be scored. ``UserError`` as ``scored_pair.text_pair``."""
+        return text_pair(self, context, continuation)
+
     def encode_prompt(self, text: str) -> list[int]:
         """Ids of a bare text to be continued, or read as the source: that is all an encoder-decoder takes."""
         return self.encode(text) if self.sources is None else self.sources.encode([text])[0][0]
@@ -183,13 +193,24 @@ class ChatTokenizer:
         """The id of one vocabulary entry, spelled as the vocabulary spells it."""
         return self._tokenizer.token_to_id(token)
 
+    def spell(self, token: int) -> bytes:
+        """What one id stands for, which may be part of a character; a control token as the vocabulary spells it."""
+        table = self._spelled_tokens
+        if table is not None and 0 <= token < len(table) and table[token]:
+            return table[token]
+        return (self._tokenizer.id_to_token(token) or "").encode()
+
     def vocabulary(self) -> dict[str, int]:
         """Ids by token, those added later included."""
         return dict(self._tokenizer.get_vocab(with_added_tokens=True))
 
     @cached_property
     def _byte_table(self) -> list[bytes] | None:
-        return token_bytes(self._tokenizer, self._decoder_kind)
+        return token_bytes(self._tokenizer, self._decoding.get("type"))
+
+    @cached_property
+    def _spelled_tokens(self) -> list[bytes] | None:
+        return spelled_tokens(self._tokenizer, self._decoding)
 
     def _require_template(self) -> ChatTemplate:
         if self._template is None:

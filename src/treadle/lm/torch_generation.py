@@ -147,7 +147,7 @@ def choose(logits: Any, rows: list[Row]) -> tuple[list[Tokens], Any]:
             ids[i] = int(scores.argmax())
         if row.mask is not None:
             row.mask.take(ids[i])
-    logprobs = logits.log_softmax(-1) if any(row.request.logprobs for row in rows) else None
+    logprobs = logits.log_softmax(-1) if any(r.request.logprobs or r.request.alternatives for r in rows) else None
     found = []
     for i, (row, token) in enumerate(zip(rows, ids, strict=True)):
         row.made += 1
@@ -157,7 +157,11 @@ def choose(logits: Any, rows: list[Row]) -> tuple[list[Tokens], Any]:
         elif row.made >= row.request.max_tokens:
             finish = "length"
         wanted = [float(logprobs[i, token])] if logprobs is not None and row.request.logprobs else []
-        found.append(Tokens(row.request.number, [token], wanted, finish))
+        others = []
+        if logprobs is not None and row.request.alternatives:
+            best = logprobs[i].topk(min(row.request.alternatives, logprobs.shape[-1]))
+            others.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
+        found.append(Tokens(row.request.number, [token], wanted, finish, others))
     return found, torch.tensor(ids, device=logits.device)[:, None]
 
 

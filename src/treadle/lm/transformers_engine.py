@@ -50,6 +50,8 @@ class TransformersEngine(WorkerEngine):
     backend: ClassVar[str] = "treadle.lm.transformers_engine:TransformersBackend"
     settings_type: ClassVar[type[WorkerSettings]] = TransformersSettings
     holds_schema: ClassVar[bool] = INSTALLED
+    tries_schema: ClassVar[bool] = True
+    most_alternatives: ClassVar[int] = 20
 
     @classmethod
     async def open_here(

@@ -8,23 +8,36 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
 from treadle.core.errors import UserError
-from treadle.lm.engine import Chunk, ClassScores, EngineGone, EngineStats, Extract, GenerateRequest, Score, TaggedSpan
+from treadle.lm.engine import (
+    Chunk,
+    ClassScores,
+    EngineGone,
+    EngineStats,
+    Extract,
+    GenerateRequest,
+    Score,
+    TaggedSpan,
+    TokenLogprob,
+)
 from treadle.lm.engine_process import Answers, EngineProcess, Lost
 from treadle.lm.engine_settings import WorkerSettings, convert_settings
 from treadle.lm.engine_wire import Classify, Embed, Failed, Generate, Request, Tag, Tokens
 from treadle.lm.engine_wire import Extract as ExtractMessage
 from treadle.lm.engine_wire import Score as ScoreMessage
-from treadle.lm.model_folder import model_folder
+from treadle.lm.model_folder import model_folder, read_config
 from treadle.lm.schema_check import SchemaChecks
 from treadle.lm.stop_strings import StopStrings
 from treadle.lm.tokenizer import ChatTokenizer
+from treadle.lm.vector_sizes import VectorSizes
 
 _MAX_STOP = 64  # strings
 
@@ -37,9 +50,11 @@ class WorkerEngine:
     """``module:Class`` of the ``engine_worker.Backend``."""
     settings_type: ClassVar[type[WorkerSettings]] = WorkerSettings
     preference: ClassVar[int] = 0
+    """``auto`` takes the engine with the highest among those that suit."""
     reads_gguf: ClassVar[bool] = False
     holds_schema: ClassVar[bool] = False
-    """``auto`` takes the engine with the highest among those that suit."""
+    tries_schema: ClassVar[bool] = False  # whether taking one apart may never end, so that a process tries it first
+    most_alternatives: ClassVar[int] = 0
 
     def __init__(self, folder: Path, tokenizer: ChatTokenizer, process: EngineProcess, context_length: int) -> None:
         self.folder = folder
@@ -59,6 +74,16 @@ class WorkerEngine:
         raise NotImplementedError
 
     @classmethod
+    def python(cls) -> str:
+        """The interpreter that runs the worker; ``UserError`` where there is none."""
+        return sys.executable
+
+    @classmethod
+    def environment(cls, settings: WorkerSettings) -> dict[str, str]:
+        """Variables of the worker's process beside those that all have."""
+        return {}
+
+    @classmethod
     async def open(cls, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None) -> Self:
         """As ``Engine.open``; ``folder`` is a model's, or a release's with ``model/`` in it."""
         return await cls._open(folder, threads, settings, here=False)
@@ -73,6 +98,7 @@ class WorkerEngine:
             "OMP_NUM_THREADS": str(count),
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
+            **cls.environment(given),
         }
         process = EngineProcess(
             cls.backend,
@@ -82,6 +108,7 @@ class WorkerEngine:
             environment=environment,
             hang_seconds=given.hang_seconds,
             here=here,
+            python=cls.python(),
         )
         # The files are checked while the worker loads them: a damaged one can crash it, and this says why.
         opening = asyncio.create_task(process.start())
@@ -105,6 +132,11 @@ class WorkerEngine:
     def tokenizer(self) -> ChatTokenizer:
         """The model's; shared, so that nobody need load it again."""
         return self._tokenizer
+
+    @cached_property
+    def vector_sizes(self) -> VectorSizes | None:
+        """To which its vectors may be cut; None: to none."""
+        return VectorSizes.of(read_config(self.folder))
 
     @property
     def worker_pid(self) -> int | None:
@@ -173,9 +205,9 @@ class WorkerEngine:
         await self._process.close()
 
     async def _stream(self, request: GenerateRequest, max_tokens: int) -> AsyncIterator[Chunk]:
-        if request.schema is not None:
+        if request.schema is not None and self.tries_schema:
             await self._schemas.check(request.schema)
-        text = _AnswerText(self._tokenizer, request.stop)
+        text = _AnswerText(self._tokenizer, request)
         asked = await self._process.ask(_message(request, max_tokens, sorted(self._tokenizer.eos_ids)))
         try:
             finish = None
@@ -203,6 +235,11 @@ class WorkerEngine:
         for name, good, expected in ranges:
             if not good:
                 raise UserError(f"{where}: {name} is {getattr(request, name)!r}; expected {expected}")
+        if not 0 <= request.alternatives <= self.most_alternatives:
+            raise UserError(
+                f"{where}: alternatives is {request.alternatives}; the {self.name} engine tells of"
+                f" {self.most_alternatives} at most"
+            )
         if request.schema is not None and not self.holds_schema:
             raise UserError(f"{where}: the {self.name} engine cannot hold an answer to a schema")
         limit = self.context_length
@@ -226,11 +263,14 @@ class WorkerEngine:
 class _AnswerText:
     """From the tokens of one request to its chunks."""
 
-    def __init__(self, tokenizer: ChatTokenizer, stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, request: GenerateRequest) -> None:
+        self._tokenizer = tokenizer
         self._decoder = tokenizer.decoder()
-        self._stop = StopStrings(stop)
+        self._stop = StopStrings(request.stop)
+        self._tells_others = request.alternatives > 0
         self._tokens = 0  # taken and not yet told of, because their text is not whole
         self._logprobs: list[float] = []
+        self._others: list[tuple[TokenLogprob, ...]] = []
 
     def take(self, answers: list[Tokens | Lost | Failed]) -> Chunk | None:
         """A chunk of all that arrived together; ``None`` when no text is certain yet."""
@@ -244,6 +284,8 @@ class _AnswerText:
                 case Tokens():
                     self._tokens += len(answer.ids)
                     self._logprobs += answer.logprobs
+                    if self._tells_others:
+                        self._others += self._told(answer)
                     pieces.append(self._stop.push(self._decoder.push(answer.ids)))
                     if answer.finish is not None and not self._stop.hit:
                         pieces.append(self._stop.push(self._decoder.finish()))
@@ -255,9 +297,15 @@ class _AnswerText:
         return self._chunk(text, None) if text else None
 
     def _chunk(self, text: str, finish: Literal["stop", "length", "cancelled", "error"] | None) -> Chunk:
-        chunk = Chunk(text, self._tokens, finish, tuple(self._logprobs))
-        self._tokens, self._logprobs = 0, []
+        chunk = Chunk(text, self._tokens, finish, tuple(self._logprobs), tuple(self._others))
+        self._tokens, self._logprobs, self._others = 0, [], []
         return chunk
+
+    def _told(self, answer: Tokens) -> Iterator[tuple[TokenLogprob, ...]]:
+        spell = self._tokenizer.spell
+        for token, logprob, others in zip(answer.ids, answer.logprobs, answer.alternatives, strict=True):
+            itself = TokenLogprob(b"" if token in self._tokenizer.eos_ids else spell(token), logprob)
+            yield (itself, *(TokenLogprob(spell(other), value) for other, value in others))
 
 
 async def _arrived(answers: Answers) -> list[Tokens | Lost | Failed]:
@@ -277,9 +325,10 @@ def _message(request: GenerateRequest, max_tokens: int, stop_ids: list[int]) -> 
         request.temperature,
         request.top_p,
         seed,
-        request.logprobs,
+        request.logprobs or request.alternatives > 0,
         [] if request.ignore_eos else stop_ids,
         request.schema,
+        request.alternatives,
     )
 
 

@@ -62,16 +62,23 @@ class WorkerProcess(asyncio.Protocol):
 
     @classmethod
     async def start(
-        cls, on_reply: Callable[[Reply], None], environment: dict[str, str], *, here: bool = False
+        cls,
+        on_reply: Callable[[Reply], None],
+        environment: dict[str, str],
+        *,
+        here: bool = False,
+        python: str = sys.executable,
     ) -> WorkerProcess:
-        """Spawn a worker, or start one ``here``, in a thread; it waits for ``Open``.
+        """Spawn a worker, or start one ``here``, in a thread; it waits for ``Open``. ``python``: who runs it.
 
         Called in the loop's own thread: Linux ends the worker with the thread that started it.
         """
         ours, theirs = socket.socketpair()
         our_errors, their_errors = socket.socketpair()
         try:
-            process: Life = _Thread(theirs, their_errors) if here else _spawned(theirs, their_errors, environment)
+            process: Life = (
+                _Thread(theirs, their_errors) if here else _spawned(theirs, their_errors, environment, python)
+            )
         except BaseException:
             ours.close()
             our_errors.close()
@@ -170,11 +177,11 @@ class _Process(subprocess.Popen[bytes]):
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def _spawned(connection: socket.socket, errors: socket.socket, environment: dict[str, str]) -> _Process:
+def _spawned(connection: socket.socket, errors: socket.socket, environment: dict[str, str], python: str) -> _Process:
     with connection, errors:
         return _Process(
             # -P: a file of the user's in this folder must not stand in for a library's module
-            [sys.executable, "-P", "-m", "treadle.lm.engine_worker", str(connection.fileno())],
+            [python, "-P", "-m", "treadle.lm.engine_worker", str(connection.fileno())],
             pass_fds=[connection.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=errors.fileno(),

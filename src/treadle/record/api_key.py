@@ -21,7 +21,7 @@ from treadle.core.identifiers import new_id
 from treadle.core.ledger import Fact, Ledger
 
 PREFIX = "tk-"
-ENDPOINTS = ("chat", "completions", "classify", "tag", "embeddings", "feedback", "models", "metrics")
+ENDPOINTS = ("chat", "completions", "classify", "tag", "embeddings", "score", "feedback", "models", "metrics")
 ASIDE = frozenset({"metrics"})  # only for a key whose scope names it: they tell of everybody
 EVERY = "*"  # as the scope of the one key that has all
 NANO = 1_000_000_000  # money is counted in so many parts of the currency's unit

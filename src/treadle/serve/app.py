@@ -31,6 +31,7 @@ from treadle.serve.openapi import document
 from treadle.serve.opinions import feedback
 from treadle.serve.probes import live, ready
 from treadle.serve.release import Serving
+from treadle.serve.scoring import rerank, score
 from treadle.serve.table import Table
 from treadle.serve.tasks import classify, embeddings, tag
 
@@ -79,6 +80,8 @@ def create_app(gateway: Gateway, mounts: Mapping[str, ASGIApp] | None = None) ->
             route("/v1/classify", classify, "POST", name="classify"),
             route("/v1/tag", tag, "POST", name="tag"),
             route("/v1/embeddings", embeddings, "POST", name="embeddings"),
+            route("/v1/score", score, "POST", name="score"),
+            route("/v1/rerank", rerank, "POST", name="score"),
             route("/v1/feedback", feedback, "POST", name="feedback"),
             route("/v1/models", _models, "GET", name="models"),
             *of_contracts(),

@@ -33,6 +33,7 @@ class Generation:
     logprobs: bool = False
     tools: tuple[str, ...] = ()
     schema: str | None = None
+    alternatives: int = 0
 
     @property
     def most(self) -> Tokens:
@@ -162,6 +163,7 @@ class Exchange:
             seed=None if g.seed is None else g.seed + index,  # one seed for all would give n times the same
             logprobs=g.logprobs,
             schema=g.schema,
+            alternatives=g.alternatives,
         )
 
     def _note(self, index: int, chunk: Chunk) -> None:

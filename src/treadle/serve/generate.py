@@ -74,10 +74,13 @@ async def chat(incoming: Incoming) -> None:
     asked = _most_tokens(body)
 
     schema = held_schema(body, serving)
+    alternatives = _alternatives(serving, "top_logprobs", body.top_logprobs)
+    if alternatives and not body.logprobs:
+        raise invalid("top_logprobs", "top_logprobs: only goes with logprobs: true")
 
     async def prepare() -> Generation:
         made = await _generation(serving, body, prompt, asked, logprobs=bool(body.logprobs), tools=tools)
-        return replace(made, schema=schema)
+        return replace(made, schema=schema, alternatives=alternatives)
 
     if serving.release.asking == "extract":
         reading = Reading.of(serving, body, messages, context)
@@ -99,8 +102,11 @@ async def completions(incoming: Incoming) -> None:
     (text,) = await screen(incoming, serving, entry, (prompt,), "prompt")
     entry.messages = [{"role": "user", "content": text}]
 
+    alternatives = _alternatives(serving, "logprobs", body.logprobs)
+
     async def prepare() -> Generation:
-        return await _generation(serving, body, text, body.max_tokens, logprobs=body.logprobs is not None)
+        made = await _generation(serving, body, text, body.max_tokens, logprobs=body.logprobs is not None)
+        return replace(made, alternatives=alternatives)
 
     await _answer(incoming, serving, entry, body, prepare, CompletionShape())
 
@@ -148,6 +154,15 @@ def _messages(given: Sequence[ChatMessage]) -> list[dict[str, Any]]:
         messages.append(as_said(message, content, i))
     check_answers(messages)
     return messages
+
+
+def _alternatives(serving: Serving, field: str, asked: int | None) -> int:
+    """How many tokens are told of at each place beside the one chosen. Raises 400."""
+    most = getattr(serving.engine, "most_alternatives", 0)
+    if asked and serving.release.asking not in _NOT_GENERATIVE and asked > most:
+        told = f"telling of more than {most}" if most else "telling of any"
+        raise unsupported(field, f"{told} alternatives to a token, on the {serving.engine.name} engine,")
+    return asked or 0
 
 
 def _most_tokens(body: ChatRequest) -> int | None:

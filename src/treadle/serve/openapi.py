@@ -19,6 +19,8 @@ from treadle.serve.requests import (
     ContentPart,
     EmbeddingsRequest,
     FeedbackRequest,
+    RerankRequest,
+    ScoreRequest,
     TagRequest,
     unsupported_fields,
 )
@@ -43,7 +45,21 @@ _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _SHARE: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
 _NULLABLE: dict[str, Any] = {"type": ["string", "null"]}
 _HEAD = {"id": _TEXT, "object": _TEXT, "created": _COUNT, "model": _TEXT, "system_fingerprint": _TEXT}
-_LOGPROBS = {"type": ["object", "null"]}
+_NUMBER: dict[str, Any] = {"type": "number"}
+_TOKEN: dict[str, Any] = {"token": _TEXT, "logprob": _NUMBER, "bytes": {"type": "array", "items": _COUNT}}
+_CHAT_LOGPROBS = {
+    "type": ["object", "null"],
+    "properties": {"content": _list(_object({**_TOKEN, "top_logprobs": _list(_object(_TOKEN))}))},
+}
+_LOGPROBS = {
+    "type": ["object", "null"],
+    "properties": {
+        "tokens": _list(_TEXT),
+        "token_logprobs": _list(_NUMBER),
+        "top_logprobs": {"type": ["array", "null"], "items": {"type": "object", "additionalProperties": _NUMBER}},
+        "text_offset": _list(_COUNT),
+    },
+}
 _REASON = {"enum": ["stop", "length", "content_filter"]}
 
 _RESPONSES: dict[str, Any] = {
@@ -69,7 +85,7 @@ _RESPONSES: dict[str, Any] = {
                     {
                         "index": _COUNT,
                         "message": _object({"role": _TEXT, "content": _TEXT, "refusal": _NULLABLE}),
-                        "logprobs": _LOGPROBS,
+                        "logprobs": _CHAT_LOGPROBS,
                         "finish_reason": _REASON,
                     }
                 )
@@ -134,6 +150,40 @@ _RESPONSES: dict[str, Any] = {
             "usage": _ref("Usage"),
         }
     ),
+    "Scores": _object(
+        {
+            **_HEAD,
+            "data": _list(
+                {
+                    "type": "object",
+                    "properties": {"index": _COUNT, "object": _TEXT, "score": _NUMBER, "tokens": _COUNT},
+                    "required": ["index", "object", "score"],
+                }
+            ),
+            "usage": _ref("Usage"),
+        },
+        description="`score` is a cosine, or a log-likelihood in nats over `tokens` tokens.",
+    ),
+    "Ranking": _object(
+        {
+            "id": _TEXT,
+            "model": _TEXT,
+            "system_fingerprint": _TEXT,
+            "results": _list(
+                {
+                    "type": "object",
+                    "properties": {
+                        "index": _COUNT,
+                        "relevance_score": _NUMBER,
+                        "document": _object({"text": _TEXT}),
+                    },
+                    "required": ["index", "relevance_score"],
+                }
+            ),
+            "usage": _ref("Usage"),
+        },
+        description="The best document first; `index` is its place in the request.",
+    ),
     "Feedback": _object({"id": _TEXT, "object": _TEXT, "interaction": _TEXT, "kind": _TEXT, "time": _TEXT}),
     "Model": _object(
         {
@@ -158,6 +208,8 @@ _OPERATIONS: tuple[tuple[str, str, type[msgspec.Struct] | None, str, str], ...] 
     ("/v1/classify", "post", ClassifyRequest, "Classification", "Label texts."),
     ("/v1/tag", "post", TagRequest, "Tagging", "Find spans in texts."),
     ("/v1/embeddings", "post", EmbeddingsRequest, "Embeddings", "Turn texts into vectors."),
+    ("/v1/score", "post", ScoreRequest, "Scores", "Score pairs of texts."),
+    ("/v1/rerank", "post", RerankRequest, "Ranking", "Put documents in order for a query."),
     ("/v1/feedback", "post", FeedbackRequest, "Feedback", "Say what an answer was worth."),
     ("/v1/models", "get", None, "Models", "The models that answer here."),
     ("/v1/models/{model}", "get", None, "Model", "One model, by its name, NAME, NAME@alias or digest."),

@@ -25,6 +25,14 @@ class Encoder(Protocol):
         """Token ids of plain text."""
         ...
 
+    def encode_answer(self, messages: Sequence[Any]) -> tuple[list[int], list[int]]:
+        """Token ids of a conversation before its last answer, and of that answer."""
+        ...
+
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Token ids of a text and of what continues it."""
+        ...
+
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a text to be continued as it stands."""
         ...

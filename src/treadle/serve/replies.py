@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from treadle.lm.engine import Chunk
+from treadle.lm.engine import Chunk, TokenLogprob
 from treadle.record.interaction import Tokens
 from treadle.serve.errors import ApiError
 
@@ -33,27 +33,49 @@ def usage(tokens: Tokens) -> dict[str, Any]:
 
 
 def chat_logprobs(chunks: list[Chunk]) -> dict[str, Any]:
-    """One entry a token. Where several tokens came as one piece of text, it stands with the first of them."""
+    """One entry a token. Where several tokens came as one piece of text, it stands with the first of them, unless the
+    engine tells of each, as it does beside alternatives."""
     entries = []
     for chunk in chunks:
-        for position, value in enumerate(chunk.logprobs):
+        for itself, *others in chunk.alternatives:
+            entries.append(_entry(itself) | {"top_logprobs": [_entry(each) for each in others]})
+        for position, value in enumerate(chunk.logprobs if not chunk.alternatives else ()):
             text = chunk.text if position == 0 else ""
             entries.append({"token": text, "logprob": value, "bytes": list(text.encode()), "top_logprobs": []})
     return {"content": entries, "refusal": None}
 
 
 def completion_logprobs(chunks: list[Chunk], offset: int = 0) -> dict[str, Any]:
-    """The older shape of the same; ``offset`` is where the first chunk's text begins in the answer."""
+    """The older shape of the same; ``offset`` is where the first chunk's text begins in the answer. Of alternatives
+    that are written alike (parts of characters), the most probable one counts."""
     tokens: list[str] = []
     values: list[float] = []
     offsets: list[int] = []
+    tops: list[dict[str, float]] = []
     for chunk in chunks:
+        begun = 0
         for position, value in enumerate(chunk.logprobs):
-            tokens.append(chunk.text if position == 0 else "")
+            if chunk.alternatives:
+                itself = chunk.alternatives[position][0]
+                told = sorted(chunk.alternatives[position], key=lambda each: each.logprob)
+                tops.append({_written(each): each.logprob for each in told})
+                tokens.append(_written(itself))
+                offsets.append(offset + min(begun, len(chunk.text)))
+                begun += len(tokens[-1])
+            else:
+                tokens.append(chunk.text if position == 0 else "")
+                offsets.append(offset if position == 0 else offset + len(chunk.text))
             values.append(value)
-            offsets.append(offset if position == 0 else offset + len(chunk.text))
         offset += len(chunk.text)
-    return {"tokens": tokens, "token_logprobs": values, "top_logprobs": None, "text_offset": offsets}
+    return {"tokens": tokens, "token_logprobs": values, "top_logprobs": tops or None, "text_offset": offsets}
+
+
+def _entry(told: TokenLogprob) -> dict[str, Any]:
+    return {"token": _written(told), "logprob": told.logprob, "bytes": list(told.token)}
+
+
+def _written(told: TokenLogprob) -> str:
+    return told.token.decode("utf-8", "replace")
 
 
 class ChatShape:

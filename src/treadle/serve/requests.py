@@ -22,6 +22,7 @@ Name = Annotated[str, Meta(max_length=256)]
 Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
 ]
+Alternatives = Annotated[int, Meta(ge=0, le=20)]
 Text = Annotated[str, Meta(min_length=1)]
 Texts = Text | Annotated[list[Text], Meta(min_length=1, max_length=256)]
 
@@ -134,7 +135,7 @@ class ChatRequest(Sampling, kw_only=True):
     prompt_cache_key: str | None = None  # a hint: the engine finds common prefixes by itself
     prompt_cache_retention: Any = None
     prompt_cache_options: Any = None
-    top_logprobs: Any = None
+    top_logprobs: Alternatives | None = None
     tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
@@ -155,7 +156,7 @@ class CompletionRequest(Sampling, kw_only=True):
     """``POST /v1/completions``: the prompt is continued as it stands, without a chat template."""
 
     prompt: str | Annotated[list[str], Meta(min_length=1, max_length=1)]
-    logprobs: Annotated[int, Meta(ge=0, le=0)] | None = None
+    logprobs: Alternatives | None = None
     best_of: Any = None
     echo: Any = None
     suffix: Any = None
@@ -178,7 +179,28 @@ class EmbeddingsRequest(Body, kw_only=True):
 
     input: Texts
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Any = None
+    dimensions: Annotated[int, Meta(ge=1, le=65_536)] | None = None
+
+
+class ScoreRequest(Body, kw_only=True):
+    """``POST /v1/score``: pairs of texts, the n-th of each list, or one ``text_1`` with every ``text_2``.
+
+    Of an embedder, the cosine of their vectors. Of a generator, the log-likelihood of ``text_2`` as its answer to the
+    user's message ``text_1``, or of what continues it as it stands (``raw``).
+    """
+
+    text_1: Texts
+    text_2: Texts
+    raw: bool | None = None
+
+
+class RerankRequest(Body, kw_only=True):
+    """``POST /v1/rerank``: documents by their score beside the query, best first; ``top_n`` of them."""
+
+    query: Text
+    documents: Annotated[list[Text], Meta(min_length=1, max_length=256)]
+    top_n: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    return_documents: bool | None = None
 
 
 class FeedbackRequest(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -198,7 +220,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "logit_bias": ({},),
-    "top_logprobs": (0,),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
@@ -214,7 +235,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reasoning_effort": ("none",),
     "web_search_options": (),
     "moderation": (),
-    "dimensions": (),
     # of a message
     "name": (),
     "refusal": (),
@@ -252,6 +272,8 @@ _UNSUPPORTED: dict[type[Struct], tuple[str, ...]] = {
         ClassifyRequest,
         TagRequest,
         EmbeddingsRequest,
+        ScoreRequest,
+        RerankRequest,
         ChatMessage,
         ContentPart,
     )

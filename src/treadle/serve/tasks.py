@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from treadle.core.errors import UserError
-from treadle.lm.engine import ClassScores, TaggedSpan
+from treadle.lm.engine import ClassScores, Score, TaggedSpan
+from treadle.lm.vector_sizes import VectorSizes, cut_vector
 from treadle.record.interaction import Status, Tokens
 from treadle.serve.aside import aside
 from treadle.serve.entry import Entry, Outcome, clean_long_texts, record
@@ -43,7 +44,7 @@ async def classify(incoming: Incoming) -> None:
     texts = [body.input] if isinstance(body.input, str) else body.input
     if serving.release.asking != "classify":
         raise invalid("model", f"model: {serving.release.name} is not a classifier", code="wrong_endpoint")
-    entry, scores, tokens = await _run(incoming, chosen, body, "classify", texts, serving.engine.classify)
+    entry, scores, tokens = await run_on_texts(incoming, chosen, body, "classify", texts, serving.engine.classify)
     best = [max(range(len(s.labels)), key=s.probabilities.__getitem__) for s in scores]
     record(
         incoming.gateway,
@@ -58,7 +59,7 @@ async def classify(incoming: Incoming) -> None:
         ),
     )
     data = [_labelled(index, s, i) for index, (s, i) in enumerate(zip(scores, best, strict=True))]
-    await _reply(incoming, data, entry, serving, tokens)
+    await reply_list(incoming, data, entry, serving, tokens)
 
 
 async def tag(incoming: Incoming) -> None:
@@ -69,14 +70,14 @@ async def tag(incoming: Incoming) -> None:
     texts = [body.input] if isinstance(body.input, str) else body.input
     if serving.release.asking != "tag":
         raise invalid("model", f"model: {serving.release.name} does not tag", code="wrong_endpoint")
-    entry, found, tokens = await _run(incoming, chosen, body, "tag", texts, serving.engine.tag)
+    entry, found, tokens = await run_on_texts(incoming, chosen, body, "tag", texts, serving.engine.tag)
     labels = [label_of((span.start, span.end, span.type) for span in spans) for spans in found]
     record(incoming.gateway, serving, entry, Outcome("ok", answers=labels, finish_reason="stop", tokens=tokens))
     data = [
         {"index": index, "spans": [_spanned(text, span) for span in spans]}
         for index, (text, spans) in enumerate(zip(texts, found, strict=True))
     ]
-    await _reply(incoming, data, entry, serving, tokens)
+    await reply_list(incoming, data, entry, serving, tokens)
 
 
 async def embeddings(incoming: Incoming) -> None:
@@ -85,25 +86,38 @@ async def embeddings(incoming: Incoming) -> None:
     chosen = incoming.choose(body.model, body.user)
     serving = chosen.serving
     texts = [body.input] if isinstance(body.input, str) else body.input
-    entry, vectors, tokens = await _run(incoming, chosen, body, "embeddings", texts, serving.engine.embed)
+    size = body.dimensions
+    if size is not None:
+        _check_size(serving, size)
+    entry, vectors, tokens = await run_on_texts(incoming, chosen, body, "embeddings", texts, serving.engine.embed)
     record(incoming.gateway, serving, entry, Outcome("ok", finish_reason="stop", tokens=tokens))
+    if size is not None:
+        vectors = [cut_vector(vector, size) for vector in vectors]
     packed = body.encoding_format == "base64"
     data = [
         {"object": "embedding", "index": i, "embedding": _base64(vector) if packed else vector}
         for i, vector in enumerate(vectors)
     ]
-    await _reply(incoming, data, entry, serving, tokens)
+    await reply_list(incoming, data, entry, serving, tokens)
 
 
-async def _run(
+async def run_on_texts(
     incoming: Incoming,
     chosen: Chosen,
     body: Body,
     endpoint: str,
     texts: list[str],
     work: Callable[[Sequence[str]], Awaitable[list[_T]]],
+    *,
+    count: Callable[[Serving, list[str]], Awaitable[Tokens]] | None = None,
+    results: int | None = None,
+    param: str = "input",
 ) -> tuple[Entry, list[_T], Tokens]:
-    """Let the engine do it. What fails or is cancelled is recorded here, what succeeds by the caller."""
+    """Let the engine do it. What fails or is cancelled is recorded here, what succeeds by the caller.
+
+    ``count`` says how many tokens that takes and raises 400 for what is too long; by default each text stands alone,
+    and has a result of its own.
+    """
     refuse_in_vain(body)
     serving = chosen.serving
     entry = Entry(
@@ -117,26 +131,26 @@ async def _run(
         store=body.store is not False,
         metadata=body.metadata,
     )
-    (shown,) = await screen(incoming, serving, entry, (texts,), "input")
+    (shown,) = await screen(incoming, serving, entry, (texts,), param)
     texts[:] = shown  # the caller's too: what comes back is about these
     entry.messages = [{"role": "user", "content": text} for text in texts]
     tokens = Tokens()
     ended: Outcome | None = None
     try:
         async with incoming.working(serving, endpoint):
-            tokens = await _counted(serving, texts)
+            tokens = await (count or _counted)(serving, texts)
             await clean_long_texts(incoming.gateway, entry)
             most = tokens if tokens.prompt else _guessed(texts)
             async with incoming.metered(serving, most, lambda: most if entry.handed_over is not None else None):
                 entry.handed_over = time.perf_counter()
                 try:
-                    results = await work(texts)
+                    found = await work(texts)
                 except Exception as error:
                     if isinstance(error, NotImplementedError | UserError):
                         raise _cannot(serving, endpoint, error) from error
                     raise translated(error, entry.id) from error
-                _check(results, texts)
-                return entry, results, tokens
+                _check(found, texts, len(texts) if results is None else results)
+                return entry, found, tokens
     except ClientLeft:
         ended = Outcome("cancelled", error="client_left", finish_reason="cancelled", tokens=tokens)
         raise
@@ -173,9 +187,27 @@ def _guessed(texts: list[str]) -> Tokens:
     return Tokens(prompt=sum(max(1, len(text.encode("utf-8", "surrogatepass")) // 4) for text in texts))
 
 
-def _check(results: list[Any], texts: list[str]) -> None:
+def _check_size(serving: Serving, size: int) -> None:
+    """Raises 400 where vectors may not be cut to that size."""
+    sizes: VectorSizes | None = getattr(serving.engine, "vector_sizes", None)
+    name = serving.release.name
+    if sizes is None:
+        raise invalid(
+            "dimensions",
+            f"dimensions: {name} was not trained to have its vectors cut (its config.json names no"
+            " matryoshka_dimensions); leave it out",
+            code="unsupported_parameter",
+        )
+    if not sizes.allows(size):
+        raise invalid("dimensions", f"dimensions: {name} takes {sizes}; got {size}")
+
+
+def _check(results: list[Any], texts: list[str], expected: int) -> None:
     """An engine that returns nonsense must not be believed."""
-    good = len(results) == len(texts)
+    good = len(results) == expected
+    if all(isinstance(result, Score) for result in results):
+        good = good and all(result.logprobs and math.isfinite(result.total) for result in results)
+        results = []
     for text, result in zip(texts, results, strict=False):
         if isinstance(result, ClassScores):
             good = good and len(result.labels) == len(result.probabilities) > 0
@@ -189,9 +221,9 @@ def _check(results: list[Any], texts: list[str]) -> None:
 
 
 def _cannot(serving: Serving, endpoint: str, error: Exception) -> ApiError:
-    what = {"embeddings": "embeddings", "tag": "tagging"}.get(endpoint, "classification")
+    what = {"embeddings": "embeddings", "tag": "tagging", "score": "scores"}.get(endpoint, "classification")
     said = f"model: {serving.release.name} on the {serving.engine.name} engine cannot do {what}"
-    if isinstance(error, UserError) and serving.release.asking != "chat":
+    if isinstance(error, UserError) and (serving.release.asking != "chat" or endpoint == "score"):
         said = str(translated(error, ""))  # it can in general, and says what is wrong with these texts
     return invalid("model", said, code="wrong_endpoint")
 
@@ -206,9 +238,10 @@ def _spanned(text: str, span: TaggedSpan) -> dict[str, Any]:
     return {"start": span.start, "end": span.end, "type": span.type, "text": said, "score": span.score}
 
 
-async def _reply(
+async def reply_list(
     incoming: Incoming, data: list[dict[str, Any]], entry: Entry, serving: Serving, tokens: Tokens
 ) -> None:
+    """Send the results, and what gave them."""
     content = {
         "id": entry.id,
         "object": "list",

@@ -1,6 +1,7 @@
 """SageMaker's contract with a container: ``GET /ping`` and ``POST /invocations``, whatever the body is.
 
     {"messages": ...}, {"prompt": ...}, {"input": ...}    OpenAI's own, answered as such, also in a stream
+    {"text_1": ..., "text_2": ...}, {"query": ...}        as /v1/score and /v1/rerank take them
     {"inputs": ..., "parameters": {...}}                  as Hugging Face's containers take and answer it
     text/plain                                            one text; answered in plain text where that is accepted
 
@@ -21,7 +22,8 @@ from treadle.serve.generate import chat, completions, decode
 from treadle.serve.incoming import Incoming
 from treadle.serve.probes import ready
 from treadle.serve.release import ServedRelease
-from treadle.serve.requests import ChatRequest, CompletionRequest, EmbeddingsRequest
+from treadle.serve.requests import ChatRequest, CompletionRequest, EmbeddingsRequest, RerankRequest, ScoreRequest
+from treadle.serve.scoring import rerank, score
 from treadle.serve.tasks import classify, embeddings, tag
 
 _ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
@@ -64,7 +66,7 @@ async def _invocations(incoming: Incoming) -> None:
         return
     ours = _ours(incoming, fields)
     if ours is None:
-        raise invalid(None, "The body needs one of messages, prompt, input and inputs; see /openapi.json")
+        raise invalid(None, "The body needs messages, prompt, input, text_1, query or inputs; see /openapi.json")
     incoming.given = data
     await ours(incoming)
 
@@ -74,6 +76,10 @@ def _ours(incoming: Incoming, fields: dict[str, Any]) -> Handler | None:
         return chat
     if "prompt" in fields:
         return completions
+    if "text_1" in fields:
+        return score
+    if "query" in fields:
+        return rerank
     if "input" in fields:
         return _BY_ASKING.get(incoming.gateway.serving.release.asking, embeddings)
     return None
@@ -151,7 +157,14 @@ CONTRACT = Contract(
             _invocations,
             "SageMaker: OpenAI's bodies, Hugging Face's, or a text.",
             "sagemaker",
-            takes=(HuggingFaceRequest, ChatRequest, CompletionRequest, EmbeddingsRequest),
+            takes=(
+                HuggingFaceRequest,
+                ChatRequest,
+                CompletionRequest,
+                EmbeddingsRequest,
+                ScoreRequest,
+                RerankRequest,
+            ),
             gives={},
             takes_also=("text/plain",),
             gives_also=("text/plain", "text/event-stream"),

@@ -1,0 +1,171 @@
+"""The worker's side of the vLLM engine: vLLM's own loop, one step at a time. Runs where vLLM is installed.
+
+Tokens go in and out; text, stop strings and checks are the other side's business, as with every worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from treadle.core.errors import UserError
+from treadle.integrations.vllm import VllmSettings
+from treadle.lm.engine_settings import convert_settings
+from treadle.lm.engine_wire import Finish, Generate, Tokens
+from treadle.lm.engine_worker import first_line
+from treadle.lm.schema_grammar import grammar_of
+
+_TYPES = {"auto": "auto", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+_MOST_LOGPROBS = 20
+_CANNOT = "the vllm engine only generates and scores; choose engine: transformers"
+_FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "abort": "cancelled"}
+
+
+class VllmBackend:
+    """One vLLM engine, in this process and thread."""
+
+    def __init__(self, folder: Path, threads: int | None, settings: VllmSettings) -> None:
+        import torch
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        arguments = EngineArgs(
+            model=str(folder),
+            dtype=_TYPES[settings.precision],
+            max_model_len=settings.max_length,
+            max_num_seqs=settings.max_sequences,
+            enable_prefix_caching=settings.prefix_caching,
+            gpu_memory_utilization=settings.memory,
+            enforce_eager=not settings.compile,
+            load_format="safetensors",
+            trust_remote_code=False,
+            generation_config="vllm",  # what a folder says of sampling is the release's business
+            logprobs_mode="raw_logprobs",
+            max_logprobs=_MOST_LOGPROBS,
+            structured_outputs_config={"backend": "xgrammar"},
+            disable_log_stats=True,
+            seed=0,
+        )
+        try:
+            self._engine = LLMEngine.from_engine_args(arguments)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{folder}: vLLM cannot open it ({first_line(error)})") from None
+        if threads is not None:
+            torch.set_num_threads(threads)
+        # One less than it holds: what is scored has to leave room for a token of an answer.
+        self.context_length = int(self._engine.vllm_config.model_config.max_model_len) - 1
+        self._most = settings.max_sequences
+        self._alternatives: dict[int, int] = {}  # of the answers under way, by number
+        self._told: list[Any] = []  # what came for answers under way while something was scored
+        self._cancelled: set[int] = set()
+        self._scored = 0
+        self.add(Generate(0, [1], 2, 0.0, 1.0, 0, False, []))
+        while self.pending() != (0, 0):
+            self.step()
+
+    @classmethod
+    def open(cls, folder: Path, threads: int | None, settings: dict[str, Any]) -> VllmBackend:
+        """As ``Backend.open``."""
+        return cls(folder, threads, convert_settings("vllm", VllmSettings, settings))
+
+    def add(self, request: Generate) -> None:
+        """As ``Backend.add``."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        # Made and checked here: vLLM finds out about some bad schemas in its loop, and ends with them.
+        grammar = None if request.schema is None else grammar_of(request.schema)
+        params = SamplingParams(
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            logprobs=request.alternatives if request.logprobs else None,
+            stop_token_ids=request.stop_ids,
+            ignore_eos=True,  # these ids say where it ends, and no others
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+            structured_outputs=None if grammar is None else StructuredOutputsParams(grammar=grammar),
+        )
+        try:
+            self._submit(str(request.number), request.prompt_ids, params)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"vLLM refuses the request ({first_line(error)})") from None
+        self._alternatives[request.number] = request.alternatives
+
+    def _submit(self, name: str, ids: Sequence[int], params: Any) -> None:
+        self._engine.add_request(name, {"prompt_token_ids": list(ids)}, params)
+
+    def cancel(self, number: int) -> None:
+        """As ``Backend.cancel``."""
+        if number in self._alternatives:
+            self._cancelled.add(number)
+
+    def pending(self) -> tuple[int, int]:
+        """As ``Backend.pending``."""
+        running = min(self._most, len(self._alternatives))
+        return running, len(self._alternatives) - running
+
+    def step(self) -> list[Tokens]:
+        """As ``Backend.step``."""
+        found = []
+        for number in sorted(self._cancelled):
+            self._engine.abort_request([str(number)])
+            if self._alternatives.pop(number, None) is not None:
+                found.append(Tokens(number, [], [], "cancelled"))
+        self._cancelled.clear()
+        outputs, self._told = self._told, []
+        if self._engine.has_unfinished_requests():
+            outputs += self._engine.step()
+        for output in outputs:
+            if (number := int(output.request_id)) in self._alternatives:
+                found.append(_tokens(number, output.outputs[0], self._alternatives[number]))
+                if found[-1].finish is not None:
+                    del self._alternatives[number]
+        return found
+
+    def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+        """As ``Backend.score``."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, ignore_eos=True, detokenize=False)
+        rows: dict[str, list[float]] = {}
+        names = []
+        for prompt, continuation in pairs:
+            self._scored += 1
+            names.append(f"score-{self._scored}")
+            self._submit(names[-1], [*prompt, *continuation], params)
+        while len(rows) < len(pairs):
+            for output in self._engine.step():
+                if not output.request_id.startswith("score-"):
+                    self._told.append(output)
+                elif output.finished:
+                    rows[output.request_id] = _prompt_logprobs(output)
+        return [rows[name][len(prompt) :] for name, (prompt, _) in zip(names, pairs, strict=True)]
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Refused."""
+        raise UserError(_CANNOT)
+
+    def classify(self, texts: Sequence[str]) -> tuple[list[str], list[list[float]]]:
+        """Refused."""
+        raise UserError(_CANNOT)
+
+
+def _tokens(number: int, output: Any, alternatives: int) -> Tokens:
+    """``alternatives``: how many are told of; vLLM tells of the one chosen as well, by its rank."""
+    ids = list(output.token_ids)
+    told = output.logprobs or []
+    logprobs = [float(at[token].logprob) for token, at in zip(ids, told, strict=False)]
+    others = []
+    for at in told if alternatives else ():
+        ranked = sorted((value.rank, token, float(value.logprob)) for token, value in at.items())
+        others.append([(token, logprob) for _, token, logprob in ranked[:alternatives]])
+    return Tokens(number, ids, logprobs, _FINISHES.get(output.finish_reason), others)
+
+
+def _prompt_logprobs(output: Any) -> list[float]:
+    """One a token of the prompt, the first of no meaning."""
+    pairs = zip(output.prompt_token_ids, output.prompt_logprobs, strict=True)
+    return [float(at[token].logprob) if at is not None else 0.0 for token, at in pairs]

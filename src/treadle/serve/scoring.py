@@ -1,0 +1,156 @@
+"""``/v1/score`` and ``/v1/rerank``: how well two texts go together, as the release's own kind of model tells it.
+
+Vectors by their cosine; a generator by how likely the second text is as its answer to the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from treadle.core.errors import UserError
+from treadle.lm.engine import Score
+from treadle.record.interaction import Tokens
+from treadle.serve.entry import Entry, Outcome, record
+from treadle.serve.errors import context_length_exceeded, from_user_error, invalid
+from treadle.serve.generate import decode
+from treadle.serve.incoming import Incoming
+from treadle.serve.release import Encoder, Serving
+from treadle.serve.replies import traced, usage
+from treadle.serve.requests import Body, RerankRequest, ScoreRequest
+from treadle.serve.table import Chosen
+from treadle.serve.tasks import reply_list, run_on_texts
+
+_score_decoder = msgspec.json.Decoder(ScoreRequest)
+_rerank_decoder = msgspec.json.Decoder(RerankRequest)
+_LARGE = 20_000  # characters; above this, tokenizing on the event loop would hold the other clients up
+_SCORED = "embed"
+_NOT_SCORED = ("classify", "tag", "extract")
+
+
+async def score(incoming: Incoming) -> None:
+    """Answer ``POST /v1/score``: a number for each pair of texts."""
+    body: ScoreRequest = decode(_score_decoder, await incoming.body())
+    chosen = incoming.choose(body.model, body.user)
+    first = [body.text_1] if isinstance(body.text_1, str) else body.text_1
+    second = [body.text_2] if isinstance(body.text_2, str) else body.text_2
+    if len(first) not in (1, len(second)):
+        raise invalid("text_2", f"text_2: {len(second)} texts, and text_1 has {len(first)}; expected as many, or one")
+    entry, found, tokens = await _scored(incoming, chosen, body, first, second, raw=bool(body.raw))
+    data = [{"index": index, "object": "score", **each} for index, each in enumerate(found)]
+    await reply_list(incoming, data, entry, chosen.serving, tokens)
+
+
+async def rerank(incoming: Incoming) -> None:
+    """Answer ``POST /v1/rerank``, in the shape that Jina, Cohere and vLLM share: the best document first."""
+    body: RerankRequest = decode(_rerank_decoder, await incoming.body())
+    chosen = incoming.choose(body.model, body.user)
+    serving, documents = chosen.serving, body.documents
+    entry, found, tokens = await _scored(incoming, chosen, body, [body.query], documents, raw=False)
+    order = sorted(range(len(found)), key=lambda place: -found[place]["score"])[: body.top_n]
+    shown = body.return_documents is not False
+    results = [
+        {"index": place, "relevance_score": found[place]["score"]}
+        | ({"document": {"text": documents[place]}} if shown else {})
+        for place in order
+    ]
+    content = {
+        "id": entry.id,
+        "model": serving.release.name,
+        "system_fingerprint": serving.release.digest,
+        "results": results,
+        "usage": usage(tokens),
+    }
+    await incoming.reply(content, headers=traced(entry.id, serving.release.digest))
+
+
+async def _scored(
+    incoming: Incoming, chosen: Chosen, body: Body, first: list[str], second: list[str], *, raw: bool
+) -> tuple[Entry, list[dict[str, Any]], Tokens]:
+    """A ``score`` for each text of ``second``. Both lists are left as the guardrails leave them."""
+    serving = chosen.serving
+    asking = serving.release.asking
+    if asking in _NOT_SCORED:
+        said = f"model: {serving.release.name} reads one text at a time and scores no pairs; see /openapi.json"
+        raise invalid("model", said, code="wrong_endpoint")
+    if raw and asking == _SCORED:
+        raise invalid("raw", "raw: is for models that write text; leave it out")
+    texts = [*first, *second]
+    if asking == _SCORED:
+        entry, vectors, tokens = await run_on_texts(
+            incoming, chosen, body, "score", texts, serving.engine.embed, param="text_1"
+        )
+        heads, tails = vectors[: len(first)], vectors[len(first) :]
+        found: list[dict[str, Any]] = [
+            {"score": _cosine(heads[place % len(heads)], tail)} for place, tail in enumerate(tails)
+        ]
+    else:
+        pairs = _Pairs(len(first), raw=raw)
+
+        async def likelihoods(_: Sequence[str]) -> list[Score]:
+            return await serving.engine.score(pairs.encoded)
+
+        entry, scores, tokens = await run_on_texts(
+            incoming,
+            chosen,
+            body,
+            "score",
+            texts,
+            likelihoods,
+            count=pairs.count,
+            results=len(second),
+            param="text_1",
+        )
+        found = [{"score": each.total, "tokens": len(each.logprobs)} for each in scores]
+    first[:], second[:] = texts[: len(first)], texts[len(first) :]
+    record(incoming.gateway, serving, entry, Outcome("ok", finish_reason="stop", tokens=tokens))
+    return entry, found, tokens
+
+
+class _Pairs:
+    """Prompts and answers of a generator as tokens. ``firsts``: so many of the texts are prompts."""
+
+    def __init__(self, firsts: int, *, raw: bool) -> None:
+        self.encoded: list[tuple[list[int], list[int]]] = []
+        self._firsts = firsts
+        self._raw = raw
+
+    async def count(self, serving: Serving, texts: list[str]) -> Tokens:
+        """Tokenize, and check against the context length. Raises 400."""
+        encoder = serving.tokenizer
+        if encoder is None:
+            raise invalid("model", f"model: {serving.release.name} has no tokenizer here", code="wrong_endpoint")
+        first, second = texts[: self._firsts], texts[self._firsts :]
+
+        def encode() -> list[tuple[list[int], list[int]]]:
+            system = serving.release.system_prompt
+            return [self._pair(encoder, system, first[place % len(first)], text) for place, text in enumerate(second)]
+
+        size = sum(map(len, second)) + sum(map(len, first)) * len(second) // len(first)
+        try:
+            self.encoded = await asyncio.to_thread(encode) if size > _LARGE else encode()
+        except UserError as error:
+            raise from_user_error(error) from None
+        limit = serving.engine.context_length
+        for place, (prompt, answer) in enumerate(self.encoded):
+            if limit and len(answer) > encoder.room(limit, len(prompt)):
+                raise context_length_exceeded(limit, len(prompt), len(answer))
+            if not answer:
+                raise invalid("text_2", f"text_2[{place}]: has no token of its own behind text_1")
+        return Tokens(prompt=sum(len(prompt) + len(answer) for prompt, answer in self.encoded))
+
+    def _pair(self, encoder: Encoder, system: str | None, asked: str, answer: str) -> tuple[list[int], list[int]]:
+        if self._raw:
+            return encoder.encode_pair(asked, answer)
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        return encoder.encode_answer([*([{"role": "system", "content": system}] if system else []), *turns])
+
+
+def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
+    """0 beside a vector of zeros, which is what a text without tokens has."""
+    lengths = math.sqrt(sum(x * x for x in one)) * math.sqrt(sum(x * x for x in other))
+    return sum(x * y for x, y in zip(one, other, strict=True)) / lengths if lengths > 0 else 0.0
