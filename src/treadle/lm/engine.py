@@ -6,7 +6,7 @@ all engines answer alike. What an engine cannot do it refuses with ``UserError``
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -27,6 +27,8 @@ class GenerateRequest:
     The same ``seed`` gives the same answer on the same engine; without one each request draws its own. ``max_tokens``
     beyond the context ends there with ``length``. ``schema``: a JSON Schema that the answer keeps to,
     refused by engines without ``holds_schema``. ``ignore_eos`` is for load tests: always ``max_tokens`` tokens.
+    ``said`` is what the ids were made of (a text, or messages with the ``tools`` they were shown with), for engines
+    that hand a request on to a server with a template of its own.
     """
 
     id: str
@@ -39,6 +41,22 @@ class GenerateRequest:
     logprobs: bool = False
     ignore_eos: bool = False
     schema: str | None = None
+    said: str | tuple[Mapping[str, Any], ...] | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a server behind an engine says of its answer: tokens, None where it does not; its own names for the model
+    and for what runs it. ``place`` is the server's, ``attempts`` how often somebody had to be asked."""
+
+    place: str
+    attempts: int = 1
+    model: str | None = None
+    fingerprint: str | None = None
+    prompt: int | None = None
+    completion: int | None = None
+    cached: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +65,14 @@ class Chunk:
 
     ``logprobs``, where asked for: natural log, one a token, before temperature and ``top_p``. The token that ends the
     answer counts, and stands for no text. ``error`` says that the engine's process was lost; the text before it is what
-    came until then.
+    came until then. ``reported`` stands in the last one, of engines that ask a server; its counts go before ``tokens``.
     """
 
     text: str
     tokens: int = 0
     finish_reason: FinishReason | None = None
     logprobs: tuple[float, ...] = ()
+    reported: Reported | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,9 @@ class Interaction:
     the first choice and ``alternatives`` the others; a classifier's answers are its labels, with ``confidence`` their
     probabilities. ``share`` is the release's part of the traffic at that moment where it was drawn by lot, None where
     it was asked for by name. ``guardrails``: what each that found something did, on which side, and how often; no text.
-    ``error`` is a code such as ``engine_unavailable``, never a text.
+    ``error`` is a code such as ``engine_unavailable``, never a text. ``upstream``: of an answer that another server
+    gave, its ``place`` (host and port), the ``model`` and ``fingerprint`` that it reported, and how many ``attempts``
+    there were.
     """
 
     id: str
@@ -113,6 +115,7 @@ class Interaction:
     retain_until: str | None = None
     share: float | None = None
     guardrails: tuple[dict[str, Any], ...] = ()
+    upstream: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row as JSON can carry it, with the number of its format."""

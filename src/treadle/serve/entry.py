@@ -50,6 +50,7 @@ class Entry:
     handed_over: float | None = None
     first: float | None = None
     guardrails: list[dict[str, Any]] = field(default_factory=list)
+    upstream: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,7 @@ def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, end
         retain_until=_retain_until(entry.time, settings.retention_seconds),
         share=entry.share,
         guardrails=tuple(entry.guardrails),
+        upstream=entry.upstream,
     )
 
 

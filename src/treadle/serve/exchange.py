@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from treadle.core.errors import TreadleError, UserError
-from treadle.lm.engine import Chunk, GenerateRequest
+from treadle.lm.engine import Chunk, GenerateRequest, Reported
+from treadle.lm.upstream_address import UpstreamError
 from treadle.record.interaction import Status, Tokens
 from treadle.serve.entry import Entry, Outcome, logger, record
-from treadle.serve.errors import SERVER, ApiError, engine_unavailable, from_user_error, internal_error
+from treadle.serve.errors import (
+    SERVER,
+    ApiError,
+    engine_unavailable,
+    from_user_error,
+    internal_error,
+    upstream_failed,
+)
 from treadle.serve.gateway import Gateway
 from treadle.serve.guardrail import Screen, Stopped, screened
 from treadle.serve.release import Serving
@@ -21,7 +29,8 @@ from treadle.serve.release import Serving
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What the engine is asked for: ``n`` continuations of one prompt. ``tools``: names of those that it shows."""
+    """What the engine is asked for: ``n`` continuations of one prompt. ``tools``: those that it shows; ``said``: what
+    it was made of, as in `GenerateRequest`."""
 
     prompt_ids: tuple[int, ...]
     max_tokens: int
@@ -31,8 +40,9 @@ class Generation:
     seed: int | None = None
     n: int = 1
     logprobs: bool = False
-    tools: tuple[str, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
     schema: str | None = None
+    said: str | tuple[Mapping[str, Any], ...] | None = None
 
     @property
     def most(self) -> Tokens:
@@ -62,7 +72,8 @@ class Exchange:
         self._source: Source = source or serving.engine.generate
         self.texts: list[list[str]] = [[] for _ in range(generation.n)]
         self.reasons: list[str | None] = [None] * generation.n
-        self.completion_tokens = 0
+        self._written = [0] * generation.n
+        self._reported: list[Reported] = []
         outward = serving.guardrails.outward
         self._screens = [Screen(outward) for _ in range(generation.n)] if outward else []
         self._recorded = False
@@ -75,14 +86,21 @@ class Exchange:
             "seed": generation.seed,
         }
         if generation.tools:
-            entry.parameters["tools"] = list(generation.tools)
+            entry.parameters["tools"] = [tool["function"]["name"] for tool in generation.tools]
         if generation.schema is not None:
             entry.parameters["schema"] = gateway.recorder.keyed_text(generation.schema)
 
     @property
     def tokens(self) -> Tokens:
-        """What was read and written so far."""
-        return Tokens(prompt=len(self.generation.prompt_ids), completion=self.completion_tokens)
+        """What was read and written so far; by the count of the server that answered, where one did and says."""
+        reported = self._reported
+        prompts = [each.prompt for each in reported if each.prompt is not None]
+        caches = [each.cached for each in reported if each.cached is not None]
+        return Tokens(
+            prompt=max(prompts, default=len(self.generation.prompt_ids)),
+            completion=sum(self._written),
+            cached=max(caches, default=None),
+        )
 
     def used(self) -> Tokens | None:
         """The same once the engine was asked."""
@@ -98,7 +116,7 @@ class Exchange:
             async with aclosing(merged):
                 async for index, came in merged:
                     if self.reasons[index] is not None:  # a choice that was stopped, while others go on
-                        self.completion_tokens += came.tokens
+                        self._written[index] += came.tokens
                         continue
                     chunk = self._checked(index, came) if self._screens else came
                     self._note(index, chunk)
@@ -162,18 +180,30 @@ class Exchange:
             seed=None if g.seed is None else g.seed + index,  # one seed for all would give n times the same
             logprobs=g.logprobs,
             schema=g.schema,
+            said=g.said,
+            tools=g.tools,
         )
 
     def _note(self, index: int, chunk: Chunk) -> None:
         if self.entry.first is None and (chunk.tokens or chunk.text):
             self.entry.first = time.perf_counter()
-        self.completion_tokens += chunk.tokens
+        self._written[index] += chunk.tokens
+        if chunk.reported is not None:
+            self._note_reported(index, chunk.reported)
         if chunk.text:
             self.texts[index].append(chunk.text)
         if chunk.finish_reason in ("error", "cancelled"):
             raise engine_unavailable()
         if chunk.finish_reason is not None:
             self.reasons[index] = chunk.finish_reason
+
+    def _note_reported(self, index: int, reported: Reported) -> None:
+        self._reported.append(reported)
+        if reported.completion is not None and reported.completion <= self.generation.max_tokens:
+            self._written[index] = reported.completion
+        if self.entry.upstream is None:  # the first choice's, as with the answer
+            told = {"place": reported.place, "model": reported.model, "fingerprint": reported.fingerprint}
+            self.entry.upstream = {**told, "attempts": reported.attempts}
 
     def _record(self, status: Status, error: str | None) -> None:
         if self._recorded or self.entry.handed_over is None:  # what never reached the engine is no interaction
@@ -192,6 +222,8 @@ def translated(error: Exception, request: str) -> ApiError:
         return error
     if isinstance(error, UserError):
         return from_user_error(error)
+    if isinstance(error, UpstreamError):
+        return upstream_failed(error.code, error.retry_after)
     if isinstance(error, TreadleError | ConnectionError | EOFError):
         return engine_unavailable()
     log_place(request, error)

@@ -220,7 +220,8 @@ async def _generation(
         seed=None if body.seed is None else body.seed % 2**31,  # what every engine can take, with room for n
         n=body.n or 1,
         logprobs=logprobs,
-        tools=tuple(tool["function"]["name"] for tool in tools),
+        tools=tuple(tools),
+        said=prompt if isinstance(prompt, str) else tuple(prompt),
     )
 
 

@@ -104,6 +104,7 @@ async def open_serving(served: ServedRelease, spec: ReleaseSpec, folder: Path) -
 
     from treadle.lm.engines import open_engine
     from treadle.lm.tokenizer import ChatTokenizer
+    from treadle.lm.upstream import UpstreamEngine
     from treadle.lm.worker_engine import WorkerEngine
     from treadle.serve.guardrail_settings import open_guardrails
     from treadle.serve.release import Serving
@@ -112,7 +113,7 @@ async def open_serving(served: ServedRelease, spec: ReleaseSpec, folder: Path) -
     engine = await open_engine(spec.engine, folder, settings=dict(spec.optimization.get("settings") or {}))
     if spec.asking not in ("chat", "extract"):
         return Serving(served, engine, guardrails=guardrails)
-    if isinstance(engine, WorkerEngine):  # it has one already, and loading takes time and memory
+    if isinstance(engine, WorkerEngine | UpstreamEngine):  # it has one already, and loading takes time and memory
         return Serving(served, engine, engine.tokenizer, guardrails)
     try:
         return Serving(served, engine, await asyncio.to_thread(ChatTokenizer.load, folder), guardrails)
