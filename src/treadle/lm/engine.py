@@ -28,7 +28,8 @@ class GenerateRequest:
     beyond the context ends there with ``length``. ``schema``: a JSON Schema that the answer keeps to,
     refused by engines without ``holds_schema``. ``ignore_eos`` is for load tests: always ``max_tokens`` tokens.
     ``said`` is what the ids were made of (a text, or messages with the ``tools`` they were shown with), for engines
-    that hand a request on to a server with a template of its own.
+    that hand a request on to a server with a template of its own. ``whole``: nobody sees the answer before its end, so
+    an engine that loses it on the way may begin anew, with a chunk that says ``restarted``.
     """
 
     id: str
@@ -43,6 +44,7 @@ class GenerateRequest:
     schema: str | None = None
     said: str | tuple[Mapping[str, Any], ...] | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Chunk:
     ``logprobs``, where asked for: natural log, one a token, before temperature and ``top_p``. The token that ends the
     answer counts, and stands for no text. ``error`` says that the engine's process was lost; the text before it is what
     came until then. ``reported`` stands in the last one, of engines that ask a server; its counts go before ``tokens``.
+    ``restarted``: what came before is void, and the answer begins here.
     """
 
     text: str
@@ -73,6 +76,7 @@ class Chunk:
     finish_reason: FinishReason | None = None
     logprobs: tuple[float, ...] = ()
     reported: Reported | None = None
+    restarted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

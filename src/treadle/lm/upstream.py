@@ -96,8 +96,12 @@ class UpstreamEngine:
                     yield Chunk("", 0, "cancelled")
                     return
                 logger.info("attempt %d of %s: %s", len(asked.tried), request.id, error)
-                if begun or len(asked.tried) > self.settings.retries or loop.time() >= asked.deadline:
+                final = len(asked.tried) > self.settings.retries or loop.time() >= asked.deadline
+                if final or (begun and not request.whole):
                     raise
+                if begun:
+                    begun = False
+                    yield Chunk("", restarted=True)
             else:
                 return
 

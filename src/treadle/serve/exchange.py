@@ -118,6 +118,8 @@ class Exchange:
                     if self.reasons[index] is not None:  # a choice that was stopped, while others go on
                         self._written[index] += came.tokens
                         continue
+                    if came.restarted:
+                        self._forget(index)
                     chunk = self._checked(index, came) if self._screens else came
                     self._note(index, chunk)
                     yield index, chunk
@@ -182,6 +184,7 @@ class Exchange:
             schema=g.schema,
             said=g.said,
             tools=g.tools,
+            whole=not self.entry.stream,
         )
 
     def _note(self, index: int, chunk: Chunk) -> None:
@@ -196,6 +199,13 @@ class Exchange:
             raise engine_unavailable()
         if chunk.finish_reason is not None:
             self.reasons[index] = chunk.finish_reason
+
+    def _forget(self, index: int) -> None:
+        """What came of a choice was void."""
+        self.texts[index].clear()
+        self._written[index] = 0
+        if self._screens:
+            self._screens[index] = Screen(self.serving.guardrails.outward)
 
     def _note_reported(self, index: int, reported: Reported) -> None:
         self._reported.append(reported)

@@ -271,6 +271,8 @@ async def _whole(incoming: Incoming, exchange: Exchange, shape: Shape) -> None:
     chunks: list[list[Chunk]] = [[] for _ in range(g.n)]
     async with aclosing(exchange.chunks()) as stream:
         async for index, chunk in stream:
+            if chunk.restarted:
+                chunks[index].clear()
             if g.logprobs:
                 chunks[index].append(chunk)
     answers = exchange.answers()
