@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from treadle.record.interaction import Cost, Given, Interaction, Seconds, Status, Tokens, new_interaction_id
+from treadle.record.interaction import SHADOW, Cost, Given, Interaction, Seconds, Status, Tokens, new_interaction_id
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.gateway import Gateway
 from treadle.serve.release import Serving
@@ -51,6 +51,8 @@ class Entry:
     first: float | None = None
     guardrails: list[dict[str, Any]] = field(default_factory=list)
     upstream: dict[str, Any] | None = None
+    instead_of: str | None = None
+    copy_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,9 @@ def record(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome) -
         raise ApiError(
             503, "The record cannot be written, so nothing is answered", type=SERVER, code="record_unavailable"
         ) from error
+    if entry.copy_of is not None:
+        gateway.metrics.shadow_requests.labels(row.model, row.status).inc()
+        return row
     _count(gateway, row)
     if outcome.status == "ok":
         tokens = outcome.tokens.completion
@@ -139,6 +144,9 @@ def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, end
         share=entry.share,
         guardrails=tuple(entry.guardrails),
         upstream=entry.upstream,
+        origin="traffic" if entry.copy_of is None else SHADOW,
+        instead_of=entry.instead_of,
+        copy_of=entry.copy_of,
     )
 
 

@@ -101,6 +101,19 @@ def engine_unavailable() -> ApiError:
     )
 
 
+# Errors of a release, and not of the request, after which another release may be asked.
+FAILED_OVER = frozenset(
+    {
+        "engine_unavailable",
+        "engine_failed",
+        "internal_error",
+        "upstream_busy",
+        "upstream_unavailable",
+        "upstream_timeout",
+        "upstream_garbled",
+        "upstream_misconfigured",
+    }
+)
 _UPSTREAM = {
     "upstream_busy": (429, "The servers behind this one have all they can do; try again later"),
     "upstream_unavailable": (503, "The servers behind this one do not answer; try again"),

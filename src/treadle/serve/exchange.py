@@ -15,6 +15,7 @@ from treadle.lm.upstream_address import UpstreamError
 from treadle.record.interaction import Status, Tokens
 from treadle.serve.entry import Entry, Outcome, logger, record
 from treadle.serve.errors import (
+    FAILED_OVER,
     SERVER,
     ApiError,
     engine_unavailable,
@@ -77,6 +78,7 @@ class Exchange:
         outward = serving.guardrails.outward
         self._screens = [Screen(outward) for _ in range(generation.n)] if outward else []
         self._recorded = False
+        self._void = False
         entry.stop = generation.stop
         entry.parameters = {
             "max_tokens": generation.max_tokens,
@@ -92,7 +94,10 @@ class Exchange:
 
     @property
     def tokens(self) -> Tokens:
-        """What was read and written so far; by the count of the server that answered, where one did and says."""
+        """What was read and written so far, nothing where that came to nothing; by the count of the server that
+        answered, where one did and says."""
+        if self._void:
+            return Tokens()
         reported = self._reported
         prompts = [each.prompt for each in reported if each.prompt is not None]
         caches = [each.cached for each in reported if each.cached is not None]
@@ -103,8 +108,8 @@ class Exchange:
         )
 
     def used(self) -> Tokens | None:
-        """The same once the engine was asked."""
-        return None if self.entry.handed_over is None else self.tokens
+        """The same once the engine was asked; None where it failed before it wrote anything."""
+        return None if self.entry.handed_over is None or self._void else self.tokens
 
     async def chunks(self) -> AsyncGenerator[tuple[int, Chunk]]:
         """(index of the choice, chunk) as they come. Raises ``ApiError``; closing it cancels the engine's work."""
@@ -126,7 +131,9 @@ class Exchange:
                     if self._screens and None not in self.reasons:
                         break
         except Exception as error:
-            raise translated(error, entry.id) from error
+            told = translated(error, entry.id)
+            self._void = told.code in FAILED_OVER and not any(self._written)
+            raise told from error
         if None in self.reasons:
             raise ApiError(500, "The engine ended before the answer did", type=SERVER, code="engine_failed")
 

@@ -104,6 +104,14 @@ class Metrics:
             "treadle_guardrail_findings", "What guardrails found, by side (in, out) and what was done.",
             ("guardrail", "side", "action"), registry=self.registry,
         )  # fmt: skip
+        self.fallbacks = Counter(
+            "treadle_fallbacks", "Requests that another release answered, for theirs could not.",
+            ("release", "answered_by"), registry=self.registry,
+        )  # fmt: skip
+        self.shadow_requests = Counter(
+            "treadle_shadow_requests", "Copies for a release on trial: ok, failed, cancelled, or dropped.",
+            ("release", "status"), registry=self.registry,
+        )  # fmt: skip
         self.feedback = Counter("treadle_feedback", "Feedback recorded, by kind.", ("kind",), registry=self.registry)
         for kind in ("prompt", "completion", "cached"):
             self.tokens.labels(kind)
