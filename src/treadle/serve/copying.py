@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -62,5 +63,10 @@ def offer(incoming: Incoming, answered_by: Serving, answer: Answer) -> None:
         return
     if not incoming.stored or secrets.randbelow(_STEPS) >= shadow.share * _STEPS:
         return
-    work = partial(answer, Copy(incoming), Chosen(serving, None))
+    work = partial(_answered, Copy(incoming), Chosen(serving, None), answer)
     gateway.shadows.add(work, serving, size=incoming.size, most=shadow.waiting, at_once=shadow.at_once)
+
+
+async def _answered(copy: Copy, chosen: Chosen, answer: Answer) -> None:
+    copy.arrived = time.perf_counter()  # it is not slow for having waited in the background
+    await answer(copy, chosen)

@@ -172,8 +172,6 @@ class _State:
 def _upstreams(servings: Iterable[Serving]) -> Iterable[Metric]:
     """Of releases that servers elsewhere run, how each of those stands."""
     known = {(s.release.digest, s.release.name): s.engine for s in servings if hasattr(s.engine, "upstreams")}
-    if not known:
-        return
     labels = ("upstream", "digest", "release")
     running = GaugeMetricFamily("treadle_upstream_running_requests", "Requests a server behind us has.", labels=labels)
     shut = GaugeMetricFamily(

@@ -25,6 +25,7 @@ from treadle.record.record import Record
 from treadle.record.recording import Recording
 from treadle.record.release import Release, ReleaseSpec
 from treadle.record.report import Report
+from treadle.record.shadow import ShadowSettings
 from treadle.record.slo import Slo
 from treadle.stages.deploy.optimizing import Asked, Way, check, items_for, judged, weigh, weight_bytes
 from treadle.stages.deploy.serving import opener
@@ -86,6 +87,10 @@ class DeploySettings(Settings):
     )
     max_in_flight: int = Field(256, ge=1, le=100_000, description="requests held at once; beyond them 429 is answered")
     slo: Slo | None = Field(None, description="what answers are to keep: the server holds no more requests than that")
+    fallback: str | None = Field(
+        None, min_length=1, description="release that answers what the champion cannot: @previous, model@v1 or b3:..."
+    )
+    shadow: ShadowSettings | None = Field(None, description="a release that gets copies of requests, shown to nobody")
     smoke_requests: int = Field(60, ge=0, description="test questions a new release answers before it is judged")
 
     @model_validator(mode="after")

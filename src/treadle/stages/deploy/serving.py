@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 LEASE = "serve:"  # and the URL: held by a server for as long as it answers
 _BEAT = 10.0  # seconds between two signs of life
+FindRelease = Callable[[], str | None]
 
 
 def serving_now(record: Record) -> list[str]:
@@ -135,9 +137,18 @@ class RecordGuide:
     release that is wanted cannot be opened.
     """
 
-    def __init__(self, record: Record, fixed: Release | None = None) -> None:
+    def __init__(
+        self,
+        record: Record,
+        fixed: Release | None = None,
+        *,
+        fallback: FindRelease | None = None,
+        shadow: FindRelease | None = None,
+    ) -> None:
+        """``fallback`` and ``shadow`` find the releases that go by these names now; a fixed release has neither."""
         self._record = record
         self._fixed = fixed
+        self._beside = (fallback, shadow)
         self._endpoint: str | None = None
         self._beaten = 0.0
         self._seen: tuple[int, frozenset[str]] | None = None
@@ -161,7 +172,7 @@ class RecordGuide:
         record = self._record
         record.recorder.let_go()
         routing = self._routing()
-        wanted = {each for each in (routing.champion, routing.canary) if each} if routing else set()
+        wanted = routing.all() if routing else set()
         gone = frozenset(each for each in held - wanted if not record.store.has(each))
         there = (held | wanted) - gone
         return View(routing, gone, {each: _aliases(record, each, self._model(each)) for each in there})
@@ -173,8 +184,16 @@ class RecordGuide:
         if found is None or not store.has(found.champion):
             return None
         if found.canary is not None and not store.has(found.canary):
-            return Routing(found.champion)
-        return found
+            found = Routing(found.champion)
+        if self._fixed is not None:
+            return found
+        fallback, shadow = (self._named(find, found.champion) for find in self._beside)
+        return replace(found, fallback=fallback, shadow=shadow)
+
+    def _named(self, find: FindRelease | None, champion: str) -> str | None:
+        """The release that a name stands for; None where it is the champion, or not there yet, or no more."""
+        release = find() if find is not None else None
+        return release if release is not None and release != champion and self._record.store.has(release) else None
 
     def _model(self, release: str) -> str:
         if release not in self._models:
