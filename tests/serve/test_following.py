@@ -16,7 +16,9 @@ from toy_engine import ToyEngine, ToyTokenizer
 from toy_server import ListRecorder, redact
 
 from treadle.core.errors import TreadleError, UserError
+from treadle.lm.breaker import Breaker
 from treadle.lm.engine import EngineGone
+from treadle.lm.upstream_address import Address, UpstreamState
 from treadle.record.deployment import Routing
 from treadle.record.shadow import ShadowSettings
 from treadle.serve.following import Follower, View
@@ -58,6 +60,7 @@ class Orders:
     begun: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
+    upstream: Callable[[], list[UpstreamState]] | None = None
 
     def look(self, held: frozenset[str]) -> View:
         if self.blind:
@@ -76,6 +79,8 @@ class Orders:
         tokenizer = ToyTokenizer()
         engine = Marked(tokenizer, release[3], self.pace)
         self.engines.setdefault(release, []).append(engine)
+        if self.upstream is not None:
+            engine.upstreams = self.upstream  # type: ignore[attr-defined]
         return Serving(ServedRelease(f"docs@v{release[3]}", release), engine, tokenizer)
 
     def begin(self, endpoint: str) -> None:
@@ -86,6 +91,9 @@ class Orders:
 
     def cannot(self, release: str, reason: str) -> None:
         self.failures.append((release, reason))
+
+    def failing(self, release: str, place: str) -> None:
+        self.failures.append((release, place))
 
     def end(self) -> None:
         self.begun.append("ended")
@@ -372,3 +380,17 @@ def test_a_fallback_that_cannot_be_opened_is_told_and_harms_nobody() -> None:
         assert server.release() == ONE
         assert server.gateway.table.fallback is None
         assert server.gateway.table.shadow is None
+
+
+def test_a_server_behind_a_release_that_fails_is_told_once() -> None:
+    address = Address("http://10.0.0.5:8000/v1", Breaker(1, 30, 0.2))
+    with following(Orders(upstream=lambda: [address.state()])) as server:
+        time.sleep(0.7)
+        assert not server.orders.failures
+        address.breaker.failed()
+        until(lambda: server.orders.failures == [(ONE, "10.0.0.5:8000")])
+        address.breaker.begin()
+        address.breaker.succeeded()
+        address.breaker.failed()
+        time.sleep(0.7)
+        assert len(server.orders.failures) == 1

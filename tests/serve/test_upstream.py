@@ -166,6 +166,11 @@ FAULTS: dict[str, tuple[Callable[[BaseHTTPRequestHandler], None], int, str]] = {
     "404": (lambda h: reply(h, 404, {"error": {"message": "no such model"}}), 502, "upstream_misconfigured"),
     "302": (lambda h: reply(h, 302, {}, Location="http://127.0.0.1:1/"), 502, "upstream_misconfigured"),
     "400": (lambda h: reply(h, 400, {"error": {"message": "the words of the user"}}), 400, "refused_by_model"),
+    "too long": (
+        lambda h: reply(h, 400, {"error": {"message": "...", "code": "context_length_exceeded"}}),
+        400,
+        "context_length_exceeded",
+    ),
     "a page": (lambda h: reply(h, 200, "<html>"), 502, "upstream_garbled"),
     "no JSON": (lambda h: stream(h, "{nonsense"), 502, "upstream_garbled"),
     "JSON of others": (lambda h: stream(h, {"choices": "many"}), 502, "upstream_garbled"),

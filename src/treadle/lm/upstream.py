@@ -95,7 +95,8 @@ class UpstreamEngine:
                 if self._closed:
                     yield Chunk("", 0, "cancelled")
                     return
-                logger.info("attempt %d of %s: %s", len(asked.tried), request.id, error)
+                level = logging.WARNING if error.code == "upstream_misconfigured" else logging.INFO
+                logger.log(level, "attempt %d of %s: %s", len(asked.tried), request.id, error)
                 final = len(asked.tried) > self.settings.retries or loop.time() >= asked.deadline
                 if final or (begun and not request.whole):
                     raise

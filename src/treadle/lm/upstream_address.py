@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
+from treadle.core.errors import UserError
 from treadle.lm.breaker import Breaker, State
 from treadle.lm.engine import EngineGone
 
@@ -30,6 +31,10 @@ class UpstreamError(EngineGone):
         self.retry_after = retry_after
 
 
+class TooLongError(UserError):
+    """A server says that prompt and answer do not fit into its context."""
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamState:
     """How an address stands: ``running`` requests, the breaker, and how often what came of a request."""
@@ -39,6 +44,12 @@ class UpstreamState:
     breaker: State
     times_opened: int
     outcomes: dict[Outcome, int]
+
+
+def upstreams_of(engine: object) -> list[UpstreamState]:
+    """The servers that an engine asks; none of one that works here."""
+    found: list[UpstreamState] = getattr(engine, "upstreams", list)()
+    return found
 
 
 class Address:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm.endpoint_address import key_of, no_address
-from treadle.lm.upstream_address import Address, Code, UpstreamError
+from treadle.lm.upstream_address import Address, Code, TooLongError, UpstreamError
 from treadle.lm.upstream_settings import WHERE, UpstreamSettings
 from treadle.lm.upstream_wire import GarbledError
 
@@ -27,6 +27,8 @@ _OPENING = 10.0  # seconds for a look at an address
 _LONGEST_RETRY_AFTER = 60.0  # seconds
 _FINISH, _FINISH_PIECES = 0.5, 16  # seconds and pieces that what comes after an answer may take
 _MOST_LISTED = 4 << 20  # bytes of a list of models
+_MOST_OF_REFUSAL = 1 << 16  # bytes
+_TOO_LONG = (b"context_length_exceeded", b"exceed_context_size", b"maximum context length")
 
 
 class UpstreamClient:
@@ -79,12 +81,24 @@ class UpstreamClient:
         try:
             if aside and response.status_code in (404, 405):
                 raise UserError("the server that answers continues no plain texts; send a conversation")
+            if response.status_code in _REFUSED and await self._is_too_long(address, response, deadline):
+                raise TooLongError("The messages and the answer do not fit into the context; shorten them")
             _check_status(response, address)
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise GarbledError("no stream of events")
             yield self._pieces(address, response, deadline)
         finally:
             await response.aclose()
+
+    async def _is_too_long(self, address: Address, response: httpx.Response, deadline: float) -> bool:
+        """Whether a refusal says so, by the codes and words that servers have for it."""
+        data = bytearray()
+        with suppress(UpstreamError):
+            async for piece in self._pieces(address, response, min(deadline, asyncio.get_running_loop().time() + 1)):
+                data += piece
+                if len(data) > _MOST_OF_REFUSAL:
+                    return False
+        return any(word in data for word in _TOO_LONG)
 
     async def _pieces(self, address: Address, response: httpx.Response, deadline: float) -> AsyncGenerator[bytes]:
         import httpx

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from treadle.core.errors import TreadleError, UserError
 from treadle.lm.engine import Chunk, GenerateRequest, Reported
-from treadle.lm.upstream_address import UpstreamError
+from treadle.lm.upstream_address import TooLongError, UpstreamError
 from treadle.record.interaction import Status, Tokens
 from treadle.serve.entry import Entry, Outcome, logger, record
 from treadle.serve.errors import (
@@ -21,6 +21,7 @@ from treadle.serve.errors import (
     engine_unavailable,
     from_user_error,
     internal_error,
+    invalid,
     upstream_failed,
 )
 from treadle.serve.gateway import Gateway
@@ -237,6 +238,8 @@ def translated(error: Exception, request: str) -> ApiError:
     """What a client is told of a failure in the engine; what nobody foresaw is logged by its place."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, TooLongError):
+        return invalid("messages", str(error), code="context_length_exceeded")
     if isinstance(error, UserError):
         return from_user_error(error)
     if isinstance(error, UpstreamError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from treadle.core.errors import TreadleError, UserError
+from treadle.lm.upstream_address import upstreams_of
 from treadle.record.deployment import Routing
 from treadle.record.shadow import ShadowSettings
 from treadle.serve.gateway import Gateway
@@ -25,6 +26,7 @@ KEEP_SECONDS = 600.0
 _INTERVAL = 0.5  # seconds between two looks
 _FIRST_PAUSE = 5.0  # seconds before a release that could not be opened is tried again; doubled each time
 _LONGEST_PAUSE = 300.0
+_TOLD_AGAIN = 600.0  # seconds until a server behind us that fails again and again is told of again
 _NOBODY: frozenset[str] = frozenset()
 logger = logging.getLogger("treadle.serve")
 
@@ -62,6 +64,10 @@ class Guide(Protocol):
         """This one is wanted and cannot be opened."""
         ...
 
+    def failing(self, release: str, place: str) -> None:
+        """A server behind this one is left alone, for it fails; ``place`` is its host and port."""
+        ...
+
     def end(self) -> None:
         """The server answers no longer."""
         ...
@@ -94,6 +100,7 @@ class Follower:
         self._opening: dict[str, asyncio.Task[Serving]] = {}
         self._opened: dict[str, Serving] = {}
         self._failed: dict[str, _Failure] = {}
+        self._told: dict[tuple[str, str], float] = {}
         self._spare_until = 0.0
         self._reported: Mapping[str, float] | None = None
 
@@ -154,6 +161,7 @@ class Follower:
         self._open_missing(wanted - held)
         self._exchange(gateway, view)
         await self._report(gateway.table)
+        await self._watch(gateway.table)
         if self._opening:  # switch as soon as one is there
             await asyncio.wait(self._opening.values(), timeout=_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
         else:
@@ -246,6 +254,16 @@ class Follower:
         if kept is not None and kept not in answering and kept in there and now < self._spare_until:
             return replace(table, spare=there[kept])
         return table
+
+    async def _watch(self, table: Table) -> None:
+        """Tell of servers behind a release that are left alone."""
+        now = asyncio.get_running_loop().time()
+        for serving in table.held():
+            for each in upstreams_of(serving.engine):
+                name = (serving.release.digest, each.place)
+                if each.breaker != "closed" and now - self._told.get(name, -_TOLD_AGAIN) >= _TOLD_AGAIN:
+                    self._told[name] = now
+                    await asyncio.to_thread(self._guide.failing, *name)
 
     async def _report(self, table: Table) -> None:
         shares = _shares(table)

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from treadle.lm.engine import EngineStats
+from treadle.lm.upstream_address import upstreams_of
 from treadle.serve.admission import Admission
 from treadle.serve.release import Serving
 from treadle.serve.table import Table
@@ -171,7 +172,7 @@ class _State:
 
 def _upstreams(servings: Iterable[Serving]) -> Iterable[Metric]:
     """Of releases that servers elsewhere run, how each of those stands."""
-    known = {(s.release.digest, s.release.name): s.engine for s in servings if hasattr(s.engine, "upstreams")}
+    known = {(s.release.digest, s.release.name): s.engine for s in servings}
     labels = ("upstream", "digest", "release")
     running = GaugeMetricFamily("treadle_upstream_running_requests", "Requests a server behind us has.", labels=labels)
     shut = GaugeMetricFamily(
@@ -183,7 +184,7 @@ def _upstreams(servings: Iterable[Serving]) -> Iterable[Metric]:
         labels=(*labels, "outcome"),
     )
     for release, engine in known.items():
-        for each in getattr(engine, "upstreams")():  # noqa: B009 - not of the protocol
+        for each in upstreams_of(engine):
             running.add_metric((each.place, *release), each.running)
             shut.add_metric((each.place, *release), float(each.breaker != "closed"))
             for outcome, count in each.outcomes.items():

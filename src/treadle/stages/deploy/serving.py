@@ -237,6 +237,11 @@ class RecordGuide:
         detail = f"{self._ref(release)} cannot be opened ({reason}); what answers goes on, the server's log says more"
         self._record.alerts.raise_("deploy", detail, release, {})
 
+    def failing(self, release: str, place: str) -> None:
+        """Raise an alert."""
+        detail = f"{place}, which runs {self._ref(release)}, fails and is left alone until a request tries it again"
+        self._record.alerts.raise_("deploy", detail, release, {})
+
     def end(self) -> None:
         """Nothing answers here any more."""
         with self._lock:
