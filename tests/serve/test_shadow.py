@@ -102,7 +102,7 @@ def test_a_slow_shadow_holds_nobody_up_and_what_is_too_much_is_dropped_and_count
 
 
 def test_bodies_that_wait_are_bounded_together() -> None:
-    with tabled(shadow=ALL | {"waiting": 1000, "at_once": 1}, max_body_bytes=12 << 20) as server:
+    with tabled(shadow=ALL | {"waiting": 1000, "at_once": 1}, max_body_bytes=12 << 20, record="none") as server:
         server.two.pace = 1.0
         text = "x" * (6 << 20)  # one word
         for _ in range(5):
