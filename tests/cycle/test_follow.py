@@ -3,6 +3,7 @@ erasure, under a load that never pauses."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -492,3 +493,70 @@ def test_an_erased_release_is_told_from_one_that_is_there(project: Project) -> N
             view = guide.look(held)
             assert view.gone >= gone
             assert (view.routing.champion if view.routing else None) == left
+
+
+def test_a_killed_engine_is_covered_by_the_fallback_and_a_challenger_gets_copies(three: Three, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(three.project.folder.parent, folder, symlinks=True)
+    project = Project(folder / "project")
+    beside = f"fallback: {three.versions[2].ref}\n  shadow: {{release: '@challenger', share: 1}}"
+    project.edit("deploy:\n", f"deploy:\n  {beside}\n")
+    with open_project(project.folder) as opened, serving(project, opened.record) as server:
+        record = opened.record
+        server.promote(three.versions[0], three.releases[0])
+        server.answering(three.releases[0])
+        until(lambda: len(server.workers()) == 2)
+        record.versions.point("challenger", three.versions[1], reason="a test", release=three.releases[1])
+        until(lambda: len(server.workers()) == 3)
+        champion = server.workers()[0]
+        load = Load(server.url)
+        with load.running(3):
+            load.more(12)
+            for _ in range(3):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(champion, signal.SIGKILL)
+                load.more(12)
+                champion = server.workers()[-1]
+        until(lambda: 'treadle_shadow_requests_total{release="helper@v' in server.http.get("/metrics").text)
+        letters = dict(zip(three.releases, LETTERS, strict=True))
+        plain = [each for each in load.said if each.status == 200]
+        assert all(set(each.text) == {letters[next(iter(each.releases))]} for each in plain)
+        # A streamed answer that had begun when its engine was killed is lost; nothing else is.
+        assert sum(each.status != 200 or not each.releases for each in load.said) <= 9
+        rows = {row.id: row for row in record.recorder.interactions()}
+        covered = [row for row in rows.values() if row.instead_of]
+        assert covered
+        assert {row.release for row in covered} == {three.releases[2]}
+        assert {rows[row.instead_of or ""].status for row in covered} == {"failed"}
+        copies = [row for row in rows.values() if row.origin == "shadow"]
+        assert {row.release for row in copies} == {three.releases[1]}
+        assert {rows[row.copy_of or ""].origin for row in copies} == {"traffic"}
+        assert not {each.id for each in copies} & {each.interaction for each in load.said}
+    assert project.json("verify")["problems"] == []
+
+
+def test_a_release_that_another_server_runs_goes_the_whole_way(built: tuple[Project, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(built[0].folder.parent, folder, symlinks=True)
+    project = Project(folder / "project")
+    with open_project(project.folder) as opened:
+        champion = opened.record.versions.served()
+        assert champion is not None
+        with serving(project, opened.record, champion, "--port", "0") as behind:
+            upstream = f"engine: upstream\n  upstream: {{urls: [{behind.url}/v1], model: helper}}"
+            project.edit("  quantize: {format: q8_0, max_loss: 0.5}\n", f"  {upstream}\n")
+            release = project.json("deploy")["release"]["release"]
+            with serving(project, opened.record, release, "--port", "0") as front:
+                for question in QUESTIONS:
+                    answer, direct = front.chat(question, max_tokens=8), behind.chat(question, max_tokens=8)
+                    assert answer.json()["choices"] == direct.json()["choices"]
+                    assert answer.json()["usage"] == direct.json()["usage"]
+                    assert answer.json()["system_fingerprint"] == release
+                row = opened.record.recorder.find_interaction(answer.json()["id"])
+                assert row is not None
+                assert row.upstream is not None
+                assert row.upstream["fingerprint"] == champion
+                assert (row.release, row.status) == (release, "ok")
+        refused = project.call("serve", release, "--port", "0", check=2)
+        assert "does not answer" in refused.stderr
+        assert len(refused.stderr.strip().splitlines()) == 1

@@ -16,7 +16,11 @@ from toy_engine import ToyEngine, ToyTokenizer
 from toy_server import ListRecorder, redact
 
 from treadle.core.errors import TreadleError, UserError
+from treadle.lm.breaker import Breaker
+from treadle.lm.engine import EngineGone
+from treadle.lm.upstream_address import Address, UpstreamState
 from treadle.record.deployment import Routing
+from treadle.record.shadow import ShadowSettings
 from treadle.serve.following import Follower, View
 from treadle.serve.gateway import Gateway, GatewaySettings, ServedRelease, Serving
 from treadle.serve.server import serving
@@ -56,6 +60,7 @@ class Orders:
     begun: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
+    upstream: Callable[[], list[UpstreamState]] | None = None
 
     def look(self, held: frozenset[str]) -> View:
         if self.blind:
@@ -74,6 +79,8 @@ class Orders:
         tokenizer = ToyTokenizer()
         engine = Marked(tokenizer, release[3], self.pace)
         self.engines.setdefault(release, []).append(engine)
+        if self.upstream is not None:
+            engine.upstreams = self.upstream  # type: ignore[attr-defined]
         return Serving(ServedRelease(f"docs@v{release[3]}", release), engine, tokenizer)
 
     def begin(self, endpoint: str) -> None:
@@ -84,6 +91,9 @@ class Orders:
 
     def cannot(self, release: str, reason: str) -> None:
         self.failures.append((release, reason))
+
+    def failing(self, release: str, place: str) -> None:
+        self.failures.append((release, place))
 
     def end(self) -> None:
         self.begun.append("ended")
@@ -313,3 +323,74 @@ def test_an_opening_is_given_up_at_the_end() -> None:
         until(lambda: TWO in orders.asked)
     assert orders.given_up == [TWO]
     assert orders.begun[-1] == "ended"
+
+
+def test_a_fallback_and_a_shadow_are_opened_beside_the_champion_and_go_with_their_names() -> None:
+    orders = Orders(routing=Routing(ONE, fallback=TWO, shadow=THREE))
+    said: list[Table] = []
+    shadow = ShadowSettings(release="@challenger", share=1.0)
+    with following(orders, shadow=shadow, on_switch=said.append) as server:
+        until(lambda: server.gateway.table.fallback is not None and server.gateway.table.shadow is not None)
+        assert said[-1] == server.gateway.table
+        assert server.release() == ONE
+        until(lambda: len(server.recorder.rows) == 2)
+        copied = server.recorder.rows[1]
+        assert (copied["release"], copied["origin"]) == (THREE, "shadow")
+        orders.engines[ONE][0].failing = EngineGone("gone")
+        assert server.release() == TWO
+        assert server.ask(model=f"docs@v{TWO[3]}").status_code == 404
+        assert [each["id"] for each in server.models()] == ["docs@v1"]
+        orders.routing = Routing(ONE)
+        until(lambda: orders.engines[TWO][0].closed and orders.engines[THREE][0].closed)
+        assert server.ask().status_code == 503
+        orders.routing = Routing(ONE, TWO, 0.5, fallback=TWO, shadow=TWO)  # one engine in three parts
+        until(lambda: server.gateway.table.canary is not None)
+        assert len(orders.engines[TWO]) == 2
+        assert len(server.gateway.table.held()) == 2
+        orders.routing = Routing(TWO, fallback=ONE)
+        until(lambda: server.gateway.table.fallback is not None and server.gateway.table.fallback.release.digest == ONE)
+        assert server.release() == TWO
+        assert len(orders.engines[TWO]) == 2
+    assert orders.reports[0] == {ONE: 1.0}
+
+
+def test_where_the_champion_cannot_be_opened_the_fallback_answers_until_it_can() -> None:
+    orders = Orders(routing=Routing(ONE, fallback=TWO), broken={ONE})
+    with following(orders) as server:
+        assert server.release() == TWO
+        assert server.http.get("/health/ready").status_code == 200
+        assert orders.failures == [(ONE, "UserError")]
+        assert orders.reports == [{TWO: 1.0}]
+        assert server.recorder.rows[0]["share"] is None
+        assert server.ask(model="docs@v1").status_code == 503
+        orders.broken.clear()
+        until(lambda: server.release() == ONE)
+        assert orders.reports[-1] == {ONE: 1.0}
+    with (
+        pytest.raises(UserError, match="no weights here"),
+        following(Orders(routing=Routing(ONE, fallback=TWO), broken={ONE, TWO})),
+    ):
+        pass
+
+
+def test_a_fallback_that_cannot_be_opened_is_told_and_harms_nobody() -> None:
+    orders = Orders(routing=Routing(ONE, fallback=TWO, shadow=THREE), broken={TWO, THREE})
+    with following(orders, shadow=ShadowSettings(release="x")) as server:
+        until(lambda: len(orders.failures) == 2)
+        assert server.release() == ONE
+        assert server.gateway.table.fallback is None
+        assert server.gateway.table.shadow is None
+
+
+def test_a_server_behind_a_release_that_fails_is_told_once() -> None:
+    address = Address("http://10.0.0.5:8000/v1", Breaker(1, 30, 0.2))
+    with following(Orders(upstream=lambda: [address.state()])) as server:
+        time.sleep(0.7)
+        assert not server.orders.failures
+        address.breaker.failed()
+        until(lambda: server.orders.failures == [(ONE, "10.0.0.5:8000")])
+        address.breaker.begin()
+        address.breaker.succeeded()
+        address.breaker.failed()
+        time.sleep(0.7)
+        assert len(server.orders.failures) == 1

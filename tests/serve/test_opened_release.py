@@ -13,6 +13,7 @@ from treadle.core.artifacts import Builder
 from treadle.core.digest import canonical_json
 from treadle.core.errors import UserError
 from treadle.core.workspace import Workspace
+from treadle.lm.upstream_settings import UpstreamSettings
 from treadle.record.record import PROJECTIONS, Record
 from treadle.record.release import Release, ReleaseSpec
 from treadle.serve.guardrail import Stopped, screened
@@ -71,3 +72,24 @@ def test_code_that_changed_since_is_not_run(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "quiet_guards.py").write_text(source + "\nclass Loud(Quiet):\n    pass\n")
     with pytest.raises(UserError, match="not the one that the release was made with"):
         opened(tmp_path, told, monkeypatch)
+
+
+def test_where_a_release_is_run_elsewhere_is_part_of_it_and_said_in_one_place() -> None:
+    upstream = {"urls": ["http://127.0.0.1:1/v1"], "model": "docs", "api_key": "${env:UPSTREAM_KEY}"}
+    file = DeploySettings.model_validate({"engine": "upstream", "upstream": upstream})
+    assert file.upstream is not None
+    written = file.upstream.model_dump(mode="json")
+    assert written["api_key"] == "${env:UPSTREAM_KEY}"
+    assert UpstreamSettings.model_validate(written) == file.upstream
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"engine": "upstream"}, "go together"),
+        ({"upstream": upstream}, "go together"),
+        ({"engine": "upstream", "upstream": upstream, "optimization": {"way": "onnx"}}, "for engines here"),
+        ({"engine": "upstream", "upstream": upstream | {"api_key": "sk-secret-in-file"}}, "does not stand in the file"),
+        ({"engine": "upstream", "upstream": upstream | {"urls": []}}, "at least 1"),
+        ({"shadow": {"release": "@challenger", "share": 0}}, "greater than 0"),
+        ({"fallback": ""}, "at least 1"),
+    ]
+    for settings, said in wrong:
+        with pytest.raises(ValueError, match=said):
+            DeploySettings.model_validate(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import click
 from treadle.asking import find_release
 from treadle.cli.output import here, json_option, say
 from treadle.core.errors import UserError
-from treadle.project import open_project
+from treadle.project import Project, open_project
 from treadle.record.recording import Recording
 from treadle.stages.deploy.carried import CarriedRelease, own_record, read_carried
 from treadle.stages.deploy.serving import RecordGuide, new_gateway
@@ -110,9 +110,15 @@ def serve(
         gateway = None
         recording = project.file.monitor.recording(project.file.govern.purpose)
         follower = Follower(
-            RecordGuide(record, chosen if release is not None else None),
+            RecordGuide(
+                record,
+                chosen if release is not None else None,
+                fallback=_finder(project, settings.fallback),
+                shadow=_finder(project, settings.shadow.release if settings.shadow else None),
+            ),
             keep_seconds=keep,
             on_switch=None if as_json else _tell,
+            shadow=settings.shadow,
         )
 
         async def open_gateway() -> Gateway:
@@ -141,6 +147,20 @@ def serve(
                 mounts=mounts,
                 keyed=no_key or bool(record.api_keys.all()),
             )
+
+
+def _finder(project: Project, ref: str | None) -> Callable[[], str | None] | None:
+    """What finds the release that a name of the file stands for at that moment; None where there is none yet."""
+    if ref is None:
+        return None
+
+    def find() -> str | None:
+        try:
+            return find_release(project, ref).digest
+        except UserError:
+            return None
+
+    return find
 
 
 def _serve_folder(
@@ -185,7 +205,8 @@ def _console(host: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _tell(table: Table) -> None:
-    say(f"{_line(table)} from now on" if table.champion else "nothing answers: the champion was withdrawn")
+    said = _line(table)
+    say(f"{said} from now on" if said else "nothing answers: the champion was withdrawn")
 
 
 def _line(table: Table) -> str:
@@ -194,6 +215,12 @@ def _line(table: Table) -> str:
         share = table.share_of(each)
         part = f" {share:.0%} of the requests" if share < 1 else ""
         said.append(f"{_ref(each.release)} ({each.release.digest[:11]}) answers{part}")
+    if table.fallback is not None:
+        what = "what these cannot" if said else "in place of the champion, which cannot be opened"
+        said.append(f"{_ref(table.fallback.release)} ({table.fallback.release.digest[:11]}) answers {what}")
+    if table.shadow is not None and said:
+        copied = table.shadow.serving.release
+        said.append(f"{_ref(copied)} ({copied.digest[:11]}) gets copies of {table.shadow.share:.0%}")
     return ", ".join(said)
 
 

@@ -6,7 +6,7 @@ all engines answer alike. What an engine cannot do it refuses with ``UserError``
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -28,7 +28,10 @@ class GenerateRequest:
     beyond the context ends there with ``length``. ``schema``: a JSON Schema that the answer keeps to,
     refused by engines without ``holds_schema``. ``alternatives``: how many of the most probable tokens are told of at
     each place, beside ``logprobs``; at most the engine's ``most_alternatives``, 0 where it has none. ``ignore_eos`` is
-    for load tests: always ``max_tokens`` tokens.
+    for load tests: always ``max_tokens`` tokens. ``said`` is what the ids were made of (a text, or messages with the
+    ``tools`` they were shown with), for engines that hand a request on to a server with a template of its own.
+    ``whole``: nobody sees the answer before its end, so an engine that loses it on the way may begin anew, with a chunk
+    that says ``restarted``.
     """
 
     id: str
@@ -42,6 +45,9 @@ class GenerateRequest:
     ignore_eos: bool = False
     schema: str | None = None
     alternatives: int = 0
+    said: str | tuple[Mapping[str, Any], ...] | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +60,28 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """What a server behind an engine says of its answer: tokens, None where it does not; its own names for the model
+    and for what runs it. ``place`` is the server's, ``attempts`` how often somebody had to be asked."""
+
+    place: str
+    attempts: int = 1
+    model: str | None = None
+    fingerprint: str | None = None
+    prompt: int | None = None
+    completion: int | None = None
+    cached: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of the answer: ``text`` is whole UTF-8, ``tokens`` counts the tokens it stands for (may be 0).
 
     ``logprobs``, where asked for: natural log, one a token, before temperature and ``top_p``. The token that ends the
     answer counts, and stands for no text. ``alternatives``, where asked for: for each of these, first the token itself
     and then the most probable ones at its place, that one among them or not. ``error`` says that the engine's process
-    was lost; the text before it is what came until then.
+    was lost; the text before it is what came until then. ``reported`` stands in the last one, of engines that ask a
+    server; its counts go before ``tokens``. ``restarted``: what came before is void, and the answer begins here.
     """
 
     text: str
@@ -68,6 +89,8 @@ class Chunk:
     finish_reason: FinishReason | None = None
     logprobs: tuple[float, ...] = ()
     alternatives: tuple[tuple[TokenLogprob, ...], ...] = ()
+    reported: Reported | None = None
+    restarted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,18 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Digests of releases: who answers, and who gets ``share`` of the requests to be tried."""
+    """Digests of releases: who answers, and who gets ``share`` of the requests to be tried; ``fallback`` answers what
+    these cannot, ``shadow`` gets copies."""
 
     champion: str
     canary: str | None = None
     share: float = 0.0
+    fallback: str | None = None
+    shadow: str | None = None
+
+    def all(self) -> set[str]:
+        """Every release in it."""
+        return {each for each in (self.champion, self.canary, self.fallback, self.shadow) if each}
 
 
 class Deployments:

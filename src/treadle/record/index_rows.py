@@ -13,6 +13,7 @@ from typing import Any
 
 from treadle.core.identifiers import time_of
 from treadle.record.index_file import SPREAD
+from treadle.record.interaction import SHADOW
 from treadle.record.interaction_filter import moment
 from treadle.record.recorder import CASES, FEEDBACK, INTERACTIONS
 
@@ -104,7 +105,8 @@ class IndexRows:
         tokens, seconds, confidence = row.get("tokens") or {}, row.get("seconds") or {}, row.get("confidence")
         erased = bool(row.get("erased"))
         stored = row.get("messages") is not None and not erased
-        smoke = (row.get("metadata") or {}).get("treadle") == "smoke"
+        # Neither is traffic: a question to a new release, and a copy that nobody was shown.
+        smoke = (row.get("metadata") or {}).get("treadle") == "smoke" or row.get("origin") == SHADOW
         sure = min(confidence) if confidence else None
         unsure = sure is not None and sure < _UNSURE
         names = (str(row["release"]), str(row["model"]), str(row["endpoint"]), str(row["status"]))

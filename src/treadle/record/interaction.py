@@ -20,6 +20,8 @@ _ID = re.compile(r"int-[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 Status = Literal["ok", "failed", "cancelled"]
 IMPORTED = "import"  # the origin of a row that came from another endpoint's logs
 
+SHADOW = "shadow"  # the origin of a copy that was answered in the background and shown to nobody
+
 
 def new_interaction_id() -> str:
     """``int-`` and a ULID: sorts by time."""
@@ -81,7 +83,10 @@ class Interaction:
     the first choice and ``alternatives`` the others; a classifier's answers are its labels, with ``confidence`` their
     probabilities. ``share`` is the release's part of the traffic at that moment where it was drawn by lot, None where
     it was asked for by name. ``guardrails``: what each that found something did, on which side, and how often; no text.
-    ``error`` is a code such as ``engine_unavailable``, never a text.
+    ``error`` is a code such as ``engine_unavailable``, never a text. ``upstream``: of an answer that another server
+    gave, its ``place`` (host and port), the ``model`` and ``fingerprint`` that it reported, and how many ``attempts``
+    there were. ``instead_of``: the interaction that failed, where another release answered the same request.
+    ``copy_of``: the interaction whose request this one repeated (``origin`` is ``shadow``).
     """
 
     id: str
@@ -113,6 +118,9 @@ class Interaction:
     retain_until: str | None = None
     share: float | None = None
     guardrails: tuple[dict[str, Any], ...] = ()
+    upstream: dict[str, Any] | None = None
+    instead_of: str | None = None
+    copy_of: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row as JSON can carry it, with the number of its format."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from treadle.record.interaction import Cost, Given, Interaction, Seconds, Status, Tokens, new_interaction_id
+from treadle.record.interaction import SHADOW, Cost, Given, Interaction, Seconds, Status, Tokens, new_interaction_id
 from treadle.serve.aside import aside, is_large
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.gateway import Gateway
@@ -53,6 +53,9 @@ class Entry:
     first: float | None = None
     guardrails: list[dict[str, Any]] = field(default_factory=list)
     cleaned: dict[str, str] = field(default_factory=dict)  # long texts without personal data
+    upstream: dict[str, Any] | None = None
+    instead_of: str | None = None
+    copy_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def record(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome) -
         gateway.unrecorded.append(replace(row, status="failed", error=_UNAVAILABLE, finish_reason="error"))
         raise _unavailable() from error
     _count(gateway, row)
-    if outcome.status == "ok":
+    if outcome.status == "ok" and entry.copy_of is None:
         tokens = outcome.tokens.completion
         gateway.admission.answered(entry.arrived, ended, entry.first, tokens, gateway.in_flight)
     return row
@@ -172,11 +175,18 @@ def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, end
         retain_until=_retain_until(entry.time, settings.retention_seconds),
         share=entry.share,
         guardrails=tuple(entry.guardrails),
+        upstream=entry.upstream,
+        origin="traffic" if entry.copy_of is None else SHADOW,
+        instead_of=entry.instead_of,
+        copy_of=entry.copy_of,
     )
 
 
 def _count(gateway: Gateway, row: Interaction) -> None:
     metrics = gateway.metrics
+    if row.copy_of is not None:
+        metrics.shadow_requests.labels(row.model, row.status).inc()
+        return
     metrics.answers.labels(row.model, row.status).inc()
     metrics.tokens.labels("prompt").inc(row.tokens.prompt)
     metrics.tokens.labels("completion").inc(row.tokens.completion)

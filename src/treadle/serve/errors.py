@@ -7,6 +7,7 @@ A message never repeats the caller's text, only names of fields and what was exp
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -98,6 +99,37 @@ def engine_unavailable() -> ApiError:
     return ApiError(
         503, "The engine is not available; try again", type=SERVER, code="engine_unavailable", retry_after=5
     )
+
+
+# Errors of a release, and not of the request, after which another release may be asked.
+FAILED_OVER = frozenset(
+    {
+        "engine_unavailable",
+        "engine_failed",
+        "internal_error",
+        "upstream_busy",
+        "upstream_unavailable",
+        "upstream_timeout",
+        "upstream_garbled",
+        "upstream_misconfigured",
+    }
+)
+_UPSTREAM = {
+    "upstream_busy": (429, "The servers behind this one have all they can do; try again later"),
+    "upstream_unavailable": (503, "The servers behind this one do not answer; try again"),
+    "upstream_timeout": (504, "The server behind this one did not answer in time"),
+    "upstream_garbled": (502, "The server behind this one answered with something that is no answer"),
+    "upstream_misconfigured": (502, "The server behind this one does not take our requests; its operator has to look"),
+}
+
+
+def upstream_failed(code: str, retry_after: float | None) -> ApiError:
+    """429 and 502 to 504: what the servers behind an engine ``upstream`` did; nothing of what they said."""
+    status, message = _UPSTREAM[code]
+    seconds = None if retry_after is None else max(1, math.ceil(retry_after))
+    if seconds is None and status in (429, 503):
+        seconds = 5
+    return ApiError(status, message, type=RATE if status == 429 else SERVER, code=code, retry_after=seconds)
 
 
 def no_model() -> ApiError:

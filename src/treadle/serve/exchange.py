@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from treadle.core.errors import TreadleError, UserError
-from treadle.lm.engine import Chunk, GenerateRequest
+from treadle.lm.engine import Chunk, GenerateRequest, Reported
+from treadle.lm.upstream_address import TooLongError, UpstreamError
 from treadle.record.interaction import Status, Tokens
 from treadle.serve.entry import Entry, Outcome, logger, record
-from treadle.serve.errors import SERVER, ApiError, engine_unavailable, from_user_error, internal_error
+from treadle.serve.errors import (
+    FAILED_OVER,
+    SERVER,
+    ApiError,
+    engine_unavailable,
+    from_user_error,
+    internal_error,
+    invalid,
+    upstream_failed,
+)
 from treadle.serve.gateway import Gateway
 from treadle.serve.guardrail import Screen, Stopped, screened
 from treadle.serve.release import Serving
@@ -21,7 +31,8 @@ from treadle.serve.release import Serving
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What the engine is asked for: ``n`` continuations of one prompt. ``tools``: names of those that it shows."""
+    """What the engine is asked for: ``n`` continuations of one prompt. ``tools``: those that it shows; ``said``: what
+    it was made of, as in `GenerateRequest`."""
 
     prompt_ids: tuple[int, ...]
     max_tokens: int
@@ -31,9 +42,10 @@ class Generation:
     seed: int | None = None
     n: int = 1
     logprobs: bool = False
-    tools: tuple[str, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
     schema: str | None = None
     alternatives: int = 0
+    said: str | tuple[Mapping[str, Any], ...] | None = None
 
     @property
     def most(self) -> Tokens:
@@ -63,10 +75,12 @@ class Exchange:
         self._source: Source = source or serving.engine.generate
         self.texts: list[list[str]] = [[] for _ in range(generation.n)]
         self.reasons: list[str | None] = [None] * generation.n
-        self.completion_tokens = 0
+        self._written = [0] * generation.n
+        self._reported: list[Reported] = []
         outward = serving.guardrails.outward
         self._screens = [Screen(outward) for _ in range(generation.n)] if outward else []
         self._recorded = False
+        self._void = False
         entry.stop = generation.stop
         entry.parameters = {
             "max_tokens": generation.max_tokens,
@@ -76,18 +90,28 @@ class Exchange:
             "seed": generation.seed,
         }
         if generation.tools:
-            entry.parameters["tools"] = list(generation.tools)
+            entry.parameters["tools"] = [tool["function"]["name"] for tool in generation.tools]
         if generation.schema is not None:
             entry.parameters["schema"] = gateway.recorder.keyed_text(generation.schema)
 
     @property
     def tokens(self) -> Tokens:
-        """What was read and written so far."""
-        return Tokens(prompt=len(self.generation.prompt_ids), completion=self.completion_tokens)
+        """What was read and written so far, nothing where that came to nothing; by the count of the server that
+        answered, where one did and says."""
+        if self._void:
+            return Tokens()
+        reported = self._reported
+        prompts = [each.prompt for each in reported if each.prompt is not None]
+        caches = [each.cached for each in reported if each.cached is not None]
+        return Tokens(
+            prompt=max(prompts, default=len(self.generation.prompt_ids)),
+            completion=sum(self._written),
+            cached=max(caches, default=None),
+        )
 
     def used(self) -> Tokens | None:
-        """The same once the engine was asked."""
-        return None if self.entry.handed_over is None else self.tokens
+        """The same once the engine was asked; None where it failed before it wrote anything."""
+        return None if self.entry.handed_over is None or self._void else self.tokens
 
     async def chunks(self) -> AsyncGenerator[tuple[int, Chunk]]:
         """(index of the choice, chunk) as they come. Raises ``ApiError``; closing it cancels the engine's work."""
@@ -99,15 +123,19 @@ class Exchange:
             async with aclosing(merged):
                 async for index, came in merged:
                     if self.reasons[index] is not None:  # a choice that was stopped, while others go on
-                        self.completion_tokens += came.tokens
+                        self._written[index] += came.tokens
                         continue
+                    if came.restarted:
+                        self._forget(index)
                     chunk = self._checked(index, came) if self._screens else came
                     self._note(index, chunk)
                     yield index, chunk
                     if self._screens and None not in self.reasons:
                         break
         except Exception as error:
-            raise translated(error, entry.id) from error
+            told = translated(error, entry.id)
+            self._void = told.code in FAILED_OVER and not any(self._written)
+            raise told from error
         if None in self.reasons:
             raise ApiError(500, "The engine ended before the answer did", type=SERVER, code="engine_failed")
 
@@ -164,18 +192,38 @@ class Exchange:
             logprobs=g.logprobs,
             schema=g.schema,
             alternatives=g.alternatives,
+            said=g.said,
+            tools=g.tools,
+            whole=not self.entry.stream,
         )
 
     def _note(self, index: int, chunk: Chunk) -> None:
         if self.entry.first is None and (chunk.tokens or chunk.text):
             self.entry.first = time.perf_counter()
-        self.completion_tokens += chunk.tokens
+        self._written[index] += chunk.tokens
+        if chunk.reported is not None:
+            self._note_reported(index, chunk.reported)
         if chunk.text:
             self.texts[index].append(chunk.text)
         if chunk.finish_reason in ("error", "cancelled"):
             raise engine_unavailable()
         if chunk.finish_reason is not None:
             self.reasons[index] = chunk.finish_reason
+
+    def _forget(self, index: int) -> None:
+        """What came of a choice was void."""
+        self.texts[index].clear()
+        self._written[index] = 0
+        if self._screens:
+            self._screens[index] = Screen(self.serving.guardrails.outward)
+
+    def _note_reported(self, index: int, reported: Reported) -> None:
+        self._reported.append(reported)
+        if reported.completion is not None and reported.completion <= self.generation.max_tokens:
+            self._written[index] = reported.completion
+        if self.entry.upstream is None:  # the first choice's, as with the answer
+            told = {"place": reported.place, "model": reported.model, "fingerprint": reported.fingerprint}
+            self.entry.upstream = {**told, "attempts": reported.attempts}
 
     def _record(self, status: Status, error: str | None) -> None:
         if self._recorded or self.entry.handed_over is None:  # what never reached the engine is no interaction
@@ -192,8 +240,12 @@ def translated(error: Exception, request: str) -> ApiError:
     """What a client is told of a failure in the engine; what nobody foresaw is logged by its place."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, TooLongError):
+        return invalid("messages", str(error), code="context_length_exceeded")
     if isinstance(error, UserError):
         return from_user_error(error)
+    if isinstance(error, UpstreamError):
+        return upstream_failed(error.code, error.retry_after)
     if isinstance(error, TreadleError | ConnectionError | EOFError):
         return engine_unavailable()
     log_place(request, error)

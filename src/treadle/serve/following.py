@@ -15,15 +15,18 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from treadle.core.errors import TreadleError, UserError
+from treadle.lm.upstream_address import upstreams_of
 from treadle.record.deployment import Routing
+from treadle.record.shadow import ShadowSettings
 from treadle.serve.gateway import Gateway
 from treadle.serve.release import Serving
-from treadle.serve.table import Table
+from treadle.serve.table import Shadow, Table
 
 KEEP_SECONDS = 600.0
 _INTERVAL = 0.5  # seconds between two looks
 _FIRST_PAUSE = 5.0  # seconds before a release that could not be opened is tried again; doubled each time
 _LONGEST_PAUSE = 300.0
+_TOLD_AGAIN = 600.0  # seconds until a server behind us that fails again and again is told of again
 _NOBODY: frozenset[str] = frozenset()
 logger = logging.getLogger("treadle.serve")
 
@@ -61,6 +64,10 @@ class Guide(Protocol):
         """This one is wanted and cannot be opened."""
         ...
 
+    def failing(self, release: str, place: str) -> None:
+        """A server behind this one is left alone, for it fails; ``place`` is its host and port."""
+        ...
+
     def end(self) -> None:
         """The server answers no longer."""
         ...
@@ -77,26 +84,42 @@ class Follower:
     """One for each server; made and used in its event loop. `start`, then `following` while the server answers."""
 
     def __init__(
-        self, guide: Guide, *, keep_seconds: float = KEEP_SECONDS, on_switch: Callable[[Table], None] | None = None
+        self,
+        guide: Guide,
+        *,
+        keep_seconds: float = KEEP_SECONDS,
+        on_switch: Callable[[Table], None] | None = None,
+        shadow: ShadowSettings | None = None,
     ) -> None:
         """``keep_seconds``: how long a champion stays open after another took its place. ``on_switch`` is told of every
-        table in which something else answers."""
+        table in which something else answers. ``shadow``: of how many requests it gets a copy."""
         self._guide = guide
         self._keep = keep_seconds
         self._on_switch = on_switch
+        self._shadow = shadow
         self._opening: dict[str, asyncio.Task[Serving]] = {}
         self._opened: dict[str, Serving] = {}
         self._failed: dict[str, _Failure] = {}
+        self._told: dict[tuple[str, str], float] = {}
         self._spare_until = 0.0
         self._reported: Mapping[str, float] | None = None
 
     async def start(self, gateway: Gateway) -> None:
-        """Open the champion. Raises ``UserError`` when there is none, and what opening it raises."""
+        """Open the champion, or the fallback where that cannot be. Raises ``UserError`` when there is none, and what
+        opening it raises."""
         view = await asyncio.to_thread(self._guide.look, _NOBODY)
         if view.routing is None:
             raise UserError("nothing has been promoted yet; run: treadle run")
-        champion = await self._guide.open(view.routing.champion)
-        gateway.replace(Table(_called(champion, view)))
+        try:
+            champion = await self._guide.open(view.routing.champion)
+        except TreadleError as error:
+            if view.routing.fallback is None:
+                raise
+            fallback = await self._guide.open(view.routing.fallback)
+            await self._note_failure(view.routing.champion, error)
+            gateway.replace(Table(fallback=_called(fallback, view)))
+        else:
+            gateway.replace(Table(_called(champion, view)))
 
     @asynccontextmanager
     async def following(self, gateway: Gateway, endpoint: str) -> AsyncIterator[None]:
@@ -133,11 +156,12 @@ class Follower:
     async def _once(self, gateway: Gateway) -> None:
         held = frozenset(each.release.digest for each in gateway.table.held())
         view = await asyncio.to_thread(self._guide.look, held)
-        wanted = {each for each in (view.routing.champion, view.routing.canary) if each} if view.routing else set()
+        wanted = view.routing.all() if view.routing else set()
         await self._collect(wanted)
         self._open_missing(wanted - held)
         self._exchange(gateway, view)
         await self._report(gateway.table)
+        await self._watch(gateway.table)
         if self._opening:  # switch as soon as one is there
             await asyncio.wait(self._opening.values(), timeout=_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
         else:
@@ -189,7 +213,7 @@ class Follower:
         for serving in table.held():
             self._opened.pop(serving.release.digest, None)
         gateway.replace(table)
-        if self._on_switch is not None and _shares(table) != _shares(before):
+        if self._on_switch is not None and _roles(table) != _roles(before):
             self._on_switch(table)
 
     def _table(self, before: Table, view: View) -> Table:
@@ -200,9 +224,23 @@ class Follower:
         former = there.get(before.champion.release.digest) if before.champion else None
         champion = there.get(view.routing.champion, former)
         canary = there.get(view.routing.canary) if view.routing.canary else None
-        if canary is None or canary is champion or champion is None:
-            return self._with_spare(Table(champion), before, there)
-        return self._with_spare(Table(champion, canary, view.routing.share), before, there)
+        table = Table(champion)
+        if canary is not None and canary is not champion and champion is not None:
+            table = Table(champion, canary, view.routing.share)
+        fallback = there.get(view.routing.fallback) if view.routing.fallback else None
+        shadow = there.get(view.routing.shadow) if view.routing.shadow else None
+        table = replace(
+            table,
+            fallback=None if fallback is champion else fallback,
+            shadow=None if shadow is champion else self._shadowing(shadow),
+        )
+        return self._with_spare(table, before, there)
+
+    def _shadowing(self, serving: Serving | None) -> Shadow | None:
+        rules = self._shadow
+        if serving is None or rules is None:
+            return None
+        return Shadow(serving, rules.share, rules.waiting, rules.at_once)
 
     def _with_spare(self, table: Table, before: Table, there: Mapping[str, Serving]) -> Table:
         """Keep the champion that was replaced, or the one kept already until its time is over."""
@@ -216,6 +254,16 @@ class Follower:
         if kept is not None and kept not in answering and kept in there and now < self._spare_until:
             return replace(table, spare=there[kept])
         return table
+
+    async def _watch(self, table: Table) -> None:
+        """Tell of servers behind a release that are left alone."""
+        now = asyncio.get_running_loop().time()
+        for serving in table.held():
+            for each in upstreams_of(serving.engine):
+                name = (serving.release.digest, each.place)
+                if each.breaker != "closed" and now - self._told.get(name, -_TOLD_AGAIN) >= _TOLD_AGAIN:
+                    self._told[name] = now
+                    await asyncio.to_thread(self._guide.failing, *name)
 
     async def _report(self, table: Table) -> None:
         shares = _shares(table)
@@ -233,4 +281,13 @@ def _called(serving: Serving, view: View) -> Serving:
 
 
 def _shares(table: Table) -> dict[str, float]:
+    if table.champion is None and table.fallback is not None:
+        return {table.fallback.release.digest: 1.0}
     return {each.release.digest: table.share_of(each) for each in table.answering()}
+
+
+def _roles(table: Table) -> tuple[dict[str, float], str | None, str | None]:
+    """What is told when it changes."""
+    shadow = table.shadow.serving if table.shadow is not None else None
+    fallback, copied = (None if each is None else each.release.digest for each in (table.fallback, shadow))
+    return _shares(table), fallback, copied

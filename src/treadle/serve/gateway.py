@@ -7,6 +7,7 @@ requests has ended.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections import deque
@@ -27,6 +28,7 @@ from treadle.serve.recorder import Recorder
 from treadle.serve.release import Price as Price
 from treadle.serve.release import ServedRelease as ServedRelease
 from treadle.serve.release import Serving as Serving
+from treadle.serve.shadow import Shadows
 from treadle.serve.table import Chosen, Table
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 API_KEY_VARIABLE = "TREADLE_API_KEY"
 _HOUR = 3600.0  # seconds
+logger = logging.getLogger("treadle.serve")
 RecordMode = Literal["full", "redacted", "none"]
 
 
@@ -87,6 +90,7 @@ class Gateway:
         self.arriving = 0  # bytes of bodies that are not whole yet
         self.keyring = Keyring(self.settings.api_key, keys, self.end_requests_of)
         self.metrics = Metrics(self)
+        self.shadows = Shadows(self._note_dropped, self._note_failed)
         self.feedback_lock = asyncio.Lock()
         self._feedback = (
             Allowance(self.settings.feedback_per_key, _HOUR),
@@ -99,12 +103,19 @@ class Gateway:
         self._ending: dict[asyncio.Task[None], Serving] = {}
         self._seconds = 1.0  # moving average of how long a request takes
 
+    def _note_dropped(self, serving: Serving, count: int) -> None:
+        self.metrics.shadow_requests.labels(serving.release.name, "dropped").inc(count)
+
+    def _note_failed(self, error: BaseException) -> None:
+        logger.error("a copy for the shadow failed: %s", type(error).__name__)
+
     @property
     def serving(self) -> Serving:
         """What answers a request that asks for nothing else, canary aside. Raises 503 when nothing does."""
-        if self.table.champion is None:
+        found = self.table.champion or self.table.fallback
+        if found is None:
             raise no_model()
-        return self.table.champion
+        return found
 
     @property
     def in_flight(self) -> int:
@@ -198,10 +209,11 @@ class Gateway:
 
     def ready(self) -> bool:
         """True when a request sent now would be answered."""
-        if self.draining or self.table.champion is None:
+        first = self.table.champion or self.table.fallback
+        if self.draining or first is None:
             return False
         try:
-            self.table.champion.engine.stats()
+            first.engine.stats()
         except TreadleError:
             return False
         return True
@@ -223,6 +235,7 @@ class Gateway:
             if each.engine is serving.engine
         }:
             await asyncio.wait(tasks)
+        await self.shadows.end(serving)
         with suppress(TreadleError):
             await serving.engine.close()
 
@@ -234,6 +247,7 @@ class Gateway:
                 self.recorder.interaction(row)
         open_ones = self.servings()
         self.table = Table()
+        await self.shadows.close()
         tasks = list(self._ending)
         for task in tasks:
             task.cancel()

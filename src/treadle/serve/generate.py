@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from treadle.serve.errors import (
     unsupported,
 )
 from treadle.serve.exchange import Exchange, Generation, Source
+from treadle.serve.fallback import answered, became
 from treadle.serve.formats import held_schema
 from treadle.serve.incoming import ClientLeft, Incoming
 from treadle.serve.reading import Reading
@@ -32,6 +34,7 @@ from treadle.serve.release import Serving
 from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shape, traced, usage
 from treadle.serve.requests import ChatMessage, ChatRequest, CompletionRequest, Sampling, asked_in_vain
 from treadle.serve.screening import screen
+from treadle.serve.table import Chosen
 from treadle.serve.tools import CallsInStream, as_said, asked_tools, check_answers, with_calls
 
 _chat_decoder = msgspec.json.Decoder(ChatRequest)
@@ -53,8 +56,11 @@ _NOT_GENERATIVE = {
 async def chat(incoming: Incoming) -> None:
     """Answer ``POST /v1/chat/completions``."""
     body: ChatRequest = decode(_chat_decoder, await incoming.body())
+    await answered(incoming, body.model, body.user or body.safety_identifier, partial(_chat, body))
+
+
+async def _chat(body: ChatRequest, incoming: Incoming, chosen: Chosen) -> None:
     user = body.user or body.safety_identifier
-    chosen = incoming.choose(body.model, user)
     serving = chosen.serving
     messages, tools = _messages(body.messages), asked_tools(body)
     entry = _entry(incoming, body, "chat", ())
@@ -92,7 +98,10 @@ async def chat(incoming: Incoming) -> None:
 async def completions(incoming: Incoming) -> None:
     """Answer ``POST /v1/completions``."""
     body: CompletionRequest = decode(_completion_decoder, await incoming.body())
-    chosen = incoming.choose(body.model, body.user)
+    await answered(incoming, body.model, body.user, partial(_complete, body))
+
+
+async def _complete(body: CompletionRequest, incoming: Incoming, chosen: Chosen) -> None:
     serving = chosen.serving
     prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
     if not prompt:
@@ -176,7 +185,7 @@ def _entry(incoming: Incoming, body: Sampling, endpoint: str, messages: Sequence
     if body.stream_options is not None and not body.stream:
         raise invalid("stream_options", "stream_options: only goes with stream: true")
     refuse_in_vain(body)
-    return Entry(
+    entry = Entry(
         request=incoming.request,
         endpoint=endpoint,
         arrived=incoming.arrived,
@@ -187,6 +196,8 @@ def _entry(incoming: Incoming, body: Sampling, endpoint: str, messages: Sequence
         stream=bool(body.stream),
         metadata=body.metadata,
     )
+    became(incoming, entry)
+    return entry
 
 
 async def _generation(
@@ -235,7 +246,8 @@ async def _generation(
         seed=None if body.seed is None else body.seed % 2**31,  # what every engine can take, with room for n
         n=body.n or 1,
         logprobs=logprobs,
-        tools=tuple(tool["function"]["name"] for tool in tools),
+        tools=tuple(tools),
+        said=prompt if isinstance(prompt, str) else tuple(prompt),
     )
 
 
@@ -256,7 +268,7 @@ async def _answer(
             exchange = Exchange(incoming.gateway, serving, entry, await prepare(), source)
             await clean_long_texts(incoming.gateway, entry)
             async with incoming.metered(serving, exchange.generation.most, exchange.used):
-                if body.stream:
+                if body.stream and incoming.copy_of is None:  # nobody reads a copy's answer piece by piece
                     await _stream(incoming, exchange, shape, counted=counted)
                 else:
                     await _whole(incoming, exchange, shape)
@@ -286,6 +298,8 @@ async def _whole(incoming: Incoming, exchange: Exchange, shape: Shape) -> None:
     chunks: list[list[Chunk]] = [[] for _ in range(g.n)]
     async with aclosing(exchange.chunks()) as stream:
         async for index, chunk in stream:
+            if chunk.restarted:
+                chunks[index].clear()
             if g.logprobs:
                 chunks[index].append(chunk)
     answers = exchange.answers()

@@ -33,7 +33,10 @@ class ClientLeft(Exception):
 class Incoming:
     """``request`` is the client's ``x-request-id`` where that is well formed. ``status`` is what was answered,
     ``failed`` the code of what went wrong. ``given``: the body, where it was read already. ``told`` makes of an error
-    what its client can read."""
+    what its client can read.
+
+    ``interaction`` is the last that it became; ``instead_of`` the one that failed, where another release answers;
+    ``copy_of`` the one that it repeats in the background. ``stored``: its text may be kept. ``size``: of its body."""
 
     def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         self.arrived = time.perf_counter()
@@ -45,6 +48,11 @@ class Incoming:
         self.failed: str | None = None
         self.given: bytes | None = None
         self.told: Callable[[ApiError], Any] = ApiError.body
+        self.interaction: str | None = None
+        self.instead_of: str | None = None
+        self.copy_of: str | None = None
+        self.stored = True
+        self.size = 0
         self._receive = receive
         self._send = send
         given = self.headers.get(b"x-request-id", b"")
@@ -73,6 +81,7 @@ class Incoming:
             raise await self._too_large(deadline, more=b"expect" not in self.headers)
         message = await self._next(settings.body_seconds)
         if not message.get("more_body") and len(message["body"]) <= limit:  # nearly always it comes in one piece
+            self.size = len(message["body"])
             return bytes(message["body"])
         data = bytearray(message["body"])
         self.gateway.arriving += len(data)
@@ -90,6 +99,7 @@ class Incoming:
             self.gateway.arriving -= len(data)
         if len(data) > limit:
             raise await self._too_large(deadline, more=bool(message.get("more_body")))
+        self.size = len(data)
         return bytes(data)
 
     async def _too_large(self, deadline: float, *, more: bool) -> ApiError:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from treadle.lm.engine import EngineStats
+from treadle.lm.upstream_address import upstreams_of
 from treadle.serve.admission import Admission
 from treadle.serve.release import Serving
 from treadle.serve.table import Table
@@ -104,6 +105,14 @@ class Metrics:
             "treadle_guardrail_findings", "What guardrails found, by side (in, out) and what was done.",
             ("guardrail", "side", "action"), registry=self.registry,
         )  # fmt: skip
+        self.fallbacks = Counter(
+            "treadle_fallbacks", "Requests that another release answered, for theirs could not.",
+            ("release", "answered_by"), registry=self.registry,
+        )  # fmt: skip
+        self.shadow_requests = Counter(
+            "treadle_shadow_requests", "Copies for a release on trial: ok, failed, cancelled, or dropped.",
+            ("release", "status"), registry=self.registry,
+        )  # fmt: skip
         self.feedback = Counter("treadle_feedback", "Feedback recorded, by kind.", ("kind",), registry=self.registry)
         for kind in ("prompt", "completion", "cached"):
             self.tokens.labels(kind)
@@ -153,11 +162,36 @@ class _State:
             held.add_metric((digest, name), gateway.in_flight_of(each))
         yield shares
         yield held
+        yield from _upstreams(gateway.servings())
         releases = InfoMetricFamily("treadle_release", "A release that answers.")
         for each in table.answering():
             found = {"release": each.release.name, "digest": each.release.digest, "engine": each.engine.name}
             releases.add_metric((), found)
         yield releases
+
+
+def _upstreams(servings: Iterable[Serving]) -> Iterable[Metric]:
+    """Of releases that servers elsewhere run, how each of those stands."""
+    known = {(s.release.digest, s.release.name): s.engine for s in servings}
+    labels = ("upstream", "digest", "release")
+    running = GaugeMetricFamily("treadle_upstream_running_requests", "Requests a server behind us has.", labels=labels)
+    shut = GaugeMetricFamily(
+        "treadle_upstream_open", "1 while a server behind us is left alone because it failed.", labels=labels
+    )
+    ended = CounterMetricFamily(
+        "treadle_upstream_requests",
+        "Attempts at a server behind us: ok, refused (the request), busy, failed, left (nobody waited).",
+        labels=(*labels, "outcome"),
+    )
+    for release, engine in known.items():
+        for each in upstreams_of(engine):
+            running.add_metric((each.place, *release), each.running)
+            shut.add_metric((each.place, *release), float(each.breaker != "closed"))
+            for outcome, count in each.outcomes.items():
+                ended.add_metric((each.place, *release, outcome), count)
+    yield running
+    yield shut
+    yield ended
 
 
 def resident_bytes() -> int:

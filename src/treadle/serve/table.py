@@ -25,24 +25,40 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A release on trial that gets copies of ``share`` of the requests; at most so many wait and are answered at
+    once."""
+
+    serving: Serving
+    share: float
+    waiting: int = 64
+    at_once: int = 2
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """The champion answers, and the canary ``share`` of the requests that name neither; 0 to 1.
 
     ``spare`` is open and answers nothing: the champion before this one, so that going back needs no loading.
+    ``fallback`` answers what these cannot, or everything where there is no champion.
     """
 
     champion: Serving | None = None
     canary: Serving | None = None
     share: float = 0.0
     spare: Serving | None = None
+    fallback: Serving | None = None
+    shadow: Shadow | None = None
 
     def answering(self) -> list[Serving]:
         """What requests can get."""
         return [each for each in (self.champion, self.canary) if each is not None]
 
     def held(self) -> list[Serving]:
-        """Everything whose engine has to be open."""
-        return [*self.answering(), *([self.spare] if self.spare is not None else [])]
+        """Everything whose engine has to be open, each once."""
+        shadow = self.shadow.serving if self.shadow is not None else None
+        others = [each for each in (self.spare, self.fallback, shadow) if each is not None]
+        return list({id(each.engine): each for each in [*others, *self.answering()]}.values())
 
     def share_of(self, serving: Serving) -> float:
         """The probability with which a request that names nothing gets it."""
@@ -58,6 +74,8 @@ class Table:
         ``person`` is a keyed digest; the same person gets the same for as long as a canary lasts, also when its share
         grows. Raises 404 for a name that nothing here answers to, 503 when nothing answers at all.
         """
+        if self.champion is None and self.fallback is not None and model in (None, self.fallback.release.base):
+            return Chosen(self.fallback, None)
         if self.champion is None:
             raise no_model()
         if model is None or model == self.champion.release.base:

@@ -9,6 +9,7 @@ import sys
 import time
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,8 +20,9 @@ from treadle.lm.vector_sizes import VectorSizes, cut_vector
 from treadle.record.interaction import Status, Tokens
 from treadle.serve.aside import aside
 from treadle.serve.entry import Entry, Outcome, clean_long_texts, record
-from treadle.serve.errors import SERVER, ApiError, context_length_exceeded, invalid
+from treadle.serve.errors import FAILED_OVER, SERVER, ApiError, context_length_exceeded, invalid
 from treadle.serve.exchange import translated
+from treadle.serve.fallback import answered, became
 from treadle.serve.generate import ENDED_BY_US, decode, refuse_in_vain
 from treadle.serve.incoming import ClientLeft, Incoming
 from treadle.serve.release import Serving
@@ -39,7 +41,10 @@ _embeddings_decoder = msgspec.json.Decoder(EmbeddingsRequest)
 async def classify(incoming: Incoming) -> None:
     """Answer ``POST /v1/classify``: a label and the probability of each, for every text."""
     body: ClassifyRequest = decode(_classify_decoder, await incoming.body())
-    chosen = incoming.choose(body.model, body.user)
+    await answered(incoming, body.model, body.user, partial(_classify, body))
+
+
+async def _classify(body: ClassifyRequest, incoming: Incoming, chosen: Chosen) -> None:
     serving = chosen.serving
     texts = [body.input] if isinstance(body.input, str) else body.input
     if serving.release.asking != "classify":
@@ -65,7 +70,10 @@ async def classify(incoming: Incoming) -> None:
 async def tag(incoming: Incoming) -> None:
     """Answer ``POST /v1/tag``: the spans of every text. The record has them as a label has (``text.spans``)."""
     body: TagRequest = decode(_tag_decoder, await incoming.body())
-    chosen = incoming.choose(body.model, body.user)
+    await answered(incoming, body.model, body.user, partial(_tag, body))
+
+
+async def _tag(body: TagRequest, incoming: Incoming, chosen: Chosen) -> None:
     serving = chosen.serving
     texts = [body.input] if isinstance(body.input, str) else body.input
     if serving.release.asking != "tag":
@@ -83,7 +91,10 @@ async def tag(incoming: Incoming) -> None:
 async def embeddings(incoming: Incoming) -> None:
     """Answer ``POST /v1/embeddings``: a vector for every text."""
     body: EmbeddingsRequest = decode(_embeddings_decoder, await incoming.body())
-    chosen = incoming.choose(body.model, body.user)
+    await answered(incoming, body.model, body.user, partial(_embeddings, body))
+
+
+async def _embeddings(body: EmbeddingsRequest, incoming: Incoming, chosen: Chosen) -> None:
     serving = chosen.serving
     texts = [body.input] if isinstance(body.input, str) else body.input
     size = body.dimensions
@@ -131,24 +142,33 @@ async def run_on_texts(
         store=body.store is not False,
         metadata=body.metadata,
     )
+    became(incoming, entry)
     (shown,) = await screen(incoming, serving, entry, (texts,), param)
     texts[:] = shown  # the caller's too: what comes back is about these
     entry.messages = [{"role": "user", "content": text} for text in texts]
     tokens = Tokens()
     ended: Outcome | None = None
+    void = False
     try:
         async with incoming.working(serving, endpoint):
             tokens = await (count or _counted)(serving, texts)
             await clean_long_texts(incoming.gateway, entry)
             most = tokens if tokens.prompt else _guessed(texts)
-            async with incoming.metered(serving, most, lambda: most if entry.handed_over is not None else None):
+
+            def used() -> Tokens | None:
+                return None if entry.handed_over is None or void else most
+
+            async with incoming.metered(serving, most, used):
                 entry.handed_over = time.perf_counter()
                 try:
                     found = await work(texts)
                 except Exception as error:
                     if isinstance(error, NotImplementedError | UserError):
                         raise _cannot(serving, endpoint, error) from error
-                    raise translated(error, entry.id) from error
+                    told = translated(error, entry.id)
+                    if told.code in FAILED_OVER:
+                        void, tokens = True, Tokens()
+                    raise told from error
                 _check(found, texts, len(texts) if results is None else results)
                 return entry, found, tokens
     except ClientLeft:

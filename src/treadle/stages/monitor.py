@@ -11,7 +11,7 @@ from pydantic import Field
 from treadle.core.config import Settings
 from treadle.core.driver import Driver
 from treadle.core.duration import Duration, seconds_of
-from treadle.record.interaction import Interaction
+from treadle.record.interaction import SHADOW, Interaction
 from treadle.record.record import Record
 from treadle.record.recording import Recording
 from treadle.record.release import Release
@@ -68,7 +68,7 @@ def monitor(driver: Driver, settings: MonitorSettings, record: Record, release: 
     """Measure what was recorded about a release so far, and raise the alerts that follow from it."""
     if driver.planning or release.pending:
         return Monitored()
-    rows = list(record.recorder.interactions(release.digest))
+    rows = [row for row in record.recorder.interactions(release.digest) if row.origin != SHADOW]
     found = measure(rows, settings, profile)
     if found.drift.get("decided") == "yes":
         detail = f"the latest {found.drift['n']} questions differ from the training questions"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from treadle.core.artifacts import Artifact
 from treadle.core.config import Settings
@@ -20,10 +20,12 @@ from treadle.evals.task import Asking, Task
 from treadle.lm.engines import serves_gguf
 from treadle.lm.model import Model, Optimized
 from treadle.lm.optimization import UNCHANGED
+from treadle.lm.upstream_settings import UpstreamSettings
 from treadle.record.record import Record
 from treadle.record.recording import Recording
 from treadle.record.release import Release, ReleaseSpec
 from treadle.record.report import Report
+from treadle.record.shadow import ShadowSettings
 from treadle.record.slo import Slo
 from treadle.stages.deploy.optimizing import Asked, Way, check, items_for, judged, weigh, weight_bytes
 from treadle.stages.deploy.serving import opener
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from treadle.lm.gguf import Kind
 
 Side = Literal["in", "out"]
+_UPSTREAM = "upstream"  # the engine
 _KEPT = (".json", ".jinja", ".txt", ".model")  # what stands beside the weights
 
 
@@ -69,7 +72,10 @@ class PriceSettings(Settings):
 class DeploySettings(Settings):
     """What a release is, and where it answers."""
 
-    engine: str = Field("auto", description="auto, openvino, transformers, or another installed engine")
+    engine: str = Field(
+        "auto", description="auto, openvino, transformers, upstream (servers elsewhere), or another installed engine"
+    )
+    upstream: UpstreamSettings | None = Field(None, description="for engine: upstream; part of the release")
     quantize: QuantizeSettings | None = QuantizeSettings()
     optimization: OptimizationSettings | None = None
     system_prompt: str | None = Field(None, description="said before every conversation that has no system message")
@@ -83,7 +89,20 @@ class DeploySettings(Settings):
     )
     max_in_flight: int = Field(256, ge=1, le=100_000, description="requests held at once; beyond them 429 is answered")
     slo: Slo | None = Field(None, description="what answers are to keep: the server holds no more requests than that")
+    fallback: str | None = Field(
+        None, min_length=1, description="release that answers what the champion cannot: @previous, model@v1 or b3:..."
+    )
+    shadow: ShadowSettings | None = Field(None, description="a release that gets copies of requests, shown to nobody")
     smoke_requests: int = Field(60, ge=0, description="test questions a new release answers before it is judged")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        """Servers elsewhere run what they run; nothing here is made smaller for them."""
+        if (self.engine == _UPSTREAM) != (self.upstream is not None):
+            raise ValueError("engine: upstream and the section upstream go together; give both, or neither")
+        if self.upstream is not None and self.optimization is not None:
+            raise ValueError("optimization is for engines here; leave it out with engine: upstream")
+        return self
 
     @field_validator("guardrails")
     @classmethod
@@ -206,6 +225,11 @@ def _by_way(
 def _quantized(driver: Driver, settings: DeploySettings, model: Model, tests: Dataset, task: Task) -> _Made:
     """As a GGUF, or as it is."""
     chosen = settings.quantize if task.gguf else None
+    if settings.upstream is not None:
+        if chosen is not None and "quantize" in settings.model_fields_set:
+            driver.listener.say("quantize is left out: with engine upstream, what answers is what the servers run")
+        optimized = driver.run(optimize, model, format=None)
+        return _Made(optimized, _UPSTREAM, settings.upstream.model_dump(mode="json"), None, None)
     if chosen is not None and not serves_gguf(settings.engine):
         driver.listener.say(
             f"quantize is left out: engine {settings.engine} runs no GGUF here; treadle doctor says more"

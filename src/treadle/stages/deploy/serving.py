@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 LEASE = "serve:"  # and the URL: held by a server for as long as it answers
 _BEAT = 10.0  # seconds between two signs of life
+FindRelease = Callable[[], str | None]
 
 
 def serving_now(record: Record) -> list[str]:
@@ -104,6 +106,7 @@ async def open_serving(served: ServedRelease, spec: ReleaseSpec, folder: Path) -
 
     from treadle.lm.engines import open_engine
     from treadle.lm.tokenizer import ChatTokenizer
+    from treadle.lm.upstream import UpstreamEngine
     from treadle.lm.worker_engine import WorkerEngine
     from treadle.serve.guardrail_settings import open_guardrails
     from treadle.serve.release import Serving
@@ -112,7 +115,7 @@ async def open_serving(served: ServedRelease, spec: ReleaseSpec, folder: Path) -
     engine = await open_engine(spec.engine, folder, settings=dict(spec.optimization.get("settings") or {}))
     if spec.asking not in ("chat", "extract"):
         return Serving(served, engine, guardrails=guardrails)
-    if isinstance(engine, WorkerEngine):  # it has one already, and loading takes time and memory
+    if isinstance(engine, WorkerEngine | UpstreamEngine):  # it has one already, and loading takes time and memory
         return Serving(served, engine, engine.tokenizer, guardrails)
     try:
         return Serving(served, engine, await asyncio.to_thread(ChatTokenizer.load, folder), guardrails)
@@ -134,9 +137,18 @@ class RecordGuide:
     release that is wanted cannot be opened.
     """
 
-    def __init__(self, record: Record, fixed: Release | None = None) -> None:
+    def __init__(
+        self,
+        record: Record,
+        fixed: Release | None = None,
+        *,
+        fallback: FindRelease | None = None,
+        shadow: FindRelease | None = None,
+    ) -> None:
+        """``fallback`` and ``shadow`` find the releases that go by these names now; a fixed release has neither."""
         self._record = record
         self._fixed = fixed
+        self._beside = (fallback, shadow)
         self._endpoint: str | None = None
         self._beaten = 0.0
         self._seen: tuple[int, frozenset[str]] | None = None
@@ -160,7 +172,7 @@ class RecordGuide:
         record = self._record
         record.recorder.let_go()
         routing = self._routing()
-        wanted = {each for each in (routing.champion, routing.canary) if each} if routing else set()
+        wanted = routing.all() if routing else set()
         gone = frozenset(each for each in held - wanted if not record.store.has(each))
         there = (held | wanted) - gone
         return View(routing, gone, {each: _aliases(record, each, self._model(each)) for each in there})
@@ -172,8 +184,16 @@ class RecordGuide:
         if found is None or not store.has(found.champion):
             return None
         if found.canary is not None and not store.has(found.canary):
-            return Routing(found.champion)
-        return found
+            found = Routing(found.champion)
+        if self._fixed is not None:
+            return found
+        fallback, shadow = (self._named(find, found.champion) for find in self._beside)
+        return replace(found, fallback=fallback, shadow=shadow)
+
+    def _named(self, find: FindRelease | None, champion: str) -> str | None:
+        """The release that a name stands for; None where it is the champion, or not there yet, or no more."""
+        release = find() if find is not None else None
+        return release if release is not None and release != champion and self._record.store.has(release) else None
 
     def _model(self, release: str) -> str:
         if release not in self._models:
@@ -215,6 +235,11 @@ class RecordGuide:
     def cannot(self, release: str, reason: str) -> None:
         """Raise an alert; what answers goes on answering."""
         detail = f"{self._ref(release)} cannot be opened ({reason}); what answers goes on, the server's log says more"
+        self._record.alerts.raise_("deploy", detail, release, {})
+
+    def failing(self, release: str, place: str) -> None:
+        """Raise an alert."""
+        detail = f"{place}, which runs {self._ref(release)}, fails and is left alone until a request tries it again"
         self._record.alerts.raise_("deploy", detail, release, {})
 
     def end(self) -> None:

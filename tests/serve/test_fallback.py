@@ -1,0 +1,148 @@
+"""Another release answers what one cannot: whose answer it is, what is recorded, and what a key pays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_keys import Book, ask
+from toy_table import ONE, TWO, tabled
+
+from treadle.core.errors import UserError
+from treadle.lm.engine import EngineGone
+from treadle.record.api_key import Limit
+from treadle.serve.guardrail import Guardrails, Named
+from treadle.serve.guards import BlockList
+
+GONE = EngineGone("the process ended")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_champion_cannot_answer_another_release_does(stream: bool) -> None:
+    with tabled(other={"system_prompt": "Be kind."}) as server:
+        server.one.failing = GONE
+        answer = server.chat(stream=stream, user="ann")
+        assert answer.status_code == 200
+        assert answer.headers["treadle-release"] == TWO
+        assert TWO in answer.text
+        assert ONE not in answer.text
+        failed, answered = server.rows
+        assert (failed["release"], failed["status"], failed["error"]) == (ONE, "failed", "engine_unavailable")
+        assert (failed["share"], failed["tokens"]["prompt"]) == (1.0, 0)
+        assert (answered["release"], answered["status"], answered["answer"]) == (TWO, "ok", "one two three")
+        assert (answered["instead_of"], answered["share"]) == (failed["id"], None)
+        assert answered["request"] == failed["request"]
+        assert answered["id"] in answer.text
+        assert "kind" in server.two.tokenizer.decode(server.two.requests[0].prompt_ids)  # by its own prompt
+        assert server.metric('treadle_fallbacks_total{answered_by="docs@v2",release="docs@v1"}') == 1
+        server.one.failing = None
+        assert server.chat().headers["treadle-release"] == ONE
+
+
+@pytest.mark.parametrize(("asking", "path"), [("classify", "classify"), ("embed", "embeddings"), ("tag", "tag")])
+def test_texts_are_labeled_tagged_and_embedded_by_another(asking: str, path: str) -> None:
+    with tabled(asking=asking) as server:
+        server.one.failing = GONE
+        answer = server.http.post(f"/v1/{path}", json={"input": ["good Bern"]})
+        assert answer.status_code == 200
+        assert answer.json()["system_fingerprint"] == TWO
+        assert [(row["release"], row["status"]) for row in server.rows] == [(ONE, "failed"), (TWO, "ok")]
+        assert server.rows[1]["instead_of"] == server.rows[0]["id"]
+
+
+def test_a_contract_s_request_falls_back_as_well() -> None:
+    with tabled() as server:
+        server.one.failing = GONE
+        answer = server.http.post("/invocations", json={"inputs": "one two"})
+        assert answer.status_code == 200
+        assert server.rows[-1]["release"] == TWO
+
+
+def test_what_had_begun_to_be_streamed_is_not_begun_anew() -> None:
+    with tabled() as server:
+        server.one.failing, server.one.fail_after = GONE, 2
+        answer = server.chat(stream=True)
+        assert "engine_unavailable" in answer.text
+        assert not server.of(TWO)
+        assert server.chat().headers["treadle-release"] == TWO  # nobody saw what had come of it
+
+
+def test_who_asks_for_a_release_by_name_gets_that_or_an_error() -> None:
+    with tabled() as server:
+        server.one.failing = GONE
+        for name in ("docs@v1", ONE):
+            answer = server.chat(model=name)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
+        assert server.chat(model="docs").status_code == 200
+        assert server.chat(model="docs@v2").status_code == 404  # it is nothing that can be asked for
+
+
+def test_what_is_wrong_with_the_request_is_wrong_everywhere() -> None:
+    words = Guardrails(inward=(Named("block_list", BlockList(words=["bomb"])),))
+    with tabled(guardrails=words) as server:
+        server.one.failing = UserError("not like this")
+        assert server.chat().json()["error"]["code"] == "refused_by_model"
+        server.one.failing = GONE
+        assert server.chat("a bomb").json()["error"]["code"] == "content_filter"
+        assert server.chat("word " * 500).json()["error"]["code"] == "context_length_exceeded"
+        assert not server.of(TWO)
+
+
+def test_where_both_fail_the_client_hears_of_the_last() -> None:
+    with tabled() as server:
+        server.one.failing, server.two.silent = GONE, True
+        answer = server.chat()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "engine_failed")
+        assert [row["error"] for row in server.rows] == ["engine_unavailable", "engine_failed"]
+
+
+def test_another_kind_of_release_is_no_fallback() -> None:
+    with tabled(other={"asking": "classify"}) as server:
+        server.one.failing = GONE
+        assert server.chat().status_code == 503
+
+
+def test_a_key_pays_for_one_answer_and_only_by_models_it_may_use(tmp_path: Path) -> None:
+    book = Book(tmp_path / "store")
+    key, secret = book.create("somebody", Limit.parse("tokens", "1000/day"), Limit.parse("requests", "3/day"))
+    _, bound = book.create("bound", models=("docs@v1",))
+    with tabled(keys=book.use()) as server:
+        server.one.failing = GONE
+        answer = ask(server.url, secret)
+        assert answer.status_code == 200
+        assert answer.json()["system_fingerprint"] == TWO
+        assert ask(server.url, bound).status_code == 503
+        assert server.rows[1]["key"] == key.id
+        for _ in range(3):
+            last = ask(server.url, secret)
+        assert last.json()["error"]["code"] == "insufficient_quota"  # three answers, three requests
+    used = book.used(key)
+    spent = sum(row["tokens"]["prompt"] + row["tokens"]["completion"] for row in server.of(TWO) if row["key"] == key.id)
+    assert (used.tokens, used.requests) == (spent, 3)
+    book.close()
+
+
+def test_a_thousand_requests_lose_nothing_while_the_champion_comes_and_goes() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with tabled() as server, ThreadPoolExecutor(8) as pool:
+
+        def one(number: int) -> dict[str, Any]:
+            if number % 50 == 0:
+                server.one.failing = GONE if (number // 50) % 2 else None
+            answer = server.chat(f"a {number}", stream=bool(number % 2))
+            assert answer.status_code == 200
+            text = answer.text if number % 2 else json.dumps(answer.json())
+            release = answer.headers["treadle-release"]
+            assert release in text
+            return {"id": answer.headers["treadle-interaction"], "release": release}
+
+        answers = list(pool.map(one, range(1000)))
+        rows = {row["id"]: row for row in server.rows}
+        assert all(rows[each["id"]]["release"] == each["release"] for each in answers)
+        assert {each["release"] for each in answers} == {ONE, TWO}
+        failed = [row for row in server.rows if row["status"] == "failed"]
+        assert len(rows) == 1000 + len(failed)
+        assert sorted(row["instead_of"] for row in server.of(TWO)) == sorted(row["id"] for row in failed)
