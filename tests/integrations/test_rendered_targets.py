@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ import yaml
 from treadle.core.errors import UserError
 from treadle.core.plugins import names
 from treadle.record.release import ReleaseSpec
-from treadle.stages.deploy.targets import GROUP, Rendering, find_target, render
+from treadle.stages.deploy.targets import GROUP, Rendering, find_target, render, shown
 
 SPEC = ReleaseSpec(
     name="Docs_Assistant",
@@ -27,31 +28,46 @@ SPEC = ReleaseSpec(
 )
 RELEASE = Rendering("b3:" + "ab" * 32, "Docs_Assistant@v3", SPEC, "openvino", 140_000_000, 500_000_000)
 
+# Settings that a target does not do without.
+NEEDED: dict[str, dict[str, Any]] = {
+    "sagemaker": {
+        "image": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/assistant:3",
+        "role": "arn:aws:iam::123456789012:role/serving",
+    },
+    "vertex": {
+        "image": "europe-west4-docker.pkg.dev/models/helper/assistant:3",
+        "project": "models-1",
+        "region": "europe-west4",
+    },
+}
+
 
 @pytest.mark.parametrize("target", names(GROUP))
 def test_rendering_again_changes_nothing(target: str, tmp_path: Path) -> None:
-    written, changed = render(target, RELEASE, tmp_path / "a", {})
+    settings = NEEDED.get(target, {})
+    written, changed = render(target, RELEASE, tmp_path / "a", settings)
     assert set(changed) == {*written.files, "treadle.json"}
     assert all(RELEASE.digest in (tmp_path / "a" / "treadle.json").read_text() for _ in changed)
-    assert render(target, RELEASE, tmp_path / "a", {})[1] == []
-    render(target, RELEASE, tmp_path / "b", {})
+    assert render(target, RELEASE, tmp_path / "a", settings)[1] == []
+    render(target, RELEASE, tmp_path / "b", settings)
     for path in changed:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
     newer = replace(RELEASE, digest="b3:" + "cd" * 32)
-    assert "treadle.json" in render(target, newer, tmp_path / "a", {})[1]
-    made = find_target(target, {}, None)
-    assert made.apply(written).commands
-    assert made.down(written).commands
+    assert "treadle.json" in render(target, newer, tmp_path / "a", settings)[1]
+    made = find_target(target, settings, None)
+    assert shown(made.apply(written))
+    assert shown(made.down(written))
 
 
 @pytest.mark.parametrize("target", names(GROUP))
 def test_what_was_edited_is_not_overwritten(target: str, tmp_path: Path) -> None:
-    written, _ = render(target, RELEASE, tmp_path, {})
+    settings = NEEDED.get(target, {})
+    written, _ = render(target, RELEASE, tmp_path, settings)
     edited = tmp_path / max(written.files)
     edited.write_text(edited.read_text() + "# mine\n")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="was edited"):
-        render(target, replace(RELEASE, digest="b3:" + "cd" * 32, model="other@v9", bytes=9), tmp_path, {})
+        render(target, replace(RELEASE, digest="b3:" + "cd" * 32, model="other@v9", bytes=9), tmp_path, settings)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

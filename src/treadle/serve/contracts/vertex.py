@@ -40,6 +40,7 @@ _GIVES = {
         "deployedModelId": {"type": "string"},
         "model": {"type": "string"},
         "modelVersionId": {"type": "string"},
+        "system_fingerprint": {"type": "string"},
     },
     "required": ["predictions", "deployedModelId", "model", "modelVersionId"],
 }
@@ -54,6 +55,7 @@ async def _predict(incoming: Incoming) -> None:
         "deployedModelId": os.environ.get(_DEPLOYED) or found.release,
         "model": found.model,
         "modelVersionId": version_of(found.model),
+        "system_fingerprint": found.release,  # the platform passes it on from rawPredict, and no header
     }
     await incoming.reply(content, headers=found.headers())
 
