@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import pytest
 from moto.sagemaker.responses import SageMakerResponse
 
 import command
+import containers
 import sagemaker_platform as platform
+import target_results
 from small_project import Project
 
 IMAGE = f"{platform.ACCOUNT}.dkr.ecr.{platform.REGION}.amazonaws.com/helper:1"
@@ -117,3 +119,27 @@ def test_what_is_wrong_is_one_line(
     assert "Traceback" not in refused.stderr
     (Path(out) / "create-model.json").write_text("[]")
     assert "expected a JSON object" in project.call("apply", "sagemaker", out, check=2).stderr
+
+
+@pytest.mark.slow
+def test_the_image_as_the_platform_runs_it(
+    project: Project, tmp_path: Path, image: str, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "sagemaker")
+    release = project.json("render", "sagemaker", "--out", out, *WITH)["release"]
+    expected = project.json("ask", "What can you do?")["answer"]
+
+    def start(asked: dict[str, Any]) -> AbstractContextManager[str]:
+        return containers.container(image, "serve", environment=asked["Environment"], inside=8080)
+
+    with platform.runtime(moto, start) as runtime:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", runtime)
+        said = project.json("apply", "sagemaker", out)
+    assert (said["answer"], said["release"]) == (expected, release)
+    target_results.keep(
+        "sagemaker",
+        validated="boto3, moto",
+        ran="podman: the image as `docker run IMAGE serve`, asked through boto3",
+        same_text=True,
+        digest=True,
+    )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+import target_results
 from importing.peers import peer
 from small_project import Project
 
@@ -18,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "europe-west4-docker.pkg.dev/models-1/models/helper:1"
 SETTINGS = (f"image={IMAGE}", "project=models-1", "region=europe-west4")
 WITH = [part for each in SETTINGS for part in ("--with", each)]
+ASKED = {"messages": [{"role": "user", "content": "What can you do?"}]}
 CLIENT = ("google-cloud-aiplatform[prediction]==2.7.0",)
 
 
@@ -95,3 +99,45 @@ def test_what_is_wrong_is_one_line(project: Project, tmp_path: Path, monkeypatch
     refused = project.call("apply", "vertex", out, check=2)
     assert "Vertex AI: File" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@contextmanager
+def docker_api(folder: Path) -> Iterator[str]:
+    """Docker's API, by podman; its address."""
+    sock = folder / "podman.sock"
+    process = subprocess.Popen(["podman", "system", "service", "--time=0", f"unix://{sock}"])
+    try:
+        until = time.monotonic() + 30
+        while not sock.exists():
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        yield f"unix://{sock}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.slow
+def test_the_image_as_googles_local_model_runs_it(project: Project, tmp_path: Path, image: str) -> None:
+    out = tmp_path / "vertex"
+    release = project.json("render", "vertex", "--out", str(out), *WITH)["release"]
+    expected = project.json("ask", "What can you do?")["answer"]
+    python = peer("vertex", *CLIENT) / "python"
+    with docker_api(tmp_path) as api:
+        done = subprocess.run(
+            [python, ROOT / "tests" / "vertex_local_model.py", out / "upload-model.json", image],
+            env=os.environ | {"DOCKER_HOST": api},
+            input=json.dumps({"instances": [ASKED], "parameters": {"temperature": 0, "maxOutputTokens": 16}}),
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["predictions"], said["system_fingerprint"]) == ([expected], release)
+    target_results.keep(
+        "vertex",
+        validated="google-cloud-aiplatform's request types",
+        ran="podman: the image by the client's LocalModel",
+        same_text=True,
+        digest=True,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+import target_results
 from treadle.core.errors import UserError
 from treadle.core.plugins import names
 from treadle.record.release import ReleaseSpec
@@ -124,3 +126,65 @@ def test_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "treadle-docs-assistant.service"
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    target_results.keep("systemd", validated="systemd-analyze verify")
+
+
+def test_the_inference_service(tmp_path: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    render("kserve", RELEASE, tmp_path, {"namespace": "models"})
+    service = yaml.safe_load((tmp_path / "inferenceservice.yaml").read_text())
+    predictor = service["spec"]["predictor"]
+    assert (predictor.pop("minReplicas"), predictor.pop("maxReplicas")) == (1, 10)
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": predictor}
+    validate(pod, "1.31", strict=True)
+    assert predictor["containers"][0]["name"] == "kserve-container"
+    target_results.keep("kserve", validated="kubernetes-validate: its pod")
+
+
+def test_the_application_of_ray_serve(tmp_path: Path) -> None:
+    schema = pytest.importorskip("ray.serve.schema")
+    render("rayserve", RELEASE, tmp_path, {"port": 8123, "most": 6})
+    here = yaml.safe_load((tmp_path / "serve.yaml").read_text())
+    service = yaml.safe_load((tmp_path / "rayservice.yaml").read_text())
+    inside = yaml.safe_load(service["spec"]["serveConfigV2"])
+    for config, host in ((here, "127.0.0.1"), (inside, "0.0.0.0")):
+        read = schema.ServeDeploySchema.model_validate(config)
+        assert read.http_options.host == host
+        (application,) = read.applications
+        assert application.args["digest"] == RELEASE.digest
+        assert application.args["host"] == host
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, "--ignore", "DL3008", tmp_path / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    for settings in ({"address": "localhost"}, {"replicas": 3, "most": 2}, {"home": "opt"}):
+        with pytest.raises(UserError, match="target rayserve: "):
+            find_target("rayserve", settings, None)
+
+
+def test_the_pods_of_the_ray_service(tmp_path: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    render("rayserve", RELEASE, tmp_path, {"namespace": "models"})
+    service = yaml.safe_load((tmp_path / "rayservice.yaml").read_text())
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
+        validate(pod, "1.31", strict=True)
+    definition = os.environ.get("TREADLE_RAYSERVICE_CRD")  # ray-operator/config/crd/bases/ray.io_rayservices.yaml
+    if definition:
+        jsonschema = pytest.importorskip("jsonschema")
+        versions = yaml.safe_load(Path(definition).read_text())["spec"]["versions"]
+        (schema,) = [each["schema"]["openAPIV3Schema"] for each in versions if each["name"] == "v1"]
+        jsonschema.Draft202012Validator(closed(schema)).validate(service)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.Draft202012Validator(closed(schema)).validate(service | {"spec": {"serveConfigV3": ""}})
+
+
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema of a resource that knows no other fields, as `kubectl apply` takes it; metadata has its own."""
+    made = dict(schema)
+    if isinstance(made.get("properties"), dict):
+        made["properties"] = {name: closed(each) for name, each in made["properties"].items()}
+        made.setdefault("additionalProperties", False)
+    if isinstance(made.get("items"), dict):
+        made["items"] = closed(made["items"])
+    return made

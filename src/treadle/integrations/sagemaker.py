@@ -101,9 +101,8 @@ class SageMaker:
         account = Account(self._region)
         name = self._endpoint or written.slug
         return Plan(
-            (),
             endpoint=self._address(name),
-            calls=(
+            commands=(
                 Call(f"SageMaker CreateModel, unless it is there: {MODEL}", account.create_model),
                 Call(f"SageMaker CreateEndpointConfig, unless it is there: {CONFIG}", account.create_config),
                 Call(f"SageMaker CreateEndpoint, or UpdateEndpoint: {ENDPOINT}", account.put_endpoint),
@@ -115,9 +114,8 @@ class SageMaker:
         """As `Target.down`; an endpoint that another release is behind stays."""
         account = Account(self._region)
         return Plan(
-            (),
             endpoint=self._address(self._endpoint or written.slug),
-            calls=(
+            commands=(
                 Call(f"SageMaker DeleteEndpoint of {ENDPOINT}", account.delete_endpoint),
                 Call(f"SageMaker DeleteEndpointConfig of {CONFIG}", account.delete_config),
                 Call(f"SageMaker DeleteModel of {MODEL}", account.delete_model),
@@ -141,14 +139,14 @@ class Account:
 
     def create_model(self, folder: Path) -> None:
         """As the folder's request says, unless there is one of that name."""
-        request = request_in(folder, MODEL)
+        request = request_in(folder, MODEL, "ModelName")
         if self._found("DescribeModel", self.client.describe_model, ModelName=request["ModelName"]) is None:
             with _refusals("CreateModel"):
                 self.client.create_model(**request)
 
     def create_config(self, folder: Path) -> None:
         """As the folder's request says, unless there is one of that name."""
-        request = request_in(folder, CONFIG)
+        request = request_in(folder, CONFIG, "EndpointConfigName")
         name = {"EndpointConfigName": request["EndpointConfigName"]}
         if self._found("DescribeEndpointConfig", self.client.describe_endpoint_config, **name) is None:
             with _refusals("CreateEndpointConfig"):
@@ -156,7 +154,7 @@ class Account:
 
     def put_endpoint(self, folder: Path) -> None:
         """Make the endpoint, or lead it to this configuration, and wait until it answers with it."""
-        request = request_in(folder, ENDPOINT)
+        request = request_in(folder, ENDPOINT, "EndpointName", "EndpointConfigName")
         name, wanted = request["EndpointName"], request["EndpointConfigName"]
         there = self._settled(name)
         if there is None:
@@ -189,7 +187,7 @@ class Account:
 
     def delete_endpoint(self, folder: Path) -> None:
         """Unless another release is behind it, and wait until it is gone."""
-        request = request_in(folder, ENDPOINT)
+        request = request_in(folder, ENDPOINT, "EndpointName", "EndpointConfigName")
         name, ours = request["EndpointName"], request["EndpointConfigName"]
         there = self._settled(name)
         if there is None:
@@ -206,14 +204,14 @@ class Account:
 
     def delete_config(self, folder: Path) -> None:
         """Where it is there."""
-        name = {"EndpointConfigName": request_in(folder, CONFIG)["EndpointConfigName"]}
+        name = {"EndpointConfigName": request_in(folder, CONFIG, "EndpointConfigName")["EndpointConfigName"]}
         if self._found("DescribeEndpointConfig", self.client.describe_endpoint_config, **name) is not None:
             with _refusals("DeleteEndpointConfig"):
                 self.client.delete_endpoint_config(**name)
 
     def delete_model(self, folder: Path) -> None:
         """Where it is there."""
-        name = {"ModelName": request_in(folder, MODEL)["ModelName"]}
+        name = {"ModelName": request_in(folder, MODEL, "ModelName")["ModelName"]}
         if self._found("DescribeModel", self.client.describe_model, **name) is not None:
             with _refusals("DeleteModel"):
                 self.client.delete_model(**name)

@@ -103,9 +103,8 @@ class Vertex:
         """As `Target.apply`."""
         api = VertexApi(self._region)
         return Plan(
-            (),
             endpoint=self._address(written),
-            calls=(
+            commands=(
                 Call(f"Vertex AI models.upload, unless it is there: {UPLOAD}", partial(_upload, api)),
                 Call(f"Vertex AI endpoints.create, unless it is there: {CREATE}", partial(_create, api)),
                 Call(f"Vertex AI endpoints.deployModel, and all traffic to it: {DEPLOY}", partial(_deploy, api)),
@@ -117,9 +116,8 @@ class Vertex:
         """As `Target.down`; an endpoint with other releases on it stays."""
         api = VertexApi(self._region)
         return Plan(
-            (),
             endpoint=self._address(written),
-            calls=(
+            commands=(
                 Call(f"Vertex AI endpoints.undeployModel of {DEPLOY}", partial(_undeploy, api)),
                 Call(f"Vertex AI endpoints.delete of {CREATE}, where nothing is on it", partial(_delete, api)),
                 Call(f"Vertex AI models.delete of {UPLOAD}", partial(_forget, api)),
@@ -134,21 +132,21 @@ class Vertex:
 
 
 def _upload(api: VertexApi, folder: Path) -> None:
-    request = request_in(folder, UPLOAD)
+    request = request_in(folder, UPLOAD, "parent", "modelId")
     if api.found(f"{request['parent']}/models/{request['modelId']}") is None:
         body = {name: value for name, value in request.items() if name != "parent"}
         api.done(api.post(f"{request['parent']}/models:upload", body))
 
 
 def _create(api: VertexApi, folder: Path) -> None:
-    request = request_in(folder, CREATE)
+    request = request_in(folder, CREATE, "parent", "endpointId", "endpoint")
     if api.found(f"{request['parent']}/endpoints/{request['endpointId']}") is None:
         place = f"{request['parent']}/endpoints"
         api.done(api.post(place, request["endpoint"], endpointId=request["endpointId"]))
 
 
 def _deploy(api: VertexApi, folder: Path) -> None:
-    request = request_in(folder, DEPLOY)
+    request = request_in(folder, DEPLOY, "endpoint", "deployedModel")
     place = request["endpoint"]
     there = api.found(place) or {}
     ours = _deployed(there, request)
@@ -160,7 +158,7 @@ def _deploy(api: VertexApi, folder: Path) -> None:
 
 
 def _undeploy(api: VertexApi, folder: Path) -> None:
-    request = request_in(folder, DEPLOY)
+    request = request_in(folder, DEPLOY, "endpoint", "deployedModel")
     place = request["endpoint"]
     there = api.found(place) or {}
     ours = _deployed(there, request)
@@ -175,7 +173,7 @@ def _undeploy(api: VertexApi, folder: Path) -> None:
 
 
 def _delete(api: VertexApi, folder: Path) -> None:
-    request = request_in(folder, CREATE)
+    request = request_in(folder, CREATE, "parent", "endpointId", "endpoint")
     place = f"{request['parent']}/endpoints/{request['endpointId']}"
     there = api.found(place)
     if there is not None and not there.get("deployedModels"):
@@ -183,7 +181,7 @@ def _delete(api: VertexApi, folder: Path) -> None:
 
 
 def _forget(api: VertexApi, folder: Path) -> None:
-    request = request_in(folder, UPLOAD)
+    request = request_in(folder, UPLOAD, "parent", "modelId")
     place = f"{request['parent']}/models/{request['modelId']}"
     if api.found(place) is not None:
         api.done(api.delete(place))
@@ -191,7 +189,7 @@ def _forget(api: VertexApi, folder: Path) -> None:
 
 def _deployed(endpoint: Mapping[str, Any], request: Mapping[str, Any]) -> str | None:
     """The number under which the request's model is on an endpoint."""
-    wanted = request["deployedModel"]["model"].rpartition("/")[2]  # projects go by id or by number
+    wanted = str(request["deployedModel"].get("model")).rpartition("/")[2]  # projects go by id or by number
     for each in endpoint.get("deployedModels", []):
         if each["model"].partition("@")[0].rpartition("/")[2] == wanted:
             return str(each["id"])

@@ -21,8 +21,8 @@ class Call:
     make: Callable[[Path], None]
 
 
-def request_in(folder: Path, name: str) -> dict[str, Any]:
-    """A request as it lies in a rendered folder. ``UserError`` where it is no JSON object."""
+def request_in(folder: Path, name: str, *fields: str) -> dict[str, Any]:
+    """A request as it lies in a rendered folder. ``UserError`` where it is no JSON object with these fields."""
     path = folder / name
     try:
         data = path.read_bytes()
@@ -31,8 +31,9 @@ def request_in(folder: Path, name: str) -> dict[str, Any]:
         found = json.loads(data)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: no request in it ({type(error).__name__}); run treadle render again") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected a JSON object; run treadle render again")
+    missing = [field for field in fields if not isinstance(found, dict) or not found.get(field)]
+    if not isinstance(found, dict) or missing:
+        raise UserError(f"{path}: expected a JSON object with {', '.join(fields)}; run treadle render again")
     return found
 
 

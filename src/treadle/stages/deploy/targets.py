@@ -58,17 +58,16 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Plan:
-    """How rendered files are put to work: commands (run in their folder), then calls of the platform's API, then
-    ``endpoint`` is asked, if there is one.
+    """How rendered files are put to work: commands (run in their folder) and calls of the platform's API, in order;
+    then ``endpoint`` is asked, if there is one.
 
     ``release``: the release's files are needed in ``release/`` there. ``ask``: how it is asked where our own paths are
     not at ``endpoint``; gives what they would answer.
     """
 
-    commands: tuple[tuple[str, ...], ...]
+    commands: tuple[tuple[str, ...] | Call, ...]
     endpoint: str | None = None
     release: bool = False
-    calls: tuple[Call, ...] = ()
     ask: Callable[[Written], Any] | None = None
 
 
@@ -182,20 +181,21 @@ def _write(path: Path, data: bytes) -> None:
 
 def shown(plan: Plan) -> list[str]:
     """Commands as a shell takes them, and calls in words."""
-    return [*map(shlex.join, plan.commands), *(call.said for call in plan.calls)]
+    return [each.said if isinstance(each, Call) else shlex.join(each) for each in plan.commands]
 
 
 def carry_out(plan: Plan, folder: Path) -> None:
     """Do it all in the folder; ``UserError`` names the command that failed, or whose program is missing."""
     for command in plan.commands:
+        if isinstance(command, Call):
+            command.make(folder)
+            continue
         try:
             done = subprocess.run(command, cwd=folder, stdout=2, check=False)  # stdout is the command's own
         except OSError as error:
             raise UserError(f"{command[0]}: {error.strerror}; treadle doctor says what is missing") from None
         if done.returncode:
             raise UserError(f"{shlex.join(command)}: exit code {done.returncode}; it said why above")
-    for call in plan.calls:
-        call.make(folder)
 
 
 def smoke(plan: Plan, written: Written) -> str:
