@@ -66,7 +66,9 @@ def test_the_file_deployed_by_rays_own_command(
         url = f"http://127.0.0.1:{port}"
         assert httpx.post(f"{url}/v1/chat/completions", json=QUESTION).status_code == 401
         headers = {"authorization": "Bearer a-key-for-a-test"}
-        with httpx.stream("POST", f"{url}/v1/chat/completions", json=QUESTION | {"stream": True}, headers=headers) as it:
+        with httpx.stream(
+            "POST", f"{url}/v1/chat/completions", json=QUESTION | {"stream": True}, headers=headers
+        ) as it:
             lines = [line for line in it.iter_lines() if line]
         assert lines[-1] == "data: [DONE]"
         assert httpx.get(f"{url}/ping").status_code == 200

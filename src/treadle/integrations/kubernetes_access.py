@@ -9,12 +9,13 @@ import re
 import select
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import UserError
+from treadle.stages.deploy.call import output_of
 from treadle.stages.deploy.targets import Written, asked
 
 KEY = "TREADLE_API_KEY"
@@ -31,9 +32,9 @@ def ask_service(namespace: str, written: Written) -> Any:
 def ask_pod(written: Written, port: int) -> Any:
     """A pod that podman plays, at its own address. That is reachable for root on the same machine."""
     label = f"label=app.kubernetes.io/name={written.slug}"
-    pods = said(("podman", "pod", "ls", "--filter", label, "--format", "{{.InfraID}}")).split()
+    pods = output_of(("podman", "pod", "ls", "--filter", label, "--format", "{{.InfraID}}")).split()
     form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
-    places = [said(("podman", "inspect", "--format", form, pod)).split() for pod in pods]
+    places = [output_of(("podman", "inspect", "--format", form, pod)).split() for pod in pods]
     if not places or not places[0]:
         raise UserError(f"podman: no pod of {written.slug} has an address; run as root, or look at podman pod ps")
     return asked(f"http://{places[0][0]}:{port}", written)
@@ -51,9 +52,9 @@ def play(folder: Path, secret: str) -> None:
     whole = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}, "data": data}
     for form, last in ((data, False), (whole, True)):
         drop_secret(folder, secret)
-        said(("podman", "secret", "create", secret, "-"), given=json.dumps(form))
+        output_of(("podman", "secret", "create", secret, "-"), given=json.dumps(form))
         try:
-            said(("podman", "play", "kube", "--replace", "deployment.yaml"), folder=folder)
+            output_of(("podman", "play", "kube", "--replace", "deployment.yaml"), folder=folder)
         except UserError as error:
             if last or "secret" not in str(error):
                 raise
@@ -64,20 +65,7 @@ def play(folder: Path, secret: str) -> None:
 def drop_secret(_folder: Path, secret: str) -> None:
     """Whether it is there or not."""
     with suppress(UserError):
-        said(("podman", "secret", "rm", secret))
-
-
-def said(command: Sequence[str], *, folder: Path | None = None, given: str = "") -> str:
-    """What a program says on stdout. ``UserError`` with its last line where it fails, or is not there."""
-    try:
-        done = subprocess.run(command, cwd=folder, input=given, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise UserError(f"{command[0]}: {error.strerror}; treadle doctor says what is missing") from None
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip() and "level=" not in line]
-        why = " / ".join(dict.fromkeys(lines[-3:])) or f"exit code {done.returncode}"
-        raise UserError(f"{' '.join(command[:3])}: {why[:600]}")
-    return done.stdout
+        output_of(("podman", "secret", "rm", secret))
 
 
 @contextmanager

@@ -6,7 +6,6 @@ KubeRay, and takes an image that ``Dockerfile`` makes of target docker's, which 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +19,7 @@ from treadle.core.errors import MissingExtra, UserError
 from treadle.integrations.docker import PORT, USER, image
 from treadle.integrations.kubernetes import container
 from treadle.integrations.ray_serve import DEPLOYMENT
-from treadle.stages.deploy.call import Call
+from treadle.stages.deploy.call import Call, output_of
 from treadle.stages.deploy.targets import RELEASE, Plan, Rendering, Written
 
 _DOCKERFILE = """\
@@ -92,7 +91,7 @@ class RayServe:
     def apply(self, written: Written) -> Plan:
         """As `Target.apply`."""
         others = Call(
-            f"GET {self._address}/api/serve/applications/, and stop where other applications run",
+            f"serve status --address {self._address}, and stop where other applications run",
             partial(_alone, self._address, written.slug),
         )
         commands = (
@@ -106,7 +105,7 @@ class RayServe:
     def down(self, written: Written) -> Plan:
         """As `Target.down`; release and journal stay."""
         others = Call(
-            f"GET {self._address}/api/serve/applications/, and stop where other applications run",
+            f"serve status --address {self._address}, and stop where other applications run",
             partial(_alone, self._address, written.slug),
         )
         commands = (others, ("serve", "shutdown", "--address", self._address, "--yes"))
@@ -182,21 +181,22 @@ class RayServe:
 
 def _alone(address: str, ours: str, _folder: Path) -> None:
     """``UserError`` where other applications run: Ray's own command takes away what its file does not name."""
-    import httpx
-
     try:
-        answer = httpx.get(f"{address}/api/serve/applications/", timeout=_SECONDS, trust_env=False)
-        running = sorted(json.loads(answer.content)["applications"])
-    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        running = yaml.safe_load(output_of(("serve", "status", "--address", address)))["applications"]
+    except (UserError, yaml.YAMLError, LookupError, TypeError) as error:
         raise UserError(
-            f"Ray at {address}: no answer ({type(error).__name__}); start a cluster there with ray start --head,"
-            " or name another with --with address=..."
+            f"Ray at {address}: no answer ({_line(error)}); start a cluster there with ray start --head, or name"
+            " another with --with address=..."
         ) from None
-    if others := [name for name in running if name != ours]:
+    if others := sorted(name for name in running if name != ours):
         raise UserError(
             f"Ray at {address} runs {', '.join(others)} as well, which would be taken away;"
             " put the application of serve.yaml into the file of those"
         )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _plain(made: Mapping[str, Any], name: str) -> dict[str, Any]:

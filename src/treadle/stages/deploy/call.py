@@ -1,9 +1,10 @@
-"""A call of a platform's API: what `treadle apply` does where no program of the platform's is run."""
+"""What `treadle apply` does beside running a platform's program: calls of its API, programs that are listened to."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,3 +41,16 @@ def request_in(folder: Path, name: str, *fields: str) -> dict[str, Any]:
 def request_file(request: Any) -> bytes:
     """A request as a file to read and commit."""
     return (json.dumps(request, indent=2) + "\n").encode()
+
+
+def output_of(command: Sequence[str], *, folder: Path | None = None, given: str = "") -> str:
+    """What a program says on stdout. ``UserError`` with its last line where it fails, or is not there."""
+    try:
+        done = subprocess.run(command, cwd=folder, input=given, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise UserError(f"{command[0]}: {error.strerror}; treadle doctor says what is missing") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip() and "level=" not in line]
+        why = " / ".join(dict.fromkeys(lines[-3:])) or f"exit code {done.returncode}"
+        raise UserError(f"{' '.join(command[:3])}: {why[:600]}")
+    return done.stdout
