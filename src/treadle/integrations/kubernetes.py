@@ -15,7 +15,7 @@ import yaml
 
 from treadle.core.errors import UserError
 from treadle.integrations.docker import PORT, USER, image
-from treadle.integrations.kubernetes_access import KEY, ask_pod, ask_service, drop_secret, play
+from treadle.integrations.kubernetes_access import KEY, ask_service, drop_secret, play
 from treadle.stages.deploy.call import Call
 from treadle.stages.deploy.targets import Plan, Rendering, Written
 
@@ -39,12 +39,14 @@ class Kubernetes:
         most: int = 10,
         cpus: int = 2,
         tool: str = "kubectl",
+        port: int = PORT,
     ) -> None:
         """``image`` as the cluster pulls it; from ``replicas`` to ``most`` by use of the processor, ``cpus`` each.
-        ``tool``: ``podman`` plays the Deployment on this machine, without a cluster."""
+        ``tool``: ``podman`` plays the Deployment on this machine, without a cluster, one pod at ``port`` of 127.0.0.1.
+        """
         if tool not in ("kubectl", "podman"):  # a rendered folder says it, and it is run
             raise UserError(f"target kubernetes: tool {tool!r}: expected kubectl or podman")
-        self.tool = tool
+        self.tool, self._port = tool, port
         self._image, self._namespace, self._replicas, self._most = image, namespace, replicas, most
         self._cpus = cpus
 
@@ -90,27 +92,34 @@ class Kubernetes:
 
     def apply(self, written: Written) -> Plan:
         """As `Target.apply`."""
-        address = f"{self.tool}:{self._namespace}/{written.slug}"
         if self.tool == "podman":
             played = Call(
                 f"podman play kube --replace deployment.yaml, with the secret {_SECRET} of {KEY}",
                 partial(play, secret=_SECRET),
             )
-            return Plan((played,), address, ask=partial(ask_pod, port=PORT))
+            return Plan((played,), f"http://127.0.0.1:{self._port}")
         rollout = ("kubectl", "-n", self._namespace, "rollout", "status", f"deployment/{written.slug}")
         commands = (("kubectl", "apply", "-k", "."), (*rollout, "--timeout=300s"))
-        return Plan(commands, address, ask=partial(ask_service, self._namespace))
+        return Plan(commands, self._address(written), ask=partial(ask_service, self._namespace))
 
     def down(self, written: Written) -> Plan:
         """As `Target.down`."""
-        address = f"{self.tool}:{self._namespace}/{written.slug}"
         if self.tool == "podman":
             secret = Call(f"podman secret rm {_SECRET}", partial(drop_secret, secret=_SECRET))
-            return Plan((("podman", "play", "kube", "--down", "deployment.yaml"), secret), address)
-        return Plan((("kubectl", "delete", "-k", ".", "--ignore-not-found"),), address)
+            return Plan(
+                (("podman", "play", "kube", "--down", "deployment.yaml"), secret), f"http://127.0.0.1:{self._port}"
+            )
+        return Plan((("kubectl", "delete", "-k", ".", "--ignore-not-found"),), self._address(written))
+
+    def _address(self, written: Written) -> str:
+        return f"kubernetes:{self._namespace}/{written.slug}"
 
     def _deployment(self, release: Rendering) -> dict[str, Any]:
         measured = "measured" if release.memory else "estimated from its weights"
+        made = container(release, self._image, self._cpus)
+        alone = self.tool == "podman"
+        if alone:  # it would publish the port on all addresses otherwise, and of one pod only
+            made["ports"] = [{**made["ports"][0], "hostPort": self._port, "hostIP": "127.0.0.1"}]
         pod = {
             "securityContext": {
                 "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
@@ -118,11 +127,11 @@ class Kubernetes:
             },
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 45,
-            "containers": [container(release, self._image, self._cpus)],
+            "containers": [made],
             "volumes": [{"name": "journal", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
         }  # fmt: skip
         return self._object("apps/v1", "Deployment", release.slug, {
-            "replicas": self._replicas,
+            "replicas": 1 if alone else self._replicas,
             "selector": {"matchLabels": _labels(release.slug)},
             "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {

@@ -29,17 +29,6 @@ def ask_service(namespace: str, written: Written) -> Any:
         return asked(url, written)
 
 
-def ask_pod(written: Written, port: int) -> Any:
-    """A pod that podman plays, at its own address. That is reachable for root on the same machine."""
-    label = f"label=app.kubernetes.io/name={written.slug}"
-    pods = output_of(("podman", "pod", "ls", "--filter", label, "--format", "{{.InfraID}}")).split()
-    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
-    places = [output_of(("podman", "inspect", "--format", form, pod)).split() for pod in pods]
-    if not places or not places[0]:
-        raise UserError(f"podman: no pod of {written.slug} has an address; run as root, or look at podman pod ps")
-    return asked(f"http://{places[0][0]}:{port}", written)
-
-
 def play(folder: Path, secret: str) -> None:
     """Play ``deployment.yaml`` with the key of clients as a secret that goes through no file and no command line.
 

@@ -27,7 +27,7 @@ _DOCKERFILE = """\
 # Of the image that `treadle render docker` makes; KubeRay's probes need wget.
 ARG RELEASE_IMAGE={base}
 FROM ${{RELEASE_IMAGE}}
-USER root
+USER 0:0
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN apt-get update \\
  && apt-get install --yes --no-install-recommends wget \\
