@@ -52,7 +52,7 @@ TARGETS_NOT_EXERCISED = {
     "kserve": "a cluster with KServe",
     "kubernetes": "a cluster: rollout, autoscaler, disruption budget, network policy, probes as a kubelet asks them",
     "rayserve": "Ray on several machines; KubeRay, and the image with Ray",
-    "sagemaker": "AWS itself: roles, ECR, instances, how an endpoint changes under load",
+    "sagemaker": "AWS itself: roles, ECR, instances; UpdateEndpoint, which moto lacks, under load",
     "systemd": "starting the unit",
     "vertex": "Google Cloud itself: permissions, registry, machines, operations that take long",
 }
