@@ -49,6 +49,25 @@ def tasks() -> Iterator[str]:
             yield f"| {on} | {found['n']:,} | {_interval(found)} | {beside} |"
 
 
+def targets() -> Iterator[str]:
+    """What was seen of each release target, from ``results/targets``, and what was not, as `treadle doctor` says it."""
+    from treadle.core.plugins import names
+    from treadle.doctor import TARGETS, not_exercised
+
+    yield "| target | files checked by | answered on | same text | digest verified | not exercised |"
+    yield "|---|---|---|---|---|---|"
+    for name in names(TARGETS):
+        path = RESULTS / "targets" / f"{name}.json"
+        seen = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        said = [_yes(seen.get("same_text")), _yes(seen.get("digest"))]
+        cells = [f"`{name}`", seen.get("validated") or "nothing", seen.get("ran") or "nothing", *said]
+        yield f"| {' | '.join([*cells, not_exercised(name)])} |"
+
+
+def _yes(value: bool | None) -> str:
+    return "not run" if value is None else "yes" if value else "no"
+
+
 def _interval(score: Mapping[str, Any]) -> str:
     return f"{score['value']:.3g} [{score['low']:.3g}, {score['high']:.3g}]"
 

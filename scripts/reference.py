@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from benchmark_tables import benchmark, tasks
+from benchmark_tables import benchmark, targets, tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("collect", "prepare", "develop", "track", "deploy", "monitor", "govern", "improve")
@@ -507,6 +507,7 @@ PARTS: dict[str, Callable[..., Iterator[str]]] = {
     "script": script,
     "benchmark": benchmark,
     "tasks": tasks,
+    "targets": targets,
 }
 
 

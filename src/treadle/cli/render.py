@@ -42,7 +42,8 @@ _WITH = click.option("--with", "settings", multiple=True, metavar="KEY=VALUE", h
 def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json: bool) -> None:
     """Write what a TARGET takes of the release REF (@champion by default), as plain files to read and commit.
 
-    Targets: docker, kubernetes, kserve, systemd; others come in by the entry-point group treadle.targets. The same
+    Targets: docker, kserve, kubernetes, rayserve, sagemaker, systemd, vertex; others come in by the entry-point
+    group treadle.targets. The same
     release gives the same bytes. Nothing is overwritten that was edited. `treadle apply` puts the files to work.
 
     \b
@@ -89,7 +90,7 @@ def apply(target: str, folder: Path, dry_run: bool, down: bool, as_json: bool) -
         found = find_target(target, written.settings, project.folder)
         plan = found.down(written) if down else found.apply(written)
         told: dict[str, Any] = {"target": target, "release": written.release, "endpoint": plan.endpoint}
-        told |= {"commands": shown(plan.commands), "done": not dry_run}
+        told |= {"commands": shown(plan), "done": not dry_run}
         if not dry_run:
             told |= _act(project, written, folder, plan, down=down)
     if as_json:
@@ -110,7 +111,7 @@ def _act(project: Project, written: Written, folder: Path, plan: Plan, *, down: 
             _bring(project, release, folder / RELEASE)
         carry_out(plan, folder.resolve())
         if plan.endpoint is not None and not down:
-            told["answer"] = smoke(plan.endpoint, written)
+            told["answer"] = smoke(plan, written)
         return {}
 
     runs = project.record.runs

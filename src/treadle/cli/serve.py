@@ -29,8 +29,10 @@ _CONSOLE = "/console"
 
 @click.command()
 @click.argument("release", required=False)
-@click.option("--host", help="Address to listen on; anything but loopback needs an API key.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
+@click.option("--host", envvar="TREADLE_HOST", help="Address to listen on; anything but loopback needs an API key.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), envvar="TREADLE_PORT", help="Port to listen on; 0 takes a free one."
+)
 @click.option(
     "--keep",
     type=click.FloatRange(0, 86400),
@@ -42,6 +44,7 @@ _CONSOLE = "/console"
 @click.option(
     "--no-key",
     is_flag=True,
+    envvar="TREADLE_NO_KEY",
     help="Listen beyond loopback without TREADLE_API_KEY: only where a platform in front asks who calls.",
 )
 @click.option(

@@ -2,17 +2,21 @@
 
 Memory is that of the server and of its engine, as the release's smoke test measured it, half as much again; where it
 measured none, it follows from the size of the weights, and an annotation says so. What this does not prove: no cluster
-was asked here, see docs/stages/deploy.md.
+was asked here, podman played the Deployment; see docs/stages/deploy.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import yaml
 
+from treadle.core.errors import UserError
 from treadle.integrations.docker import PORT, USER, image
+from treadle.integrations.kubernetes_access import KEY, ask_service, drop_secret, play
+from treadle.stages.deploy.call import Call
 from treadle.stages.deploy.targets import Plan, Rendering, Written
 
 _MEBI = 1 << 20
@@ -26,12 +30,23 @@ _FILES = ("deployment", "service", "autoscaler", "disruption", "network")
 class Kubernetes:
     """A kustomize base: Deployment, Service, HPA, PDB, NetworkPolicy. The image is that of target docker."""
 
-    tool = "kubectl"
-
     def __init__(
-        self, *, image: str = "", namespace: str = "default", replicas: int = 2, most: int = 10, cpus: int = 2
+        self,
+        *,
+        image: str = "",
+        namespace: str = "default",
+        replicas: int = 2,
+        most: int = 10,
+        cpus: int = 2,
+        tool: str = "kubectl",
+        port: int = PORT,
     ) -> None:
-        """``image`` as the cluster pulls it; from ``replicas`` to ``most`` by use of the processor, ``cpus`` each."""
+        """``image`` as the cluster pulls it; from ``replicas`` to ``most`` by use of the processor, ``cpus`` each.
+        ``tool``: ``podman`` plays the Deployment on this machine, without a cluster, one pod at ``port`` of 127.0.0.1.
+        """
+        if tool not in ("kubectl", "podman"):  # a rendered folder says it, and it is run
+            raise UserError(f"target kubernetes: tool {tool!r}: expected kubectl or podman")
+        self.tool, self._port = tool, port
         self._image, self._namespace, self._replicas, self._most = image, namespace, replicas, most
         self._cpus = cpus
 
@@ -76,16 +91,35 @@ class Kubernetes:
         return files
 
     def apply(self, written: Written) -> Plan:
-        """As `Target.apply`. How the Service is reached from here is the cluster's, so nothing is asked."""
+        """As `Target.apply`."""
+        if self.tool == "podman":
+            played = Call(
+                f"podman play kube --replace deployment.yaml, with the secret {_SECRET} of {KEY}",
+                partial(play, secret=_SECRET),
+            )
+            return Plan((played,), f"http://127.0.0.1:{self._port}")
         rollout = ("kubectl", "-n", self._namespace, "rollout", "status", f"deployment/{written.slug}")
-        return Plan((("kubectl", "apply", "-k", "."), (*rollout, "--timeout=300s")))
+        commands = (("kubectl", "apply", "-k", "."), (*rollout, "--timeout=300s"))
+        return Plan(commands, self._address(written), ask=partial(ask_service, self._namespace))
 
     def down(self, written: Written) -> Plan:
         """As `Target.down`."""
-        return Plan((("kubectl", "delete", "-k", ".", "--ignore-not-found"),))
+        if self.tool == "podman":
+            secret = Call(f"podman secret rm {_SECRET}", partial(drop_secret, secret=_SECRET))
+            return Plan(
+                (("podman", "play", "kube", "--down", "deployment.yaml"), secret), f"http://127.0.0.1:{self._port}"
+            )
+        return Plan((("kubectl", "delete", "-k", ".", "--ignore-not-found"),), self._address(written))
+
+    def _address(self, written: Written) -> str:
+        return f"kubernetes:{self._namespace}/{written.slug}"
 
     def _deployment(self, release: Rendering) -> dict[str, Any]:
         measured = "measured" if release.memory else "estimated from its weights"
+        made = container(release, self._image, self._cpus)
+        alone = self.tool == "podman"
+        if alone:  # it would publish the port on all addresses otherwise, and of one pod only
+            made["ports"] = [{**made["ports"][0], "hostPort": self._port, "hostIP": "127.0.0.1"}]
         pod = {
             "securityContext": {
                 "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
@@ -93,11 +127,11 @@ class Kubernetes:
             },
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 45,
-            "containers": [container(release, self._image, self._cpus)],
+            "containers": [made],
             "volumes": [{"name": "journal", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
         }  # fmt: skip
         return self._object("apps/v1", "Deployment", release.slug, {
-            "replicas": self._replicas,
+            "replicas": 1 if alone else self._replicas,
             "selector": {"matchLabels": _labels(release.slug)},
             "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
@@ -160,7 +194,7 @@ class KServe:
 def container(release: Rendering, named: str, cpus: int) -> dict[str, Any]:
     """The one container of a pod, with what it needs and how it is asked whether it lives."""
     memory = int((_GATEWAY + (release.memory or release.bytes + _ENGINE)) * _ROOM) // _MEBI + 1
-    live, ready = ({"httpGet": {"path": f"/health/{name}", "port": "http"}} for name in ("live", "ready"))
+    live, ready = ({"httpGet": {"path": f"/health/{name}", "port": PORT}} for name in ("live", "ready"))
     return {
         "name": "treadle",
         "image": named or image(release.slug, release.tag),

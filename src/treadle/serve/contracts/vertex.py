@@ -40,6 +40,7 @@ _GIVES = {
         "deployedModelId": {"type": "string"},
         "model": {"type": "string"},
         "modelVersionId": {"type": "string"},
+        "system_fingerprint": {"type": "string"},
     },
     "required": ["predictions", "deployedModelId", "model", "modelVersionId"],
 }
@@ -54,6 +55,7 @@ async def _predict(incoming: Incoming) -> None:
         "deployedModelId": os.environ.get(_DEPLOYED) or found.release.digest,
         "model": found.release.name,
         "modelVersionId": version_of(found.release.name),
+        "system_fingerprint": found.release.digest,  # the platform passes it on from rawPredict, and no header
     }
     await incoming.reply(content, headers=found.headers())
 

@@ -12,7 +12,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -23,6 +23,7 @@ from treadle.core.plugins import load
 from treadle.core.settings import bind
 from treadle.evals.task import PATHS, Asking
 from treadle.record.release import ReleaseSpec
+from treadle.stages.deploy.call import Call
 
 GROUP = "treadle.targets"
 WRITTEN = "treadle.json"
@@ -48,7 +49,7 @@ class Rendering:
     @property
     def slug(self) -> str:
         """The name as hosts and containers may have it."""
-        return re.sub(r"[^a-z0-9]+", "-", self.spec.name.lower()).strip("-")[:40] or "release"
+        return re.sub(r"[^a-z0-9]+", "-", self.spec.name.lower()).strip("-")[:40].rstrip("-") or "release"
 
     @property
     def tag(self) -> str:
@@ -58,14 +59,17 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Plan:
-    """How rendered files are put to work: commands (run in their folder), then ``endpoint`` is asked, if there is one.
+    """How rendered files are put to work: commands (run in their folder) and calls of the platform's API, in order;
+    then ``endpoint`` is asked, if there is one.
 
-    ``release``: the release's files are needed in ``release/`` there.
+    ``release``: the release's files are needed in ``release/`` there. ``ask``: how it is asked where our own paths are
+    not at ``endpoint``; gives what they would answer.
     """
 
-    commands: tuple[tuple[str, ...], ...]
+    commands: tuple[tuple[str, ...] | Call, ...]
     endpoint: str | None = None
     release: bool = False
+    ask: Callable[[Written], Any] | None = None
 
 
 class Target(Protocol):
@@ -197,14 +201,17 @@ def _write(path: Path, data: bytes) -> None:
     beside.replace(path)
 
 
-def shown(commands: Sequence[Sequence[str]]) -> list[str]:
-    """Commands as a shell takes them."""
-    return [shlex.join(command) for command in commands]
+def shown(plan: Plan) -> list[str]:
+    """Commands as a shell takes them, and calls in words."""
+    return [each.said if isinstance(each, Call) else shlex.join(each) for each in plan.commands]
 
 
 def carry_out(plan: Plan, folder: Path) -> None:
-    """Run the commands in the folder; ``UserError`` names the one that failed, or whose program is missing."""
+    """Do it all in the folder; ``UserError`` names the command that failed, or whose program is missing."""
     for command in plan.commands:
+        if isinstance(command, Call):
+            command.make(folder)
+            continue
         try:
             done = subprocess.run(command, cwd=folder, stdout=2, check=False)  # stdout is the command's own
         except OSError as error:
@@ -213,11 +220,22 @@ def carry_out(plan: Plan, folder: Path) -> None:
             raise UserError(f"{shlex.join(command)}: exit code {done.returncode}; it said why above")
 
 
-def smoke(endpoint: str, written: Written, *, wait: float = _START) -> str:
+def smoke(plan: Plan, written: Written) -> str:
     """Ask what was deployed a question once it is ready, and give its answer.
 
     ``Refused`` when another release answers than the one that was rendered, ``UserError`` when none does.
     """
+    endpoint = plan.endpoint or "it"
+    said = plan.ask(written) if plan.ask is not None else asked(endpoint, written)
+    found = said.get("system_fingerprint") if isinstance(said, dict) else None
+    if found != written.release:
+        raise Refused(f"{endpoint} answers with release {found}, not {written.release}")
+    return _answer(said)
+
+
+def asked(endpoint: str, written: Written, *, wait: float = _START) -> Any:
+    """What a server of ours answers to the question once it is ready. ``UserError`` when that takes longer than
+    ``wait`` seconds, or it answers something else."""
     import httpx
 
     key = os.environ.get("TREADLE_API_KEY")
@@ -229,16 +247,13 @@ def smoke(endpoint: str, written: Written, *, wait: float = _START) -> str:
                 raise UserError(f"{endpoint} was not ready within {wait:.0f} s; the log of what was started says why")
             time.sleep(0.5)
         try:
-            response = client.post(PATHS[cast("Asking", written.asking)], json=_question(written.asking))
+            response = client.post(PATHS[cast("Asking", written.asking)], json=question(written.asking))
             said = response.json()
         except (httpx.HTTPError, ValueError) as error:
             raise UserError(f"{endpoint} gave no answer ({type(error).__name__})") from None
     if response.status_code != 200:
         raise UserError(f"{endpoint} answered {response.status_code}: {said.get('error', {}).get('message', said)}")
-    found = said.get("system_fingerprint")
-    if found != written.release:
-        raise Refused(f"{endpoint} answers with release {found}, not {written.release}")
-    return _answer(said)
+    return said
 
 
 def _ready(client: Any) -> bool:
@@ -250,7 +265,8 @@ def _ready(client: Any) -> bool:
         return False
 
 
-def _question(asking: str) -> dict[str, Any]:
+def question(asking: str) -> dict[str, Any]:
+    """The question, as a body of the path that such releases are asked at."""
     if asking in ("chat", "extract"):
         return {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "max_tokens": 16}
     return {"input": QUESTION}
