@@ -204,7 +204,7 @@ def test_closing_seals_and_a_late_row_is_kept(tmp_path: Path) -> None:
         workspace.journal.close()
         assert open_files(workspace) == []
         workspace.journal.append(STREAM, {"id": "row-1"})
-        assert ids(workspace.journal) == ["row-0", "row-1"]
+        assert sorted(ids(workspace.journal)) == ["row-0", "row-1"]
 
 
 def test_what_dead_writers_left_is_sealed_by_a_later_command(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,7 +450,7 @@ def test_nobody_waits_while_another_process_seals(workspace: Workspace) -> None:
         writer.join(5)
         assert not writer.is_alive()
     workspace.journal.seal()
-    assert ids(workspace.journal) == ["row-0", "row-1"]
+    assert sorted(ids(workspace.journal)) == ["row-0", "row-1"]
 
 
 def test_a_large_segment_is_sealed_before_its_time(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,8 +68,7 @@ class Response:
         return self.done
 
     def _head(self) -> bool:
-        announced = True
-        while announced:
+        while True:
             end = self._raw.find(b"\r\n\r\n")
             if end < 0:
                 self._bound()
@@ -79,7 +78,8 @@ class Response:
             if found is None:
                 raise BadResponse("no status line")
             del self._raw[: end + 4]
-            announced = found[1].startswith(b"1")
+            if not found[1].startswith(b"1"):  # those announce another
+                break
         self.status = int(found[1])
         for line in lines[1:]:
             name, _, value = line.partition(b":")
