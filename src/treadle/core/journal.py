@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from treadle.core import memory
 from treadle.core.artifacts import Builder
 from treadle.core.errors import TreadleError, UserError
 from treadle.core.identifiers import time_of
@@ -162,6 +163,8 @@ class Journal:
                     file.seek(0)
                     data = file.read()
                     self._record(stream, data[: data.rfind(b"\n") + 1], rows, damaged, file=taken.stem)
+                    del rows, data
+                    memory.give_back()  # a server seals for months
                 taken.unlink()
         except FileNotFoundError:
             return

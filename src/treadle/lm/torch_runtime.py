@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import shutil
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from treadle.core import memory
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm.own_model import make_known
 from treadle.lm.safetensors_folder import check_folder
@@ -105,8 +105,7 @@ def release_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    with suppress(OSError, AttributeError):  # glibc's own; elsewhere there is nothing to call
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    memory.give_back()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -24,6 +24,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from treadle.core import memory
 from treadle.core.errors import UserError
 from treadle.serve.app import create_app
 from treadle.serve.gateway import API_KEY_VARIABLE, Gateway
@@ -197,6 +198,7 @@ async def _serve(plan: _Plan, stop: _Stop) -> None:
             return
         try:
             await gateway.keyring.start()
+            memory.give_back()  # a tokenizer is opened by way of as much again
             await _answer(gateway, plan, stop)
         finally:
             await gateway.close()
