@@ -118,7 +118,7 @@ class Turn:
             base=base,
             tokenizer=self.prepared.tokenizer,
             system_prompt=prompt,
-            engine=file.deploy.engine,
+            engine=file.deploy.local_engine,
             standing=standing(record.versions),
             teacher=self._teacher(),
         )

@@ -228,7 +228,7 @@ def _report(
     how = {
         "metrics": names,
         "versions": [load("treadle.metrics", name, driver.folder).version for name in names],
-        "engine": file.deploy.engine,
+        "engine": file.deploy.local_engine,
         "system_prompt": file.deploy.system_prompt,
         "max_tokens": file.develop.evaluate.max_tokens,
     }

@@ -82,7 +82,7 @@ def task_report(
         fingerprint="" if subject.model is not None else subject.fingerprint,
         metrics=metrics,
         versions=[load("treadle.metrics", name, driver.folder).version for name in metrics],
-        engine=project.file.deploy.engine,
+        engine=project.file.deploy.local_engine,
         system_prompt=project.file.deploy.system_prompt if task.chat else None,
     )
 

@@ -499,14 +499,12 @@ def test_a_killed_engine_is_covered_by_the_fallback_and_a_challenger_gets_copies
     folder = tmp_path / "copy"
     shutil.copytree(three.project.folder.parent, folder, symlinks=True)
     project = Project(folder / "project")
-    beside = f"fallback: {three.versions[2].ref}\n  shadow: {{release: '@challenger', share: 1}}"
+    beside = f"fallback: '{three.releases[2]}'\n  shadow: {{release: '{three.releases[1]}', share: 1}}"
     project.edit("deploy:\n", f"deploy:\n  {beside}\n")
     with open_project(project.folder) as opened, serving(project, opened.record) as server:
         record = opened.record
         server.promote(three.versions[0], three.releases[0])
         server.answering(three.releases[0])
-        until(lambda: len(server.workers()) == 2)
-        record.versions.point("challenger", three.versions[1], reason="a test", release=three.releases[1])
         until(lambda: len(server.workers()) == 3)
         champion = server.workers()[0]
         load = Load(server.url)
@@ -519,7 +517,7 @@ def test_a_killed_engine_is_covered_by_the_fallback_and_a_challenger_gets_copies
                 champion = server.workers()[-1]
         until(lambda: 'treadle_shadow_requests_total{release="helper@v' in server.http.get("/metrics").text)
         letters = dict(zip(three.releases, LETTERS, strict=True))
-        plain = [each for each in load.said if each.status == 200]
+        plain = [each for each in load.said if each.status == 200 and each.releases]
         assert all(set(each.text) == {letters[next(iter(each.releases))]} for each in plain)
         # A streamed answer that had begun when its engine was killed is lost; nothing else is.
         assert sum(each.status != 200 or not each.releases for each in load.said) <= 9
@@ -545,7 +543,7 @@ def test_a_release_that_another_server_runs_goes_the_whole_way(built: tuple[Proj
         with serving(project, opened.record, champion, "--port", "0") as behind:
             upstream = f"engine: upstream\n  upstream: {{urls: [{behind.url}/v1], model: helper}}"
             project.edit("  quantize: {format: q8_0, max_loss: 0.5}\n", f"  {upstream}\n")
-            release = project.json("deploy")["release"]["release"]
+            release = project.json("deploy")["release"]
             with serving(project, opened.record, release, "--port", "0") as front:
                 for question in QUESTIONS:
                     answer, direct = front.chat(question, max_tokens=8), behind.chat(question, max_tokens=8)

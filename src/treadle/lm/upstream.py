@@ -144,9 +144,10 @@ class UpstreamEngine:
         for error in failures:
             if not isinstance(error, UpstreamError):
                 raise error
-            logger.warning("%s", error)
         if len(failures) == len(found):
             raise UserError(f"{WHERE}: {failures[0]}; start the server, or correct urls, model and api_key")
+        for error in failures:
+            logger.warning("%s", error)
         lengths = [each for each in found if isinstance(each, int) and each]
         self.context_length = min([self.context_length, *lengths])
 

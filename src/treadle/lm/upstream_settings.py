@@ -36,7 +36,9 @@ class UpstreamSettings(Settings):
         " as token ids (vLLM, SGLang, llama.cpp)",
     )
     structured: bool = Field(False, description="whether the servers hold answers to a JSON Schema")
-    spread: Literal["least_busy", "round_robin"] = "least_busy"
+    spread: Literal["least_busy", "round_robin"] = Field(
+        "least_busy", description="which address is asked first: the least busy, or each in turn"
+    )
     retries: int = Field(2, ge=0, le=20, description="attempts after the first, while nothing was streamed yet")
     timeout: float = Field(300.0, gt=0, le=86_400, description="seconds for the whole answer, retries included")
     silence: float = Field(60.0, gt=0, le=3600, description="seconds without a byte before a server counts as hung")

@@ -95,6 +95,11 @@ class DeploySettings(Settings):
     shadow: ShadowSettings | None = Field(None, description="a release that gets copies of requests, shown to nobody")
     smoke_requests: int = Field(60, ge=0, description="test questions a new release answers before it is judged")
 
+    @property
+    def local_engine(self) -> str:
+        """The engine that evaluates here, where the model is."""
+        return "auto" if self.engine == _UPSTREAM else self.engine
+
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         """Servers elsewhere run what they run; nothing here is made smaller for them."""
