@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from treadle.core import plugins
 from treadle.core.errors import TreadleError
-from treadle.core.plugins import names
 from treadle.record.mirrors import Mirror, Mirrors, switches
 from treadle.tracking import open_record, record_folder
 
@@ -99,7 +98,7 @@ def examine() -> list[Finding]:
     findings.append(_program("git", "versions of your project in every run"))
     findings += [_program(name, what_for) for name, what_for in TARGET_TOOLS.items()]
     gpu = shutil.which("nvidia-smi") is not None
-    findings += [Finding(f"target {name}", "not exercised", not_exercised(name)) for name in names(TARGETS)]
+    findings += [Finding(f"target {name}", "not exercised", not_exercised(name)) for name in plugins.names(TARGETS)]
     findings += [
         Finding(part, "works" if part == "GPU" and gpu else "not exercised", detail)
         for part, detail in NOT_EXERCISED.items()

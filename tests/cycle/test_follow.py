@@ -22,6 +22,7 @@ import httpx
 import pytest
 
 from small_project import SUBJECT, Project
+from treadle.cli.serve import _finder
 from treadle.core.artifacts import Builder
 from treadle.core.digest import canonical_json
 from treadle.core.identifiers import new_id
@@ -531,6 +532,15 @@ def test_a_killed_engine_is_covered_by_the_fallback_and_a_challenger_gets_copies
         assert {rows[row.copy_of or ""].origin for row in copies} == {"traffic"}
         assert not {each.id for each in copies} & {each.interaction for each in load.said}
     assert project.json("verify")["problems"] == []
+
+
+@pytest.mark.parametrize("named", ["helper@v99", "nobody"])
+def test_a_fallback_that_is_not_there_is_said(three: Three, capsys: pytest.CaptureFixture[str], named: str) -> None:
+    with open_project(three.project.folder) as opened:
+        find = _finder(opened, "fallback", named)
+        assert find is not None
+        assert find() is None
+        assert capsys.readouterr().err.splitlines()[0].startswith("deploy.fallback: there is no ")
 
 
 def test_a_release_that_another_server_runs_goes_the_whole_way(built: tuple[Project, Any], tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json:
     """Write what a TARGET takes of the release REF (@champion by default), as plain files to read and commit.
 
     Targets: docker, kserve, kubernetes, rayserve, sagemaker, systemd, vertex; others come in by the entry-point
-    group treadle.targets. The same
-    release gives the same bytes. Nothing is overwritten that was edited. `treadle apply` puts the files to work.
+    group treadle.targets. The same release gives the same bytes. Nothing is overwritten that was edited. `treadle
+    apply` puts the files to work.
 
     \b
     Example:

@@ -116,8 +116,8 @@ def serve(
             RecordGuide(
                 record,
                 chosen if release is not None else None,
-                fallback=_finder(project, settings.fallback),
-                shadow=_finder(project, settings.shadow.release if settings.shadow else None),
+                fallback=_finder(project, "fallback", settings.fallback),
+                shadow=_finder(project, "shadow", settings.shadow.release if settings.shadow else None),
             ),
             keep_seconds=keep,
             on_switch=None if as_json else _tell,
@@ -152,8 +152,9 @@ def serve(
             )
 
 
-def _finder(project: Project, ref: str | None) -> Callable[[], str | None] | None:
-    """What finds the release that a name of the file stands for at that moment; None where there is none yet."""
+def _finder(project: Project, setting: str, ref: str | None) -> Callable[[], str | None] | None:
+    """What finds the release that a name of the file stands for at that moment; None where there is none yet, which is
+    said now."""
     if ref is None:
         return None
 
@@ -163,6 +164,10 @@ def _finder(project: Project, ref: str | None) -> Callable[[], str | None] | Non
         except UserError:
             return None
 
+    try:
+        find_release(project, ref)
+    except UserError as error:
+        click.echo(f"deploy.{setting}: {error}; it is taken as soon as there is one", err=True)
     return find
 
 

@@ -5,9 +5,9 @@ Vectors by their cosine; a generator by how likely the second text is as its ans
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,8 +15,10 @@ import msgspec
 from treadle.core.errors import UserError
 from treadle.lm.engine import Score
 from treadle.record.interaction import Tokens
+from treadle.serve.aside import aside
 from treadle.serve.entry import Entry, Outcome, record
 from treadle.serve.errors import context_length_exceeded, from_user_error, invalid
+from treadle.serve.fallback import answered
 from treadle.serve.generate import decode
 from treadle.serve.incoming import Incoming
 from treadle.serve.release import Encoder, Serving
@@ -27,7 +29,6 @@ from treadle.serve.tasks import reply_list, run_on_texts
 
 _score_decoder = msgspec.json.Decoder(ScoreRequest)
 _rerank_decoder = msgspec.json.Decoder(RerankRequest)
-_LARGE = 20_000  # characters; above this, tokenizing on the event loop would hold the other clients up
 _SCORED = "embed"
 _NOT_SCORED = ("classify", "tag", "extract")
 
@@ -35,7 +36,10 @@ _NOT_SCORED = ("classify", "tag", "extract")
 async def score(incoming: Incoming) -> None:
     """Answer ``POST /v1/score``: a number for each pair of texts."""
     body: ScoreRequest = decode(_score_decoder, await incoming.body())
-    chosen = incoming.choose(body.model, body.user)
+    await answered(incoming, body.model, body.user, partial(_score, body))
+
+
+async def _score(body: ScoreRequest, incoming: Incoming, chosen: Chosen) -> None:
     first = [body.text_1] if isinstance(body.text_1, str) else body.text_1
     second = [body.text_2] if isinstance(body.text_2, str) else body.text_2
     if len(first) not in (1, len(second)):
@@ -48,7 +52,10 @@ async def score(incoming: Incoming) -> None:
 async def rerank(incoming: Incoming) -> None:
     """Answer ``POST /v1/rerank``, in the shape that Jina, Cohere and vLLM share: the best document first."""
     body: RerankRequest = decode(_rerank_decoder, await incoming.body())
-    chosen = incoming.choose(body.model, body.user)
+    await answered(incoming, body.model, body.user, partial(_rerank, body))
+
+
+async def _rerank(body: RerankRequest, incoming: Incoming, chosen: Chosen) -> None:
     serving, documents = chosen.serving, body.documents
     entry, found, tokens = await _scored(incoming, chosen, body, [body.query], documents, raw=False)
     order = sorted(range(len(found)), key=lambda place: -found[place]["score"])[: body.top_n]
@@ -132,7 +139,7 @@ class _Pairs:
 
         size = sum(map(len, second)) + sum(map(len, first)) * len(second) // len(first)
         try:
-            self.encoded = await asyncio.to_thread(encode) if size > _LARGE else encode()
+            self.encoded = await aside(size, encode)
         except UserError as error:
             raise from_user_error(error) from None
         limit = serving.engine.context_length
