@@ -40,7 +40,7 @@ from treadle.text.web_quality import C4, FineWeb
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("TREADLE_TEST_DATA", ROOT.parent / "shared" / "data"))
 PEER = ROOT / ".venv-peers" / "datatrove"
-PACKAGES = ("datatrove==0.10.1", "spacy==3.8.18")
+PACKAGES = ("datatrove==0.10.1", "regex==2026.11.19", "spacy==3.8.18")  # datatrove imports regex without saying so
 NAMES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 
 Judge = Callable[[str], tuple[str | None, str]]

@@ -20,7 +20,7 @@ from treadle.text.english.exceptions import special_cases
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAID = Path(__file__).with_name("english_said.json")
 SCRIPT = ROOT / "benchmarks" / "data_filters_peer.py"
-PACKAGES = ("datatrove==0.10.1", "spacy==3.8.18")
+PACKAGES = ("datatrove==0.10.1", "regex==2026.11.19", "spacy==3.8.18")  # datatrove imports regex without saying so
 
 _BY_HAND = (
     "",
