@@ -71,6 +71,8 @@ def test_an_answer_is_traced_to_it_and_no_further(served: tuple[Project, dict[st
 def test_corrections_start_the_next_turn_from_it(served: tuple[Project, dict[str, Any]], tmp_path: Path) -> None:
     shutil.copytree(served[0].folder.parent, tmp_path / "copy", symlinks=True)
     project = Project(tmp_path / "copy" / "project")
+    # A share of corrections becomes test cases, by the last bits of ids: with two, now and then both of them.
+    project.edit("  cooldown: 0s\n", "  cooldown: 0s\n  corrections: {test_share: 0.0}\n")
     log = write(tmp_path / "log.jsonl", chat(0), chat(1))
     assert project.json("import", "logs", log, "--model", "@champion")["kept"] == 2
     rows = [{"id": f"chatcmpl-{number}", "wanted": text, "who": "amy"} for number, text in enumerate(WANTED)]
