@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.optimize import intents
 from benchmarks.train_peer import peak_mb, plain_arguments, step_watch
 
-ROUNDS = 2
+ROUNDS = 3
 
 
 def lay_out(folder: Path, *, quick: bool) -> dict[str, Any]:

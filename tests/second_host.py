@@ -12,8 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-SERVER = Path("/usr/sbin/sshd")
-WHY = "needs OpenSSH's server: apt-get install openssh-server"
+import debian
 
 
 @dataclass
@@ -43,6 +42,7 @@ class SecondHost:
 
 def start(folder: Path) -> SecondHost:
     """Start it in an empty folder; ``python`` there sees the tests as well, and has caches of its own."""
+    server = debian.program("openssh-server", "sshd")
     folder.mkdir(mode=0o700)
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
@@ -78,7 +78,7 @@ def start(folder: Path) -> SecondHost:
     (folder / "python").write_text("\n".join(lines))
     (folder / "python").chmod(0o755)
     process = subprocess.Popen(
-        [str(SERVER), "-D", "-E", str(folder / "log"), "-f", str(folder / "sshd_config")], stderr=subprocess.DEVNULL
+        [server, "-D", "-E", str(folder / "log"), "-f", str(folder / "sshd_config")], stderr=subprocess.DEVNULL
     )
     until = time.monotonic() + 10
     while time.monotonic() < until:

@@ -27,8 +27,6 @@ from treadle.core.workspace import Workspace
 from treadle.integrations.ssh import Ssh
 from treadle.project import open_project
 
-pytestmark = pytest.mark.skipif(not second_host.SERVER.exists(), reason=second_host.WHY)
-
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecondHost]:

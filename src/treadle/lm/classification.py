@@ -102,6 +102,7 @@ def train_classifier(
         begun,
         lambda _model: lessons,
         how,
+        texts=rows,
         looks=settings.looks,
         on_step=on_step,
         checkpoints=checkpoints,

@@ -134,7 +134,7 @@ def distill_classifier(
 
     carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
     begun = partial(with_layers, large, kept)
-    taught = teach(teacher, out, begun, lessons_of, how, looks=settings.looks, **carried)
+    taught = teach(teacher, out, begun, lessons_of, how, texts=rows, looks=settings.looks, **carried)
     return fitted(taught, truncated, layers=kept)
 
 

@@ -54,7 +54,7 @@ def distill_generator(
         epochs.append(in_batches(first, first + len(each.rows), _ROWS))
         first += len(each.rows)
     rows += [tuple(len(examples) + i for i in row) for row in judged]
-    attention = torch_runtime.attention(torch_runtime.device())
+    attention = torch_runtime.attention(torch_runtime.device(), settings.max_length)
     large = torch_runtime.load(teacher, transformers.AutoModelForCausalLM, attn_implementation=attention)
     kept, how = kept_layers(large, settings.layers), settings.teaching(weight_decay=0.0)
 

@@ -77,7 +77,16 @@ def train_embedder(
 
     epochs = [_batches(len(pairs), settings.seed + epoch) for epoch in range(settings.epochs)]
     held_out = in_batches(len(pairs), len(every), _BATCH)
-    tokens = [sum(len(tokenizer.encode(text).ids) for text in (each.anchor, each.positive)) for each in every]
+    seen: set[int] = set()
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenizer.encode(text).ids
+        seen.update(found)
+        return found
+
+    tokens = [sum(len(ids(text)) for text in (each.anchor, each.positive)) for each in every]
+    for text in (text for each in every for text in each.negatives):
+        ids(text)
 
     def lessons_of(model: Any) -> Epochs:
         vectors = _Vectors(tokenizer, every, team, model)
@@ -85,7 +94,7 @@ def train_embedder(
         return Epochs(vectors.outcome, epochs, tokens, how, held_out=held_out, metrics=metrics, begin=vectors.begin)
 
     carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
-    taught = teach(base, out, begun, lessons_of, how, looks=settings.looks, **carried)
+    taught = teach(base, out, begun, lessons_of, how, texts=[list(seen)], looks=settings.looks, **carried)
     if team.leads:
         width = int(transformers.AutoConfig.from_pretrained(out, local_files_only=True).hidden_size)
         _for_sentence_transformers(out, width, settings.max_length)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from treadle.core.errors import UserError
+from treadle.lm.word_table import table_of
 
 if TYPE_CHECKING:
     import torch
@@ -179,23 +180,12 @@ def _turning(dtype: torch.dtype) -> Any:
     return turn
 
 
-def _tables(model: Any) -> list[torch.nn.Embedding]:
-    """The table of an encoder's words, half of a small one's parameters, where the model does nothing with it but look
-    rows up: a head that shares it multiplies by it."""
-    import torch
-
-    words = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    if type(words) is not torch.nn.Embedding:
-        return []
-    holders = [module for module in model.modules() if any(p is words.weight for p in module.parameters(recurse=False))]
-    return [words] if holders == [words] and words.weight.requires_grad else []
-
-
 def all_of(model: Any, optimizer: AdamW) -> Learner:
     """Whoever updates all parameters of a model; what it holds fixed (a table of positions, say) stays as it is."""
     parameters = list(model.parameters())
     learned, fixed = ([p for p in parameters if p.requires_grad is asked] for asked in (True, False))
-    return Learner(learned, optimizer, fixed, _tables(model))
+    table = table_of(model)
+    return Learner(learned, optimizer, fixed, [] if table is None else [table])
 
 
 class LoraLearner(Learner):

@@ -102,7 +102,7 @@ def train_on_preferences(
         )
     judged = [held_out[place] for place in usable_pairs(held_out, settings.width)[0]]
     lessons = _Lessons(pairs, usable, judged, settings)
-    attention = torch_runtime.attention(torch_runtime.device())
+    attention = torch_runtime.attention(torch_runtime.device(), settings.width)
     found: list[float] = []
     taught = teach(
         base,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import UserError
-from treadle.lm import torch_runtime
+from treadle.lm import head_loss, torch_runtime
 from treadle.lm.attention_mask import visible
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep
@@ -26,9 +26,7 @@ from treadle.lm.schedule import Schedule, learning_rate_at
 from treadle.lm.taught import Teaching, teach
 from treadle.lm.team import Team
 from treadle.lm.torch_runtime import Precision
-from treadle.lm.training import PLAIN_HEAD
 
-_PART = 1 << 28  # bytes of logits at a time
 _NEARLY_ALL = 0.9  # share of places from which on all are computed: to pick some costs more, and in no fixed order
 _COMPILED_FROM = 1_000  # steps that are worth half a minute of compiling on a graphics card
 
@@ -95,7 +93,7 @@ def pretrain(
         raise UserError("pretraining: there is no text to learn from")
     team, device = team or Team(), torch_runtime.device()
     kind = model_class({"masked": "bert", "spans": "t5"}.get(settings.objective, ""))
-    attention = torch_runtime.attention(device)
+    attention = torch_runtime.attention(device, rows.width)
 
     def lessons_of(model: Any) -> _Lessons:
         _check_width(model, rows.width)
@@ -182,7 +180,7 @@ def _check_width(model: Any, width: int) -> None:
 
 def summed_loss(model: Any, batch: Batch, device: str) -> Any:
     """Summed loss in nats over the places of a batch that are learned, as a scalar tensor with its gradient."""
-    return _cross_entropy(model, batch, device).sum()
+    return head_loss.summed_loss(model, _inputs(batch, model, device), *_learned(batch, device))
 
 
 def losses_by_place(model: Any, batch: Batch, device: str) -> Any:
@@ -190,49 +188,22 @@ def losses_by_place(model: Any, batch: Batch, device: str) -> Any:
     import torch
 
     found = torch.zeros(batch.targets.size, dtype=torch.float64)
-    losses = _cross_entropy(model, batch, device).double().cpu()
-    places = torch.from_numpy(batch.targets.ravel() != IGNORED)
+    losses = head_loss.losses(model, _inputs(batch, model, device), *_learned(batch, device)).double().cpu()
     if len(losses) == len(found):
         return losses.reshape(batch.targets.shape)
-    found[places] = losses
+    found[torch.from_numpy(batch.targets.ravel() != IGNORED)] = losses
     return found.reshape(batch.targets.shape)
 
 
-def _cross_entropy(model: Any, batch: Batch, device: str) -> Any:
-    """The loss of each place that is learned, or of all with 0 where nothing is. Where the head is a matrix, it is
-    applied where it is needed alone, to some places at a time."""
+def _learned(batch: Batch, device: str) -> tuple[Any, Any]:
+    """Targets of the places that are learned, and where those are; of all places, and None, where most are."""
     import torch
-    from torch.nn.functional import cross_entropy
-    from torch.utils.checkpoint import checkpoint
 
     targets = torch.from_numpy(batch.targets.ravel())
-    places = None
-    if batch.learned < _NEARLY_ALL * len(targets):
-        places = (targets != IGNORED).nonzero().squeeze(1)
-        targets, places = targets[places], places.to(device)
-    targets = targets.to(device)
-    inputs = _inputs(batch, model, device)
-
-    def chosen(rows: Any) -> Any:
-        flat = rows.flatten(0, 1)
-        return flat if places is None else flat.index_select(0, places)
-
-    def loss(logits: Any, names: Any) -> Any:
-        return cross_entropy(logits.float(), names, reduction="none", ignore_index=IGNORED)
-
-    if model.config.model_type not in PLAIN_HEAD:
-        return loss(chosen(model(**inputs).logits), targets)
-    hidden, head = chosen(model.base_model(**inputs).last_hidden_state), model.get_output_embeddings()
-    size = max(1, _PART // (4 * model.config.vocab_size))
-    if len(targets) <= size:
-        return loss(head(hidden), targets)
-
-    def part(states: Any, names: Any) -> Any:
-        return loss(head(states), names)
-
-    pieces = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
-    # The logits are computed again on the way back, so that only a part of them is ever held.
-    return torch.cat([checkpoint(part, states, names, use_reentrant=False) for states, names in pieces])
+    if batch.learned >= _NEARLY_ALL * len(targets):
+        return targets.to(device), None
+    places = (targets != IGNORED).nonzero().squeeze(1)
+    return targets[places].to(device), places.to(device)
 
 
 def _inputs(batch: Batch, model: Any, device: str) -> dict[str, Any]:
@@ -273,8 +244,9 @@ def held_out(folder: Path, rows: PackedRows, objective: Objective, *, batch: int
     nats: list[float] = []
     learned: list[int] = []
     with torch_runtime.session(None, seed), torch.inference_mode():
+        attention = torch_runtime.attention(device, rows.width)
         kind = model_class({"masked": "bert", "spans": "t5"}.get(objective, ""))
-        model = torch_runtime.load(folder, kind, attn_implementation=torch_runtime.attention(device)).to(device).eval()
+        model = torch_runtime.load(folder, kind, attn_implementation=attention).to(device).eval()
         maker = Maker(objective, rows, folder, seed)
         for first in range(0, len(rows), batch):
             members = list(range(first, min(first + batch, len(rows))))

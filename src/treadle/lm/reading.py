@@ -86,7 +86,8 @@ def train_reader(
         metrics=("accuracy",),
     )
     carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
-    return fitted(teach(base, out, begun, lambda _model: lessons, how, looks=settings.looks, **carried))
+    seen = (window.ids for window in windows)
+    return fitted(teach(base, out, begun, lambda _model: lessons, how, texts=seen, looks=settings.looks, **carried))
 
 
 class Reader:

@@ -94,7 +94,8 @@ def train_tagger(
         metrics=("accuracy", "f1"),
     )
     carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
-    return fitted(teach(base, out, begun, lambda _model: lessons, how, looks=settings.looks, **carried))
+    seen = (window.ids for window in windows)
+    return fitted(teach(base, out, begun, lambda _model: lessons, how, texts=seen, looks=settings.looks, **carried))
 
 
 def _said(logits: Any, wanted: Sequence[Sequence[int]]) -> Iterator[tuple[int | None, int | None]]:

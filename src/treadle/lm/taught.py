@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,6 +16,7 @@ from treadle.lm.learner import AdamW, all_of
 from treadle.lm.schedule import learning_rate_at
 from treadle.lm.team import MakeLearner, Team
 from treadle.lm.torch_runtime import Precision
+from treadle.lm.word_table import WordTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ def teach(
     how: Teaching,
     *,
     make: MakeLearner = all_of,
+    texts: Iterable[Sequence[int]] | None = None,
     looks: Looks | None = None,
     ready: Callable[[Any], None] = lambda _model: None,
     done: Callable[[Any], None] = lambda _model: None,
@@ -84,9 +86,11 @@ def teach(
     """Teach the model that ``begun`` makes by the lessons that are made for it; write it, with the tokenizer of the
     folder ``base``, to the folder ``out``, whole or not at all.
 
-    ``make`` says what is updated. ``ready`` sees the model before the first step, ``done`` after the last, both in the
-    type that it computes in. ``looks`` are for lessons that are ``Judged``. Goes on from the newest of ``checkpoints``
-    where there is one; in a ``team`` each process calls it alike. ``UserError`` for a loss that is no number.
+    ``make`` says what is updated. ``texts``: the ids of all that the model will see, where they are known; then only
+    their rows of its table of words are held and updated. ``ready`` sees the model before the first step, ``done``
+    after the last, both in the type that it computes in. ``looks`` are for lessons that are ``Judged``. Goes on from
+    the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike. ``UserError`` for a
+    loss that is no number.
     """
     torch, transformers = torch_runtime.libraries()
     started, team = time.monotonic(), team or Team()
@@ -94,7 +98,8 @@ def teach(
         with torch_runtime.session(how.threads, how.seed) as threads:
             device = torch_runtime.device()
             precision = torch_runtime.precision(how.precision, device)
-            model = begun().to(device).train()
+            table = WordTable(texts)
+            model = table.narrow(begun().to(device)).train()
             lessons: Any = lessons_of(model)
             optimizer = AdamW(
                 how.learning_rate,
@@ -121,7 +126,7 @@ def teach(
             )
             progress = course.run(checkpoints, on_step)
             done(model)
-            model = learner.finished(model, begun)
+            model = table.widen(learner.finished(model, lambda: table.narrow(begun())))
             if team.leads:
                 torch_runtime.save(model.to("cpu", getattr(torch, saved)), base, out)
     finally:

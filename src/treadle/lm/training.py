@@ -18,6 +18,7 @@ from treadle.lm.attention_mask import visible
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep
 from treadle.lm.course import StepReport as StepReport
+from treadle.lm.head_loss import PLAIN_HEAD, summed_loss
 from treadle.lm.held_out import Looks
 from treadle.lm.learner import AdamW, Learner, LoraLearner, all_of
 from treadle.lm.packing import Packing, TokenizedExample, lay_out, learned_in, pack
@@ -110,7 +111,7 @@ def train(
     if not packing.rows:
         counts = ", ".join(f"{len(found)} {rule}" for rule, found in packing.dropped.items()) or "none given"
         raise UserError(f"training: no example is left ({counts}); raise max_length above {settings.width} or add data")
-    attention = torch_runtime.attention(torch_runtime.device())
+    attention = torch_runtime.attention(torch_runtime.device(), settings.width)
     lessons = _Lessons(examples, packing, settings)
     taught = teach(
         base,
@@ -153,8 +154,7 @@ def answer_loss(model: Any, examples: Sequence[TokenizedExample], rows: Sequence
     batch = lay_out(examples, rows, width=_needed(examples, rows, width))
     targets = torch.tensor(batch.targets, device=model.device).flatten()
     wanted = (targets >= 0).nonzero().squeeze(1)
-    logits = logits_at(model, batch, wanted)
-    return torch.nn.functional.cross_entropy(logits.float(), targets[wanted], reduction="sum")
+    return summed_loss(model, _inputs(model, batch), targets[wanted], wanted)
 
 
 def _needed(examples: Sequence[TokenizedExample], rows: Sequence[Sequence[int]], width: int) -> int:
@@ -238,25 +238,25 @@ def _endless_rows(
         packing = pack(examples, width=settings.width, seed=settings.seed + epoch)
 
 
-# Families whose logits are the output embedding times the hidden state, and nothing else (no scaling, no soft cap).
-PLAIN_HEAD = frozenset({"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "phi3", "smollm3", "olmo2"})
-
-
 def logits_at(model: Any, batch: Any, wanted: torch.Tensor) -> torch.Tensor:
     """Logits at the wanted places of the flattened batch, the head applied there alone where the family allows it."""
-    import torch
-
-    inputs = {
-        "input_ids": torch.tensor(batch.ids, device=model.device),
-        "position_ids": torch.tensor(batch.positions, device=model.device),
-        "attention_mask": visible(torch.tensor(batch.segments, device=model.device), model.dtype, causal=True),
-        "use_cache": False,
-    }
+    inputs = _inputs(model, batch)
     if model.config.model_type in PLAIN_HEAD:
         hidden = model.base_model(**inputs).last_hidden_state
         logits: torch.Tensor = model.get_output_embeddings()(hidden.flatten(0, 1).index_select(0, wanted))
         return logits
     return model(**inputs).logits.flatten(0, 1).index_select(0, wanted)  # type: ignore[no-any-return]
+
+
+def _inputs(model: Any, batch: Any) -> dict[str, Any]:
+    import torch
+
+    return {
+        "input_ids": torch.tensor(batch.ids, device=model.device),
+        "position_ids": torch.tensor(batch.positions, device=model.device),
+        "attention_mask": visible(torch.tensor(batch.segments, device=model.device), model.dtype, causal=True),
+        "use_cache": False,
+    }
 
 
 class Adapting(Protocol):

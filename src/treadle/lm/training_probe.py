@@ -157,7 +157,7 @@ def measure(config: Any, load: Load) -> Pace:
     try:
         with torch_runtime.session(None, 0) as threads:
             kind = _class_for(config, load.kind)
-            model = kind.from_config(config, attn_implementation=torch_runtime.attention(device))
+            model = kind.from_config(config, attn_implementation=torch_runtime.attention(device, load.width))
             model = model.to(device).train()
             optimizer = AdamW(1e-6, 1.0, 0.0, getattr(torch, precision))
             learner = _learner(model, load, optimizer)

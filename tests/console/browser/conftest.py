@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +26,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+import debian
 from console.conftest import interaction
 from small_project import Project
 from treadle.project import open_project
@@ -35,7 +34,6 @@ from treadle.record.record import Record
 from treadle.stages.improve import give_feedback
 
 PEOPLE = ("ann", "ben")
-APT = ("apt-get", "install", "-y", "--no-install-recommends", "chromium")
 ASKED = (
     ("Where do I find the kettle's filter?", "Behind the lid; pull it up."),
     ("My lamp flickers. What now?", "Tighten the bulb, then try another socket."),
@@ -55,30 +53,11 @@ ASKED = (
 )  # fmt: skip
 
 
-def find_chromium() -> str:
-    """The system's Chromium, installed where this may do so; else a skip, and a failure where CI=true."""
-    # One worker installs it, the others wait: apt refuses a second one.
-    with Path(tempfile.gettempdir(), "treadle-tests-apt.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for name in ("chromium", "chromium-browser", "google-chrome"):
-            if found := shutil.which(name):
-                return found
-        if os.geteuid() == 0 and shutil.which("apt-get"):
-            subprocess.run(["apt-get", "update"], capture_output=True, timeout=300)
-            subprocess.run(APT, capture_output=True, timeout=550)
-            if found := shutil.which("chromium"):
-                return found
-    reason = f"no Chromium; run: {' '.join(APT)}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Chromium without a window. Of a module, not of the session: while Playwright runs, nothing else in this process
     can start an event loop."""
-    path = find_chromium()
+    path = debian.program("chromium", "chromium", "chromium-browser", "google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path,
