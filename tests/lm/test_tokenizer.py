@@ -91,7 +91,7 @@ def test_an_opening_that_is_encoded_once_changes_no_id(pair, contents, more, own
     for system in (OPENING, OPENING + more, OPENING):
         whole = [{"role": "system", "content": system}, *chat] if own else chat
         assert opened.encode_chat(whole) == plain.encode_chat(whole)
-    if own:
+    if own and not any(token in content for token in CONTROL for content in contents):
         assert opened._opened is not None
         assert opened._opened[0].endswith("<|im_end|>")
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 Message = Mapping[str, Any]
 
+_PLAIN = {"role", "content"}
 _PRIVATE_USE = range(0xF0000, 0xFFFFE)  # Unicode's supplementary private use area A
 
 
@@ -26,7 +27,7 @@ class Marked(NamedTuple):
 def mark(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, spelled: re.Pattern[str]) -> Marked:
     """Every match of ``spelled`` in messages and tools between two characters that occur nowhere else."""
     found, described = list(messages), list(tools) if tools else None
-    strings = [*_strings(found), *_strings(described)]
+    strings = [*_said(found), *_strings(described)]
     if not any(map(spelled.search, strings)):
         return Marked(found, described, None)
     before, after = marks = _unused(strings)
@@ -38,6 +39,15 @@ def _unused(strings: Sequence[str]) -> tuple[str, str]:
     taken = set("".join(strings))
     unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
     return next(unused), next(unused)
+
+
+def _said(messages: Sequence[Message]) -> Iterator[str]:
+    """The strings of messages that may spell anything: of most, which have a role and a text, the text alone."""
+    for message in messages:
+        if message.keys() == _PLAIN:
+            yield message["content"]
+        else:
+            yield from _strings(message)
 
 
 def _strings(value: Any) -> Iterator[str]:
