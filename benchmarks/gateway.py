@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,7 +40,7 @@ PACKAGE = "litellm[proxy]==1.108.7"
 CHAT = "/v1/chat/completions"
 CONNECTIONS = 16
 _KEY = "sk-bench"
-_BODY = {"model": "bench", "messages": [{"role": "user", "content": "What does json.dumps do?"}], "max_tokens": TOKENS}
+BODY = {"model": "bench", "messages": [{"role": "user", "content": "What does json.dumps do?"}], "max_tokens": TOKENS}
 _spawn = multiprocessing.get_context("spawn")
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = prepare(Path(scratch, "model"))
         with ours(folder) as (url, key, process), litellm(Path(scratch)) as peer:
-            mine, other = (http_load.request_bytes(CHAT, _BODY, secret) for secret in (key, _KEY))
+            mine, other = (http_load.request_bytes(CHAT, BODY, secret) for secret in (key, _KEY))
             count = 1_000 if quick else 10_000
             figures: dict[str, Any] = {**added(url, mine, count)}
             http_load.side_by_side(peer, other, 50, CONNECTIONS)
@@ -110,6 +110,14 @@ def ours(folder: Path) -> Iterator[tuple[str, str, int]]:
 
 
 def _serve(folder: Path, connection: Connection) -> None:
+    with opened(folder) as address:
+        connection.send(address)
+        connection.recv()
+
+
+@contextmanager
+def opened(folder: Path, begin: Callable[[], object] = lambda: None) -> Iterator[tuple[str, str]]:
+    """URL and key of our gateway in a thread of this process, which calls ``begin`` first."""
     from treadle.core.workspace import Workspace
     from treadle.lm.tokenizer import ChatTokenizer
     from treadle.record.api_key import ApiKeys, Limit, Rules
@@ -119,7 +127,7 @@ def _serve(folder: Path, connection: Connection) -> None:
     from treadle.serve.server import serving
     from treadle.text.personal_data import redact
 
-    tokenizer = ChatTokenizer.load(folder)
+    tokenizer = ChatTokenizer.load(folder, opening=SYSTEM_PROMPT)
     release = ServedRelease("bench@v1", "b3:" + "0" * 64, system_prompt=SYSTEM_PROMPT, price=Price("USD", 0.1, 0.4))
     with Workspace(Path(tempfile.mkdtemp(dir=folder))) as workspace:
         recorder = JournalRecorder(workspace.journal, workspace.keys, workspace.ledger)
@@ -132,13 +140,13 @@ def _serve(folder: Path, connection: Connection) -> None:
         use = ApiKeyUse(workspace.database, workspace.state, keys)
 
         async def build() -> Gateway:
+            begin()
             engine: Any = Trivial()
             served = Serving(release, engine, tokenizer)
             return Gateway(served, recorder, settings=GatewaySettings(api_key=None), redact=redact, keys=use)
 
         with serving(build) as url:
-            connection.send((url, secret))
-            connection.recv()
+            yield url, secret
 
 
 def make_peer() -> None:

@@ -18,7 +18,7 @@ from treadle.core.errors import Corrupt, TreadleError, UserError
 from treadle.core.identifiers import new_id, time_of
 from treadle.core.journal import Journal
 from treadle.core.ledger import Fact
-from treadle.core.segment import row_in, rows_in, spans, take
+from treadle.core.segment import header, row_in, rows_in, spans, take, told
 from treadle.core.verify import verify
 from treadle.core.workspace import Workspace
 
@@ -107,7 +107,7 @@ def test_a_sealer_that_dies_half_way_is_made_good_for(workspace: Workspace, mome
     assert taken is not None
     if moment == "recorded":
         data = taken.read_bytes()
-        journal._record(STREAM, data, rows_in(data)[0], file=taken.stem)
+        journal._record(STREAM, data, told(data), file=taken.stem)
     journal.append(STREAM, {"id": "row-5"})  # its writer goes on in a new file
     assert sorted(ids(journal)) == [f"row-{number}" for number in range(6)]
     assert journal.find(STREAM, "row-3") == {"id": "row-3"}
@@ -321,6 +321,19 @@ def test_spans_say_when_ids_were_made() -> None:
     }
     assert spans([{"id": first}, {"id": "plain"}])["ids"] is None
     assert spans([])["rows"] == 0
+
+
+def test_a_segment_told_in_parts_is_told_whole() -> None:
+    lines = [header(STREAM)] + [b'{"id":"%s","time":"%d"}\n' % (new_id("row").encode(), n % 7) for n in range(950)]
+    for place in (1, 333, 950):
+        lines[place] = b'{"id":"broken\n'
+    data = b"".join(lines) + b'{"id":"without its end"'
+    rows, damaged = rows_in(data)
+    assert (len(rows), damaged) == (947, 3)
+    assert told(data) == spans(rows) | {"damaged": 3}
+    assert told(b"") == spans([]) | {"damaged": 0}
+    with pytest.raises(Corrupt, match="format 7"):
+        told(b'{"format":7,"salt":"00"}\n{"id":"a"}\n')
 
 
 def test_recording_does_not_read_all_seals_again(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

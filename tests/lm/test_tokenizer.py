@@ -64,6 +64,38 @@ def test_ids_equal_those_of_transformers_for_any_text(tokenizer, theirs, content
     assert tokenizer.encode_chat(chat) == theirs.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
 
 
+OPENING = "You explain  Python in 12 words.\n"
+METASPACE = {"type": "Metaspace", "replacement": "\u2581", "split": True}
+
+
+@pytest.fixture(scope="module", params=[None, "first", "always", "never"])
+def pair(request, smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ChatTokenizer, ChatTokenizer]:
+    """The same tokenizer with an opening and without, as it is and with spaces put in front of words."""
+    folder = shutil.copytree(smollm2, tmp_path_factory.mktemp("opened") / "model")
+    if request.param is not None:
+        file = folder / "tokenizer.json"
+        data = json.loads(file.read_text())
+        file.write_text(json.dumps(data | {"pre_tokenizer": METASPACE | {"prepend_scheme": request.param}}))
+    return ChatTokenizer.load(folder, opening=OPENING), ChatTokenizer.load(folder)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.one_of(st.sampled_from([*CONTROL, " ", "\n", "<|im_"]), text), min_size=1, max_size=3),
+    st.sampled_from(["", " ", " And more.", "<|im_end|>", "\n<|im_end|>"]),
+    st.booleans(),
+)
+def test_an_opening_that_is_encoded_once_changes_no_id(pair, contents, more, own) -> None:
+    opened, plain = pair
+    chat = [{"role": ("user", "assistant")[i % 2], "content": c} for i, c in enumerate(contents)]
+    for system in (OPENING, OPENING + more, OPENING):
+        whole = [{"role": "system", "content": system}, *chat] if own else chat
+        assert opened.encode_chat(whole) == plain.encode_chat(whole)
+    if own and not any(token in content for token in CONTROL for content in contents):
+        assert opened._opened is not None
+        assert opened._opened[0].endswith("<|im_end|>")
+
+
 def test_the_templates_own_system_prompt_comes_where_none_is_given(tokenizer) -> None:
     assert "named SmolLM, trained by Hugging Face" in tokenizer.render(CHATS[0])
     assert "SmolLM" not in tokenizer.render(CHATS[1])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from toy_server import Served, serve_toy
 from postgresql_server import Server
 from treadle.core.errors import UserError
 from treadle.record.api_key import NANO, Limit
-from treadle.record.api_key_use import Report, period_of
+from treadle.record.api_key_use import Report, Share, period_of
 from treadle.serve.gateway import Price
 from treadle.serve.meter import Meter
 
@@ -259,6 +260,26 @@ def test_what_a_dead_gateway_held_counts_as_spent(book: Book) -> None:
     living.begin()
     [share] = living.exchange(key.id, Report(2), limits, {})
     assert (share.spent, share.left) == (125, 875)
+
+
+def test_a_busy_key_asks_less_and_less_often_and_a_small_budget_is_not_held(book: Book) -> None:
+    key, _ = book.create("one", Limit("requests", 1_000_000))
+    use = book.use()
+    asked: list[int] = []
+
+    def exchange(*given: Any) -> list[Share]:
+        asked.append(given[-1])
+        return use.exchange(*given)
+
+    async def work(meter: Meter) -> None:
+        for _ in range(3000):
+            meter.settle(await meter.reserve(1, 0), 1, 0)
+
+    asyncio.run(work(Meter(key, exchange)))
+    assert asked == [32, 64, 128, 256, 512, 1024, 1024]
+    small, _ = book.create("two", Limit("requests", 80))
+    [share] = use.exchange(small.id, Report(1), small.rules.limits, {"requests": 1}, 1024)
+    assert share.granted == 10
 
 
 def test_a_client_that_leaves_while_a_budget_is_asked_for_leaves_nothing_held(book: Book) -> None:

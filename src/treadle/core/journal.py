@@ -33,8 +33,8 @@ from treadle.core.segment import (
     row_in,
     rows_in,
     rows_of,
-    spans,
     take,
+    told,
 )
 from treadle.core.store import Store
 
@@ -158,12 +158,12 @@ class Journal:
                 fcntl.flock(file, fcntl.LOCK_EX)  # two may come to finish what a third has left
                 if not taken.exists():
                     return
-                rows, damaged = rows_in(file.read())
-                if (rows or damaged) and taken.stem not in self._index.state(stream)[1]:
-                    file.seek(0)
-                    data = file.read()
-                    self._record(stream, data[: data.rfind(b"\n") + 1], rows, damaged, file=taken.stem)
-                    del rows, data
+                data = file.read()
+                data = data[: data.rfind(b"\n") + 1]
+                found = told(data)
+                if (found["rows"] or found["damaged"]) and taken.stem not in self._index.state(stream)[1]:
+                    self._record(stream, data, found, file=taken.stem)
+                    del data
                     memory.give_back()  # a server seals for months
                 taken.unlink()
         except FileNotFoundError:
@@ -177,8 +177,7 @@ class Journal:
         self,
         stream: str,
         data: bytes,
-        rows: list[dict[str, Any]],
-        damaged: int = 0,
+        found: dict[str, Any],
         *,
         file: str | None = None,
         replaces: str | None = None,
@@ -186,8 +185,8 @@ class Journal:
         with Builder(Segment, self._store) as builder:
             (builder.path / "rows.jsonl").write_bytes(data)
             segment = builder.commit()
-        body = {"stream": stream, "segment": segment.digest, "file": file, "replaces": replaces, "damaged": damaged}
-        self._ledger.append(Fact("seal", body | spans(rows)))
+        body = {"stream": stream, "segment": segment.digest, "file": file, "replaces": replaces}
+        self._ledger.append(Fact("seal", body | found))
 
     # -- reading
 
@@ -313,7 +312,8 @@ class Journal:
             if changed == rows and not damaged:  # a line that cannot be read cannot be searched either
                 continue
             kept = [row for row in changed if row is not None]
-            self._record(stream, header(stream) + b"".join(map(line, kept)), kept, replaces=digest)
+            data = header(stream) + b"".join(map(line, kept))
+            self._record(stream, data, told(data), replaces=digest)
         return {digest for digest in self._index.replaced(stream) if self._store.has_object(digest)}
 
 

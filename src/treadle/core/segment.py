@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ from treadle.core.identifiers import new_id, time_of
 FORMAT = 1
 _SUFFIX = ".jsonl"
 _SEALING = "sealing"
+_PART = 200  # rows that are parsed in one go, during which no other thread runs
 
 
 class Segment(Artifact):
@@ -53,11 +54,31 @@ def rows_in(data: bytes) -> tuple[list[dict[str, Any]], int]:
     A line without its end is no row: its writer died before it could acknowledge it. Other lines that are not JSON are
     what a loss of power left in the last second of a file.
     """
-    lines = _lines(data)
+    return _rows(_lines(data), first=True)
+
+
+def told(data: bytes) -> dict[str, Any]:
+    """`spans` of the rows, and how many lines are ``damaged``: a part at a time, for a server that seals answers others
+    meanwhile, and rows take several times the memory of their lines."""
+    lines, damaged = _lines(data), 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal damaged
+        for start in range(0, len(lines), _PART):
+            found, lost = _rows(lines[start : start + _PART], first=start == 0)
+            damaged += lost
+            yield from found
+
+    spanned = spans(rows())
+    return spanned | {"damaged": damaged}
+
+
+def _rows(lines: list[bytes], *, first: bool) -> tuple[list[dict[str, Any]], int]:
+    """As `rows_in`, of lines that are a segment's ``first`` or follow on those."""
     found = _at_once(lines)
     if found is None:
         found = [_row(text) for text in lines]
-    if found and found[0] is not None and "salt" in found[0]:
+    if first and found and found[0] is not None and "salt" in found[0]:
         if found[0].get("format") != FORMAT:
             raise Corrupt(f"segment of format {found[0].get('format')!r}; this Treadle reads format {FORMAT}")
         del found[0]
@@ -112,16 +133,20 @@ def rows_of(data: bytes, identifier: str, field: str = "id") -> list[dict[str, A
     return found
 
 
-def spans(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def spans(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """What the ledger says of the rows in a segment, so that most of them need not be read to find one.
 
     ``first`` and ``last`` are the rows' own times; ``ids`` the milliseconds in their ids, None when an id has none.
     """
-    times = [str(row.get("time", "")) for row in rows]
-    moments = [time_of(identifier) for identifier in {str(row.get("id", "")) for row in rows}]
+    times: list[str] = []
+    identifiers: set[str] = set()
+    for row in rows:
+        times.append(str(row.get("time", "")))
+        identifiers.add(str(row.get("id", "")))
+    moments = [time_of(identifier) for identifier in identifiers]
     known = [moment for moment in moments if moment is not None]
     return {
-        "rows": len(rows),
+        "rows": len(times),
         "first": min(times, default=""),
         "last": max(times, default=""),
         "ids": [min(known), max(known)] if known and len(known) == len(moments) else None,

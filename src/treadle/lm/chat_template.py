@@ -45,6 +45,7 @@ class ChatTemplate:
         try:
             environment = _environment()
             self._template = environment.from_string(source)
+            self._template.globals = dict(self._template.globals)  # a chain of two is copied for each text otherwise
             names = {each.name for each in environment.parse(source).find_all(nodes.Name)}
             self.marks_generation = _MARKS[0] in names
             self.shows_tools = "tools" in names

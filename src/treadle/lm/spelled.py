@@ -8,38 +8,52 @@ from typing import Any, NamedTuple
 
 Message = Mapping[str, Any]
 
+_PLAIN = {"role", "content"}
 _PRIVATE_USE = range(0xF0000, 0xFFFFE)  # Unicode's supplementary private use area A
 
 
 class Marked(NamedTuple):
-    """A conversation and its tools; ``marks`` stand around each spelled token (None when there is none); ``free`` are
-    two more characters that occur in none of its strings.
-    """
+    """A conversation and its tools; ``marks`` stand around each spelled token (None when there is none)."""
 
     messages: list[Message]
     tools: list[Mapping[str, Any]] | None
     marks: tuple[str, str] | None
-    free: tuple[str, str]
+
+    def free(self) -> tuple[str, str]:
+        """Two characters that occur in none of its strings."""
+        return _unused([*_strings(self.messages), *_strings(self.tools)])
 
 
 def mark(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, spelled: re.Pattern[str]) -> Marked:
     """Every match of ``spelled`` in messages and tools between two characters that occur nowhere else."""
-    both: list[Any] = [list(messages), list(tools) if tools else None]
-    strings = list(_strings(both))
+    found, described = list(messages), list(tools) if tools else None
+    strings = [*_said(found), *_strings(described)]
+    if not any(map(spelled.search, strings)):
+        return Marked(found, described, None)
+    before, after = marks = _unused(strings)
+    found, described = _map_strings([found, described], lambda text: spelled.sub(rf"{before}\g<0>{after}", text))
+    return Marked(found, described, marks)
+
+
+def _unused(strings: Sequence[str]) -> tuple[str, str]:
     taken = set("".join(strings))
     unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in taken)
-    before, after, first, second = (next(unused) for _ in range(4))
-    marks = None
-    if any(spelled.search(text) for text in strings):
-        both = _map_strings(both, lambda text: spelled.sub(rf"{before}\g<0>{after}", text))
-        marks = (before, after)
-    return Marked(both[0], both[1], marks, (first, second))
+    return next(unused), next(unused)
+
+
+def _said(messages: Sequence[Message]) -> Iterator[str]:
+    """The strings of messages that may spell anything: of most, which have a role and a text, the text alone."""
+    for message in messages:
+        if message.keys() == _PLAIN:
+            yield message["content"]
+        else:
+            yield from _strings(message)
 
 
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict | Mapping):  # the former is quickly told
         for key, item in value.items():
             yield str(key)
             yield from _strings(item)

@@ -44,10 +44,20 @@ class ChatTokenizer:
     """Text and conversations to token ids and back. Immutable after ``load``; safe to share between threads."""
 
     def __init__(
-        self, tokenizer: dict[str, Any], settings: dict[str, Any], model: dict[str, Any], *, where: Path
+        self,
+        tokenizer: dict[str, Any],
+        settings: dict[str, Any],
+        model: dict[str, Any],
+        *,
+        where: Path,
+        opening: str | None = None,
     ) -> None:
-        """``tokenizer``, ``settings`` and ``model``: tokenizer.json, tokenizer_config.json and config.json, parsed."""
+        """``tokenizer``, ``settings`` and ``model``: tokenizer.json, tokenizer_config.json and config.json, parsed.
+        ``opening`` as in ``load``."""
         self._where = where
+        self._opening = opening
+        self._firm = _firm_tokens(tokenizer)
+        self._opened: tuple[str, int, list[int]] | None = None
         self._tokenizer = _open_tokenizer(tokenizer, where)
         source = settings.get("chat_template")
         self._decoding = tokenizer.get("decoder") or {}
@@ -67,8 +77,11 @@ class ChatTokenizer:
         self.first_id = self._tokenizer.token_to_id(first)
 
     @classmethod
-    def load(cls, folder: Path) -> ChatTokenizer:
-        """Read ``tokenizer.json`` and what stands beside it; ``UserError`` when that is missing or unreadable."""
+    def load(cls, folder: Path, *, opening: str | None = None) -> ChatTokenizer:
+        """Read ``tokenizer.json`` and what stands beside it; ``UserError`` when that is missing or unreadable.
+
+        ``opening``: the system message of most conversations, which is encoded once for all of them.
+        """
         folder = Path(folder)
         if not (folder / "tokenizer.json").is_file():
             raise UserError(
@@ -89,7 +102,7 @@ class ChatTokenizer:
             *_id_list(model.get("eos_token_id")),
             *_id_list(generation.get("eos_token_id")),
         ]
-        return cls(tokenizer, settings, model, where=folder)
+        return cls(tokenizer, settings, model, where=folder, opening=opening)
 
     @property
     def has_chat_template(self) -> bool:
@@ -126,8 +139,10 @@ class ChatTokenizer:
         """
         if self.sources is not None:
             return self.encode_prompt(self.sources.source(self._checked(messages)))
-        marked, described, marks, _ = mark(*self._plainly(messages, tools), self._spelled)
+        marked, described, marks = mark(*self._plainly(messages, tools), self._spelled)
         text = self._tried(marked, lambda each: self._rendered(each, add_generation_prompt, described))
+        if self._opening and marks is None and not described and marked[0]["content"] == self._opening:
+            return self._encode_opened(text)
         return self._encode_marked(text, marks)
 
     def encode_for_training(
@@ -140,9 +155,9 @@ class ChatTokenizer:
         """
         if self.sources is not None:
             return self.sources.example(self._checked(messages), self.context_length)
-        marked, described, marks, free = mark(*self._plainly(messages, tools), self._spelled)
-        template = self._require_template()
-        said = self._tried(marked, lambda each: Said(template, each, described, free, self._control))
+        told = mark(*self._plainly(messages, tools), self._spelled)
+        marks, free, template = told.marks, told.free(), self._require_template()
+        said = self._tried(told.messages, lambda each: Said(template, each, told.tools, free, self._control))
         whole = said.whole
         ids: list[int] = []
         mask: list[bool] = []
@@ -277,6 +292,31 @@ class ChatTokenizer:
             ids += more
         return ids
 
+    def _encode_opened(self, text: str) -> list[int]:
+        """Ids of a conversation that begins with the opening, of which only what follows it is encoded.
+
+        Firm tokens are taken out of a text before anything else is done with it, so what stands before one and what
+        stands behind it are encoded apart in any case.
+        """
+        opened = self._opened
+        if opened is None or not text.startswith(opened[0]):
+            opened = self._opened = self._found_opening(text)
+        if opened is None:
+            return self._encode_piece(self._tokenizer, text, first=True)
+        _, end, ids = opened
+        return ids + self._encode_piece(self._tokenizer, text[end:], first=True)
+
+    def _found_opening(self, text: str) -> tuple[str, int, list[int]] | None:
+        """The beginning with the firm token behind the opening, where that token stands, and the ids before it."""
+        place = text.find(self._opening or "")
+        token = self._firm.search(text, place + len(self._opening or "")) if place >= 0 else None
+        if token is None:
+            return None
+        head, end = text[: token.end()], token.start()
+        ids = self._encode_piece(self._tokenizer, head[:end], first=True)
+        parted = self._encode_piece(self._tokenizer, head, first=True) == [*ids, self._tokenizer.token_to_id(token[0])]
+        return (head, end, ids) if parted else None
+
     def _encode_piece(self, tokenizer: Tokenizer, text: str, *, first: bool) -> list[int]:
         """Encode what stands in the middle of a text: behind a newline, so that SentencePiece adds no leading space."""
         if not text:
@@ -314,6 +354,14 @@ def _control_tokens(tokenizer: dict[str, Any], template_text: str) -> frozenset[
         for token in tokenizer.get("added_tokens", [])
         if token["content"] and (token.get("special") or token["content"] in template_text)
     )
+
+
+def _firm_tokens(tokenizer: dict[str, Any]) -> re.Pattern[str]:
+    """Finds added tokens that stand for their own characters and no others, wherever these are."""
+    loose = ("single_word", "lstrip", "rstrip", "normalized")
+    added = tokenizer.get("added_tokens", [])
+    firm = [each["content"] for each in added if each["content"] and not any(each.get(name) for name in loose)]
+    return re.compile("|".join(map(re.escape, sorted(firm, key=len, reverse=True))) or "(?!)")
 
 
 def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:

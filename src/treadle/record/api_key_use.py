@@ -20,7 +20,7 @@ from treadle.core.state import State
 from treadle.record.api_key import ApiKeys, Limit, Per
 
 LEASE = "gateway:"  # and the holder: held for as long as it may report
-_AHEAD = 32  # a holder takes what so many requests like the one that waits need,
+AHEAD = 32  # a holder takes what at least so many requests like the one that waits need,
 _PART = 8  # and at most this part of what is left, so that at the end each asks for itself
 _UPSERT = (
     "INSERT INTO api_key_use VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (api_key, what, period, holder)"
@@ -94,14 +94,17 @@ class ApiKeyUse:
         """Seconds since 1970 by the database's clock."""
         return self._database.clock()
 
-    def exchange(self, key: str, report: Report, limits: Sequence[Limit], need: Mapping[str, int]) -> list[Share]:
-        """Hand over a report; with a ``need``, take that of every limit, or of none where one has nothing left."""
+    def exchange(
+        self, key: str, report: Report, limits: Sequence[Limit], need: Mapping[str, int], ahead: int = AHEAD
+    ) -> list[Share]:
+        """Hand over a report; with a ``need``, take that of every limit, or of none where one has nothing left, and as
+        far as there is enough for others what ``ahead`` such requests need."""
         now = self._database.clock()
         with self._database.transaction() as cursor:
             mine = {account: self._handed_over(cursor, key, account, report) for account in _accounts(report)}
             shares = [self._share(cursor, key, limit, now) for limit in limits]
             if need and all(share.left > 0 for share in shares):
-                shares = [_granted(share, need[share.limit.what]) for share in shares]
+                shares = [_granted(share, need[share.limit.what], ahead) for share in shares]
                 for share in shares:
                     account = (share.limit.what, share.period)
                     spent, held = mine.get(account) or self._mine(cursor, key, account)[1:]
@@ -170,6 +173,6 @@ def _accounts(report: Report) -> Iterable[Account]:
     return {**report.spent, **report.held}
 
 
-def _granted(share: Share, need: int) -> Share:
-    part = max(need, min(_AHEAD * need, share.left // _PART))
+def _granted(share: Share, need: int, ahead: int) -> Share:
+    part = max(need, min(ahead * need, share.left // _PART))
     return Share(share.limit, share.period, share.seconds, part, share.left - part, share.spent)

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from treadle.record.api_key import ENDPOINTS
 from treadle.serve import metrics
+from treadle.serve.client import ClientLeft
 from treadle.serve.contracts import contracts
 from treadle.serve.contracts.contract import Handler
 from treadle.serve.contracts.tensorflow_serving import model_status
@@ -26,7 +27,7 @@ from treadle.serve.errors import INVALID, ApiError, internal_error
 from treadle.serve.exchange import log_place
 from treadle.serve.gateway import Gateway, shutting_down
 from treadle.serve.generate import chat, completions
-from treadle.serve.incoming import ClientLeft, Incoming, check_endpoint, check_model, may_use
+from treadle.serve.incoming import Incoming, check_endpoint, check_model, may_use
 from treadle.serve.openapi import document
 from treadle.serve.opinions import feedback
 from treadle.serve.probes import live, ready
@@ -73,7 +74,7 @@ def create_app(gateway: Gateway, mounts: Mapping[str, ASGIApp] | None = None) ->
             for path in contract.paths
         ]
 
-    app = Starlette(
+    app = _Application(
         routes=[
             route("/v1/chat/completions", chat, "POST", name="chat"),
             route("/v1/completions", completions, "POST", name="completions"),
@@ -97,6 +98,27 @@ def create_app(gateway: Gateway, mounts: Mapping[str, ASGIApp] | None = None) ->
     app.state.gateway = gateway
     app.router.redirect_slashes = False
     return app
+
+
+class _Application(Starlette):
+    """Starlette, but that a path of ours without parameters is found by its name: an `_Endpoint` needs nothing of what
+    stands before and around a route, its own errors are answered by itself."""
+
+    def __init__(self, routes: list[BaseRoute], **settings: Any) -> None:
+        super().__init__(routes=routes, **settings)
+        self._named: dict[tuple[str, str], ASGIApp] = {}
+        for route in routes:
+            if isinstance(route, Route) and isinstance(route.endpoint, _Endpoint) and not route.param_convertors:
+                for method in route.methods or ():
+                    self._named.setdefault((method, route.path), route.endpoint)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope.get("root_path"):
+            endpoint = self._named.get((scope["method"], scope["path"]))
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
 
 def _mounted(path: str, app: ASGIApp) -> list[BaseRoute]:
@@ -232,13 +254,7 @@ def _described(table: Table, serving: Serving) -> dict[str, Any]:
 
 
 async def _metrics(incoming: Incoming) -> None:
-    data = incoming.gateway.metrics.render()
-    headers = [
-        (b"content-type", metrics.CONTENT_TYPE.encode()),
-        (b"content-length", str(len(data)).encode()),
-    ]
-    await incoming.start(200, headers)
-    await incoming.write(data, more=False)
+    await incoming.reply_bytes(incoming.gateway.metrics.render(), metrics.CONTENT_TYPE)
 
 
 async def _openapi(incoming: Incoming) -> None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from treadle.serve.client import CLOSE, EXTENSION, ClientLeft, Headers
 
 HEAD_BYTES = 64 << 10
 HEAD_SECONDS = 30.0
@@ -23,6 +27,7 @@ _AHEAD = 64  # requests of one connection that wait for the answer before theirs
 _FRAMING = 8  # bytes around each byte of a body: a chunk for every byte takes six
 _SPARE_FILES = 256  # file descriptors that are left for everything but clients
 _UPGRADE = (b"upgrade", b"http2-settings")
+_NOT_IN_HEADERS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
 
 class Crowd:
@@ -63,6 +68,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_head = True
         self._timer: asyncio.TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
+        self._client: HttpClient | None = None  # of that one
 
     @property
     def _busy(self) -> bool:
@@ -178,6 +184,13 @@ class BoundedConnection(HttpToolsProtocol):
             if not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
+        if self._client is not None:
+            self._client.left()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """A request's turn has come: the application may speak to its client directly, too."""
+        self._client = HttpClient(cycle, self.flow)
+        super()._start_asgi_task(cycle, functools.partial(_with_client, app, self._client))
 
     def _wait(self) -> None:
         self._timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
@@ -193,6 +206,70 @@ class BoundedConnection(HttpToolsProtocol):
             self._wait()
         else:
             self.send_400_response("The head of the request came too slowly.")
+
+
+class HttpClient:
+    """`client.Client` of one request of a connection."""
+
+    def __init__(self, cycle: RequestResponseCycle, flow: FlowControl) -> None:
+        self._cycle = cycle
+        self._flow = flow
+        self._waiting: dict[Callable[[], object], None] = {}
+
+    def body(self) -> bytes | None:
+        """As in `client.Client`."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
+            return None
+        data, cycle.body = bytes(cycle.body), bytearray()
+        cycle.message_event.clear()
+        return data
+
+    def on_leaving(self, call: Callable[[], object]) -> Callable[[], object]:
+        """As in `client.Client`."""
+        if self._cycle.disconnected:
+            raise ClientLeft
+        self._flow.resume_reading()  # where a large body paused it, nobody would hear of the end
+        self._waiting[call] = None
+        return functools.partial(self._waiting.pop, call, None)
+
+    def left(self) -> None:
+        """The connection is closed, or will be."""
+        while self._cycle.disconnected and self._waiting:
+            self._waiting.popitem()[0]()
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """As in `client.Client`, in one piece; waits where the client is slow to read what was sent before."""
+        cycle = self._cycle
+        if self._flow.write_paused and not cycle.disconnected:
+            await self._flow.drain()
+        if cycle.disconnected:
+            return
+        if CLOSE in headers:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            headers = [*headers, CLOSE]
+        data = _written(status, [*cycle.default_headers, *headers], len(body))
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.transport.write(data if cycle.scope["method"] == "HEAD" else data + body)
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+
+
+def _written(status: int, headers: Headers, length: int) -> bytes:
+    lines = [b"%s: %s\r\n" % header for header in headers]
+    text = b"".join(lines)
+    if text.count(b"\n") != len(lines) or _NOT_IN_HEADERS.search(text):
+        raise ValueError("a header that holds a line break, or what no header may")
+    return b"%s%scontent-length: %d\r\n\r\n" % (STATUS_LINE[status], text, length)
+
+
+def _with_client(app: Any, client: HttpClient, scope: Any, receive: Any, send: Any) -> Any:
+    """Asked with a scope of its own: what the client holds leads to the server's, which must not lead back to it."""
+    return app({**scope, "extensions": {EXTENSION: client}}, receive, send)
 
 
 def _most_connections() -> int:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+from treadle.serve.client import Headers
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.incoming import Incoming
 from treadle.serve.release import Serving
@@ -41,7 +42,7 @@ class Copy(Incoming):
         except TimeoutError:
             raise ApiError(504, "The copy took too long", type=SERVER, code="timeout") from None
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    async def start(self, status: int, headers: Headers) -> None:
         """Nobody is told."""
 
     async def write(self, data: bytes, *, more: bool) -> None:

@@ -101,6 +101,8 @@ class Exchange:
         if self._void:
             return Tokens()
         reported = self._reported
+        if not reported:
+            return Tokens(len(self.generation.prompt_ids), sum(self._written))
         prompts = [each.prompt for each in reported if each.prompt is not None]
         caches = [each.cached for each in reported if each.cached is not None]
         return Tokens(

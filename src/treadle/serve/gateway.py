@@ -99,7 +99,7 @@ class Gateway:
         self._working: dict[asyncio.Task[Any], Serving] = {}
         self._kept: dict[asyncio.Task[Any], Serving] = {}  # chosen, and not working yet
         self._keys: dict[asyncio.Task[Any], str] = {}
-        self._ended: dict[asyncio.Task[Any], ApiError] = {}  # tasks that were cancelled, and why
+        self._ended: dict[asyncio.Task[Any], Exception] = {}  # tasks that were cancelled, and why
         self._ending: dict[asyncio.Task[None], Serving] = {}
         self._seconds = 1.0  # moving average of how long a request takes
 
@@ -148,8 +148,8 @@ class Gateway:
     def place(self, serving: Serving, key: str | None = None) -> Iterator[None]:
         """Hold one of the places for the current task, and the engine open for as long; ``key`` is the caller's.
 
-        Raises 429 when all are taken, 503 when `abort` ends it, 401 when the key does. No await may come between
-        `choose` and this, but within `keeping`.
+        Raises 429 when all are taken, 503 when `abort` ends it, 401 when the key does, and what `end` is told. No await
+        may come between `choose` and this, but within `keeping`.
         """
         limit = self.admission.limit
         if len(self._working) >= limit:
@@ -268,16 +268,19 @@ class Gateway:
     async def abort(self) -> None:
         """Cancel what is in flight: each is recorded as cancelled and its client told."""
         tasks = set(self._working)
-        self._end_tasks(tasks, shutting_down())
+        for task in tasks:
+            self.end(task, shutting_down())
         if tasks:
             await asyncio.wait(tasks, timeout=5)
 
     def end_requests_of(self, keys: frozenset[str]) -> None:
         """Cancel what is in flight for keys that are good no more; their clients are told."""
-        self._end_tasks({task for task, key in self._keys.items() if key in keys}, key_ended())
+        for task in [task for task, key in self._keys.items() if key in keys]:
+            self.end(task, key_ended())
 
-    def _end_tasks(self, tasks: set[asyncio.Task[Any]], why: ApiError) -> None:
-        for task in tasks - self._ended.keys():
+    def end(self, task: asyncio.Task[Any], why: Exception) -> None:
+        """Cancel a task that holds a place, where ``why`` is raised instead; the first reason counts."""
+        if task in self._working and task not in self._ended:
             self._ended[task] = why
             task.cancel()
 

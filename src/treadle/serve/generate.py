@@ -15,6 +15,7 @@ from treadle.core.errors import UserError
 from treadle.lm.engine import Chunk
 from treadle.lm.tool_prompt import with_written_calls
 from treadle.serve.aside import aside
+from treadle.serve.client import ClientLeft
 from treadle.serve.context import with_context
 from treadle.serve.entry import ContextPiece, Entry, clean_long_texts
 from treadle.serve.errors import (
@@ -28,7 +29,7 @@ from treadle.serve.errors import (
 from treadle.serve.exchange import Exchange, Generation, Source
 from treadle.serve.fallback import answered, became
 from treadle.serve.formats import held_schema
-from treadle.serve.incoming import ClientLeft, Incoming
+from treadle.serve.incoming import Incoming
 from treadle.serve.reading import Reading
 from treadle.serve.release import Serving
 from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shape, traced, usage
@@ -84,9 +85,11 @@ async def _chat(body: ChatRequest, incoming: Incoming, chosen: Chosen) -> None:
     if alternatives and not body.logprobs:
         raise invalid("top_logprobs", "top_logprobs: only goes with logprobs: true")
 
-    async def prepare() -> Generation:
-        made = await _generation(serving, body, prompt, asked, logprobs=bool(body.logprobs), tools=tools)
-        return replace(made, schema=schema, alternatives=alternatives)
+    def prepare() -> Awaitable[Generation]:
+        return _generation(
+            serving, body, prompt, asked,
+            logprobs=bool(body.logprobs), tools=tools, schema=schema, alternatives=alternatives,
+        )  # fmt: skip
 
     if serving.release.asking == "extract":
         reading = Reading.of(serving, body, messages, context)
@@ -113,9 +116,9 @@ async def _complete(body: CompletionRequest, incoming: Incoming, chosen: Chosen)
 
     alternatives = _alternatives(serving, "logprobs", body.logprobs)
 
-    async def prepare() -> Generation:
-        made = await _generation(serving, body, text, body.max_tokens, logprobs=body.logprobs is not None)
-        return replace(made, alternatives=alternatives)
+    def prepare() -> Awaitable[Generation]:
+        logprobs = body.logprobs is not None
+        return _generation(serving, body, text, body.max_tokens, logprobs=logprobs, alternatives=alternatives)
 
     await _answer(incoming, serving, entry, body, prepare, CompletionShape())
 
@@ -208,6 +211,8 @@ async def _generation(
     *,
     logprobs: bool,
     tools: Sequence[dict[str, Any]] = (),
+    schema: str | None = None,
+    alternatives: int = 0,
 ) -> Generation:
     """Tokenize and check against the context length. Raises 400."""
     release, tokenizer = serving.release, serving.tokenizer
@@ -247,6 +252,8 @@ async def _generation(
         n=body.n or 1,
         logprobs=logprobs,
         tools=tuple(tools),
+        schema=schema,
+        alternatives=alternatives,
         said=prompt if isinstance(prompt, str) else tuple(prompt),
     )
 

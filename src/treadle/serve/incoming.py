@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from treadle.core.identifiers import new_id
 from treadle.record.interaction import Tokens
+from treadle.serve.client import ClientLeft, Headers, client_of
 from treadle.serve.entry import catch_up
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.gateway import Gateway, current_task
@@ -24,10 +25,6 @@ from treadle.serve.table import Chosen
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _BODIES = 64  # of the largest size, that may be here in part at once
 _PASSED_OVER = 64 << 20  # bytes of a body that is too large, before the connection is closed on it
-
-
-class ClientLeft(Exception):
-    """The client closed the connection before it had its answer."""
 
 
 class Incoming:
@@ -55,6 +52,7 @@ class Incoming:
         self.size = 0
         self._receive = receive
         self._send = send
+        self._client = client_of(scope, receive, send)
         given = self.headers.get(b"x-request-id", b"")
         self.request = given.decode() if _REQUEST_ID.match(given) else new_id("req")
 
@@ -79,6 +77,12 @@ class Incoming:
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared[:20]) > limit:
             raise await self._too_large(deadline, more=b"expect" not in self.headers)
+        whole = self._client.body()
+        if whole is not None:
+            if len(whole) > limit:
+                raise await self._too_large(deadline, more=False)
+            self.size = len(whole)
+            return whole
         message = await self._next(settings.body_seconds)
         if not message.get("more_body") and len(message["body"]) <= limit:  # nearly always it comes in one piece
             self.size = len(message["body"])
@@ -146,33 +150,16 @@ class Incoming:
         """
         self.check(serving, endpoint)
         catch_up(self.gateway)
-        task = current_task()
-        left = False
-
-        async def watch() -> None:
-            nonlocal left
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-            left = True
-            task.cancel()
-
-        limit = self.gateway.settings.request_seconds
-        with self.gateway.place(serving, self.key):
-            watcher = asyncio.create_task(watch())
+        gateway, task = self.gateway, current_task()
+        seconds = gateway.settings.request_seconds
+        with gateway.place(serving, self.key):
+            watched = self._client.on_leaving(lambda: gateway.end(task, ClientLeft()))
+            late = asyncio.get_running_loop().call_later(seconds, lambda: gateway.end(task, _too_late(seconds)))
             try:
-                async with asyncio.timeout(limit):
-                    yield
-            except TimeoutError:
-                message = f"The answer took longer than {limit:g} seconds"
-                raise ApiError(504, message, type=SERVER, code="timeout") from None
-            except asyncio.CancelledError:
-                if not left:
-                    raise
-                while task.cancelling():
-                    task.uncancel()
-                raise ClientLeft from None
+                yield
             finally:
-                watcher.cancel()
+                watched()
+                late.cancel()
 
     @asynccontextmanager
     async def metered(self, serving: Serving, most: Tokens, used: Callable[[], Tokens | None]) -> AsyncIterator[None]:
@@ -199,13 +186,10 @@ class Incoming:
                 money = price.nano(spent) if price else 0
                 meter.settle(reservation, spent.prompt + spent.completion, money)
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send the status line and the headers."""
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the status line and the headers of an answer that comes in pieces."""
         self.status = status
-        headers = [*headers, (b"x-request-id", self.request.encode())]
-        if self.meter is not None and self.meter.key.rules.limits:
-            headers += self.meter.headers()
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.start", "status": status, "headers": self._with_own(headers)})
 
     async def write(self, data: bytes, *, more: bool) -> None:
         """Send a piece of the body; waits while the client is slow to read."""
@@ -219,13 +203,26 @@ class Incoming:
         self, data: bytes, kind: str, *, status: int = 200, headers: dict[str, str] | None = None
     ) -> None:
         """Send bytes of a media type and end."""
-        known = {"content-type": kind, "content-length": str(len(data)), **(headers or {})}
-        await self.start(status, [(name.encode(), value.encode()) for name, value in known.items()])
-        await self.write(data, more=False)
+        known = [(b"content-type", kind.encode())]
+        if headers:
+            known += [(name.encode(), value.encode()) for name, value in headers.items()]
+        self.status = status
+        await self._client.answer(status, self._with_own(known), data)
+
+    def _with_own(self, headers: Headers) -> Headers:
+        """With those that every answer has."""
+        own = [*headers, (b"x-request-id", self.request.encode())]
+        if self.meter is not None and self.meter.key.rules.limits:
+            own += self.meter.headers()
+        return own
 
     async def refuse(self, error: ApiError) -> None:
         """Send an error and end."""
         await self.reply(self.told(error), status=error.status, headers=error.headers())
+
+
+def _too_late(seconds: float) -> ApiError:
+    return ApiError(504, f"The answer took longer than {seconds:g} seconds", type=SERVER, code="timeout")
 
 
 def check_endpoint(meter: Meter, endpoint: str) -> None:

@@ -44,7 +44,9 @@ class KeyBook(Protocol):
         """Seconds since 1970, by a clock that all gateways have."""
         ...
 
-    def exchange(self, key: str, report: Report, limits: Sequence[Limit], need: Mapping[str, int]) -> list[Share]:
+    def exchange(
+        self, key: str, report: Report, limits: Sequence[Limit], need: Mapping[str, int], ahead: int = ...
+    ) -> list[Share]:
         """As `ApiKeyUse.exchange`."""
         ...
 

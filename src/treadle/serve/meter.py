@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 
 from treadle.core.errors import TreadleError
 from treadle.record.api_key import ApiKey, Limit
-from treadle.record.api_key_use import Account, Report, Share
+from treadle.record.api_key_use import AHEAD, Account, Report, Share
 from treadle.serve.errors import SERVER, ApiError
 
-Exchange = Callable[[str, Report, Sequence[Limit], Mapping[str, int]], list[Share]]
+Exchange = Callable[[str, Report, Sequence[Limit], Mapping[str, int], int], list[Share]]
+_MOST_AHEAD = 1024  # requests for which enough is taken at once
+_BRIEF, _LONG = 0.5, 2.0  # seconds for which that lasted
 _SOON = 0.05  # seconds after which it is asked again what is left, where others hold all of it
 
 
@@ -60,6 +62,8 @@ class Meter:
     _spent: dict[Account, int] = field(default_factory=dict)  # since the last report was made
     _sending: Report | None = None  # until it is known to have arrived
     _number: int = 0
+    _ahead: int = AHEAD
+    _asked_at: float = -math.inf
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def reserve(self, tokens: int, money: int) -> Reservation:
@@ -153,13 +157,15 @@ class Meter:
         if need:  # what is here goes back, so that others are not refused for it
             for pot in self._pots:
                 pot.idle = 0
+            self._look_ahead()
         if self._sending is None:
             self._number += 1
             self._sending, self._spent = Report(self._number, self._spent), {}
         held = {pot.account: pot.idle + pot.busy + self._spent.get(pot.account, 0) for pot in self._pots}
         report = Report(self._sending.number, self._sending.spent, held)
         try:
-            shares = await asyncio.to_thread(self.exchange, self.key.id, report, self.key.rules.limits, need)
+            limits, ahead = self.key.rules.limits, self._ahead
+            shares = await asyncio.to_thread(self.exchange, self.key.id, report, limits, need, ahead)
         except TreadleError as error:
             raise ApiError(
                 503, "What this key has used cannot be counted now; try again", type=SERVER, code="budget_unavailable",
@@ -170,6 +176,15 @@ class Meter:
         if need and any(not share.granted and share.left <= 0 for share in shares):
             now = time.monotonic()
             raise self._refused(max(self._pots, key=lambda pot: pot.dry), now)
+
+    def _look_ahead(self) -> None:
+        """Take for twice as many requests where it lasted briefly, so that a busy key asks once or twice a second."""
+        now = time.monotonic()
+        lasted, self._asked_at = now - self._asked_at, now
+        if lasted < _BRIEF:
+            self._ahead = min(2 * self._ahead, _MOST_AHEAD)
+        elif lasted > _LONG:
+            self._ahead = AHEAD
 
     def _take_over(self, shares: Sequence[Share], *, asked: bool) -> None:
         now = time.monotonic()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.metrics import MetricWrapperBase
 
 from treadle.lm.engine import EngineStats
 from treadle.lm.upstream_address import upstreams_of
@@ -20,6 +21,29 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds: from a cached prefix on a GPU to a long answer on a laptop.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 TOKENS_PER_SECOND = (1, 2, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 400)
+
+
+class _AtHand(MetricWrapperBase):
+    """A metric whose children are at hand: a request has a dozen, and looking one up takes a lock otherwise."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._children: dict[tuple[str, ...], Self] = {}
+
+    def labels(self, *values: str) -> Self:  # type: ignore[override] # by place alone
+        """The child with these values, which counts."""
+        found = self._children.get(values)
+        if found is None:
+            found = self._children[values] = super().labels(*values)
+        return found
+
+
+class _Counter(_AtHand, Counter):
+    pass
+
+
+class _Histogram(_AtHand, Histogram):
+    pass
 
 
 class Observed(Protocol):
@@ -58,62 +82,62 @@ class Metrics:
 
     def __init__(self, gateway: Observed) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
+        self.requests = _Counter(
             "treadle_requests", "Requests answered, by endpoint and HTTP status (499: the client left).",
             ("endpoint", "status"), registry=self.registry,
         )  # fmt: skip
-        self.seconds = Histogram(
+        self.seconds = _Histogram(
             "treadle_request_seconds", "From a request's arrival to the last byte of its answer.",
             ("endpoint",), buckets=SECONDS, registry=self.registry,
         )  # fmt: skip
-        self.ttft = Histogram(
+        self.ttft = _Histogram(
             "treadle_time_to_first_token_seconds", "From a request's arrival to its first token.",
             ("endpoint",), buckets=SECONDS, registry=self.registry,
         )  # fmt: skip
-        self.tokens = Counter(
+        self.tokens = _Counter(
             "treadle_tokens", "Tokens read (prompt), written (completion), taken from the prefix cache (cached).",
             ("kind",), registry=self.registry,
         )  # fmt: skip
-        self.tokens_per_second = Histogram(
+        self.tokens_per_second = _Histogram(
             "treadle_tokens_per_second", "Per request: tokens after the first, over the time since the first.",
             buckets=TOKENS_PER_SECOND, registry=self.registry,
         )  # fmt: skip
-        self.errors = Counter(
+        self.errors = _Counter(
             "treadle_errors", "Requests that ended in an error, by its code.", ("code",), registry=self.registry
         )
-        self.answers = Counter(
+        self.answers = _Counter(
             "treadle_answers", "Requests that reached a release, by how they ended: ok, failed, cancelled.",
             ("release", "status"), registry=self.registry,
         )  # fmt: skip
-        self.key_requests = Counter(
+        self.key_requests = _Counter(
             "treadle_key_requests", "Requests that reached a release, by the id of the API key and how they ended.",
             ("key", "status"), registry=self.registry,
         )  # fmt: skip
-        self.key_tokens = Counter(
+        self.key_tokens = _Counter(
             "treadle_key_tokens", "Tokens read (prompt) and written (completion), by the id of the API key.",
             ("key", "kind"), registry=self.registry,
         )  # fmt: skip
-        self.key_cost = Counter(
+        self.key_cost = _Counter(
             "treadle_key_cost", "What the requests of an API key cost, by its id.", ("key", "currency"),
             registry=self.registry,
         )  # fmt: skip
-        self.key_refusals = Counter(
+        self.key_refusals = _Counter(
             "treadle_key_refusals", "Requests refused by an API key's rules or limits, by its id and the code.",
             ("key", "code"), registry=self.registry,
         )  # fmt: skip
-        self.guardrails = Counter(
+        self.guardrails = _Counter(
             "treadle_guardrail_findings", "What guardrails found, by side (in, out) and what was done.",
             ("guardrail", "side", "action"), registry=self.registry,
         )  # fmt: skip
-        self.fallbacks = Counter(
+        self.fallbacks = _Counter(
             "treadle_fallbacks", "Requests that another release answered, for theirs could not.",
             ("release", "answered_by"), registry=self.registry,
         )  # fmt: skip
-        self.shadow_requests = Counter(
+        self.shadow_requests = _Counter(
             "treadle_shadow_requests", "Copies for a release on trial: ok, failed, cancelled, or dropped.",
             ("release", "status"), registry=self.registry,
         )  # fmt: skip
-        self.feedback = Counter("treadle_feedback", "Feedback recorded, by kind.", ("kind",), registry=self.registry)
+        self.feedback = _Counter("treadle_feedback", "Feedback recorded, by kind.", ("kind",), registry=self.registry)
         for kind in ("prompt", "completion", "cached"):
             self.tokens.labels(kind)
         self.registry.register(_State(gateway))

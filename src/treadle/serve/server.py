@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import ipaddress
 import logging
 import os
@@ -199,9 +200,20 @@ async def _serve(plan: _Plan, stop: _Stop) -> None:
         try:
             await gateway.keyring.start()
             memory.give_back()  # a tokenizer is opened by way of as much again
-            await _answer(gateway, plan, stop)
+            with _settled():
+                await _answer(gateway, plan, stop)
         finally:
             await gateway.close()
+
+
+@contextlib.contextmanager
+def _settled() -> Iterator[None]:
+    """What is loaded by now is not looked through for garbage again, during which nobody is answered."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 async def _answer(gateway: Gateway, plan: _Plan, stop: _Stop) -> None:

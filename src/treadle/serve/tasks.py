@@ -19,12 +19,13 @@ from treadle.lm.engine import ClassScores, Score, TaggedSpan
 from treadle.lm.vector_sizes import VectorSizes, cut_vector
 from treadle.record.interaction import Status, Tokens
 from treadle.serve.aside import aside
+from treadle.serve.client import ClientLeft
 from treadle.serve.entry import Entry, Outcome, clean_long_texts, record
 from treadle.serve.errors import FAILED_OVER, SERVER, ApiError, context_length_exceeded, invalid
 from treadle.serve.exchange import translated
 from treadle.serve.fallback import answered, became
 from treadle.serve.generate import ENDED_BY_US, decode, refuse_in_vain
-from treadle.serve.incoming import ClientLeft, Incoming
+from treadle.serve.incoming import Incoming
 from treadle.serve.release import Serving
 from treadle.serve.replies import traced, usage
 from treadle.serve.requests import Body, ClassifyRequest, EmbeddingsRequest, TagRequest

@@ -96,7 +96,7 @@ def _answering(release: Release) -> Iterator[Address]:
 
     async def open_gateway() -> Gateway:
         engine = await open_engine(spec.engine, folder)
-        answers = Serving(served, engine, ChatTokenizer.load(folder))
+        answers = Serving(served, engine, ChatTokenizer.load(folder, opening=served.system_prompt))
         return Gateway(answers, _Nobody(), settings=GatewaySettings(record="none", api_key=key))
 
     with serving(open_gateway) as url:

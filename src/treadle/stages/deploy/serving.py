@@ -118,7 +118,12 @@ async def open_serving(served: ServedRelease, spec: ReleaseSpec, folder: Path) -
     if isinstance(engine, WorkerEngine | UpstreamEngine):  # it has one already, and loading takes time and memory
         return Serving(served, engine, engine.tokenizer, guardrails)
     try:
-        return Serving(served, engine, await asyncio.to_thread(ChatTokenizer.load, folder), guardrails)
+        return Serving(
+            served,
+            engine,
+            await asyncio.to_thread(ChatTokenizer.load, folder, opening=served.system_prompt),
+            guardrails,
+        )
     except BaseException:
         await engine.close()
         raise
