@@ -3,7 +3,7 @@
 ``treadle load --plan`` is asked for the Azure conversation trace with as many times the requests as make ten thousand a
 second on average, cut and served as in ``benchmarks.load``. It measures this one server, says how many of them it takes
 to keep the objective and what they cost at ``PRICE`` an hour (about what clouds ask for two cores), and replays ten
-minutes of one server's part (a quarter of one with ``--quick``), so that what was planned stands beside what was measured.
+minutes of one server's part (a quarter of one with ``--quick``): what was planned stands beside what was measured.
 
 ``off_total_p95``, ``off_ttft_p95``: measured over planned; 1 would be a plan that comes true.
 """

@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / ".venv-peers"
 # It imports more than it asks for, and hashes texts as xxhash before 4 took them.
 DATATROVE = (
-    "datatrove[processing]==0.10.1", "fasteners", "orjson", "regex==2026.11.19", "spacy==3.8.18", "tokenizers", "xxhash<4",
-)  # fmt: skip
+    *("datatrove[processing]==0.10.1", "fasteners", "orjson", "regex==2026.11.19", "spacy==3.8.18"),
+    *("tokenizers", "xxhash<4"),
+)
 
 
 def environment(

@@ -7,8 +7,8 @@ the same prompts, model file and scheduler, driven in a loop by a process of its
 (``benchmarks/serve_peers.py`` says how they are set), which are sent the same bytes. vLLM runs the weights in bfloat16,
 llama.cpp and we the same file of 8 bits.
 
-All stay up and take turns, each round with prompts that none has seen; a ratio is the median over the rounds. Who is not
-asked sleeps. What a peer cannot be had for is left out, and ``not_run`` says why.
+All stay up and take turns, each round with prompts that none has seen; a ratio is the median over the rounds. A peer
+that is not asked sleeps. What a peer cannot be had for is left out, and ``not_run`` says why.
 
 ``prefix``: time to the first token of a prompt that is new, over that of one whose beginning was asked about before
 (``benchmarks/serve_prefix.py``). ``classify``: texts a second beside an app of FastAPI and transformers
@@ -121,7 +121,7 @@ def streams(folder: Path, scratch: Path, *, rounds: int, waves: int) -> tuple[di
             load: http_load.Load = bare.recv()
             return load
 
-        sides: dict[str, Side] = {"treadle": partial(_over_http, url), "bare": directly} | peers
+        sides: dict[str, Side] = {"treadle": partial(_over_http, url), "bare": directly, **peers}
         warm_up = [next(asked) for _ in range(4)]
         for run in sides.values():
             run(warm_up, 4)

@@ -1,11 +1,11 @@
 """Labels over HTTP, beside the app that most people would write: FastAPI around transformers' ``pipeline``.
 
 MiniLM, trained for a moment on the intents of BANKING77, is asked for one text a request over sixteen connections.
-``classify``: ours as OpenVINO IR (``deploy.optimization: {way: openvino}``), with everything that the server does around
-it. ``classify_unchanged``: ours as it was trained, by torch, which is what is released where nobody asks for more.
+``classify``: ours as OpenVINO IR (``deploy.optimization: {way: openvino}``), with all that the server does around it.
+``classify_unchanged``: ours as it was trained, by torch, which is what is released where nobody asks for more.
 
-The app runs the same torch and transformers as we do, on the same cores. It is started as its authors might: handlers in
-threads, in the event loop, and in two processes with a thread each; the fastest is what we are compared with.
+The app runs the same torch and transformers as we do, on the same cores. It is started as its authors might: handlers
+in threads, in the event loop, and in two processes with a thread each; the fastest is what we are compared with.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from benchmarks.optimize import intents, train_classifier
 from benchmarks.peers import PeerServer, environment, fastest, peer_server
 from benchmarks.serve_peers import cores
 from benchmarks.server import serve, worker
-
 
 CONNECTIONS = 16
 MODULE = "app"
@@ -89,8 +88,12 @@ def theirs(awake: Callable[[], AbstractContextManager[str]]) -> Side:
 
 def ours(url: str) -> Side:
     """Our server."""
-    said = partial(nullcontext, url)
-    return Side(said, "/v1/classify", lambda text: {"input": text}, lambda said: str(said["data"][0]["label"]))
+    return Side(
+        lambda: nullcontext(url),
+        "/v1/classify",
+        lambda text: {"input": text},
+        lambda said: str(said["data"][0]["label"]),
+    )
 
 
 def measured(scratch: Path, *, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
@@ -99,7 +102,7 @@ def measured(scratch: Path, *, quick: bool) -> tuple[dict[str, float], dict[str,
     texts = [row["text"] for row in intents("test", quick=True)][: 100 if quick else 768]
     folder = environment("fastapi", *_PACKAGES, ours=True)
     ways = {name: partial(app, folder, model, scratch, *each) for name, each in _WAYS.items()}
-    rates = fastest(ways, lambda url: theirs(partial(nullcontext, url)).rate(texts[:200]))
+    rates = fastest(ways, lambda url: theirs(lambda: nullcontext(url)).rate(texts[:200]))
     found: dict[str, list[float]] = {}
     with ExitStack() as together:
         server = together.enter_context(ways[next(iter(rates))]())

@@ -2,11 +2,12 @@
 
 *vLLM* (``.venv-peers/vllm``, or the environment of ``TREADLE_VLLM_PYTHON``): ``vllm serve`` in bfloat16, compiled, with
 prefix caching, TCMalloc and Intel's OpenMP loaded before all else where they are there, and on AMD's processors the
-kernels of ``zentorch``. Its documentation wants a core kept free for the serving part, which of two leaves one; so it is
-started with that (``auto``) and with all cores, and the faster of both is what we are compared with.
+kernels of ``zentorch``. Its documentation wants a core kept free for the serving part, which of two leaves one; so it
+is started with that (``auto``) and with all cores, and the faster of both is what we are compared with.
 
-*llama.cpp* (``.venv-peers/llama-cpp``): its own ``llama-server``, built here for this very processor from the sources that
-llama-cpp-python carries, because wheels are built for any. It runs our release's own GGUF with a slot for each stream.
+*llama.cpp* (``.venv-peers/llama-cpp``): its own ``llama-server``, built here for this very processor from the sources
+that llama-cpp-python carries, because wheels are built for any. It runs our release's own GGUF with a slot for each
+stream.
 """
 
 from __future__ import annotations
@@ -160,10 +161,16 @@ def _build_llama(folder: Path) -> None:
             packed.extractall(scratch, filter="data")
         (source,) = scratch.glob("*/vendor/llama.cpp")
         cmake = folder / "bin" / "cmake"
-        options = ("GGML_NATIVE=ON", "BUILD_SHARED_LIBS=OFF", *(f"LLAMA_{name}=OFF" for name in _WITHOUT))
+        ninja = f"CMAKE_MAKE_PROGRAM={folder / 'bin' / 'ninja'}"
+        options = (
+            ninja,
+            "CMAKE_BUILD_TYPE=Release",
+            "GGML_NATIVE=ON",
+            "BUILD_SHARED_LIBS=OFF",
+            *(f"LLAMA_{name}=OFF" for name in _WITHOUT),
+        )
         subprocess.run(
-            [cmake, "-S", source, "-B", scratch / "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"]
-            + [f"-DCMAKE_MAKE_PROGRAM={folder / 'bin' / 'ninja'}", *(f"-D{option}" for option in options)],
+            [cmake, "-S", source, "-B", scratch / "build", "-G", "Ninja", *(f"-D{option}" for option in options)],
             check=True,
         )
         subprocess.run([cmake, "--build", scratch / "build", "--target", "llama-server"], check=True)

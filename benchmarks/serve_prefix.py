@@ -13,7 +13,7 @@ from typing import Any
 
 from treadle.loading.client import Client, Target
 
-WORDS = 750  # of a text
+WORDS = 500  # of a text
 _ABOUT = ("What is this about, in one sentence?", "Which word of it matters most?")
 
 

@@ -66,9 +66,9 @@ def scaled(
 
 
 def busier(arrivals: Sequence[Arrival], times: float, *, seed: int = 0) -> list[Arrival]:
-    """The trace with ``times`` as many requests, as of so many times the users: each comes again within half a minute of
-    when it came, so that its minutes keep their shape. Below 1, that part of them is left. Raises ``UserError`` when
-    that is more than can be held."""
+    """The trace with ``times`` as many requests, as of so many times the users: each comes again within half a minute
+    of when it came, so that its minutes keep their shape. Below 1, that part of them is left. Raises ``UserError``
+    when that is more than can be held."""
     if len(arrivals) * times > _MOST:
         raise UserError(
             f"{len(arrivals) * times:,.0f} requests; at most {_MOST:,}: a smaller --times, or a shorter --for"
