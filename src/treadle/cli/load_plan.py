@@ -46,6 +46,8 @@ async def planned(
     )
     at_least = _AT_LEAST if given["at_least"] is None else given["at_least"]
     times = given["times"] or 1.0
+    if not quiet:
+        say("simulating the trace, which takes up to a minute for very many requests")
     found = await asyncio.to_thread(plan, curve, arrivals, slo, at_least, times=times)
     told: dict[str, Any] = {"curve": curve.public(), "at_least": at_least, "slo": slo.given()} | found.public()
     if given["price"] is not None:
