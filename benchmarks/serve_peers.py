@@ -129,7 +129,7 @@ def _rest(folder: Path) -> None:
     """What vLLM asks for, but torch, of which it asks for a build that no registry has; and TCMalloc."""
     python = folder / "bin" / "python"
     asked = subprocess.run([python, "-c", _REQUIRED], check=True, stdout=subprocess.PIPE, text=True).stdout
-    install(folder, *asked.splitlines(), "jinja2", "networkx", "sympy", "fsspec")
+    install(folder, *asked.splitlines(), "jinja2", "networkx", "sympy", "fsspec", "deprecated")
     _take_tcmalloc(folder)
 
 
