@@ -33,15 +33,16 @@ def environment(
     ours: bool = False,
     without_dependencies: bool = False,
     then: Callable[[Path], None] | None = None,
+    built: str = "",
 ) -> Path:
     """The folder of an environment with these packages, made on first use, or when others are asked for.
 
     ``ours``: it sees the packages of this environment as well, so that both sides run the same. ``then`` does what pip
-    cannot, before the environment counts as made.
+    cannot, before the environment counts as made; ``built`` names what it builds, for the same.
     """
     folder = PEERS / name
     done = folder / ".complete"
-    wanted = "\n".join(packages)
+    wanted = "\n".join([*packages, built])
     if done.is_file() and done.read_text() == wanted:
         return folder
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)

@@ -95,7 +95,7 @@ def vllm(folder: Path, model: Path, scratch: Path, settings: Mapping[str, str]) 
 
 def llama_folder() -> Path:
     """The environment with ``llama-server``."""
-    return environment("llama-cpp", "cmake", "ninja", then=_build_llama)
+    return environment("llama-cpp", "cmake", "ninja", then=_build_llama, built=LLAMA)
 
 
 def llama_server(folder: Path, model: Path, scratch: Path, slots: int) -> AbstractContextManager[PeerServer]:
