@@ -12,6 +12,7 @@ import pytest
 from toy_engine import ToyEngine
 from toy_server import serve_toy
 
+from treadle.cli.load_plan import lines
 from treadle.cli.main import main
 from treadle.core.errors import UserError
 from treadle.lm.engine import Chunk, GenerateRequest
@@ -68,6 +69,9 @@ def test_ten_thousand_requests_a_second_are_dealt_to_cells(monkeypatch: pytest.M
     assert found.public()["requests_per_second"] == pytest.approx(len(arrivals) / 60 * 1_000, rel=0.02)
     work = found.public()["requests_per_second"] * 0.19  # replicas that would be busy all the time
     assert work < found.replicas < 1.6 * work
+    told, *_ = lines(found.public() | {"slo": slo.given()})
+    assert told.startswith(f"{found.replicas:,} replicas in {found.cells} cells for ")
+    assert told.endswith("of the requests keep total 1 s")
     pooled = plan(FLAT, busier(arrivals, 5), slo, 0.99, times=1)  # one pool of five times as many
     assert pooled.replicas < 5 * plan(FLAT, arrivals, slo, 0.99).replicas
 
