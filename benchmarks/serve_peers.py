@@ -63,16 +63,8 @@ def vllm_folder() -> Path:
 
 def vllm(folder: Path, model: Path, scratch: Path, settings: Mapping[str, str]) -> AbstractContextManager[PeerServer]:
     """``vllm serve`` of a Hugging Face folder."""
-    options = (
-        "--served-model-name",
-        MODEL,
-        "--dtype",
-        "bfloat16",
-        "--max-model-len",
-        "2048",
-        "--generation-config",
-        "vllm",
-    )
+    how = f"--served-model-name {MODEL} --dtype bfloat16 --max-model-len 2048 --generation-config vllm"
+    options = [*how.split(), "--disable-uvicorn-access-log"]
     return peer_server(
         lambda port: [
             folder / "bin" / "python", "-m", "vllm.entrypoints.cli.main", "serve", model,
@@ -100,18 +92,10 @@ def llama_folder() -> Path:
 
 def llama_server(folder: Path, model: Path, scratch: Path, slots: int) -> AbstractContextManager[PeerServer]:
     """``llama-server`` of a GGUF, with so many slots."""
-    options = ("--parallel", str(slots), "--ctx-size", str(slots * _SLOT_TOKENS), "--threads", str(len(cores())))
+    how = f"--parallel {slots} --ctx-size {slots * _SLOT_TOKENS} --threads {len(cores())} --log-verbosity 1"
+    program = folder / "bin" / "llama-server"
     return peer_server(
-        lambda port: [
-            folder / "bin" / "llama-server",
-            "--model",
-            model,
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            *options,
-        ],
+        lambda port: [program, "--model", model, "--host", "127.0.0.1", "--port", str(port), *how.split()],
         scratch / "llama.log",
         ready="/health",
     )
