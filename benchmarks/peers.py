@@ -105,6 +105,7 @@ def peer_server(
     Raises ``RuntimeError`` with the end of its ``log`` when it ends or does not answer ``within`` so many seconds.
     """
     port = free_port()
+    before = signal.signal(signal.SIGTERM, _leave)  # a server in a group of its own would outlive us
     with log.open("wb") as out:
         process = subprocess.Popen(
             [str(part) for part in command(port)],
@@ -122,6 +123,11 @@ def peer_server(
             yield server
         finally:
             _end(process)
+            signal.signal(signal.SIGTERM, before)
+
+
+def _leave(_signal: int, _frame: object) -> None:
+    raise SystemExit(143)
 
 
 def free_port() -> int:
