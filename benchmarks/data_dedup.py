@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import DATATROVE, PEERS, environment, version
 from benchmarks.report import print_report, versions
 from treadle.text.accounting import Accounting
 from treadle.text.corpus import read_documents, write_corpus
@@ -42,7 +43,7 @@ from treadle.text.transform import load_transforms, run_transforms
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("TREADLE_TEST_DATA", ROOT.parent / "shared" / "data"))
-PEER = ROOT / ".venv-peers" / "datatrove"
+PEER = PEERS / "datatrove"
 SOURCES = ("6-pretraining-docs/*", "5-pii/spamassassin_mail.tar.gz")
 THRESHOLD = 0.8
 _WORDS = 5
@@ -151,18 +152,12 @@ def work(source: Path, target: Path) -> None:
 
 def make_peer() -> None:
     """Datatrove in an environment of its own, made on first use; 0.10 hashes texts as xxhash before 4 took them."""
-    if not (PEER / "bin" / "python").exists():
-        subprocess.run([sys.executable, "-m", "venv", PEER], check=True)
-    check = "import datatrove, fasteners, orjson, regex, spacy, tokenizers, xxhash; assert xxhash.VERSION < '4'"
-    if subprocess.run([PEER / "bin" / "python", "-c", check], check=False, capture_output=True).returncode:
-        packages = ["datatrove[processing]", "fasteners", "orjson", "regex", "spacy", "tokenizers", "xxhash<4"]
-        subprocess.run([PEER / "bin" / "pip", "install", "--quiet", *packages], check=True)
+    environment("datatrove", *DATATROVE)
 
 
 def peer_version() -> str:
     """The version of datatrove that was measured."""
-    command = [str(PEER / "bin" / "python"), "-c", "from importlib.metadata import version as v; print(v('datatrove'))"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return version(PEER, "datatrove")
 
 
 def peer(documents: Iterable[Document], folder: Path) -> dict[str, float]:

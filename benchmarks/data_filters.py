@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import DATATROVE, PEERS, environment
 from benchmarks.report import print_report, versions
 from treadle.core.executors import InProcess, Pool
 from treadle.text.accounting import Accounting
@@ -39,8 +40,7 @@ from treadle.text.web_quality import C4, FineWeb
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("TREADLE_TEST_DATA", ROOT.parent / "shared" / "data"))
-PEER = ROOT / ".venv-peers" / "datatrove"
-PACKAGES = ("datatrove==0.10.1", "regex==2026.11.19", "spacy==3.8.18")  # datatrove imports regex without saying so
+PEER = PEERS / "datatrove"
 NAMES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 
 Judge = Callable[[str], tuple[str | None, str]]
@@ -74,10 +74,7 @@ def main() -> None:
 
 def make_peer() -> None:
     """Datatrove in an environment of its own, made on first use."""
-    if not (PEER / ".complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", PEER], check=True)
-        subprocess.run([str(PEER / "bin" / "pip"), "install", "--quiet", *PACKAGES], check=True)
-        (PEER / ".complete").touch()
+    environment("datatrove", *DATATROVE)
 
 
 def documents() -> list[str]:

@@ -30,11 +30,12 @@ from typing import Any
 
 from benchmarks.accuracy import without_markdown, word_f1
 from benchmarks.ground_truth import Case, cases, members
+from benchmarks.peers import PEERS, environment
 from benchmarks.report import print_report, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("TREADLE_TEST_DATA", ROOT.parent / "shared" / "data"))
-PEER = ROOT / ".venv-peers" / "trafilatura"
+PEER = PEERS / "trafilatura"
 ROUNDS = 5
 _MEGABYTE = 1e6
 
@@ -79,11 +80,7 @@ def main() -> None:
 
 def make_peer() -> None:
     """trafilatura in an environment of its own, made on first use."""
-    if not (PEER / ".complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", PEER], check=True)
-        packages = ["trafilatura", "lxml_html_clean"]
-        subprocess.run([str(PEER / "bin" / "pip"), "install", "--quiet", *packages], check=True)
-        (PEER / ".complete").touch()
+    environment("trafilatura", "trafilatura", "lxml_html_clean")
 
 
 def beside_peer(truth: Sequence[Case], rounds: int) -> tuple[dict[str, float], dict[str, Any]]:

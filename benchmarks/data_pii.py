@@ -17,7 +17,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -26,12 +25,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import PEERS, environment, version
 from benchmarks.report import print_report, versions
 from treadle.text.personal_data import KINDS, Scanner
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("TREADLE_TEST_DATA", ROOT.parent / "shared" / "data")) / "5-pii"
-PEER = ROOT / ".venv-peers" / "presidio"
+PEER = PEERS / "presidio"
 LABELS = {
     "CREDIT_CARD": "credit_card",
     "PHONE_NUMBER": "phone",
@@ -116,20 +116,12 @@ def main() -> None:
 
 def make_peer() -> None:
     """Presidio in an environment of its own, made on first use."""
-    if not (PEER / "bin" / "python").exists():
-        subprocess.run([sys.executable, "-m", "venv", PEER], check=True)
-    asked = subprocess.run(
-        [PEER / "bin" / "python", "-c", "import presidio_analyzer"], check=False, capture_output=True
-    )
-    if asked.returncode:
-        subprocess.run([str(PEER / "bin" / "pip"), "install", "--quiet", "presidio-analyzer"], check=True)
+    environment("presidio", "presidio-analyzer")
 
 
 def peer_version() -> str:
     """The version of Presidio that was measured."""
-    code = "from importlib.metadata import version; print(version('presidio-analyzer'))"
-    done = subprocess.run([str(PEER / "bin" / "python"), "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return version(PEER, "presidio-analyzer")
 
 
 def labeled() -> tuple[list[str], list[list[Span]]]:
@@ -172,7 +164,7 @@ def timed(texts: Sequence[str], rounds: int = ROUNDS) -> tuple[list[list[Span]],
 
 def presidio(texts: Sequence[str]) -> tuple[list[list[Span]], float]:
     """What Presidio finds, by our names of kinds, and its processor time without what it takes to start."""
-    with tempfile.TemporaryDirectory(prefix="treadle-pii-", dir=ROOT / ".venv-peers") as folder:
+    with tempfile.TemporaryDirectory(prefix="treadle-pii-", dir=PEERS) as folder:
         path = Path(folder) / "texts.json"
         path.write_text(json.dumps([texts, list(LABELS)]))
         command = [str(PEER / "bin" / "python"), "-c", PRESIDIO, str(path)]

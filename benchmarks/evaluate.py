@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evaluate_tasks import TASKS, write_tasks
+from benchmarks.peers import PEERS, environment
 from benchmarks.report import print_report, versions
 
 ROOT = Path(__file__).resolve().parent.parent
-PEER = ROOT / ".venv-peers" / "lm-eval"
+PEER = PEERS / "lm-eval"
 VERSION = "0.4.13"
 BATCH = 16
 TOLERANCE = 1e-4  # nats
@@ -86,14 +87,7 @@ def main() -> None:
 
 def make_peer() -> None:
     """lm-eval in an environment of its own that sees the packages here, made on first use."""
-    if (PEER / ".complete").exists():
-        return
-    subprocess.run([sys.executable, "-m", "venv", PEER], check=True)
-    (site,) = PEER.glob("lib/python*/site-packages")
-    (site / "ours.pth").write_text("".join(f"{place}\n" for place in sys.path if place.endswith("-packages")))
-    pip = [str(PEER / "bin" / "pip"), "install", "--quiet", "--no-deps", f"lm_eval=={VERSION}", *PACKAGES]
-    subprocess.run(pip, check=True)
-    (PEER / ".complete").touch()
+    environment("lm-eval", f"lm_eval=={VERSION}", *PACKAGES, ours=True, without_dependencies=True)
 
 
 def asked(command: list[str]) -> dict[str, Any]:

@@ -17,25 +17,21 @@ import argparse
 import asyncio
 import multiprocessing
 import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from benchmarks import http_load
+from benchmarks.peers import PeerServer, environment, peer_server
 from benchmarks.report import percentile, print_report, versions
 from benchmarks.serve import ANSWER, SYSTEM_PROMPT, TOKENS, Trivial, directly, prepare
 
-ROOT = Path(__file__).parent.parent
-PEER = ROOT / ".venv-peers" / "litellm"
 PACKAGE = "litellm[proxy]==1.108.7"
 CHAT = "/v1/chat/completions"
 CONNECTIONS = 16
@@ -49,19 +45,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Our gateway against LiteLLM's proxy.")
     parser.add_argument("--quick", action="store_true", help="within 60 seconds, less exact")
     quick = parser.parse_args().quick
-    make_peer()
+    peer_folder = environment("litellm", PACKAGE)
     rounds, theirs_each, ours_each = (2, 200, 2_000) if quick else (5, 1_000, 10_000)
     with tempfile.TemporaryDirectory() as scratch:
         folder = prepare(Path(scratch, "model"))
-        with ours(folder) as (url, key, process), litellm(Path(scratch)) as peer:
+        with ours(folder) as (url, key, process), litellm(peer_folder, Path(scratch)) as theirs:
             mine, other = (http_load.request_bytes(CHAT, BODY, secret) for secret in (key, _KEY))
             count = 1_000 if quick else 10_000
             figures: dict[str, Any] = {**added(url, mine, count)}
-            http_load.side_by_side(peer, other, 50, CONNECTIONS)
+            with theirs.awake() as peer:
+                http_load.side_by_side(peer, other, 50, CONNECTIONS)
             rates: list[tuple[float, float]] = []
             for _ in range(rounds):
                 rate = http_load.side_by_side(url, mine, ours_each, CONNECTIONS)
-                rates.append((rate, http_load.side_by_side(peer, other, theirs_each, CONNECTIONS)))
+                with theirs.awake() as peer:
+                    rates.append((rate, http_load.side_by_side(peer, other, theirs_each, CONNECTIONS)))
             figures |= memory(url, mine, process, 4_000 if quick else 200_000)
     figures["requests_per_second"] = round(statistics.median(rate for rate, _ in rates))
     figures["litellm_requests_per_second"] = round(statistics.median(rate for _, rate in rates), 1)
@@ -149,50 +147,30 @@ def opened(folder: Path, begin: Callable[[], object] = lambda: None) -> Iterator
             yield url, secret
 
 
-def make_peer() -> None:
-    """LiteLLM in an environment of its own, made once."""
-    if not (PEER / "bin" / "litellm").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(PEER)], check=True)
-        subprocess.run([PEER / "bin" / "pip", "install", "-q", PACKAGE], check=True)
-
-
-@contextmanager
-def litellm(scratch: Path) -> Iterator[str]:
-    """URL of LiteLLM's proxy, which answers by itself."""
+def litellm(folder: Path, scratch: Path) -> AbstractContextManager[PeerServer]:
+    """LiteLLM's proxy, which answers by itself."""
     config = scratch / "litellm.yaml"
     config.write_text(
         "model_list:\n  - model_name: bench\n    litellm_params:\n      model: openai/bench\n      api_key: none\n"
         f"      mock_response: {ANSWER!r}\ngeneral_settings:\n  master_key: {_KEY}\n"
         "litellm_settings:\n  telemetry: false\n"
     )
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    command = [PEER / "bin" / "litellm", "--config", config, "--host", "127.0.0.1", "--port", str(port)]
-    environment = os.environ | {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_DOCS": "True"}
-    with (scratch / "litellm.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*map(str, command), "--num_workers", "1", "--telemetry", "False"],
-            cwd=scratch, env=environment, stdout=log, stderr=log,
-        )  # fmt: skip
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _until_answers(url, process, scratch / "litellm.log")
-            yield url
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def _until_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/health/liveliness", timeout=1):
-                return
-        except OSError:
-            time.sleep(0.3)
-    raise RuntimeError("litellm does not answer: " + log.read_text(errors="replace")[-1000:])
+    options = ("--num_workers", "1", "--telemetry", "False")
+    return peer_server(
+        lambda port: [
+            folder / "bin" / "litellm",
+            "--config",
+            config,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            *options,
+        ],
+        scratch / "litellm.log",
+        ready="/health/liveliness",
+        variables={"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_DOCS": "True"},
+    )
 
 
 if __name__ == "__main__":

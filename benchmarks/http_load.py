@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import selectors
 import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 _WHOLE = b"\r\n0\r\n\r\n"  # the end of a chunked body
+_COUNTED = re.compile(rb'"completion_tokens": ?(\d+)')
 
 
 def request_bytes(path: str, body: dict[str, Any], key: str | None = None) -> bytes:
@@ -44,8 +47,9 @@ def in_turn(url: str, request: bytes, count: int) -> list[float]:
     return seconds
 
 
-def side_by_side(url: str, request: bytes, count: int, connections: int) -> float:
-    """Requests a second of so many connections, each with one request under way; plain answers."""
+def side_by_side(url: str, request: bytes | Sequence[bytes], count: int, connections: int) -> float:
+    """Requests a second of so many connections, each with one request under way, several in turn; plain answers."""
+    following = cycle([request] if isinstance(request, bytes) else request)
     left, ended = count, 0
     started = time.perf_counter()
     with selectors.DefaultSelector() as selector:
@@ -53,7 +57,7 @@ def side_by_side(url: str, request: bytes, count: int, connections: int) -> floa
             stream = _Stream(socket.create_connection(address(url)))
             stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             selector.register(stream.sock, selectors.EVENT_READ, stream)
-            _send(stream, request)
+            _send(stream, next(following))
             left -= 1
         while ended < count:
             for key, _ in selector.select():
@@ -67,7 +71,7 @@ def side_by_side(url: str, request: bytes, count: int, connections: int) -> floa
                 ended += 1
                 if left > 0:
                     left -= 1
-                    _send(stream, request)
+                    _send(stream, next(following))
                 else:
                     selector.unregister(stream.sock)
                     stream.sock.close()
@@ -88,6 +92,7 @@ class Load:
 
     tokens: int = 0
     seconds: float = 0.0
+    requests: int = 0
     first: list[float] = field(default_factory=list)
     longest_gap: float = 0.0
 
@@ -119,6 +124,7 @@ def streams(url: str, requests: Sequence[bytes], at_once: int) -> Load:
                 if not stream.data.endswith(_WHOLE):
                     continue
                 load.tokens += _tokens(bytes(stream.data))
+                load.requests += 1
                 if waiting:
                     _send(stream, waiting.pop())
                 else:
@@ -152,5 +158,4 @@ def _receive(stream: _Stream, load: Load) -> None:
 def _tokens(data: bytes) -> int:
     if b"data: [DONE]" not in data:
         raise RuntimeError("a stream broke off: " + data[-500:].decode(errors="replace"))
-    counted = data.rpartition(b'"completion_tokens":')[2]
-    return int(counted.partition(b",")[0])
+    return int(_COUNTED.findall(data)[-1])

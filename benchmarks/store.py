@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import PEERS, environment, version
 from benchmarks.report import print_report, versions
 from treadle.core.cipher import Cipher
 from treadle.core.remote import FolderRemote
@@ -34,7 +35,7 @@ from treadle.core.store import Store
 from treadle.core.transfer import Transfer
 
 ROOT = Path(__file__).resolve().parent.parent
-PEER = ROOT / ".venv-peers" / "dvc"
+PEER = PEERS / "dvc"
 _PIECE = 16 << 20  # bytes of random data made at a time
 _SETTLE = 1.5  # seconds until a file that was just written counts as unchanged
 
@@ -64,7 +65,7 @@ def main() -> None:
     quick = arguments.quick
     make_peer()
     large, count, rounds, peak = (128 << 20, 2_000, 3, 128 << 20) if quick else (1 << 30, 100_000, 3, 5 << 30)
-    with tempfile.TemporaryDirectory(prefix="treadle-store-", dir=ROOT / ".venv-peers") as name:
+    with tempfile.TemporaryDirectory(prefix="treadle-store-", dir=PEERS) as name:
         folder = Path(name)
         seconds, puts, cost = measure(folder, large, count, rounds)
         ratios = {key: statistics.median(theirs) / statistics.median(ours) for key, (ours, theirs) in seconds.items()}
@@ -86,15 +87,12 @@ def main() -> None:
 
 def make_peer() -> None:
     """DVC in an environment of its own, made on first use."""
-    if not (PEER / "bin" / "dvc").exists():
-        subprocess.run([sys.executable, "-m", "venv", PEER], check=True)
-        subprocess.run([str(PEER / "bin" / "pip"), "install", "--quiet", "dvc"], check=True)
+    environment("dvc", "dvc")
 
 
 def peer_version() -> str:
     """The version of DVC that was measured."""
-    command = [str(PEER / "bin" / "python"), "-c", "import dvc; print(dvc.__version__)"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return version(PEER, "dvc")
 
 
 def measure(

@@ -23,7 +23,6 @@ import random
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import treadle
+from benchmarks.peers import PEERS, environment
 from benchmarks.report import print_report, versions
 from treadle.core import run_facts
 from treadle.core.experiment import KIND, STEP, Experiment
@@ -48,7 +48,6 @@ from treadle.record.run_view import whole
 from treadle.tracking import open_record
 
 ROOT = Path(__file__).resolve().parent.parent
-PEER = ROOT / ".venv-peers" / "mlflow"
 PACKAGES = ("mlflow-skinny==3.17.2", "sqlalchemy>=2", "alembic", "pandas", "numpy")
 LIMIT = 1_000
 BATCH = 1_000
@@ -78,7 +77,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, within 60 seconds")
     size = QUICK if parser.parse_args().quick else FULL
     python = peer_environment()
-    folder = Path(tempfile.mkdtemp(prefix="tracking-", dir=ROOT / ".venv-peers"))
+    folder = Path(tempfile.mkdtemp(prefix="tracking-", dir=PEERS))
     try:
         print_report("tracking", *measure(folder, python, size))
     finally:
@@ -278,11 +277,7 @@ class Pipe:
 
 def peer_environment() -> Path:
     """The peer's interpreter; its environment is made on first use."""
-    python = PEER / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(PEER)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-    return python
+    return environment("mlflow", *PACKAGES) / "bin" / "python"
 
 
 if __name__ == "__main__":

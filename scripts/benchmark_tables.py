@@ -16,8 +16,12 @@ _OURS = ("treadle", "python", "cpus")
 
 
 def benchmark(name: str) -> Iterator[str]:
-    """The command, what was measured on, and the numbers."""
-    report = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    """The command, what was measured on, and the numbers; or that there are none yet."""
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        yield f"Not measured yet: `python -m benchmarks.{name}`."
+        return
+    report = json.loads(path.read_text(encoding="utf-8"))
     figures = dict(report["figures"])
     found = figures.pop("versions", {})
     peers = ", ".join(f"{package} {version}" for package, version in found.items() if package not in _OURS)

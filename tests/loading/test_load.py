@@ -61,6 +61,10 @@ def test_refusals_are_counted_and_a_replay_is_as_long_as_its_trace(
         assert (code, found["answered"], found["refused"]) == (0, 3, 9)
         assert found["errors"] == {"429 queue_full": 9}
         assert [row["tokens"]["prompt"] for row in served.rows[2:]] == [12, 13, 14]
+        code, found = load(capsys, served.url, "--replay", str(trace), "--times", "2")
+        assert (code, found["requests"]) == (0, 24)
+        code, found = load(capsys, served.url, "--rate", "1", "--times", "2")
+        assert (code, "--replay and --plan" in found["error"]["message"]) == (2, True)
 
 
 def test_a_number_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,13 @@ import pytest
 from toy_engine import ToyEngine
 from toy_server import serve_toy
 
+from treadle.cli.load_plan import lines
 from treadle.cli.main import main
 from treadle.core.errors import UserError
 from treadle.lm.engine import Chunk, GenerateRequest
 from treadle.loading.curve import Curve, Level
-from treadle.loading.plan import part_of, plan, simulate
-from treadle.loading.trace import Arrival, steady
+from treadle.loading.plan import plan, simulate
+from treadle.loading.trace import Arrival, busier, steady
 from treadle.record.slo import Slo
 
 FLAT = Curve([Level(1, 10.0, 0.1, 0.01, 100.0)])  # a hundred tokens a second for all together
@@ -48,12 +49,46 @@ def test_the_plan_is_the_fewest_that_keep_it() -> None:
     arrivals = steady(20, 15, prompt=10, answer=10, seed=2)  # 3.8 replicas' work
     slo = Slo(total="1s")
     found = plan(FLAT, arrivals, slo, 0.99)
-    assert found["share"] >= 0.99
-    assert simulate(FLAT, arrivals, found["replicas"] - 1, slo)["share"] < 0.99
-    assert 4 < found["replicas"] < 9
-    assert [len(part_of(arrivals, 4)), len(arrivals)] == [-(-len(arrivals) // 4), len(arrivals)]
+    assert (found.cells, found.arrivals, found.replicas) == (1, arrivals, found.simulated["replicas"])
+    assert found.simulated["share"] >= 0.99
+    assert simulate(FLAT, arrivals, found.replicas - 1, slo)["share"] < 0.99
+    assert simulate(FLAT, arrivals, found.replicas - 1, slo, enough=0.99)["share"] < 0.99
+    assert 4 < found.replicas < 9
+    assert len(found.one_replica()) == -(-len(arrivals) // found.replicas)
     with pytest.raises(UserError, match="no number of replicas"):
         plan(FLAT, arrivals, Slo(total="100ms"), 0.99)
+
+
+def test_ten_thousand_requests_a_second_are_dealt_to_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treadle.loading.plan._CELL", 3_000)
+    arrivals = steady(10, 60, prompt=10, answer=10, seed=2)
+    slo = Slo(total="1s")
+    found = plan(FLAT, arrivals, slo, 0.99, times=1_000)
+    assert found.cells == -(-len(arrivals) * 1_000 // 3_000)
+    assert len(found.arrivals) == pytest.approx(3_000, rel=0.01)
+    assert found.public()["requests_per_second"] == pytest.approx(len(arrivals) / 60 * 1_000, rel=0.02)
+    work = found.public()["requests_per_second"] * 0.19  # replicas that would be busy all the time
+    assert work < found.replicas < 1.6 * work
+    told, *_ = lines(found.public() | {"slo": slo.given()})
+    assert told.startswith(f"{found.replicas:,} replicas in {found.cells} cells for ")
+    assert told.endswith("of the requests keep total 1 s")
+    pooled = plan(FLAT, busier(arrivals, 5), slo, 0.99, times=1)  # one pool of five times as many
+    assert pooled.replicas < 5 * plan(FLAT, arrivals, slo, 0.99).replicas
+
+
+def test_a_busier_trace_keeps_its_shape() -> None:
+    quiet, loud = (steady(rate, 300, prompt=9, answer=9, seed=3) for rate in (1, 8))
+    trace = quiet + [Arrival(each.at + 300, 9, 9) for each in loud]
+    more = busier(trace, 4.5)
+    assert len(more) == pytest.approx(4.5 * len(trace), abs=1)
+    assert [each.at for each in more] == sorted(each.at for each in more)
+    early = sum(each.at < 270 for each in more)
+    assert early == pytest.approx(4.5 * sum(each.at < 270 for each in trace), rel=0.15)
+    assert len(busier(trace, 0.25)) == round(len(trace) / 4)
+    assert set(busier(trace, 0.25)) <= set(trace)
+    assert busier(trace, 1) == trace
+    with pytest.raises(UserError, match="at most 5,000,000"):
+        busier(trace, 1e5)
 
 
 class Paced(ToyEngine):

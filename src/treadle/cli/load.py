@@ -38,6 +38,9 @@ _NAMES = {"ttft": "first token", "between_tokens": "between tokens", "total": "t
 @click.option("--price", type=click.FloatRange(0), help="Of a replica for an hour, for --plan.")
 @click.option("--for", "duration", metavar="TIME", help="How long, such as 90s.  [default: 60s; a trace: all of it]")
 @click.option("--speed", type=click.FloatRange(0, 1e6, min_open=True), default=1.0, help="The trace so much faster.")
+@click.option(
+    "--times", type=click.FloatRange(0, 1e6, min_open=True), help="The trace with so many times the requests."
+)
 @click.option("--slo", metavar="LIMITS", help="What an answer is to keep: ttft=1s,per_token=100ms,total=10s.")
 @click.option("--at-least", type=click.FloatRange(0, 1), help="Exit 1 if a smaller share of requests keeps --slo.")
 @click.option("--model", help="Whom to ask, where a server has several.")
@@ -67,6 +70,7 @@ def load(url: str, as_json: bool, out: Path | None, **given: Any) -> int:
       treadle load http://127.0.0.1:8000 --rate 2 --for 60s --slo ttft=1s,total=10s
       treadle load http://127.0.0.1:8000 --replay journal --speed 2 --out load.html
       treadle load http://127.0.0.1:8000 --plan trace.csv --slo ttft=1s,total=10s --price 0.40 --check 60s
+      treadle load http://127.0.0.1:8000 --plan trace.csv --times 2000 --slo ttft=4s,total=20s
     """
     from treadle.loading.outcome import outcome
     from treadle.loading.picture import page_of
@@ -99,11 +103,13 @@ def load(url: str, as_json: bool, out: Path | None, **given: Any) -> int:
 def _arrivals(given: dict[str, Any]) -> tuple[list[Arrival] | None, str]:
     """What is due when (None: as long as the time lasts), and the same in words."""
     from treadle.core.duration import parse_seconds
-    from treadle.loading.trace import JOURNAL, from_interactions, read_trace, scaled, steady
+    from treadle.loading.trace import JOURNAL, busier, from_interactions, read_trace, scaled, steady
 
     ways = [name for name in ("rate", "concurrency", "replay", "plan") if given[name] is not None]
     if len(ways) != 1:
         raise UserError("expected one of --rate, --concurrency, --replay and --plan, such as --rate 2")
+    if given["times"] is not None and ways[0] not in ("replay", "plan"):
+        raise UserError("--times: goes with --replay and --plan")
     try:
         seconds = parse_seconds(given["duration"]) if given["duration"] else None
     except ValueError as error:
@@ -128,14 +134,21 @@ def _arrivals(given: dict[str, Any]) -> tuple[list[Arrival] | None, str]:
     else:
         trace = read_trace(Path(name))
     due = scaled(trace, speed=given["speed"], seconds=seconds, prompt=prompt, answer=answer)
-    return due, f"{Path(name).name}, {given['speed']:g} times as fast"
+    how = f"{Path(name).name}, {given['speed']:g} times as fast"
+    if given["times"] is None:
+        return due, how
+    if due and given["replay"]:  # a plan is of one part of that many, and makes no more of them than it needs
+        due = busier(due, given["times"], seed=given["seed"])
+    return due, f"{how}, {given['times']:g} times the requests"
 
 
 def _plan(url: str, arrivals: list[Arrival] | None, slo: Slo | None, given: dict[str, Any], *, as_json: bool) -> int:
     from treadle.cli.load_plan import lines, planned
 
-    if slo is None or not arrivals:
+    if slo is None:
         raise UserError("--plan: needs --slo, which says what the replicas are to keep")
+    if not arrivals:
+        raise UserError("--plan: no request of the trace falls into that time; make --for longer")
     found = asyncio.run(
         _with(url, given, lambda client, questions: planned(client, questions, arrivals, slo, given, quiet=as_json))
     )

@@ -11,6 +11,7 @@ from treadle.core.errors import UserError
 if TYPE_CHECKING:
     from treadle.loading.asking import Questions
     from treadle.loading.client import Client
+    from treadle.loading.plan import Plan
     from treadle.loading.trace import Arrival
     from treadle.record.slo import Slo
 
@@ -29,7 +30,7 @@ async def planned(
     from treadle.loading.client import Asked
     from treadle.loading.curve import measure
     from treadle.loading.outcome import outcome
-    from treadle.loading.plan import part_of, plan, simulate
+    from treadle.loading.plan import plan, simulate
     from treadle.loading.trace import Arrival
 
     usual = Arrival(0.0, round(median(a.prompt for a in arrivals)), max(8, round(median(a.answer for a in arrivals))))
@@ -44,17 +45,22 @@ async def planned(
         else lambda level: say(f"{level.at_once:4} at once  {level.tokens_per_second:8,.1f} tokens a second"),
     )
     at_least = _AT_LEAST if given["at_least"] is None else given["at_least"]
-    found = await asyncio.to_thread(plan, curve, arrivals, slo, at_least)
-    told: dict[str, Any] = {"curve": curve.public(), "at_least": at_least, "slo": slo.given()} | found
+    times = given["times"] or 1.0
+    if not quiet:
+        say("simulating the trace, which takes up to a minute for very many requests")
+    found = await asyncio.to_thread(plan, curve, arrivals, slo, at_least, times=times)
+    told: dict[str, Any] = {"curve": curve.public(), "at_least": at_least, "slo": slo.given()} | found.public()
     if given["price"] is not None:
-        told["cost"] = _cost(found["replicas"], given["price"], arrivals)
+        told["cost"] = _cost(found, given["price"])
     if given["check"] is None:
         return told
     try:
         seconds = parse_seconds(given["check"])
     except ValueError as error:
         raise UserError(f"--check {given['check']}: {error}") from None
-    part = [each for each in part_of(arrivals, found["replicas"]) if each.at < seconds]
+    part = [each for each in found.one_replica() if each.at < seconds]
+    if not part:
+        raise UserError(f"--check {given['check']}: no request falls into that time; make it longer")
     answers = await client.replay([Asked(each.at, questions.body(each)) for each in part])
     measured = outcome(answers, slo)
     # A model may end an answer before the trace does: the simulation is of what was really written.
@@ -71,9 +77,10 @@ def _shown(found: dict[str, Any]) -> dict[str, Any]:
     return {name: found[name] for name in ("ttft", "total", "share")}
 
 
-def _cost(replicas: int, price: float, arrivals: list[Arrival]) -> dict[str, float]:
-    tokens = sum(each.answer for each in arrivals) / max(arrivals[-1].at, 1.0)  # a second
-    hour = replicas * price
+def _cost(found: Plan, price: float) -> dict[str, float]:
+    answers = sum(each.answer for each in found.arrivals)
+    tokens = found.cells * answers / max(found.arrivals[-1].at, 1.0)  # a second
+    hour = found.replicas * price
     return {
         "per_hour": round(hour, 4),
         "per_month": round(hour * _HOURS, 2),
@@ -84,7 +91,9 @@ def _cost(replicas: int, price: float, arrivals: list[Arrival]) -> dict[str, flo
 def lines(told: dict[str, Any]) -> list[str]:
     """The same for people."""
     slo = ", ".join(f"{name} {seconds:g} s" for name, seconds in told["slo"].items())
-    found = [f"{told['replicas']:,} replicas: {told['share']:.2%} of the requests keep {slo}"]
+    cells = f" in {told['cells']:,} cells" if told["cells"] > 1 else ""
+    rate = f"for {told['requests_per_second']:,.1f} requests a second"
+    found = [f"{told['replicas']:,} replicas{cells} {rate}: {told['share']:.2%} of the requests keep {slo}"]
     if cost := told.get("cost"):
         token = f"{cost['per_million_answer_tokens']:,.2f} a million tokens of answers"
         found.append(f"cost      {cost['per_hour']:,.2f} an hour, {cost['per_month']:,.0f} a month, {token}")

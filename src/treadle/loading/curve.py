@@ -31,30 +31,34 @@ class Curve:
 
     def __init__(self, levels: Sequence[Level]) -> None:
         self.levels = list(levels)
+        self._paces: dict[int, tuple[float, float]] = {}
 
-    def prefill(self, at_once: int, prompt: int) -> float:
-        """Seconds until the first token of a prompt. As long as it is, so long it takes; a short one never less than a
-        tenth of a usual one."""
-        usual = self.levels[0].prompt
-        return self._at(at_once, lambda level: level.ttft) * max(prompt / usual, 0.1)
+    def prompts(self, tokens: int) -> float:
+        """How many usual prompts one of so many tokens is: as long as it is, so long it takes; a short one never less
+        than a tenth of a usual one."""
+        return max(tokens / self.levels[0].prompt, 0.1)
 
-    def per_token(self, at_once: int) -> float:
-        """Seconds for each further token."""
-        return self._at(at_once, lambda level: level.per_token)
+    def paces(self, at_once: int) -> tuple[float, float]:
+        """Seconds for a usual prompt, and for each further token, with so many requests."""
+        if (found := self._paces.get(at_once)) is None:
+            found = self._at(at_once, lambda level: level.ttft), self._at(at_once, lambda level: level.per_token)
+            self._paces[at_once] = found
+        return found
 
     def public(self) -> list[dict[str, Any]]:
         """As JSON."""
         return [{name: round(value, 6) for name, value in asdict(level).items()} for level in self.levels]
 
     def _at(self, at_once: int, value: Callable[[Level], float]) -> float:
-        last = self.levels[-1]
+        first, last = self.levels[0], self.levels[-1]
+        if at_once <= first.at_once:
+            return value(first)
         if at_once >= last.at_once:  # no faster in all than at the last level: each takes longer by as much
             return value(last) * at_once / last.at_once
-        for low, high in zip(self.levels, self.levels[1:], strict=False):
-            if at_once <= high.at_once:
-                share = (at_once - low.at_once) / (high.at_once - low.at_once)
-                return value(low) + share * (value(high) - value(low))
-        return value(self.levels[0])
+        pairs = zip(self.levels, self.levels[1:], strict=False)
+        low, high = next(pair for pair in pairs if at_once <= pair[1].at_once)
+        share = (at_once - low.at_once) / (high.at_once - low.at_once)
+        return value(low) + share * (value(high) - value(low))
 
 
 async def measure(

@@ -22,6 +22,7 @@ _MOST = 5_000_000  # requests of one trace
 _MOST_BYTES = 2 << 30
 _LONGEST_LINE = 8 << 20
 _MOST_TOKENS = 10_000_000
+_APART = 30.0  # seconds within which one more like a recorded request comes, before it or after
 # The names that a JSON line may have for each field; of Treadle's own, of Mooncake's traces, of the Azure columns.
 _PROMPT = ("prompt_tokens", "input_length", "ContextTokens")
 _ANSWER = ("answer_tokens", "completion_tokens", "output_length", "GeneratedTokens")
@@ -62,6 +63,29 @@ def scaled(
         for each in arrivals
         if seconds is None or each.at / speed < seconds
     ]
+
+
+def busier(arrivals: Sequence[Arrival], times: float, *, seed: int = 0) -> list[Arrival]:
+    """The trace with ``times`` as many requests, as of so many times the users: each comes again within half a minute
+    of when it came, so that its minutes keep their shape. Below 1, that part of them is left. Raises ``UserError``
+    when that is more than can be held."""
+    if len(arrivals) * times > _MOST:
+        raise UserError(
+            f"{len(arrivals) * times:,.0f} requests; at most {_MOST:,}: a smaller --times, or a shorter --for"
+        )
+    whole = int(times)
+    some = round(len(arrivals) * (times - whole))
+    more = [*arrivals] * (whole - 1) + [arrivals[place * len(arrivals) // some] for place in range(some)]
+    if not whole:
+        return more or [arrivals[0]]
+    draw = random.Random(seed)  # noqa: S311 - no secret
+    last = arrivals[-1].at
+    apart = min(_APART, last / 2)
+    found = [*arrivals]
+    for each in more:
+        at = abs(each.at + draw.uniform(-apart, apart))  # what would come before the start or after the end turns back
+        found.append(replace(each, at=min(at, 2 * last - at)))
+    return sorted(found, key=lambda each: each.at)
 
 
 def read_trace(path: Path) -> list[Arrival]:
