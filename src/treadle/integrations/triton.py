@@ -53,7 +53,7 @@ echo $! >{pid}
 """
 _INSTALLED = """\
 command -v tritonserver >/dev/null || {{
-  echo "no tritonserver here; name an environment with nvidia-pytriton: treadle render triton --with environment=DIR" >&2
+  echo "no tritonserver here; name an environment with nvidia-pytriton: treadle render --with environment=DIR" >&2
   exit 1
 }}
 set -- tritonserver
@@ -166,16 +166,12 @@ class Triton:
 
 
 def _inputs(asking: str) -> Iterator[str]:
-    """As the Open Inference Protocol's contract of our own server takes them; those that may be left out have a length
-    of their own."""
+    """As the Open Inference Protocol's contract of our own server takes them; the rest are parameters."""
     if asking == "extract":
         yield _tensor("question", "STRING")
         yield _tensor("context", "STRING", "optional: true")
     else:
         yield _tensor("text", "STRING")
-    if asking in ("chat", "extract"):
-        for name, kind in (("max_tokens", "INT64"), ("temperature", "FP32"), ("top_p", "FP32"), ("seed", "INT64")):
-            yield _tensor(name, kind, "optional: true")
 
 
 def _outputs(asking: str) -> Iterator[str]:
@@ -225,11 +221,11 @@ def _runs(folder: Path) -> bool:
 
 
 def _reason(log: Path) -> str:
-    """What comes nearest to a reason: what Treadle said, or the first error of Triton's own, or the last line."""
+    """What comes nearest to a reason: why the model was not loaded, the last error of Triton's, or the last line."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return "it left no log"
-    ours = [line for line in lines if line.startswith("treadle")]
     errors = [line.partition("] ")[2] for line in lines if line[:1] == "E" and line[1:5].isdigit()]
-    return " ".join([*ours, *errors, *lines[-1:], "it said nothing"][0].split())[:400]
+    failed = [error for error in errors if "failed to load" in error]
+    return " ".join([*failed, *errors[-1:], *lines[-1:], "it said nothing"][0].split())[:400]

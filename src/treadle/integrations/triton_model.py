@@ -105,7 +105,7 @@ class TritonPythonModel:
             response = self._response(self._ask(body))
         except urllib.error.HTTPError as error:
             response = _failure(error.code, _message(error))
-        except Exception as error:  # noqa: BLE001 (a request without any answer would never end)
+        except Exception as error:  # a request without any answer would never end
             response = _failure(500, f"{type(error).__name__}: {error}")
         self._send(sender, response)
 
@@ -160,6 +160,7 @@ def _message(error: urllib.error.HTTPError) -> str:
 def _failure(status: int, message: str) -> Any:
     import triton_python_backend_utils as triton
 
-    codes = {404: triton.TritonError.NOT_FOUND, 429: triton.TritonError.UNAVAILABLE, 503: triton.TritonError.UNAVAILABLE}
-    refused = triton.TritonError.INVALID_ARG if 400 <= status < 500 else triton.TritonError.INTERNAL
-    return triton.InferenceResponse([], error=triton.TritonError(message, codes.get(status, refused)))
+    kind = triton.TritonError
+    codes = {404: kind.NOT_FOUND, 429: kind.UNAVAILABLE, 503: kind.UNAVAILABLE}
+    code = codes.get(status, kind.INVALID_ARG if 400 <= status < 500 else kind.INTERNAL)
+    return triton.InferenceResponse([], error=kind(message, code))
