@@ -62,8 +62,9 @@ _WHEEL = """\
 # The server of nvidia-pytriton's wheel. Its Python backend looks for the stub of one Python beside it, and that for
 # packages by the first python3 of PATH.
 environment={environment}
-wheel=$("$environment/bin/python3" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pytriton/tritonserver
-version=$("$environment/bin/python3" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ask() {{ "$environment/bin/python3" -c "$1" 2>/dev/null || true; }}
+wheel=$(ask 'import sysconfig; print(sysconfig.get_path("purelib"))')/pytriton/tritonserver
+version=$(ask 'import sys; print("%d.%d" % sys.version_info[:2])')
 test -x "$wheel/bin/tritonserver" || {{
   echo "no Triton in $environment; run: $environment/bin/pip install nvidia-pytriton" >&2
   exit 1
@@ -228,4 +229,5 @@ def _reason(log: Path) -> str:
         return "it left no log"
     errors = [line.partition("] ")[2] for line in lines if line[:1] == "E" and line[1:5].isdigit()]
     failed = [error for error in errors if "failed to load" in error]
-    return " ".join([*failed, *errors[-1:], *lines[-1:], "it said nothing"][0].split())[:400]
+    said = [*failed, *errors[-1:], *lines[-1:], "it said nothing"][0]
+    return " ".join(said.partition("\\n\\nAt:")[0].split()).strip('"')[:400]  # without Python's places
