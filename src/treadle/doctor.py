@@ -46,6 +46,7 @@ TARGET_TOOLS = {
     "kubectl": "treadle apply kubernetes and kserve",
     "systemctl": "treadle apply systemd",
     "serve": "treadle apply rayserve; comes with the extra rayserve",
+    "tritonserver": "treadle apply triton; without it, an environment with nvidia-pytriton: --with environment=DIR",
 }
 # Of each release target, what no test of it has reached: the column of the table in docs/stages/deploy.md.
 TARGETS_NOT_EXERCISED = {
@@ -55,6 +56,7 @@ TARGETS_NOT_EXERCISED = {
     "rayserve": "Ray on several machines; KubeRay, and the image with Ray",
     "sagemaker": "AWS itself: roles, ECR, instances; UpdateEndpoint, which moto lacks, under load",
     "systemd": "starting the unit",
+    "triton": "NVIDIA's container, a GPU, gRPC; the wheel has no backends for ONNX Runtime and TensorRT",
     "vertex": "Google Cloud itself: permissions, registry, machines, operations that take long",
 }
 # What is written to run elsewhere and has not been run on a machine like this one.

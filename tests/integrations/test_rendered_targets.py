@@ -21,6 +21,7 @@ from treadle.core.digest import blake3_bytes
 from treadle.core.errors import UserError
 from treadle.core.plugins import names
 from treadle.record.release import ReleaseSpec
+from treadle.serve.contracts.asking import outputs_of
 from treadle.stages.deploy.targets import GROUP, Rendering, Written, find_target, render, shown
 
 SPEC = ReleaseSpec(
@@ -199,6 +200,57 @@ def closed(schema: dict[str, Any]) -> dict[str, Any]:
     if isinstance(made.get("items"), dict):
         made["items"] = closed(made["items"])
     return made
+
+
+@pytest.mark.parametrize("asking", ["chat", "extract", "classify", "tag", "embed"])
+def test_the_model_repository(asking: str, tmp_path: Path) -> None:
+    # Not by the package's own name, which imports gRPC.
+    client = importlib.util.find_spec("tritonclient")
+    if client is None or not client.submodule_search_locations:
+        pytest.skip("needs tritonclient")
+    schema = Path(client.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
+    found = importlib.util.spec_from_file_location("triton_model_config", schema)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    text_format = pytest.importorskip("google.protobuf.text_format")
+    release = replace(RELEASE, spec=replace(SPEC, asking=asking))
+    render("triton", release, tmp_path, {"python": "/opt/treadle/bin/python", "environment": "/opt/triton"})
+    folder = tmp_path / "models" / "Docs_Assistant"
+    config: Any = text_format.Parse((folder / "config.pbtxt").read_text(), module.ModelConfig())
+    assert (config.name, config.backend, config.max_batch_size) == ("Docs_Assistant", "python", 0)
+    assert list(config.version_policy.specific.versions) == [3]
+    given = {key: value.string_value for key, value in config.parameters.items()}
+    assert given == {"release": RELEASE.digest, "model": RELEASE.model, "python": "/opt/treadle/bin/python"}
+    required = [each.name for each in config.input if not each.optional]
+    assert required == (["question"] if asking == "extract" else ["text"])
+    assert [each.name for each in config.output] == [*outputs_of(asking), "release", "interaction"]
+    assert (folder / "3" / "model.py").is_file()
+    for script in ("start.sh", "stop.sh"):
+        subprocess.run(["sh", "-n", tmp_path / script], check=True)
+    for settings in ({"environment": "triton"}, {"python": "/opt/a b"}):
+        with pytest.raises(UserError, match="target triton: "):
+            find_target("triton", settings, None)
+
+
+def test_without_triton_it_says_where_to_get_it(tmp_path: Path) -> None:
+    for settings, said in (({}, "no tritonserver here"), ({"environment": str(tmp_path)}, "nvidia-pytriton")):
+        out = tmp_path / str(len(settings))
+        render("triton", RELEASE, out, settings)
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        for name in ("sh", "dirname", "grep", "cat", "seq"):
+            there = tmp_path / "bin" / name
+            if not there.exists():
+                there.symlink_to(shutil.which(name) or name)
+        (tmp_path / "bin" / "python3").unlink(missing_ok=True)
+        (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+        done = subprocess.run(
+            ["sh", "start.sh"], cwd=out, capture_output=True, text=True, env={"PATH": str(tmp_path / "bin")}
+        )
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert not (out / "triton.pid").exists()
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,9 @@ _WITH = click.option("--with", "settings", multiple=True, metavar="KEY=VALUE", h
 def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json: bool) -> None:
     """Write what a TARGET takes of the release REF (@champion by default), as plain files to read and commit.
 
-    Targets: docker, kserve, kubernetes, rayserve, sagemaker, systemd, vertex; others come in by the entry-point
-    group treadle.targets. The same release gives the same bytes. Nothing is overwritten that was edited. `treadle
-    apply` puts the files to work.
+    Targets: docker, kserve, kubernetes, rayserve, sagemaker, systemd, triton, vertex; others come in by the
+    entry-point group treadle.targets. The same release gives the same bytes. Nothing is overwritten that was edited.
+    `treadle apply` puts the files to work.
 
     \b
     Example:
