@@ -19,8 +19,6 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection

@@ -43,6 +43,7 @@ EXTRAS = {
 TARGET_TOOLS = {
     "docker": "treadle apply docker",
     "podman": "treadle apply docker, where there is no docker, and kubernetes with tool=podman",
+    "hf": "uploading what treadle render huggingface wrote; comes with the extra train",
     "kubectl": "treadle apply kubernetes and kserve",
     "systemctl": "treadle apply systemd",
     "serve": "treadle apply rayserve; comes with the extra rayserve",
@@ -51,11 +52,15 @@ TARGET_TOOLS = {
 # Of each release target, what no test of it has reached: the column of the table in docs/stages/deploy.md.
 TARGETS_NOT_EXERCISED = {
     "docker": "Docker's own engine; Compose with Prometheus and Grafana",
+    "huggingface": "the hub: its own check of the card, and the upload (hf upload)",
     "kserve": "a cluster with KServe",
     "kubernetes": "a cluster: rollout, autoscaler, disruption budget, network policy, probes as a kubelet asks them",
+    "onnx": "execution providers other than the CPU's",
     "rayserve": "Ray on several machines; KubeRay, and the image with Ray",
     "sagemaker": "AWS itself: roles, ECR, instances; UpdateEndpoint, which moto lacks, under load",
     "systemd": "starting the unit",
+    "tensorflow-serving": "exported, not served here: TensorFlow Serving itself",
+    "tensorrt": "the job itself: building the engines by trtexec, and serving them, which takes an NVIDIA card",
     "triton": "NVIDIA's container, a GPU, gRPC; the wheel has no backends for ONNX Runtime and TensorRT",
     "vertex": "Google Cloud itself: permissions, registry, machines, operations that take long",
 }
@@ -94,7 +99,8 @@ def examine() -> list[Finding]:
     """Look at the machine; nothing heavy is imported."""
     findings = [_processor(), _memory()]
     findings += [_extra(name, packages) for name, packages in EXTRAS.items()]
-    findings.append(_vllm())
+    findings.append(_apart("engine vllm", "treadle.engines", "vllm", "vLLM", "vllm"))
+    findings.append(_apart("builder tensorflow", TARGETS, "tensorflow-serving", "TensorFlow", "tensorflow-cpu"))
     findings += _base_models()
     findings += _mirrors(Path.cwd())
     findings.append(_program("git", "versions of your project in every run"))
@@ -154,18 +160,18 @@ def _extra(name: str, packages: tuple[str, ...]) -> Finding:
     return Finding(f"extra {name}", "works", ", ".join(found))
 
 
-def _vllm() -> Finding:
-    """Of the environment that the engine would run in, which need not be this one."""
+def _apart(part: str, group: str, name: str, title: str, package: str) -> Finding:
+    """Of the environment that a part would run in, which need not be this one."""
     try:
-        python = plugins.load("treadle.engines", "vllm").value.python()
+        python = plugins.load(group, name).value.python()
     except (TreadleError, ImportError) as error:
-        return Finding("engine vllm", "missing", str(error))
-    asked = [python, "-c", "import importlib.metadata as m; print(m.version('vllm'))"]
+        return Finding(part, "missing", str(error))
+    asked = [python, "-c", f"import importlib.metadata as m; print(m.version({package!r}))"]
     try:
         found = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return Finding("engine vllm", "missing", f"{python} has no vLLM; run: {python} -m pip install vllm")
-    return Finding("engine vllm", "works", f"vLLM {found}, by {python}")
+        return Finding(part, "missing", f"{python} has no {title}; run: {python} -m pip install {package}")
+    return Finding(part, "works", f"{title} {found}, by {python}")
 
 
 def _base_models() -> list[Finding]:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import debian
+import given_away
 import target_results
 from treadle.core.digest import blake3_bytes
 from treadle.core.errors import UserError
@@ -48,32 +49,52 @@ NEEDED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Rendering:
+    """A release whose model is there to be given away."""
+    return given_away.release_of(tmp_path_factory.mktemp("classifier"), given_away.write_classifier)
+
+
+@pytest.fixture
+def release(target: str, request: pytest.FixtureRequest) -> Rendering:
+    """What the target is tried on."""
+    if target not in given_away.TARGETS:
+        return RELEASE
+    given_away.need(target)
+    found: Rendering = request.getfixturevalue("classifier")
+    return found
+
+
 @pytest.mark.parametrize("target", names(GROUP))
-def test_rendering_again_changes_nothing(target: str, tmp_path: Path) -> None:
+def test_rendering_again_changes_nothing(target: str, release: Rendering, tmp_path: Path) -> None:
     settings = NEEDED.get(target, {})
-    written, changed = render(target, RELEASE, tmp_path / "a", settings)
+    written, changed = render(target, release, tmp_path / "a", settings)
     assert set(changed) == {*written.files, "treadle.json"}
-    assert all(RELEASE.digest in (tmp_path / "a" / "treadle.json").read_text() for _ in changed)
-    assert render(target, RELEASE, tmp_path / "a", settings)[1] == []
-    render(target, RELEASE, tmp_path / "b", settings)
+    assert all(release.digest in (tmp_path / "a" / "treadle.json").read_text() for _ in changed)
+    assert render(target, release, tmp_path / "a", settings)[1] == []
+    render(target, release, tmp_path / "b", settings)
     for path in changed:
-        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
-    newer = replace(RELEASE, digest="b3:" + "cd" * 32)
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
+    newer = replace(release, digest="b3:" + "cd" * 32)
     assert "treadle.json" in render(target, newer, tmp_path / "a", settings)[1]
     made = find_target(target, settings, None)
+    if target in given_away.TARGETS:
+        with pytest.raises(UserError, match=rf"apply {target}: nothing of it is deployed from here; in its folder, "):
+            made.apply(written)
+        return
     assert shown(made.apply(written))
     assert shown(made.down(written))
 
 
 @pytest.mark.parametrize("target", names(GROUP))
-def test_what_was_edited_is_not_overwritten(target: str, tmp_path: Path) -> None:
+def test_what_was_edited_is_not_overwritten(target: str, release: Rendering, tmp_path: Path) -> None:
     settings = NEEDED.get(target, {})
-    written, _ = render(target, RELEASE, tmp_path, settings)
+    written, _ = render(target, release, tmp_path, settings)
     edited = tmp_path / max(written.files)
     edited.write_text(edited.read_text() + "# mine\n")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="was edited"):
-        render(target, replace(RELEASE, digest="b3:" + "cd" * 32, model="other@v9", bytes=9), tmp_path, settings)
+        render(target, replace(release, digest="b3:" + "cd" * 32, model="other@v9", bytes=9), tmp_path, settings)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

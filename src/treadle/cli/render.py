@@ -15,6 +15,7 @@ from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.runs import Run
 from treadle.exporting import export_folder
+from treadle.lm.model import Model
 from treadle.project import Project, open_project
 from treadle.record.release import Release
 from treadle.stages.deploy.carried import read_carried
@@ -29,6 +30,7 @@ from treadle.stages.deploy.targets import (
     smoke,
 )
 from treadle.stages.deploy.targets import render as render_files
+from treadle.stages.govern.card import card_of
 
 _WITH = click.option("--with", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the target.")
 
@@ -42,26 +44,31 @@ _WITH = click.option("--with", "settings", multiple=True, metavar="KEY=VALUE", h
 def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json: bool) -> None:
     """Write what a TARGET takes of the release REF (@champion by default), as plain files to read and commit.
 
-    Targets: docker, kserve, kubernetes, rayserve, sagemaker, systemd, triton, vertex; others come in by the
-    entry-point group treadle.targets. The same release gives the same bytes. Nothing is overwritten that was edited.
-    `treadle apply` puts the files to work.
+    Targets: docker, huggingface, kserve, kubernetes, onnx, rayserve, sagemaker, systemd, tensorflow-serving,
+    tensorrt, triton, vertex; others come in by the entry-point group treadle.targets. The same release gives the same
+    bytes. Nothing is overwritten that was edited. `treadle apply` puts the files to work; huggingface, onnx,
+    tensorflow-serving and tensorrt are folders to give away.
 
     \b
     Example:
       treadle render docker @champion --out deploy/docker
       treadle render kubernetes --out deploy/kubernetes --with image=registry.example/helper:1
+      treadle render huggingface --out deploy/hub --with license=apache-2.0
     """
     out = here() / out
     with open_project(here()) as project:
         release = _rendering(project, find_release(project, ref))
-        written, changed = render_files(target, release, out, _parsed(target, settings), project.folder)
+        given = _parsed(target, settings)
+        written, changed = render_files(target, release, out, given, project.folder)
+        then = getattr(find_target(target, given, project.folder), "then", None)
     if as_json:
         emit({"target": target, "release": written.release, "path": str(out), "files": sorted(written.files),
               "changed": changed})  # fmt: skip
         return
     for path in changed:
         say(f"wrote {out / path}")
-    say(f"{written.model} ({short(written.release)}) for {target}; treadle apply {target} {out} puts it to work")
+    next_ = f"in {out}, {then}" if then else f"treadle apply {target} {out} puts it to work"
+    say(f"{written.model} ({short(written.release)}) for {target}; {next_}")
 
 
 @click.command()
@@ -147,7 +154,16 @@ def _rendering(project: Project, release: Release) -> Rendering:
     tried = record.runs.find(step="deploy.smoke", status="done")
     memory = next((run.metrics.get("memory_bytes") for run in tried if release.digest in run.inputs.values()), None)
     name = f"{spec.name}@v{version.number}" if version else spec.name
-    return Rendering(release.digest, name, spec, engine, release.size, int(memory) if memory else None)
+    return Rendering(
+        release.digest,
+        name,
+        spec,
+        engine,
+        release.size,
+        int(memory) if memory else None,
+        Model(spec.model, record.store) if record.store.has(spec.model) else None,
+        card_of(record, release),
+    )
 
 
 def _parsed(target: str, settings: tuple[str, ...]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ except ImportError:
     raise MissingExtra("keras", extra="keras") from None
 
 from treadle.core.errors import MissingExtra, TreadleError, UserError
+from treadle.integrations.keras_bert import build, fill, named_weights, turned
 from treadle.lm import torch_runtime
 from treadle.lm.classification import Encoder
 from treadle.lm.epochs import batches_of_like_length
@@ -30,7 +31,6 @@ from treadle.lm.schedule import learning_rate_at
 from treadle.text.dataset import Example
 
 TOLERANCE = 1e-4  # of a logit, between Keras and transformers
-_ACTIVATIONS = {"gelu": lambda x: keras.activations.gelu(x, approximate=False), "relu": keras.activations.relu}
 _COMPARED = 8  # texts
 _BATCH = FitSettings().batch_size
 
@@ -85,76 +85,9 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
 fit.tasks = ("classify",)  # type: ignore[attr-defined]  # what it can do, said before anything runs
 
 
-def build(config: Any, seed: int = 0) -> Any:
-    """BERT with a head, as a configuration of transformers says; takes ``ids`` and ``mask`` of shape (texts, tokens),
-    gives logits of shape (texts, labels).
-
-    ``UserError`` for a configuration that is not of a BERT with absolute positions.
-    """
-    if config.model_type != "bert" or getattr(config, "position_embedding_type", "absolute") != "absolute":
-        raise UserError(f"develop.fit: keras knows bert with absolute positions; the base model is {config.model_type}")
-    if config.hidden_act not in _ACTIVATIONS:
-        raise UserError(f"develop.fit: keras knows the activations {', '.join(_ACTIVATIONS)}, not {config.hidden_act}")
-    seeds = iter(range(seed << 16, (seed << 16) + (1 << 16)))  # each layer draws its own
-
-    def dropped(x: Any, share: float) -> Any:
-        return keras.layers.Dropout(share, seed=next(seeds))(x)
-
-    def norm(x: Any, name: str) -> Any:
-        return keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name=name)(x)
-
-    ids, mask = keras.Input((None,), dtype="int32", name="ids"), keras.Input((None,), dtype="int32", name="mask")
-    x = dropped(norm(Embeddings(config, name="embeddings")(ids), "embeddings_norm"), config.hidden_dropout_prob)
-    heads = config.num_attention_heads
-    for layer in range(config.num_hidden_layers):
-        attention = keras.layers.MultiHeadAttention(
-            heads,
-            config.hidden_size // heads,
-            dropout=config.attention_probs_dropout_prob,
-            seed=next(seeds),
-            name=f"{layer}_attention",
-        )
-        seen = dropped(attention(x, x, attention_mask=mask[:, None, :]), config.hidden_dropout_prob)
-        x = norm(x + seen, f"{layer}_attention_norm")
-        wide = keras.layers.Dense(
-            config.intermediate_size, activation=_ACTIVATIONS[config.hidden_act], name=f"{layer}_intermediate"
-        )(x)
-        narrow = keras.layers.Dense(config.hidden_size, name=f"{layer}_output")(wide)
-        x = norm(x + dropped(narrow, config.hidden_dropout_prob), f"{layer}_output_norm")
-    pooled = keras.layers.Dense(config.hidden_size, activation="tanh", name="pooler")(x[:, 0])
-    share = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
-    return keras.Model([ids, mask], keras.layers.Dense(config.num_labels, name="classifier")(dropped(pooled, share)))
-
-
-class Embeddings(keras.layers.Layer):  # type: ignore[misc]  # skipped by mypy, as it is not always there
-    """Words, places and the one kind of text, summed."""
-
-    def __init__(self, config: Any, **named: Any) -> None:
-        super().__init__(**named)
-        self.words = keras.layers.Embedding(config.vocab_size, config.hidden_size)
-        self.places = keras.layers.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.kinds = keras.layers.Embedding(config.type_vocab_size, config.hidden_size)
-
-    def build(self, shape: Any) -> None:
-        """Make the three tables."""
-        for table in (self.words, self.places, self.kinds):
-            table.build(shape)
-        super().build(shape)
-
-    def call(self, ids: Any) -> Any:
-        """Vectors of shape (texts, tokens, width)."""
-        places = keras.ops.arange(keras.ops.shape(ids)[1], dtype="int32")
-        return self.words(ids) + self.places(places)[None] + self.kinds(keras.ops.zeros_like(ids))
-
-
 def to_keras(model: Any, network: Any) -> None:
     """Copy all weights of a classifier of transformers into one that ``build`` made of its configuration."""
-    given = dict(model.named_parameters())
-    for name, variable in _weights(network):
-        value = given.pop(name).detach().cpu().numpy()
-        variable.assign((value.T if _turned(name, value) else value).reshape(variable.shape))
-    if given:
-        raise UserError(f"develop.fit: keras has no place for {next(iter(given))} of the base model")
+    fill(network, {name: value.detach().cpu().numpy() for name, value in model.named_parameters()})
 
 
 def to_transformers(network: Any, model: Any) -> None:
@@ -163,43 +96,12 @@ def to_transformers(network: Any, model: Any) -> None:
 
     own = dict(model.named_parameters())
     with torch.no_grad():
-        for name, variable in _weights(network):
+        for name, variable in named_weights(network):
             parameter = own[name]
             value = keras.ops.convert_to_numpy(variable)
-            turned = _turned(name, parameter)
-            value = value.reshape(tuple(parameter.shape)[::-1]).T if turned else value.reshape(tuple(parameter.shape))
+            shape = tuple(parameter.shape)
+            value = value.reshape(shape[::-1]).T if turned(name, parameter) else value.reshape(shape)
             parameter.copy_(torch.tensor(value))
-
-
-def _turned(name: str, value: Any) -> bool:
-    """Linear layers of torch have (out, in), those of Keras (in, out), the heads' axis split."""
-    return value.ndim == 2 and not name.startswith("bert.embeddings.")
-
-
-def _weights(network: Any) -> Iterator[tuple[str, Any]]:
-    """Each weight of the network, by the name that transformers has for it."""
-    tables = network.get_layer("embeddings")
-    for place, table in (("word", tables.words), ("position", tables.places), ("token_type", tables.kinds)):
-        yield f"bert.embeddings.{place}_embeddings.weight", table.embeddings
-    pairs = {"embeddings_norm": "bert.embeddings.LayerNorm", "pooler": "bert.pooler.dense", "classifier": "classifier"}
-    for layer in range(sum(each.name.endswith("_attention") for each in network.layers)):
-        before = f"bert.encoder.layer.{layer}"
-        attention = network.get_layer(f"{layer}_attention")
-        parts = {"self.query": attention.query_dense, "self.key": attention.key_dense}
-        parts |= {"self.value": attention.value_dense, "output.dense": attention.output_dense}
-        for place, dense in parts.items():
-            yield f"{before}.attention.{place}.weight", dense.kernel
-            yield f"{before}.attention.{place}.bias", dense.bias
-        pairs |= {
-            f"{layer}_attention_norm": f"{before}.attention.output.LayerNorm",
-            f"{layer}_intermediate": f"{before}.intermediate.dense",
-            f"{layer}_output": f"{before}.output.dense",
-            f"{layer}_output_norm": f"{before}.output.LayerNorm",
-        }
-    for ours, theirs in pairs.items():
-        layer_ = network.get_layer(ours)
-        yield f"{theirs}.weight", layer_.gamma if hasattr(layer_, "gamma") else layer_.kernel
-        yield f"{theirs}.bias", layer_.beta if hasattr(layer_, "beta") else layer_.bias
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]

@@ -12,6 +12,7 @@ one, which has no operator of its own.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,11 @@ class Checked:
     shape: Shape
     inputs: int
     worst: float
+
+
+def power_above(value: float) -> float:
+    """The power of ten that a difference is not above: its digits are a machine's own, and no part of a package."""
+    return float(f"1e{math.ceil(math.log10(max(value, 1e-9)))}")
 
 
 def export(model: Path, out: Path, *, inputs: int = CHECKED, seed: int = 0) -> Checked:
@@ -70,6 +76,8 @@ def shape_of(config: dict[str, Any], folder: Path) -> Shape:
         return "classifier"
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in found):
         return "decoder"
+    if any(name.endswith(("ForTokenClassification", "ForQuestionAnswering")) for name in found):
+        raise UserError(f"{folder / 'config.json'}: {found[0]} is not exported to ONNX; serve the folder as it is")
     if found:
         return "encoder"
     raise UserError(f"{folder / 'config.json'}: names no architecture; expected a model's config")

@@ -17,9 +17,10 @@ from treadle.core.artifacts import Artifact
 from treadle.core.errors import UserError
 from treadle.exporting import Exported
 from treadle.integrations.onnx_export import export
-from treadle.lm.model_folder import read_config
+from treadle.lm.model_folder import longest as longest_of
 from treadle.lm.optimizations import copy_beside
 
+BUILD = "build.sh"
 _BATCH, _LONGEST = 16, 512  # texts together, and tokens where the model names no limit
 _TYPES = {1: "TYPE_FP32", 7: "TYPE_INT64"}  # onnx.TensorProto's numbers, in Triton's words
 
@@ -46,23 +47,28 @@ def export_tensorrt(artifact: Artifact, name: str, out: Path) -> Exported:
       treadle export tensorrt model@v1 --out ../triton
     """
     with _new_folder("tensorrt", artifact, out) as building:
-        export(artifact.path(), building)
-        config = read_config(artifact.path())
-        longest = int(config.get("max_position_embeddings") or config.get("n_positions") or _LONGEST)
-        lines = [
-            "#!/bin/sh",
-            "# Builds the engines; run it where TensorRT is, on the card that will serve them.",
-            "set -e",
-        ]
-        for path in sorted(building.glob("*.onnx")):
-            part = f"{name}-{path.stem}" if path.stem != "model" else name
-            (building / "models" / part / "1").mkdir(parents=True)
-            graph = _checked(path)
-            (building / "models" / part / "config.pbtxt").write_text(_triton(part, graph))
-            lines.append(_trtexec(path.name, f"models/{part}/1/model.plan", graph, longest))
-        (building / "build.sh").write_text("\n".join([*lines, ""]))
-        (building / "build.sh").chmod(0o755)
-    return _exported(out, f"run {out / 'build.sh'} beside an NVIDIA card, then: tritonserver --model-repository models")
+        write_tensorrt(artifact.path(), name, building)
+        (building / BUILD).chmod(0o755)
+    return _exported(out, f"run {out / BUILD} beside an NVIDIA card, then: tritonserver --model-repository models")
+
+
+def write_tensorrt(model: Path, name: str, out: Path, release: str | None = None) -> None:
+    """The ONNX files, Triton's configuration of each, which names the release where there is one, and ``build.sh``."""
+    export(model, out)
+    longest = longest_of(model, _LONGEST)
+    lines = [
+        "#!/bin/sh",
+        "# Builds the engines; run it where TensorRT is, on the card that will serve them.",
+        "set -e",
+        'cd "$(dirname "$0")"',
+    ]
+    for path in sorted(out.glob("*.onnx")):
+        part = f"{name}-{path.stem}" if path.stem != "model" else name
+        (out / "models" / part).mkdir(parents=True)
+        graph = _checked(path)
+        (out / "models" / part / "config.pbtxt").write_text(_triton(part, graph, release))
+        lines += [f"mkdir -p models/{part}/1", _trtexec(path.name, f"models/{part}/1/model.plan", graph, longest)]
+    (out / BUILD).write_text("\n".join([*lines, ""]))
 
 
 def _trtexec(source: str, target: str, graph: Any, longest: int) -> str:
@@ -77,7 +83,7 @@ def _trtexec(source: str, target: str, graph: Any, longest: int) -> str:
     return " \\\n  ".join([f"trtexec --onnx={source} --saveEngine={target}", *shapes])
 
 
-def _triton(name: str, graph: Any) -> str:
+def _triton(name: str, graph: Any, release: str | None) -> str:
     """Of https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md"""
     lines = [f'name: "{name}"', 'platform: "tensorrt_plan"', f"max_batch_size: {_BATCH}"]
     for word, values in (("input", graph.input), ("output", graph.output)):
@@ -87,8 +93,10 @@ def _triton(name: str, graph: Any) -> str:
             kind = _TYPES[each.type.tensor_type.elem_type]
             shown.append(f'  {{ name: "{each.name}" data_type: {kind} dims: [ {dims} ] }}')
         lines += [f"{word} [", ",\n".join(shown), "]"]
-    lines += ["dynamic_batching { max_queue_delay_microseconds: 1000 }", ""]
-    return "\n".join(lines)
+    lines.append("dynamic_batching { max_queue_delay_microseconds: 1000 }")
+    if release is not None:
+        lines.append(f'parameters {{ key: "treadle_release" value: {{ string_value: "{release}" }} }}')
+    return "\n".join([*lines, ""])
 
 
 def _axes(value: Any) -> list[tuple[str, int]]:

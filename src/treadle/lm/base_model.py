@@ -28,7 +28,7 @@ _SPDX = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause
 @dataclass(frozen=True, slots=True)
 class KnownModel:
     """A model that needs no hub: ``file`` is looked for among the files of the PyPI ``package``. ``family`` is what
-    transformers calls it, ``parameters`` how many it has, each weight once."""
+    transformers calls it, ``parameters`` how many it has, each weight once, ``hub`` its id there."""
 
     name: str
     package: str
@@ -37,6 +37,7 @@ class KnownModel:
     about: str
     family: str
     parameters: int
+    hub: str = ""
 
 
 KNOWN = (
@@ -48,6 +49,7 @@ KNOWN = (
         "a small English chat model, 8k context",
         "llama",
         134_515_008,
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
     KnownModel(
         "all-minilm-l6-v2",
@@ -57,6 +59,7 @@ KNOWN = (
         "a small English encoder, for classifying and embedding",
         "bert",
         22_713_216,
+        "sentence-transformers/all-MiniLM-L6-v2",
     ),
 )
 
@@ -100,6 +103,15 @@ def fingerprint(name: str, cache_dir: Path | None = None) -> str:
 def license_of(name: str) -> str:
     """The license that ``resolve`` will give, without converting anything."""
     return _find(name).license
+
+
+def hub_id(name: str, origin: str) -> str | None:
+    """What the Hugging Face hub calls a base model; None for one that lies in a folder or file of somebody's own.
+
+    ``origin`` is what ``resolve`` said of it.
+    """
+    known = next((each.hub for each in KNOWN if each.name == name and each.hub), None)
+    return known or (name if origin.startswith("hub ") else None)
 
 
 def cache_folder() -> Path:

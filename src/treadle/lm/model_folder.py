@@ -28,6 +28,12 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     return read_object(path, _MAX_CONFIG)
 
 
+def longest(folder: Path, otherwise: int = 512) -> int:
+    """Tokens that the model in a folder can read; ``otherwise`` where it names no limit."""
+    config = read_config(folder)
+    return int(config.get("max_position_embeddings") or config.get("n_positions") or otherwise)
+
+
 def read_object(path: Path, limit: int) -> dict[str, Any]:
     """A JSON object from a file of at most ``limit`` bytes; ``UserError`` for anything else."""
     if (size := path.stat().st_size) > limit:

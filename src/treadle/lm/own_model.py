@@ -61,16 +61,27 @@ def make_known(folder: Path) -> bool:
 
     ``UserError`` where the class is not here, or its code is another than the model was made with.
     """
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    name = config.get(_CLASS)
-    if not isinstance(name, str):
+    config = _config(folder)
+    name = named_class(folder)
+    if name is None:
         return False
     project = os.environ.get(PROJECT)
     _, version = own_class(name, Path(project) if project else None)
     if version != config.get(_VERSION):
         raise UserError(f"{folder}: made with another {name} than is here now; bring that code back, or train anew")
     return True
+
+
+def named_class(folder: Path) -> str | None:
+    """The class of somebody's own that the model in ``folder`` is of; None where it is one of transformers."""
+    name = _config(folder).get(_CLASS)
+    return name if isinstance(name, str) else None
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 def _width(kind: Any, parameters: int, common: dict[str, Any]) -> int:

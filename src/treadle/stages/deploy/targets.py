@@ -10,18 +10,22 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from treadle.core.digest import blake3_bytes, is_digest
+from treadle.core.artifacts import Artifact
+from treadle.core.digest import blake3_bytes, blake3_file, is_digest
 from treadle.core.errors import Refused, TreadleError, UserError
 from treadle.core.plugins import load
 from treadle.core.settings import bind
 from treadle.evals.task import PATHS, Asking
+from treadle.record.model_card import ModelCard
 from treadle.record.release import ReleaseSpec
 from treadle.stages.deploy.call import Call
 
@@ -32,12 +36,16 @@ QUESTION = "What can you do?"
 RELEASE = "release"  # the folder beside the files that the release itself is put into when they are applied
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z")
 _START = 180.0  # seconds that what was deployed gets to answer
+Content = bytes | Path  # of a file that is rendered; a path is that of a file to copy
 
 
 @dataclass(frozen=True)
 class Rendering:
     """A release to be rendered. ``model`` is the name it answers to, ``engine`` what ``auto`` comes to; ``bytes`` of
-    all its files, ``memory`` in bytes of its engine as the smoke test measured it (None: it did not)."""
+    all its files, ``memory`` in bytes of its engine as the smoke test measured it (None: it did not).
+
+    ``trained`` is the model before it was optimized, a Hugging Face folder, and ``card`` what govern wrote of it, where
+    the store has them. ``scratch`` is a folder for files that are made, gone when the rendering is written."""
 
     digest: str
     model: str
@@ -45,6 +53,9 @@ class Rendering:
     engine: str
     bytes: int
     memory: int | None = None
+    trained: Artifact | None = None
+    card: ModelCard | None = None
+    scratch: Path = Path()
 
     @property
     def slug(self) -> str:
@@ -77,7 +88,7 @@ class Target(Protocol):
 
     tool: str
 
-    def render(self, release: Rendering) -> Mapping[str, bytes]:
+    def render(self, release: Rendering) -> Mapping[str, Content]:
         """The files, by path; the same for the same release."""
         ...
 
@@ -147,18 +158,28 @@ def render(
 
     ``UserError``, and nothing is written, where a file would be overwritten that this did not write or that was edited.
     """
-    files = dict(find_target(name, settings, folder).render(release))
+    target = find_target(name, settings, folder)
+    with tempfile.TemporaryDirectory(prefix="treadle-") as scratch:
+        files = target.render(replace(release, scratch=Path(scratch)))
+        return _written(name, release, out, settings, files)
+
+
+def _written(
+    name: str, release: Rendering, out: Path, settings: Mapping[str, Any], rendered: Mapping[str, Content]
+) -> tuple[Written, list[str]]:
+    files = dict(rendered)
     before = Written.read(out)
     kept = before.files if before else {}
-    digests = {path: blake3_bytes(data) for path, data in sorted(files.items())}
+    digests = {path: _digest(content) for path, content in sorted(files.items())}
     written = Written(
         name, release.digest, release.model, release.slug, release.tag, release.spec.asking, dict(settings), digests
     )
     files[WRITTEN] = written.to_bytes()
+    new = {**digests, WRITTEN: blake3_bytes(written.to_bytes())}
     if led := [path for path in {**files, **kept} if not (out / path).resolve().is_relative_to(out.resolve())]:
         raise UserError(f"render: {out / led[0]} leads out of {out} by a link; name another folder with --out")
     try:
-        changed = [path for path, data in sorted(files.items()) if _changes(out / path, data, kept.get(path))]
+        changed = [path for path, digest in sorted(new.items()) if _changes(out / path, digest, kept.get(path))]
         gone = [path for path in kept if path not in files and _is(out / path, kept[path])]
         for path in changed:
             _write(out / path, files[path])
@@ -169,22 +190,26 @@ def render(
     return written, changed
 
 
-def _changes(path: Path, data: bytes, known: str | None) -> bool:
+def _digest(content: Content) -> str:
+    return blake3_file(content) if isinstance(content, Path) else blake3_bytes(content)
+
+
+def _changes(path: Path, digest: str, known: str | None) -> bool:
     """Whether a file is to be written."""
     if not path.exists() and not path.is_symlink():
         return True
     if path.is_symlink() or not path.is_file():
         raise UserError(f"render: {path} is no plain file; name another folder with --out")
-    there = path.read_bytes()
-    if there == data:
+    there = blake3_file(path)
+    if there == digest:
         return False
-    if path.name != WRITTEN and blake3_bytes(there) != known:
+    if path.name != WRITTEN and there != known:
         raise UserError(f"render: {path} was edited, or is not from treadle render; move it, or name another --out")
     return True
 
 
 def _is(path: Path, digest: str) -> bool:
-    return path.is_file() and not path.is_symlink() and blake3_bytes(path.read_bytes()) == digest
+    return path.is_file() and not path.is_symlink() and blake3_file(path) == digest
 
 
 def _inside(path: str) -> bool:
@@ -193,11 +218,14 @@ def _inside(path: str) -> bool:
     return not set(parts) & {"", ".", ".."} and "\\" not in path and "\0" not in path
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, content: Content) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)  # never through a link that lies there
-    beside.write_bytes(data)
+    if isinstance(content, Path):
+        shutil.copyfile(content, beside)
+    else:
+        beside.write_bytes(content)
     beside.replace(path)
 
 

@@ -5,11 +5,38 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from treadle.record.release import ReleaseSpec
+from treadle.core.artifacts import Artifact
+from treadle.core.run_record import RunRecord
+from treadle.record.model_card import ModelCard
+from treadle.record.record import Record
+from treadle.record.release import Release, ReleaseSpec
 from treadle.record.version import FROM_NOTHING, NO_BASE_LICENSE, NOT_RECORDED
 from treadle.text.dataset import DATASET_FILE, Dataset
 
 _UNKNOWN = NOT_RECORDED
+_STEP = "govern.write_card"
+
+
+def card_of(record: Record, release: Release) -> ModelCard | None:
+    """What was last written of a release; None where it was not judged, or the card was erased since."""
+    for run in record.runs.find(step=_STEP, status="done"):
+        if run.inputs.get("release") == release.digest:
+            return _read(record, run)
+    return None
+
+
+def _read(record: Record, run: RunRecord) -> ModelCard | None:
+    """A card with what it was written from."""
+    (written,), gates, judged = run.outputs.values(), run.inputs["gates"], run.inputs["evaluations"]
+    if not all(record.store.has(digest) for digest in (written, gates, *judged)):
+        return None
+    with Artifact(written, record.store).open("card.md") as file:
+        text = file.read().decode()
+    scores = {
+        name: Artifact(digest, record.store).read_json("scores.json")["scores"]
+        for name, digest in zip(run.parameters["names"], judged, strict=True)
+    }
+    return ModelCard(text, scores, Artifact(gates, record.store).read_json("licenses.json"))
 
 
 def card(
