@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from console.browser.conftest import find_chromium
+import debian
 from docs.conftest import Treadle, write_reviews
 from docs.test_json import differences, promised
 from treadle.project import open_project
@@ -96,7 +96,7 @@ def test_mistakes_are_one_line(project: Path, treadle: Treadle, arguments: tuple
 
 
 def test_a_browser_has_nothing_to_complain_of(page: tuple[Path, dict[str, Any]]) -> None:
-    path = find_chromium()
+    path = debian.program("chromium", "chromium", "chromium-browser", "google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         for script in (True, False):

@@ -250,6 +250,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow  # TensorFlow has an environment of its own, which `make test` does not make
 def test_tensorflow_opens_the_saved_model(classifier: Rendering, tmp_path: Path) -> None:
     from tokenizers import Tokenizer
 

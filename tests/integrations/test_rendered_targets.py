@@ -35,6 +35,10 @@ SPEC = ReleaseSpec(
 )
 RELEASE = Rendering("b3:" + "ab" * 32, "Docs_Assistant@v3", SPEC, "openvino", 140_000_000, 500_000_000)
 
+# TensorFlow has an environment of its own, which `make test` does not make.
+TARGETS = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "tensorflow-serving" else name for name in names(GROUP)
+]
 # Settings that a target does not do without.
 NEEDED: dict[str, dict[str, Any]] = {
     "sagemaker": {
@@ -65,7 +69,7 @@ def release(target: str, request: pytest.FixtureRequest) -> Rendering:
     return found
 
 
-@pytest.mark.parametrize("target", names(GROUP))
+@pytest.mark.parametrize("target", TARGETS)
 def test_rendering_again_changes_nothing(target: str, release: Rendering, tmp_path: Path) -> None:
     settings = NEEDED.get(target, {})
     written, changed = render(target, release, tmp_path / "a", settings)
@@ -86,7 +90,7 @@ def test_rendering_again_changes_nothing(target: str, release: Rendering, tmp_pa
     assert shown(made.down(written))
 
 
-@pytest.mark.parametrize("target", names(GROUP))
+@pytest.mark.parametrize("target", TARGETS)
 def test_what_was_edited_is_not_overwritten(target: str, release: Rendering, tmp_path: Path) -> None:
     settings = NEEDED.get(target, {})
     written, _ = render(target, release, tmp_path, settings)
