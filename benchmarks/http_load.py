@@ -106,17 +106,21 @@ class _Stream:
 
 
 def streams(url: str, requests: Sequence[bytes], at_once: int) -> Load:
-    """Send all requests, ``at_once`` at a time, each as soon as one before it has ended; the answers are streams."""
+    """Send all requests, ``at_once`` at a time, each as soon as one before it has ended; the answers are streams. Each
+    has a connection of its own: some servers close theirs after a stream."""
     waiting = list(reversed(requests))
     load = Load()
     started = time.perf_counter()
     with selectors.DefaultSelector() as selector:
-        for _ in range(min(at_once, len(waiting))):
-            sock = socket.create_connection(address(url))
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            stream = _Stream(sock)
-            selector.register(sock, selectors.EVENT_READ, stream)
+
+        def begin() -> None:
+            stream = _Stream(socket.create_connection(address(url)))
+            stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            selector.register(stream.sock, selectors.EVENT_READ, stream)
             _send(stream, waiting.pop())
+
+        for _ in range(min(at_once, len(waiting))):
+            begin()
         while selector.get_map():
             for key, _ in selector.select():
                 stream = key.data
@@ -125,11 +129,10 @@ def streams(url: str, requests: Sequence[bytes], at_once: int) -> Load:
                     continue
                 load.tokens += _tokens(bytes(stream.data))
                 load.requests += 1
+                selector.unregister(stream.sock)
+                stream.sock.close()
                 if waiting:
-                    _send(stream, waiting.pop())
-                else:
-                    selector.unregister(stream.sock)
-                    stream.sock.close()
+                    begin()
     load.seconds = time.perf_counter() - started
     return load
 
