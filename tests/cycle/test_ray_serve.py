@@ -90,7 +90,8 @@ def test_the_file_deployed_by_rays_own_command(
 
 def until_up(address: str) -> None:
     """Until the dashboard answers."""
-    with httpx.Client(transport=httpx.HTTPTransport(retries=60), trust_env=False) as client:
+    told = {"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"}
+    with httpx.Client(transport=httpx.HTTPTransport(retries=60), trust_env=False, headers=told) as client:
         for _ in range(120):
             with suppress(httpx.HTTPError):
                 if client.get(f"{address}/api/serve/applications/", timeout=30).status_code == 200:
