@@ -139,7 +139,7 @@ def lay_out(task: str, folder: Path, *, quick: bool) -> None:
     folder.mkdir(parents=True)
     rows = list(questions(quick=quick) if task == "chat" else intents("train", quick=quick))
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    fields = "{question: question, answer: answer}" if task == "chat" else "{text: text, label: category}"
+    fields = "" if task == "chat" else ", fields: {text: text, label: category}"
     from treadle.lm.base_model import resolve
 
     if task == "chat":
@@ -151,7 +151,7 @@ def lay_out(task: str, folder: Path, *, quick: bool) -> None:
     split = "{train: 0.4, validation: 0.05, test: 0.55}"
     (folder / "treadle.yaml").write_text(
         f"name: bench\ntask: {task}\ncollect:\n  sources:\n"
-        f"    - {{type: files, path: rows.jsonl, license: MIT, fields: {fields}}}\n"
+        f"    - {{type: files, path: rows.jsonl, license: MIT{fields}}}\n"
         f"prepare: {{steps: [normalize, deduplicate], split: {split}}}\n{FILES[task]}"
     )
 
