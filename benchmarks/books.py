@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A GPT from nothing against xz -9.")
     parser.add_argument("--quick", action="store_true", help="six steps of a model of 1M parameters")
     arguments = parser.parse_args()
-    tokens, size = (6 * BATCH * WIDTH, "1M") if arguments.quick else (2_600_000, "10M")
+    tokens, size = (6 * BATCH * WIDTH, "1M") if arguments.quick else (3_300_000, "10M")
     learned, held_out = divided()
     with tempfile.TemporaryDirectory(prefix="treadle-books-") as folder:
         figures = measured(Path(folder), list(learned.values()), list(held_out.values()), tokens, size)

@@ -50,7 +50,7 @@ def _pretraining(folder: Path, steps: int) -> Callable[..., Any]:
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(base)
     ids = np.random.default_rng(0).integers(3, vocabulary, 400 * 512).astype("<u2")
     rows = PackedRows(ids, np.arange(1, 401) * 512, np.arange(1, 401), 512)
-    settings = PretrainingSettings(tokens=steps * 16 * 512, batch=16)
+    settings = PretrainingSettings(tokens=steps * 8 * 512, batch=8)
     return lambda **more: pretrain(base, folder / "pretrained", rows, settings, **more)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.data_pack import books
 from benchmarks.train_peer import peak_mb, plain_arguments, step_watch
 
-WIDTH, BATCH, HELD_OUT = 512, 16, 16
+WIDTH, BATCH, HELD_OUT = 512, 8, 16
 RATE = 1e-3
 ROUNDS = 2
 
@@ -28,7 +28,7 @@ def lay_out(folder: Path, *, quick: bool) -> dict[str, Any]:
     from treadle.lm.initial_model import create_model
     from treadle.lm.initial_tokenizer import learn_tokenizer, vocabulary_for
 
-    steps, size = (3, "1M") if quick else (30, "10M")
+    steps, size = (3, "1M") if quick else (60, "10M")
     texts = []
     for text in books():
         texts.append(text[: 1 << 20])

@@ -120,7 +120,7 @@ class Turn:
             system_prompt=prompt,
             engine=file.deploy.local_engine,
             standing=standing(record.versions),
-            teacher=self._teacher(),
+            teacher=self.teacher(),
         )
         model, evaluations = self.developed.model, self.developed.evaluations
 
@@ -160,7 +160,7 @@ class Turn:
                 return Base(name, "")
             raise
 
-    def _teacher(self) -> Model | None:
+    def teacher(self) -> Model | None:
         """The version of a model that the file names as a teacher."""
         distill, record = self.project.file.develop.distill, self.project.record
         if distill is None or distill.teacher is None:

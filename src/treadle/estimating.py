@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from treadle.core.errors import UserError
-from treadle.cycle import begin
+from treadle.cycle import Turn, begin
 from treadle.evals.task import load_task
 from treadle.project import Project
 
@@ -116,13 +116,19 @@ def estimate(project: Project, *, price: float | None = None) -> Estimate:
     shape = probe.shape_of(config, next(iter(loads.values())).kind)
     adapters = {name: probe.adapters_of(config, load.lora) if load.lora else 0 for name, load in loads.items()}
 
+    configs = {
+        name: config if load.teacher is None else _student(project, load.teacher) for name, load in loads.items()
+    }
+
     def memory_of(name: str, kept: float) -> int:
-        return probe.memory_of(shape, loads[name], kept, precision=precision, adapters=adapters[name])
+        load = loads[name]
+        of = shape if load.teacher is None else probe.shape_of(configs[name], load.kind)
+        return probe.memory_of(of, load, kept, precision=precision, adapters=adapters[name])
 
     (device, precision), available = probe.here(), probe.available_memory()
     least = max(memory_of(name, 0) for name in loads)
     timed = least <= available
-    paces = {name: probe.measure(config, load) for name, load in loads.items()} if timed else {}
+    paces = {name: probe.measure(configs[name], load) for name, load in loads.items()} if timed else {}
     kept = {name: paces[name].kept if timed else 0 for name in loads}
     memory = {name: memory_of(name, kept[name]) for name in loads}
     parts = tuple(
@@ -162,7 +168,6 @@ def _loads(project: Project, config: Any) -> dict[str, Load]:
     """The trainings by step."""
     from treadle.lm.objective import objective_for
     from treadle.lm.pretraining import PretrainingSettings
-    from treadle.lm.training import TrainingSettings
     from treadle.lm.training_probe import Load
 
     settings, found = project.file.develop, {}
@@ -171,24 +176,93 @@ def _loads(project: Project, config: Any) -> dict[str, Load]:
         steps = PretrainingSettings(asked.tokens, batch=asked.batch).steps(asked.width)
         found["develop.pretrain"] = Load(objective_for(config.model_type), asked.batch, asked.width, steps)
     task = load_task(project.file.task, project.folder)
+    kind: Kind = "classify"
     if task.fit is None:
-        tuning = TrainingSettings(token_budget=settings.tokens, width=settings.max_length)
-        lora = tuning.lora_rank if settings.method == "lora" else None
-        found["develop.train"] = Load("causal", tuning.rows, tuning.width, tuning.steps, lora)
-    else:
-        steps = settings.epochs * -(-_texts(project) // _CLASSIFIER_ROWS)
-        kind: Kind = "sequences" if config.is_encoder_decoder and not task.labeled else "classify"
-        found["develop.fit"] = Load(kind, _CLASSIFIER_ROWS, settings.max_length, steps)
+        kind = "causal"
+    elif config.is_encoder_decoder and not task.labeled:
+        kind = "sequences"
+    taught = settings.distill is not None and settings.distill.teacher is not None
+    if not taught and not (settings.prefer is not None and settings.prefer.instead):
+        found["develop.train" if task.fit is None else "develop.fit"] = _fine_tuning(project, kind)
+    if not taught and settings.prefer is not None:
+        found["develop.prefer"] = _preferring(project)
+    if settings.distill is not None:
+        found["develop.distill"] = _distilling(project, kind, config)
     return found
 
 
-def _texts(project: Project) -> int:
-    """How many a classifier learns from."""
+def _fine_tuning(project: Project, kind: Kind) -> Load:
+    from treadle.lm.training import TrainingSettings
+    from treadle.lm.training_probe import Load
+
+    settings = project.file.develop
+    if kind != "causal":
+        steps = settings.epochs * -(-_prepared(project).prepared.dataset.counts()["train"] // _CLASSIFIER_ROWS)
+        return Load(kind, _CLASSIFIER_ROWS, settings.max_length, steps)
+    tuning = TrainingSettings(token_budget=settings.tokens, width=settings.max_length)
+    return Load("causal", tuning.rows, tuning.width, tuning.steps, _rank(project))
+
+
+def _preferring(project: Project) -> Load:
+    """Both answers of each pair, each a row of its own at worst; the model judges every pair before it learns."""
+    from treadle.lm.training_probe import Load
+
+    settings = project.file.develop
+    asked = settings.prefer
+    assert asked is not None
+    pairs = sum(bool(example.rejected) for example in _prepared(project).prepared.dataset.examples("train"))
+    if not pairs:
+        raise UserError("develop --estimate: no example of the training split has a rejected answer to learn from")
+    batch = min(asked.batch, pairs)
+    steps = asked.epochs * -(-pairs // asked.batch)
+    if asked.tokens is not None:
+        steps = max(1, -(-asked.tokens // (2 * batch * settings.max_length)))
+    judged = min(1.0, pairs / (steps * batch))
+    return Load("causal", 2 * batch, settings.max_length, steps, _rank(project), judged)
+
+
+def _distilling(project: Project, kind: Kind, config: Any) -> Load:
+    """Each text once an epoch, packed where it writes; the teacher judges it every time."""
+    from treadle.lm.distilled_generator import ROWS
+    from treadle.lm.packing import pack
+    from treadle.lm.training_probe import Load, config_of
+
+    settings = project.file.develop
+    asked, turn = settings.distill, _prepared(project)
+    assert asked is not None
+    named = turn.teacher()
+    rows, texts, tokens = _CLASSIFIER_ROWS, turn.prepared.dataset.counts()["train"], turn.prepared.tokens
+    if kind == "causal":
+        rows = ROWS
+    if kind == "causal" and tokens is not None and not tokens.pending:
+        texts = len(pack(tokens.examples("train"), width=settings.max_length).rows)
+    steps, teacher = asked.epochs * -(-texts // rows), config if named is None else config_of(named.path())
+    return Load(kind, rows, settings.max_length, steps, judged=1.0, teacher=teacher)
+
+
+def _student(project: Project, teacher: Any) -> Any:
+    """The configuration of what is distilled from one with that."""
+    from treadle.lm.fewer_layers import config_with, layers_of
+
+    asked = project.file.develop.distill
+    assert asked is not None
+    layers = None if asked.layers == "half" else asked.layers
+    return config_with(teacher, layers_of(teacher.num_hidden_layers, layers))
+
+
+def _rank(project: Project) -> int | None:
+    from treadle.lm.training import TrainingSettings
+
+    return TrainingSettings(token_budget=1).lora_rank if project.file.develop.method == "lora" else None
+
+
+def _prepared(project: Project) -> Turn:
+    """As far as to what is learned from, which has to be there already."""
     turn = begin(project, planning=True)
     turn.go("prepare")
     if turn.prepared.dataset.pending:
         raise UserError("develop --estimate: how many texts there are is not known yet; run treadle prepare first")
-    return turn.prepared.dataset.counts()["train"]
+    return turn
 
 
 def _time(seconds: float) -> str:

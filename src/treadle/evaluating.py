@@ -34,6 +34,7 @@ from treadle.stages.develop.evaluating import evaluate, evaluate_base, score
 from treadle.stages.develop.items import make_items
 from treadle.stages.prepare.division import choose_tests
 from treadle.stages.prepare.quality import gather_examples
+from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
 from treadle.text.examples import load_maker
 
@@ -205,10 +206,7 @@ def _present(record: Record, artifact: A, ref: str) -> A:
 def _items(project: Project, driver: Driver, asked: Asked) -> Dataset:
     record = project.record
     if asked.data is not None:
-        source: dict[str, Any] = {"type": "files", "path": os.path.relpath(asked.data, project.folder)}
-        if asked.subject is not None:
-            source["fields"] = {"subject": asked.subject}
-        corpus = gather_examples(driver, source, record.erasures.suppression(), "evaluate --data")
+        corpus = _rows(project, driver, asked.data, asked.subject)
         maker = load_task(project.file.task, project.folder).maker
         return driver.run(make_items, corpus, maker=maker, maker_version=load_maker(maker, project.folder)[1])
     version = record.versions.resolve(asked.dataset) if asked.dataset else record.versions.latest(Dataset.kind)
@@ -219,6 +217,28 @@ def _items(project: Project, driver: Driver, asked: Asked) -> Dataset:
     if dataset.counts()["test"] < 2:
         raise UserError(f"evaluate: {version.short} has no test split of two items or more; give --data FILE")
     return driver.run(choose_tests, dataset)  # as the cycle does, so that what it evaluated is remembered
+
+
+def _rows(project: Project, driver: Driver, data: Path, subject: str | None) -> Corpus:
+    """The file's rows, by the usual names of columns or by those that the project's own sources have: whichever more
+    rows have."""
+    suppression, where = project.record.erasures.suppression(), "evaluate --data"
+    source: dict[str, Any] = {"type": "files", "path": os.path.relpath(data, project.folder)}
+    read = []
+    for fields in _columns(project):
+        named = {**fields, "subject": subject} if subject is not None else fields
+        read.append(gather_examples(driver, {**source, "fields": named} if named else source, suppression, where))
+    return max(read, key=lambda corpus: corpus.accounting().kept)
+
+
+def _columns(project: Project) -> list[dict[str, Any]]:
+    """The ``fields`` of each source that has some, and none: the usual names."""
+    given = [(each.model_extra or {}).get("fields") for each in project.file.collect.sources]
+    found: list[dict[str, Any]] = []
+    for fields in (*given, {}):
+        if isinstance(fields, dict) and fields not in found:
+            found.append(fields)
+    return found
 
 
 def _report(

@@ -17,6 +17,8 @@ from treadle.core.errors import UserError
 from treadle.estimating import estimate
 from treadle.lm.initial_model import Shape, config_for, shape_for
 from treadle.lm.learner import AdamW, LoraLearner
+from treadle.lm.packing import pack
+from treadle.lm.tokens import Tokens
 from treadle.lm.training_probe import Load, adapters_of, measure, memory_of, shape_of
 from treadle.project import open_project
 
@@ -83,6 +85,47 @@ def test_lora_holds_less_and_is_timed_with_its_adapters(project: Project) -> Non
         shape_of(config), lora, 0, precision="float32", adapters=trained
     )
     assert less == 8 * shape_of(config).parameters - 16 * trained
+
+
+def test_pairs_and_students_are_counted_too(project: Project) -> None:
+    project.edit("  pretrain: {tokens: 2048, width: 64, batch: 4}\n", "  distill: {epochs: 2, layers: 1}\n")
+    with open_project(project.folder) as opened, pytest.raises(UserError, match="run treadle prepare first"):
+        estimate(opened)
+    project.call("prepare")
+    with open_project(project.folder) as opened:
+        parts = {part.step: part for part in estimate(opened).parts}
+        assert not opened.record.runs.find(step="develop.train")
+        tokens = Tokens(
+            opened.record.runs.find(step="prepare.tokenize", status="done")[0].outputs["tokens"], opened.record.store
+        )
+    assert list(parts) == ["develop.train", "develop.distill"]
+    rows = len(pack(tokens.examples("train"), width=256).rows)
+    assert parts["develop.distill"].steps == 2 * -(-rows // 3)
+    project.edit("  distill: {epochs: 2, layers: 1}\n", "  prefer: {batch: 4, epochs: 3, instead: true}\n")
+    with open_project(project.folder) as opened, pytest.raises(UserError, match="has a rejected answer"):
+        estimate(opened)
+    lines = [json.loads(line) for line in project.data.read_text().splitlines()]
+    for line in lines:
+        messages = line.pop("messages")
+        line["chosen"], line["rejected"] = messages, [messages[0], {"role": "assistant", "content": "No idea."}]
+    project.data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    project.edit("fields: {messages: messages,", "fields: {chosen: chosen, rejected: rejected,")
+    project.call("prepare")
+    with open_project(project.folder) as opened:
+        (part,) = estimate(opened).parts
+    assert (part.step, part.tokens, part.seconds > 0) == ("develop.prefer", part.steps * 8 * 256, True)
+
+
+def test_a_teacher_takes_its_time_and_its_memory() -> None:
+    student, teacher = (config_for("llama", Shape(64, layers), 400, 256, {"eos": 0, "pad": 0}) for layers in (1, 8))
+    alone, taught = Load("causal", 2, 64, 5), Load("causal", 2, 64, 5, judged=1.0, teacher=teacher)
+    pace = measure(student, taught)
+    assert taught.steps * taught.rows * pace.judging == pytest.approx(pace.seconds(taught) - pace.seconds(alone))
+    assert pace.judging > 0
+    shape = shape_of(student)
+    for precision, each in (("float32", 4), ("bfloat16", 2)):
+        more = memory_of(shape, taught, 0, precision=precision) - memory_of(shape, alone, 0, precision=precision)
+        assert more == pytest.approx(shape_of(teacher).parameters * each, abs=2 * 64 * 400 * 8 * 1.1 + 2)
 
 
 @pytest.mark.parametrize("family", ["DistilBert", "ModernBert"])

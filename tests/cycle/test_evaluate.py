@@ -93,6 +93,23 @@ def test_own_items_against_the_base_model(project: Project, base: object) -> Non
     assert project.json("verify")["ok"]
 
 
+def test_own_items_are_read_by_the_columns_of_the_projects_sources(project: Project) -> None:
+    rows = [
+        {"asked": f"What is number {number}?", "told": f"It is the number {number} of them."} for number in range(3)
+    ]
+    (project.folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ("evaluate", "model@v1", "--data", "mine.jsonl", "--metric", "token_f1")
+    said = project.call(*asked, check=2).stderr
+    assert "evaluate: 0 items with a reference answer or label" in said
+    source = project.file.read_text()
+    named = source.replace(
+        "prepare:", "    - {type: files, path: more, fields: {prompt: asked, response: told}}\nprepare:"
+    )
+    project.file.write_text(named)
+    assert project.json(*asked)["items"] == 3
+    project.file.write_text(source)
+
+
 def test_a_person_in_own_items_is_erased(project: Project) -> None:
     rows = [
         {"question": f"What is number {number}?", "answer": f"It is the number {number} of them.", "who": who}

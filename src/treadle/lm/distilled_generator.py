@@ -12,6 +12,7 @@ from typing import Any
 
 from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
+from treadle.lm.block_attention import use_blocks
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep
 from treadle.lm.distillation import DistillSettings, soft_loss, taught_by
@@ -23,7 +24,7 @@ from treadle.lm.taught import teach
 from treadle.lm.team import Team
 from treadle.lm.training import logits_at
 
-_ROWS = 3
+ROWS = 3  # of an optimizer step
 
 
 def distill_generator(
@@ -51,11 +52,13 @@ def distill_generator(
     rows = [row for each in packed for row in each.rows]
     epochs, first = [], 0
     for each in packed:
-        epochs.append(in_batches(first, first + len(each.rows), _ROWS))
+        epochs.append(in_batches(first, first + len(each.rows), ROWS))
         first += len(each.rows)
     rows += [tuple(len(examples) + i for i in row) for row in judged]
-    attention = torch_runtime.attention(torch_runtime.device(), settings.max_length)
+    device = torch_runtime.device()
+    attention = torch_runtime.attention(device, settings.max_length)
     large = torch_runtime.load(teacher, transformers.AutoModelForCausalLM, attn_implementation=attention)
+    use_blocks(large, device)
     kept, how = kept_layers(large, settings.layers), settings.teaching(weight_decay=0.0)
 
     def outcome(small: Any, piece: Piece) -> Outcome:
@@ -67,7 +70,7 @@ def distill_generator(
         [sum(len(every[i].ids) for i in row) for row in rows],
         how,
         learned=[sum(learned_in(every[i]) for i in row) for row in rows],
-        held_out=in_batches(first, len(rows), _ROWS),
+        held_out=in_batches(first, len(rows), ROWS),
         name="distillation",
         setting="develop.distill.learning_rate",
     )
@@ -75,7 +78,7 @@ def distill_generator(
     def begun() -> Any:
         small = with_layers(large, kept)
         small.set_attn_implementation(attention)
-        return small
+        return use_blocks(small, device)
 
     def lessons_of(small: Any) -> Epochs:
         taught_by(large, small, how)

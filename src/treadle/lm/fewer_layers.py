@@ -21,18 +21,18 @@ def evenly(layers: int, kept: int) -> list[int]:
 
 def kept_layers(model: Any, kept: int | None) -> list[int]:
     """The layers of a teacher that a student of so many begins with; None for half of them."""
-    count = blocks(model)[1]
+    return layers_of(blocks(model)[1], kept)
+
+
+def layers_of(count: int, kept: int | None) -> list[int]:
+    """As ``kept_layers``, of a teacher with ``count`` layers."""
     return evenly(count, max(1, count // 2) if kept is None else kept)
 
 
 def with_layers(model: Any, kept: Sequence[int]) -> Any:
     """A new model like ``model`` with only those of its layers; weights are copied."""
     prefix = blocks(model)[0]
-    config = copy.deepcopy(model.config)
-    config.num_hidden_layers = len(kept)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[place] for place in kept]
-    student = type(model)(config)
+    student = type(model)(config_with(model.config, kept))
     places = {str(old): str(new) for new, old in enumerate(kept)}
     weights = {}
     for name, value in model.state_dict().items():
@@ -44,6 +44,15 @@ def with_layers(model: Any, kept: Sequence[int]) -> Any:
             weights[name] = value
     student.load_state_dict(weights)
     return student.to(model.device, next(model.parameters()).dtype)
+
+
+def config_with(config: Any, kept: Sequence[int]) -> Any:
+    """A copy of a transformers configuration that has only those layers."""
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = len(kept)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[place] for place in kept]
+    return config
 
 
 def blocks(model: Any) -> tuple[str, int]:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
 from treadle.lm.answer_pairs import Pair, log_ratio, preference_loss, usable_pairs
+from treadle.lm.block_attention import use_blocks
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep, lately
 from treadle.lm.epochs import in_batches
@@ -102,12 +103,15 @@ def train_on_preferences(
         )
     judged = [held_out[place] for place in usable_pairs(held_out, settings.width)[0]]
     lessons = _Lessons(pairs, usable, judged, settings)
-    attention = torch_runtime.attention(torch_runtime.device(), settings.width)
+    device = torch_runtime.device()
+    attention = torch_runtime.attention(device, settings.width)
     found: list[float] = []
     taught = teach(
         base,
         out,
-        lambda: torch_runtime.load(base, transformers.AutoModelForCausalLM, attn_implementation=attention),
+        lambda: use_blocks(
+            torch_runtime.load(base, transformers.AutoModelForCausalLM, attn_implementation=attention), device
+        ),
         lessons.of,
         lessons.how,
         make=partial(learner_by, settings=settings),

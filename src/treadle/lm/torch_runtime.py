@@ -126,8 +126,8 @@ def device() -> Literal["cpu", "cuda"]:
 
 
 def attention(device: str, width: int) -> Literal["eager", "sdpa"]:
-    """How transformers shall attend in training, in rows of ``width`` tokens. On a CPU, there and back,
-    scaled_dot_product_attention takes half the time of plain batched matmuls at 512 tokens, half as long again at 256,
+    """How transformers shall attend in training, in rows of ``width`` tokens, where ``block_attention`` does not. On a
+    CPU, there and back, scaled_dot_product_attention takes half the time of plain batched matmuls at 512 tokens, half as long again at 256,
     and four times as long at 64."""
     return "sdpa" if device == "cuda" or width >= _WIDE else "eager"
 

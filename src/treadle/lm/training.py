@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
 from treadle.lm.attention_mask import visible
+from treadle.lm.block_attention import use_blocks
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep
 from treadle.lm.course import StepReport as StepReport
@@ -111,12 +112,15 @@ def train(
     if not packing.rows:
         counts = ", ".join(f"{len(found)} {rule}" for rule, found in packing.dropped.items()) or "none given"
         raise UserError(f"training: no example is left ({counts}); raise max_length above {settings.width} or add data")
-    attention = torch_runtime.attention(torch_runtime.device(), settings.width)
+    device = torch_runtime.device()
+    attention = torch_runtime.attention(device, settings.width)
     lessons = _Lessons(examples, packing, settings)
     taught = teach(
         base,
         out,
-        lambda: torch_runtime.load(base, transformers.AutoModelForCausalLM, attn_implementation=attention),
+        lambda: use_blocks(
+            torch_runtime.load(base, transformers.AutoModelForCausalLM, attn_implementation=attention), device
+        ),
         lambda _model: lessons,
         lessons.how,
         make=partial(learner_by, settings=settings),

@@ -6,6 +6,7 @@
     activations             what the steps keep for the way back, counted, for as many rows as a training has at a time
     logits                  places x vocabulary x 16 bytes (both number types, softmax, gradients), or the part of them
                             that is held at a time
+    a teacher               4 bytes a parameter in float32, 2 in bfloat16, and its logits
 
 On activations and logits comes a tenth.
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from treadle.lm import torch_runtime
+from treadle.lm.block_attention import use_blocks
 from treadle.lm.initial_model import model_class
 from treadle.lm.learner import AdamW, Learner, LoraLearner
 from treadle.lm.objective import Batch
@@ -31,6 +33,7 @@ Kind = Literal["causal", "masked", "spans", "classify", "sequences"]
 
 _LEARNED = {"causal": 1.0, "masked": 0.15, "spans": 0.15, "classify": 0.0, "sequences": 1.0}
 _OF_LOGITS, _LOGITS = 16, 1 << 30  # bytes of one, and of the part that is held at a time
+_OF_TEACHER = 8  # bytes of one of its logits, which are held whole: its number type and its distribution
 _ROOM = 1.1  # what is kept does not lie without gaps
 _TOKENS = 2_048  # of a timed step, unless one row has more
 _SECONDS, _MOST = 1.0, 5  # of the timed steps: until so long, at most so many
@@ -52,28 +55,32 @@ class Shape:
 @dataclass(frozen=True, slots=True)
 class Load:
     """One training: ``rows`` of ``width`` tokens a step, all held at a time. ``steps``: optimizer steps. ``lora``: the
-    rank, where all but adapters of this rank is frozen."""
+    rank, where all but adapters of this rank is frozen. ``judged``: how often each row is also judged without learning
+    from it, by a ``teacher`` (a configuration, whose weights are held too) or by the model itself."""
 
     kind: Kind
     rows: int
     width: int
     steps: int
     lora: int | None = None
+    judged: float = 0.0
+    teacher: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
     """Seconds of one row forward and back, and of one optimizer step, with so many threads; ``kept``: bytes of a row
-    that are kept for the way back, without logits."""
+    that are kept for the way back, without logits; ``judging``: seconds of one row that is only judged."""
 
     row: float
     update: float
     threads: int
     kept: float
+    judging: float = 0.0
 
     def seconds(self, load: Load) -> float:
         """Of a whole training."""
-        return load.steps * (load.rows * self.row + self.update)
+        return load.steps * (load.rows * (self.row + load.judged * self.judging) + self.update)
 
 
 def shape_of(config: Any, kind: Kind = "causal") -> Shape:
@@ -122,7 +129,11 @@ def memory_of(shape: Shape, load: Load, kept: float, *, precision: str, adapters
     that ``load.lora`` trains."""
     held = held_by(shape.parameters, precision, adapters if load.lora is not None else None)
     places = load.rows * load.width * _LEARNED[load.kind]
-    logits = min(places * shape.vocabulary * _OF_LOGITS, _LOGITS)
+    if load.teacher is None:
+        logits = min(places * shape.vocabulary * _OF_LOGITS, _LOGITS)
+    else:
+        logits = places * shape.vocabulary * (_OF_LOGITS + _OF_TEACHER)
+        held += shape_of(load.teacher, load.kind).parameters * (2 if precision == "bfloat16" else 4)
     return round(held + _ROOM * (load.rows * kept + logits) + _LEFT_OVER)
 
 
@@ -158,15 +169,16 @@ def measure(config: Any, load: Load) -> Pace:
         with torch_runtime.session(None, 0) as threads:
             kind = _class_for(config, load.kind)
             model = kind.from_config(config, attn_implementation=torch_runtime.attention(device, load.width))
-            model = model.to(device).train()
+            model = use_blocks(model, device).to(device).train()
             optimizer = AdamW(1e-6, 1.0, 0.0, getattr(torch, precision))
             learner = _learner(model, load, optimizer)
             count = min(load.rows, max(1, _TOKENS // load.width))
             kept = _kept(model, load, count, device)
             rows, updates = _timed(model, learner, load, count, device)
+            judging = _judged(model, load, count, device) if load.judged else 0.0
     finally:
         torch_runtime.release_memory()
-    return Pace(min(rows) / count, min(updates), threads, kept)
+    return Pace(min(rows) / count, min(updates), threads, kept, judging / count)
 
 
 def _learner(model: Any, load: Load, optimizer: AdamW) -> Learner:
@@ -192,6 +204,25 @@ def _kept(model: Any, load: Load, count: int, device: str) -> float:
         loss = _loss(model, load, count, device)
     del loss
     return sum(found.values()) / count
+
+
+def _judged(model: Any, load: Load, count: int, device: str) -> float:
+    """Seconds in which ``count`` rows go forward, after a first time that does not count."""
+    import torch
+
+    judge = model
+    if load.teacher is not None:
+        attention = torch_runtime.attention(device, load.width)
+        judge = _class_for(load.teacher, load.kind).from_config(load.teacher, attn_implementation=attention)
+        judge = use_blocks(judge, device).to(device)
+        judge = judge.to(getattr(torch, torch_runtime.precision("auto", device))).eval()
+    took = []
+    with torch.no_grad():
+        for _ in range(2):
+            began = time.perf_counter()
+            float(_loss(judge, load, count, device))
+            took.append(time.perf_counter() - began)
+    return took[-1]
 
 
 def _timed(model: Any, learner: Learner, load: Load, count: int, device: str) -> tuple[list[float], list[float]]:

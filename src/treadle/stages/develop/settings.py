@@ -46,7 +46,7 @@ class PretrainSettings(Settings):
 
     tokens: int = Field(ge=1, description="training budget in tokens")
     width: int = Field(512, ge=16, le=1 << 20, description="tokens of a packed row")
-    batch: int = Field(16, ge=1, le=4096, description="rows of an optimizer step")
+    batch: int = Field(8, ge=1, le=4096, description="rows of an optimizer step")
     learning_rate: float | None = Field(
         None, gt=0, description="highest, after warm-up; by default 2e-4, of a model from nothing 1e-3"
     )
