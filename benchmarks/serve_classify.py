@@ -1,8 +1,8 @@
 """Labels over HTTP, beside the app that most people would write: FastAPI around transformers' ``pipeline``.
 
 MiniLM, trained for a moment on the intents of BANKING77, is asked for one text a request over sixteen connections.
-``classify``: ours in the way that ``treadle optimize`` finds fastest (``deploy.optimization: {way: onnx-int8}``), with all
-that the server does around it. ``classify_openvino``: as OpenVINO IR, whose numbers are not made smaller.
+``classify``: ours in the way that ``treadle optimize`` finds fastest (``deploy.optimization: {way: onnx-int8}``), with
+all that the server does around it. ``classify_openvino``: as OpenVINO IR, whose numbers are not made smaller.
 ``classify_unchanged``: ours as it was trained, by torch, which is what is released where nobody asks for more.
 
 The app runs the same torch and transformers as we do, on the same cores. It is started as its authors might: handlers

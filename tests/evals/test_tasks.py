@@ -255,3 +255,16 @@ def test_word_and_byte_perplexity_count_what_the_text_has() -> None:
         metric = load_metric(name)
         total = score_rows(metric, items, outputs).sum(axis=0)
         assert metric.reduce(total) == pytest.approx(math.exp(4 / count))
+
+
+def test_a_text_of_one_long_word_has_a_perplexity_that_can_be_written(tmp_path: Path) -> None:
+    items = (Item("a", reference="x" * 5000), Item("b", reference="two words"))
+    outputs = (
+        Output(log_likelihood=-9000.0, reference_tokens=2500),
+        Output(log_likelihood=-6.0, reference_tokens=2),
+    )
+    metrics = [load_metric(name) for name in ("word_perplexity", "byte_perplexity")]
+    scores = write_evaluation(tmp_path, Evaluation("long", items, outputs), metrics, seed=1)
+    assert scores["byte_perplexity"].value == pytest.approx(math.exp(9006 / 5009))
+    rows = [json.loads(line)["values"] for line in (tmp_path / "items.jsonl").read_text().splitlines()]
+    assert rows[0]["word_perplexity"] == pytest.approx(math.exp(700))

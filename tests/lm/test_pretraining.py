@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -263,3 +264,26 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, models: dict[str, Path],
     with pytest.raises(UserError, match="the loss became"):
         pretrain(models["llama"], tmp_path / "out", packed, replace(SETTINGS, learning_rate=1e30, clip=1e30))
     assert not (tmp_path / "out").exists()
+
+
+def test_sentinels_are_those_that_the_tokenizer_has(
+    models: dict[str, Path], packed: PackedRows, tmp_path: Path
+) -> None:
+    folder = tmp_path / "t5"
+    shutil.copytree(models["t5"], folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens([f"<extra_id_{number}>" for number in reversed(range(SENTINELS))])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "config.json").read_text())
+    config["vocab_size"] = 64 * (tokenizer.get_vocab_size() // 64 + 1)  # filled up, as T5's own is
+    (folder / "config.json").write_text(json.dumps(config))
+    batch = Maker("spans", packed, folder, 0).batch(0, [0])
+    first = tokenizer.token_to_id("<extra_id_0>")
+    assert batch.targets[0][0] == first
+    assert first in batch.ids[0]
+    assert batch.ids.max() <= first < config["vocab_size"] - 1
+    config["vocab_size"] = Tokenizer.from_file(str(models["t5"] / "tokenizer.json")).get_vocab_size() + 5
+    shutil.copyfile(models["t5"] / "tokenizer.json", folder / "tokenizer.json")
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="there is no room for 100 such words"):
+        Maker("spans", packed, folder, 0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tiny_models import VOCABULARY, write_tokenizer
 from treadle.core.errors import UserError
-from treadle.lm.pruning import drop_layers, prune_weights
+from treadle.lm.optimization import Material
+from treadle.lm.pruning import drop_layers, prune_weights, recover
 
 
 def write_layers(folder: Path, layers: int, family: str = "llama") -> Path:
@@ -86,3 +88,23 @@ def test_a_cut_model_learns_again(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.safetensors").read_bytes() != (cut / "model.safetensors").read_bytes()
     with pytest.raises(UserError, match="there is no dataset"):
         recover(cut, tmp_path / "none", Material(cut, tmp_path))
+
+
+def test_a_cut_model_learns_from_what_is_longer_than_usual(tmp_path: Path) -> None:
+    whole, cut = write_layers(tmp_path / "whole", 3), tmp_path / "cut"
+    drop_layers(whole, cut, 2 / 3)
+    long = " ".join(["the function returns the value of the object"] * 60)
+    talk = [{"role": "user", "content": "system user assistant"}, {"role": "assistant", "content": long}]
+    shown: list[Any] = []
+
+    def seen(*given: Any) -> None:
+        shown.append(given)
+
+    tool = {"type": "function", "function": {"name": "value", "parameters": {"type": "object", "properties": {}}}}
+    material = Material(
+        whole, tmp_path, conversations=[talk] * 3, tools=[[tool], [], []], system_prompt="object", progress=seen
+    )
+    (tmp_path / "out").mkdir()
+    recover(cut, tmp_path / "out", material)
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert shown

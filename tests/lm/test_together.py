@@ -30,6 +30,7 @@ from treadle.lm.packing import TokenizedExample
 from treadle.lm.pretraining import PretrainingSettings, pretrain
 from treadle.lm.team import Team
 from treadle.lm.training import TrainingSettings, train
+from treadle.lm.training_job import JobFolder
 
 WIDTH, STEPS, BATCH = 32, 50, 6
 SETTINGS = PretrainingSettings(
@@ -246,3 +247,18 @@ def _worker(job: Path, rank: int) -> int:
             if str(job).encode() in command and f"RANK={rank}".encode() in environment:
                 return int(process.name)
     raise AssertionError("no such process")
+
+
+def test_a_process_that_is_not_heard_of_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treadle.lm.launcher.SILENT", 0.5)
+    folder = JobFolder(tmp_path)
+    waiting = ByHand(2).start(tmp_path)
+    time.sleep(0.6)
+    assert waiting.poll() is None  # nobody was there yet
+    folder.beat(0)
+    folder.beat(1)
+    time.sleep(0.7)
+    folder.beat(0)
+    ended = waiting.poll()
+    assert ended is not None
+    assert ended.reason == "process 1 has not been heard of for 0.5 seconds"

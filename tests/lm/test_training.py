@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
+import resource
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM
 
 from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
+from treadle.lm.checkpoint import Checkpoints
+from treadle.lm.learner import Learner
 from treadle.lm.packing import TokenizedExample, pack
 from treadle.lm.schedule import learning_rate_at
 from treadle.lm.tokenizer import ChatTokenizer
@@ -176,3 +182,50 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[-1] == pytest.approx(1 / 48)
+
+
+def test_a_gradient_that_is_no_number_is_never_written(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn, calls = Learner.learn, []
+
+    def poisoned(self: Learner, *given: Any, **more: Any) -> Any:
+        loss = learn(self, *given, **more)
+        calls.append(loss)
+        if len(calls) == 3:
+            gradient = next(each.grad for each in self._live if each.grad is not None)
+            gradient.view(-1)[0] = float("inf")
+        return loss
+
+    monkeypatch.setattr(Learner, "learn", poisoned)
+    with (
+        Checkpoints(tmp_path / "kept", every=0) as kept,
+        pytest.raises(UserError, match=r"the gradient became inf at step 3 of 6, though the loss was"),
+    ):
+        train(tiny_llama, tmp_path / "out", _examples(9), SMALL, checkpoints=kept)
+    with Checkpoints(tmp_path / "kept", every=0) as kept:
+        found = kept.latest()
+    assert found is not None
+    assert found.step == 2
+    assert all(bool(torch.isfinite(each).all()) for each in found.tensors.values() if each.is_floating_point())
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_tokens_than_positions_are_refused(tmp_path: Path, tiny_llama: Path) -> None:
+    limit = json.loads((tiny_llama / "config.json").read_text())["max_position_embeddings"]
+    with pytest.raises(UserError, match=f"develop.max_length: {limit + 1} tokens, and the model reads {limit}"):
+        train(tiny_llama, tmp_path / "out", _examples(9), replace(SMALL, width=limit + 1))
+
+
+def test_a_disk_that_is_full_at_the_end_is_one_line(tmp_path: Path, tiny_llama: Path) -> None:
+    from treadle.lm import torch_runtime
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        with pytest.raises(UserError, match="cannot write the model"):
+            torch_runtime.save(model, tiny_llama, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from treadle.beginnings import Beginnings, beginnings
 from treadle.cli.output import emit, json_option, say, table
+from treadle.core.errors import UserError
+from treadle.lm.unpickling import convert
 
 
 @click.command()
+@click.option("--unpickle", metavar="FOLDER", type=click.Path(path_type=Path), help="Convert this model's pickle.")
+@click.option("--out", metavar="FOLDER", type=click.Path(path_type=Path), help="Where to, with safetensors.")
 @json_option
-def models(as_json: bool) -> None:
+def models(unpickle: Path | None, out: Path | None, as_json: bool) -> None:
     """What training can begin from: known models, and families from nothing; what fits this machine's memory.
 
     A Hugging Face folder, a .gguf file or a hub id does as well. What a training of a project will take is said by
@@ -19,7 +25,17 @@ def models(as_json: bool) -> None:
     \b
     Example:
       treadle models
+      treadle models --unpickle downloads/old-bert --out models/old-bert
+
+    Weights in a pickle are never read, for that can run code. With --unpickle, which says that they are trusted, a
+    process without network reads them, tensors only, and writes them as safetensors.
     """
+    if (unpickle is None) != (out is None):
+        raise UserError("models: --unpickle FOLDER and --out FOLDER belong together")
+    if unpickle is not None and out is not None:
+        convert(unpickle, out)
+        emit({"model": str(out)}) if as_json else say(f"{out}: the weights of {unpickle}, as safetensors")
+        return
     found = beginnings()
     if as_json:
         emit(found.public())

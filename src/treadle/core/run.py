@@ -42,6 +42,7 @@ class Run:
         self.id = identifier
         self.folder = folder
         self.executor = executor
+        self.version = 0  # of the step, once it runs
         self.place: Any = None  # where the file says the step runs, for a step that can run elsewhere than here
         self.store = keeper.store
         self.seed = seed

@@ -182,6 +182,7 @@ def execute(call: Call, run: Run) -> dict[str, Artifact]:
     """Run the function; its artifacts by name (``output``, or the artifact's kind, numbered where two are alike)."""
     signature = call.step.signature
     extra: dict[str, Any] = {}
+    run.version = call.step.version
     if signature.wants_run:
         extra["run"] = run
     if signature.wants_seed:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_MOST = 700.0  # nats a word: the exponential of more is no number of 64 bits, as of a text that is one long word
+
+
 class LogLikelihood:
     """Mean log-likelihood per reference token, in nats."""
 
@@ -79,7 +82,7 @@ class WordPerplexity(LogLikelihood):
         """exp(-nats / words)."""
         import numpy as np
 
-        return np.asarray(np.exp(-ratio(totals)))
+        return np.asarray(np.exp(np.minimum(-ratio(totals), _MOST)))
 
 
 class BytePerplexity(WordPerplexity):

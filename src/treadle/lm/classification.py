@@ -16,6 +16,7 @@ from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep
 from treadle.lm.epochs import Epochs, Outcome, Piece, in_batches, passes, teaching
 from treadle.lm.fitting import FitSettings
+from treadle.lm.model_folder import check_length
 from treadle.lm.taught import teach
 from treadle.lm.team import Team
 
@@ -60,6 +61,7 @@ def train_classifier(
             f"training: {len(texts)} texts with {len(names)} labels; expected at least two different labels"
         )
     settings.check()
+    check_length(base, "develop.max_length", settings.max_length)
     judged = [each for each in zip(*settings.looks.samples, strict=True) if each[1] in names] if settings.looks else []
     encode = Encoder(base, settings.max_length)
     rows, truncated = encode(texts)

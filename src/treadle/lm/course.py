@@ -193,9 +193,26 @@ class Course:
                 f"{self._lessons.name}: the loss became {value} at step {step} of {self._lessons.steps}; "
                 f"{self._lessons.remedy}"
             )
-        self._learner.step(rate)
+        norm = self._updated(rate)
+        if not math.isfinite(norm):  # nothing of this step was saved
+            raise UserError(
+                f"{self._lessons.name}: the gradient became {norm} at step {step} of {self._lessons.steps}, though the "
+                f"loss was {value:.4g}; {self._lessons.remedy}"
+            )
         self.progress.tokens += tokens
         return value, figures, saves > 0
+
+    def _updated(self, rate: float) -> float:
+        """Update the weights; the norm of the gradient. The first time, the optimizer's moments are made."""
+        try:
+            return self._learner.step(rate)
+        except Exception as error:
+            if not torch_runtime.is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"{self._lessons.name}: the optimizer does not fit into the memory; make the model smaller, or take "
+                "method: lora"
+            ) from None
 
     def _gradients_that_fit(self, step: int) -> tuple[float, int, dict[str, float]]:
         """As ``_gradients``, with fewer samples at a time where the memory is too small for more."""

@@ -22,6 +22,7 @@ from treadle.lm.epochs import Epochs, Outcome, Piece, fitted, in_batches, passes
 from treadle.lm.fewer_layers import kept_layers, with_layers
 from treadle.lm.fitting import Fitted
 from treadle.lm.held_out import Looks
+from treadle.lm.model_folder import check_length
 from treadle.lm.taught import Teaching, teach
 from treadle.lm.team import Team
 from treadle.lm.torch_runtime import Precision
@@ -94,6 +95,7 @@ def distill_classifier(
     """
     _, transformers = torch_runtime.libraries()
     settings.check()
+    check_length(teacher, "develop.max_length", settings.max_length)
     encode = Encoder(teacher, settings.max_length)
     rows, truncated = encode(texts)
     large = torch_runtime.load(teacher, transformers.AutoModelForSequenceClassification)

@@ -19,6 +19,7 @@ from treadle.lm.distillation import DistillSettings, soft_loss, taught_by
 from treadle.lm.epochs import Epochs, Outcome, Piece, fitted, in_batches
 from treadle.lm.fewer_layers import kept_layers, with_layers
 from treadle.lm.fitting import Fitted
+from treadle.lm.model_folder import check_length
 from treadle.lm.packing import TokenizedExample, lay_out, learned_in, pack
 from treadle.lm.taught import teach
 from treadle.lm.team import Team
@@ -43,6 +44,7 @@ def distill_generator(
     """
     _, transformers = torch_runtime.libraries()
     settings.check()
+    check_length(teacher, "develop.max_length", settings.max_length)
     packed = [pack(examples, width=settings.max_length, seed=settings.seed + at) for at in range(settings.epochs)]
     if not packed[0].rows:
         raise UserError(f"distillation: no example is left; raise develop.max_length above {settings.max_length}")

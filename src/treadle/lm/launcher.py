@@ -25,6 +25,8 @@ from treadle.lm.training_worker import FAILED
 
 R = TypeVar("R")
 StrategyName = Literal["ddp", "fsdp2", "zero2", "zero3"]
+SILENT = 60.0  # seconds without a sign of a process that somebody started, before it counts as gone
+_BETWEEN = 5.0  # seconds from one look for such signs to the next
 _LOOK = 0.05  # seconds from one look at the processes to the next
 _TAIL = 4096  # bytes of what a process said last
 
@@ -111,13 +113,19 @@ class _Awaited:
     """Processes of which only the job's folder is seen."""
 
     def __init__(self, folder: JobFolder) -> None:
-        self._folder = folder
+        self._folder, self._asked = folder, time.monotonic()
 
     def poll(self) -> Ended | None:
         if self._folder.is_done():
             return Ended()
         error = self._folder.error()
-        return Ended(str(error)) if error is not None else None
+        if error is not None:
+            return Ended(str(error))
+        if time.monotonic() - self._asked < min(_BETWEEN, SILENT):
+            return None
+        self._asked = time.monotonic()
+        rank = self._folder.silent(SILENT)
+        return Ended(f"process {rank} has not been heard of for {SILENT:g} seconds") if rank is not None else None
 
     def end(self) -> None:
         """Whoever started them ends them."""

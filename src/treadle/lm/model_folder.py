@@ -34,6 +34,13 @@ def longest(folder: Path, otherwise: int = 512) -> int:
     return int(config.get("max_position_embeddings") or config.get("n_positions") or otherwise)
 
 
+def check_length(folder: Path, setting: str, tokens: int) -> None:
+    """``UserError`` for more tokens than the model in a folder has positions for; T5's, which are relative, never
+    end."""
+    if "relative_attention_num_buckets" not in read_config(folder) and tokens > (limit := longest(folder, tokens)):
+        raise UserError(f"{setting}: {tokens} tokens, and the model reads {limit}; lower it to that")
+
+
 def read_object(path: Path, limit: int) -> dict[str, Any]:
     """A JSON object from a file of at most ``limit`` bytes; ``UserError`` for anything else."""
     if (size := path.stat().st_size) > limit:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,6 +77,7 @@ class Maker:
         self._end = config.get("eos_token_id")
         self._padding = config.get("pad_token_id") or 0
         self._mask = _mask_token(folder) if objective == "masked" else 0
+        self._sentinels = _sentinels(folder, self._vocabulary) if objective == "spans" else []
 
     def __len__(self) -> int:
         """How many samples an epoch has."""
@@ -149,13 +151,13 @@ class Maker:
 
         count = len(ids)
         hidden = min(max(1, round(count * _HIDDEN)), max(1, count - 1))
-        spans = min(max(1, round(hidden / _SPAN)), SENTINELS, hidden, max(1, count - hidden))
+        spans = min(max(1, round(hidden / _SPAN)), len(self._sentinels), hidden, max(1, count - hidden))
         out, kept = _cut(hidden, spans, draw), _cut(count - hidden, spans, draw)
         source: list[Any] = []
         target: list[Any] = []
         at = 0
         for number, (stays, goes) in enumerate(zip(kept, out, strict=True)):
-            sentinel = [self._vocabulary - 1 - number]
+            sentinel = [self._sentinels[number]]
             source += [ids[at : at + stays], sentinel]
             target += [sentinel, ids[at + stays : at + stays + goes]]
             at += stays + goes
@@ -171,6 +173,22 @@ def _cut(total: int, parts: int, draw: np.random.Generator) -> list[int]:
         return [total, *[0] * (parts - 1)]
     places = np.sort(draw.choice(total - 1, parts - 1, replace=False)) + 1 if parts > 1 else np.zeros(0, np.int64)
     return [int(size) for size in np.diff(places, prepend=0, append=total).tolist()]
+
+
+def _sentinels(folder: Path, vocabulary: int) -> list[int]:
+    """Ids that stand for the first span that is taken out, the second, ...: those that the tokenizer has a name for, as
+    T5's do (its vocabulary is filled up behind them), or the last of a vocabulary that has room for them."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    named = [tokenizer.token_to_id(f"<extra_id_{number}>") for number in range(SENTINELS)]
+    known = list(takewhile(lambda each: each is not None, named))
+    if not known and tokenizer.get_vocab_size() > vocabulary - SENTINELS:
+        raise UserError(
+            f"pretraining: the tokenizer has no <extra_id_0> to stand for a span, and there is no room for {SENTINELS} "
+            f"such words above its own in a vocabulary of {vocabulary}"
+        )
+    return known or [vocabulary - 1 - number for number in range(SENTINELS)]
 
 
 def _mask_token(folder: Path) -> int:

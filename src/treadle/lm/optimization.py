@@ -25,11 +25,14 @@ Task = Literal["chat", "classify"]
 @dataclass(frozen=True)
 class Material:
     """What a way may work with: the model's folder, a folder for what is only passing, and for a way that
-    ``learns`` what the model was trained on: conversations whose last message is the answer, or (text, label)."""
+    ``learns`` what the model was trained on: conversations whose last message is the answer, with the ``tools`` that
+    each declares (as many as conversations, or none at all) and the prompt before it, or (text, label)."""
 
     model: Path
     scratch: Path
     conversations: Sequence[Sequence[Mapping[str, Any]]] = ()
+    tools: Sequence[Sequence[Mapping[str, Any]]] = ()
+    system_prompt: str | None = None
     labeled: Sequence[tuple[str, str]] = ()
     seed: int = 0
     progress: Callable[[int, int, str], None] = field(default=lambda _done, _total, _unit: None)

@@ -23,6 +23,7 @@ from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep, lately
 from treadle.lm.epochs import in_batches
 from treadle.lm.held_out import Looks
+from treadle.lm.model_folder import check_length
 from treadle.lm.part import Part
 from treadle.lm.taught import Teaching, teach
 from treadle.lm.team import Team
@@ -103,6 +104,7 @@ def train_on_preferences(
         )
     judged = [held_out[place] for place in usable_pairs(held_out, settings.width)[0]]
     lessons = _Lessons(pairs, usable, judged, settings)
+    check_length(base, "develop.max_length", settings.width)
     device = torch_runtime.device()
     attention = torch_runtime.attention(device, settings.width)
     found: list[float] = []

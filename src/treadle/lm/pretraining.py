@@ -19,6 +19,7 @@ from treadle.lm.block_attention import use_blocks
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep
 from treadle.lm.initial_model import model_class
+from treadle.lm.model_folder import check_length
 from treadle.lm.objective import Batch, Maker, Objective
 from treadle.lm.packed_rows import PackedRows
 from treadle.lm.packing import IGNORED, PADDING
@@ -92,6 +93,7 @@ def pretrain(
     Raises ``UserError`` for settings that make no sense and a loss that is no number; the checkpoints before that stay.
     """
     torch_runtime.libraries()
+    check_length(base, "develop.pretrain.width", rows.width)
     if not len(rows):
         raise UserError("pretraining: there is no text to learn from")
     team, device = team or Team(), torch_runtime.device()
@@ -99,7 +101,6 @@ def pretrain(
     attention = torch_runtime.attention(device, rows.width)
 
     def lessons_of(model: Any) -> _Lessons:
-        _check_width(model, rows.width)
         lessons = _Lessons(Maker(settings.objective, rows, base, settings.seed), rows, settings, device)
         if device == "cuda" and team.size == 1 and lessons.steps >= _COMPILED_FROM:
             model.base_model.compile()
@@ -171,14 +172,6 @@ class _Lessons:
         """The learning rate of a step."""
         asked = self._settings
         return learning_rate_at(step, self.steps, asked.learning_rate, asked.warmup, asked.schedule, asked.floor)
-
-
-def _check_width(model: Any, width: int) -> None:
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if longest is not None and width > longest:
-        raise UserError(
-            f"develop.pretrain.width: {width} tokens are more than the {longest} positions of the model; take fewer"
-        )
 
 
 def summed_loss(model: Any, batch: Batch, device: str) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.lm import torch_runtime
-from treadle.lm.model_folder import read_config
+from treadle.lm.conversation import with_system_prompt
+from treadle.lm.model_folder import longest, read_config
 from treadle.lm.optimization import Material
 from treadle.lm.safetensors_folder import tensors
 
@@ -80,6 +83,7 @@ def recover(cut: Path, out: Path, material: Material) -> None:
 
         texts, labels = zip(*_spread(material.labeled, _ROWS), strict=True)
         settings = FitSettings(learning_rate=1e-4, epochs=_EPOCHS, seed=material.seed)
+        settings = replace(settings, max_length=min(settings.max_length, longest(cut, settings.max_length)))
         train_classifier(
             cut, out, texts, labels, settings, lambda report: material.progress(report.step, report.steps, "steps")
         )
@@ -92,15 +96,17 @@ def recover(cut: Path, out: Path, material: Material) -> None:
 
     tokenizer = ChatTokenizer.load(cut)
     examples = []
-    for conversation in material.conversations:
-        ids, said = tokenizer.encode_for_training(conversation)
-        examples.append(TokenizedExample(ids, said))
+    for conversation, tools in zip_longest(material.conversations, material.tools):
+        told = with_system_prompt(conversation, material.system_prompt)
+        examples.append(TokenizedExample(*tokenizer.encode_for_training(told, tools=tools)))
     budget = min(_TOKENS, 3 * sum(len(example.ids) for example in examples))
+    settings = TrainingSettings(token_budget=budget, seed=material.seed)
+    width = min(longest(cut, settings.width), max(settings.width, *(len(example.ids) for example in examples)))
     train(
         cut,
         out,
         examples,
-        TrainingSettings(token_budget=budget, seed=material.seed),
+        replace(settings, width=width),
         lambda report: material.progress(report.step, report.steps, "steps"),
     )
 

@@ -56,7 +56,7 @@ def check_folder(folder: Path) -> None:
         if pickles:
             raise UserError(
                 f"{folder}: weights only as a pickle ({pickles[0].name}), which can run code when loaded;"
-                " convert them to safetensors where you trust them"
+                f" where you trust them: treadle models --unpickle {folder} --out NEW_FOLDER"
             )
         raise UserError(f"{folder}: a model folder without weights; expected model.safetensors beside config.json")
     for path in weights:

@@ -127,8 +127,8 @@ def device() -> Literal["cpu", "cuda"]:
 
 def attention(device: str, width: int) -> Literal["eager", "sdpa"]:
     """How transformers shall attend in training, in rows of ``width`` tokens, where ``block_attention`` does not. On a
-    CPU, there and back, scaled_dot_product_attention takes half the time of plain batched matmuls at 512 tokens, half as long again at 256,
-    and four times as long at 64."""
+    CPU, there and back, scaled_dot_product_attention takes half the time of plain batched matmuls at 512 tokens, and
+    four times as long at 64."""
     return "sdpa" if device == "cuda" or width >= _WIDE else "eager"
 
 
@@ -162,6 +162,8 @@ def load(folder: Path, model_class: Any, **settings: Any) -> Any:
 
 def save(model: Any, base: Path, out: Path) -> None:
     """Write a model and ``base``'s tokenizer to the folder ``out``, whole or not at all."""
+    from safetensors import SafetensorError  # which is how a full disk is told
+
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         with _quiet():
@@ -174,7 +176,7 @@ def save(model: Any, base: Path, out: Path) -> None:
         for path in sorted(partial.iterdir(), key=lambda path: (path.name == "config.json", path.name)):
             path.chmod(0o644)
             path.replace(out / path.name)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{out}: cannot write the model ({error}); free some space or choose another folder") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -22,6 +22,7 @@ from treadle.lm.course import StepReport as StepReport
 from treadle.lm.head_loss import PLAIN_HEAD, summed_loss
 from treadle.lm.held_out import Looks
 from treadle.lm.learner import AdamW, Learner, LoraLearner, all_of
+from treadle.lm.model_folder import check_length
 from treadle.lm.packing import Packing, TokenizedExample, lay_out, learned_in, pack
 from treadle.lm.part import Part
 from treadle.lm.taught import Teaching, teach
@@ -112,6 +113,7 @@ def train(
     if not packing.rows:
         counts = ", ".join(f"{len(found)} {rule}" for rule, found in packing.dropped.items()) or "none given"
         raise UserError(f"training: no example is left ({counts}); raise max_length above {settings.width} or add data")
+    check_length(base, "develop.max_length", settings.width)
     device = torch_runtime.device()
     attention = torch_runtime.attention(device, settings.width)
     lessons = _Lessons(examples, packing, settings)

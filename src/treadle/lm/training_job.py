@@ -26,6 +26,7 @@ from treadle.lm.course import OnStep, OutOfMemory, StepReport
 from treadle.lm.team import Team
 
 _JOB, _PROGRESS, _RESULT, _ERROR = "job.pickle", "progress.jsonl", "result.pickle", "error-"
+_ALIVE, _ASKED = "alive-", "asked"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,10 @@ class JobFolder:
         """All is done."""
         _put(self.path / _RESULT, result)
 
+    def beat(self, rank: int) -> None:
+        """A process is there."""
+        (self.path / f"{_ALIVE}{rank}").touch()
+
     def failed(self, rank: int, error: TreadleError) -> None:
         """A process cannot go on."""
         about = {"message": str(error), "ours": not isinstance(error, UserError)}
@@ -125,6 +130,15 @@ class JobFolder:
         if not path.exists():
             raise TreadleError("the processes of a training ended and left no result; run the same command again")
         return pickle.loads(path.read_bytes())  # noqa: S301 - as above
+
+    def silent(self, seconds: float) -> str | None:
+        """The process that was there and has not been heard of for so long, by the clock of the folder's disk."""
+        now = self.path / _ASKED
+        now.touch()
+        for path in sorted(self.path.glob(f"{_ALIVE}*")):
+            if now.stat().st_mtime - path.stat().st_mtime > seconds:
+                return path.name.removeprefix(_ALIVE)
+        return None
 
     def is_done(self) -> bool:
         """Whether there is a result."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +24,7 @@ from treadle.lm.joined_team import JoinedTeam
 from treadle.lm.training_job import JobFolder
 
 FAILED = 4  # the exit code of a process that said why in the folder
+_BEAT = 5.0  # seconds
 _PATIENCE = timedelta(minutes=30)  # for each other, in an exchange
 
 
@@ -31,6 +34,7 @@ def main(path: str) -> int:
         threading.Thread(target=_watch, daemon=True).start()
     folder = JobFolder(Path(path))
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    threading.Thread(target=_be_heard, args=(folder, rank), daemon=True).start()
     try:
         _take_part(folder, rank, size)
     except TreadleError as error:
@@ -67,6 +71,14 @@ def _take_part(folder: JobFolder, rank: int, size: int) -> None:
         distributed.barrier()
     finally:
         distributed.destroy_process_group()
+
+
+def _be_heard(folder: JobFolder, rank: int) -> None:
+    """Whoever started this process may be elsewhere, and sees only the folder."""
+    while True:
+        with suppress(OSError):  # the folder goes when all is done
+            folder.beat(rank)
+        time.sleep(_BEAT)
 
 
 def _watch() -> None:

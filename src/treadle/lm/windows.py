@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import UserError
-from treadle.lm.model_folder import read_config
+from treadle.lm.model_folder import check_length, read_config
 
 _OVERLAP = 4  # a window shares one part in so many with the one before it
 _LONGEST_QUESTION = 4  # and a question fills at most one
@@ -36,9 +36,7 @@ class WindowEncoder:
         if not path.is_file():
             raise UserError(f"{folder}: no tokenizer.json; expected a model folder as save_pretrained writes it")
         config = read_config(folder)
-        limit = int(config.get("max_position_embeddings") or max_length)
-        if max_length > limit:
-            raise UserError(f"develop.max_length: {max_length} tokens, and the model reads {limit}; lower it to that")
+        check_length(folder, "develop.max_length", max_length)
         if max_length < 8 * _OVERLAP:
             raise UserError(f"develop.max_length: {max_length} tokens; expected at least {8 * _OVERLAP}")
         self._tokenizer = Tokenizer.from_file(str(path))

@@ -145,7 +145,8 @@ def judged(
 ) -> tuple[Optimized, EvaluationReport, Report]:
     """The model as a way makes it, its evaluation, and its times; remembered where they were made before."""
     taught = dataset if way.learns else None
-    optimized = driver.run(shrink, model, taught, way=way.name, way_version=way.version)
+    prompt = asked.system_prompt if way.learns else None
+    optimized = driver.run(shrink, model, taught, way=way.name, way_version=way.version, system_prompt=prompt)
     evaluation, timing = driver.run(
         judge,
         optimized,
@@ -202,15 +203,27 @@ def _loss(evaluation: EvaluationReport, base: EvaluationReport, asked: Asked) ->
     return -found.difference + 0.0, -found.high + 0.0, -found.low + 0.0
 
 
-@step(name="deploy.shrink", version=1, tolerance=0.05)
-def shrink(model: Model, dataset: Dataset | None, *, way: str, way_version: str, seed: int, run: Run) -> Optimized:
+@step(name="deploy.shrink", version=2, tolerance=0.05)
+def shrink(
+    model: Model,
+    dataset: Dataset | None,
+    *,
+    way: str,
+    way_version: str,
+    system_prompt: str | None,
+    seed: int,
+    run: Run,
+) -> Optimized:
     """The model in the form that one way of optimizing gives it. The dataset is that of ways that train again."""
     chosen = optimization.load(way, run.folder)
     taught = dataset.examples("train") if dataset is not None else []
+    talks = [example for example in taught if example.messages and example.answer]
     material = Material(
         model=model.path(),
         scratch=run.scratch,
-        conversations=[example.messages for example in taught if example.messages and example.answer],
+        conversations=[example.messages for example in talks],
+        tools=[example.tools for example in talks],
+        system_prompt=system_prompt,
         labeled=[(example.text, str(example.label)) for example in taught if example.label is not None],
         seed=seed,
         progress=lambda done, total, unit: run.progress(done, total, unit, way),

@@ -86,7 +86,7 @@ def prefer(
         )
     pairs = list(_pairs(tokenizer, examples, system_prompt))
     judged = [each for each in dataset.examples("validation") if each.rejected][:MOST]
-    judged_by, seen = looks_at(looks, dataset)
+    judged_by, _ = looks_at(looks, dataset)
     settings = PreferenceSettings(
         beta=beta,
         method=weights,
@@ -103,7 +103,8 @@ def prefer(
         held_out = list(_pairs(tokenizer, judged, system_prompt))
         result = carry(train_on_preferences, (begun, model.path, pairs, held_out), settings)
         model.add_documents(name for place in result.pairs_seen for name in examples[place].documents)
-        model.add_documents(name for example in seen if example.rejected for name in example.documents)
+        if judged_by is not None:  # which weights are kept depends on them
+            model.add_documents(name for example in judged for name in example.documents)
         how: dict[str, Any] = {"method": method, "beta": beta, "weights": weights, "learning_rate": learning_rate}
         if start is not None:
             model.add_documents(start.document_ids())

@@ -39,7 +39,7 @@ def checkpoints_for(run: Run, *parts: Any) -> Checkpoints:
     import torch
     import transformers
 
-    named = blake3_bytes(canonical_json([*parts, torch.__version__, transformers.__version__]))[3:35]
+    named = blake3_bytes(canonical_json([*parts, run.version, torch.__version__, transformers.__version__]))[3:35]
     every = float(os.environ.get(_EVERY) or 120)
     return Checkpoints(run.store.root.joinpath(*CHECKPOINTS, named), every=every, cipher=run.store.cipher)
 
