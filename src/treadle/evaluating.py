@@ -233,9 +233,9 @@ def _rows(project: Project, driver: Driver, data: Path, subject: str | None) -> 
 
 def _columns(project: Project) -> list[dict[str, Any]]:
     """The ``fields`` of each source that has some, and none: the usual names."""
-    given = [(each.model_extra or {}).get("fields") for each in project.file.collect.sources]
+    given: list[Any] = [(each.model_extra or {}).get("fields") for each in project.file.collect.sources]
     found: list[dict[str, Any]] = []
-    for fields in (*given, {}):
+    for fields in [*given, {}]:
         if isinstance(fields, dict) and fields not in found:
             found.append(fields)
     return found

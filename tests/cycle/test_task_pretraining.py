@@ -74,8 +74,9 @@ def test_from_bare_text_to_a_release(shared_data: Path, tmp_path: Path, architec
     assert "document" in {node["kind"] for node in said["lineage"]["nodes"]}
     before, after = read["bits_per_byte_before"], read["bits_per_byte"]
     assert after < 0.7 * before
+    unit = "byte" if task == "chat" else "hidden token"
     about = f"GSM8K, {len(rows):,} sums" if task == "chat" else f"BANKING77, {INTENTS} intents"
-    about += f"; a {architecture} of 1M parameters from nothing, text read first: {before:.2f} to {after:.2f} bits a byte"
+    about += f"; a {architecture} of 1M parameters from nothing, {before:.2f} to {after:.2f} bits a {unit} by reading"
     keep(f"pretrain-{objective}", about, evaluations)
     if task == "chat":
         assert evaluations["model"]["log_likelihood"]["low"] > evaluations["base"]["log_likelihood"]["high"]

@@ -259,7 +259,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
 
 def test_what_makes_no_sense_is_refused(tmp_path: Path, models: dict[str, Path], packed: PackedRows) -> None:
     wide = PackedRows(packed._ids, packed._ends, packed._rows, 4_096)
-    with pytest.raises(UserError, match="more than the 64 positions"):
+    with pytest.raises(UserError, match="4096 tokens, and the model reads 64"):
         pretrain(models["gpt2"], tmp_path / "out", wide, SETTINGS)
     with pytest.raises(UserError, match="the loss became"):
         pretrain(models["llama"], tmp_path / "out", packed, replace(SETTINGS, learning_rate=1e30, clip=1e30))

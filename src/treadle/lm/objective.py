@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -181,8 +180,8 @@ def _sentinels(folder: Path, vocabulary: int) -> list[int]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    named = [tokenizer.token_to_id(f"<extra_id_{number}>") for number in range(SENTINELS)]
-    known = list(takewhile(lambda each: each is not None, named))
+    names = (f"<extra_id_{number}>" for number in range(SENTINELS))
+    known = [found for name in names if (found := tokenizer.token_to_id(name)) is not None]
     if not known and tokenizer.get_vocab_size() > vocabulary - SENTINELS:
         raise UserError(
             f"pretraining: the tokenizer has no <extra_id_0> to stand for a span, and there is no room for {SENTINELS} "

@@ -100,13 +100,13 @@ def recover(cut: Path, out: Path, material: Material) -> None:
         told = with_system_prompt(conversation, material.system_prompt)
         examples.append(TokenizedExample(*tokenizer.encode_for_training(told, tools=tools)))
     budget = min(_TOKENS, 3 * sum(len(example.ids) for example in examples))
-    settings = TrainingSettings(token_budget=budget, seed=material.seed)
-    width = min(longest(cut, settings.width), max(settings.width, *(len(example.ids) for example in examples)))
+    tuning = TrainingSettings(token_budget=budget, seed=material.seed)
+    width = min(longest(cut, tuning.width), max(tuning.width, *(len(example.ids) for example in examples)))
     train(
         cut,
         out,
         examples,
-        replace(settings, width=width),
+        replace(tuning, width=width),
         lambda report: material.progress(report.step, report.steps, "steps"),
     )
 
