@@ -27,7 +27,7 @@ develop:
 deploy: {quantize: null, smoke_requests: 4}
 govern:
   purpose: a test
-  gates: [{quality: {metric: accuracy, beats: tfidf}}]
+  gates: [{quality: {metric: accuracy, beats: majority}}]
 """
 
 pytestmark = pytest.mark.slow

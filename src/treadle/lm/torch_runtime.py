@@ -50,6 +50,9 @@ def libraries() -> tuple[Any, Any]:
     try:
         patient_threads()
         import torch
+
+        if not torch.cuda.is_available():  # or DeepSpeed, which some models import, says so on standard output
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
         import transformers
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), extra="train") from None
