@@ -186,7 +186,7 @@ def test_kubectl_makes_all_of_it_of_the_base(tmp_path: Path) -> None:
 
 
 def test_requests_are_sent_once_both_have_answered_and_not_to_what_goes(tmp_path: Path) -> None:
-    written = rendered(tmp_path, **TRIED, context="prod")
+    written = rendered(tmp_path, **TRIED, kube_context="prod")
     target = find_target("kubernetes", written.settings, None)
     plan = target.apply(written)
     assert plan.endpoint == "kubernetes:prod/models/docs-assistant"
@@ -208,7 +208,7 @@ def test_requests_are_sent_once_both_have_answered_and_not_to_what_goes(tmp_path
         "kubectl --context prod delete -f route.yaml --ignore-not-found",
         "kubectl --context prod delete -k . --ignore-not-found",
     ]
-    promoted = rendered(tmp_path, NEW, **ROUTED, context="prod")
+    promoted = rendered(tmp_path, NEW, **ROUTED, kube_context="prod")
     last = shown(find_target("kubernetes", promoted.settings, None).apply(promoted))[-3:]
     assert last[0] == routed
     assert last[2].startswith("kubectl --context prod -n models delete httproute,deployment,service,")
@@ -231,7 +231,7 @@ SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "treadle-ap
 def test_kubectl_itself_begins_promotes_and_ends_it(tmp_path: Path, kubectl: Path) -> None:
     def applied(release: Rendering, **settings: Any) -> list[tuple[str, str, str]]:
         """What a folder changes in the cluster, from before the question to after it."""
-        written = rendered(tmp_path, release, **settings, context="toy")
+        written = rendered(tmp_path, release, **settings, kube_context="toy")
         plan = find_target("kubernetes", written.settings, None).apply(written)
         there.done.clear()
         carry_out(plan, tmp_path)
@@ -264,7 +264,7 @@ def test_kubectl_itself_begins_promotes_and_ends_it(tmp_path: Path, kubectl: Pat
         assert there.names("deployments") == ["docs-assistant"]
         assert len(there.objects) == 7  # with route and secret
         assert len(there.objects[key]["spec"]["rules"]) == 1
-        written = rendered(tmp_path, NEW, **ROUTED, context="toy")
+        written = rendered(tmp_path, NEW, **ROUTED, kube_context="toy")
         carry_out(find_target("kubernetes", written.settings, None).down(written), tmp_path)
         assert [kind for kind, _, _ in there.objects] == ["secrets"]
 
@@ -273,7 +273,7 @@ def test_kubectl_ends_a_canary_whose_route_is_not_rendered_any_more(tmp_path: Pa
     with cluster(kubectl, gateways=("web",)) as there:
         there.put(("secrets", "models", "treadle-api-key"), SECRET)
         for settings in (TRIED, {"namespace": "models"}):
-            written = rendered(tmp_path, **settings, context="toy")
+            written = rendered(tmp_path, **settings, kube_context="toy")
             plan = find_target("kubernetes", written.settings, None).apply(written)
             carry_out(plan, tmp_path)
             conclude(plan, tmp_path)
@@ -284,7 +284,7 @@ def test_kubectl_ends_a_canary_whose_route_is_not_rendered_any_more(tmp_path: Pa
 def test_kubectl_says_that_no_gateway_takes_the_route(tmp_path: Path, kubectl: Path) -> None:
     with cluster(kubectl) as there:
         there.put(("secrets", "models", "treadle-api-key"), SECRET)
-        written = rendered(tmp_path, **ROUTED, context="toy")
+        written = rendered(tmp_path, **ROUTED, kube_context="toy")
         plan = find_target("kubernetes", written.settings, None).apply(written)
         carry_out(plan, tmp_path)
         applied, *rest = plan.then
@@ -296,7 +296,7 @@ def test_kubectl_says_that_no_gateway_takes_the_route(tmp_path: Path, kubectl: P
 def test_a_cluster_without_the_gateway_api_is_asked_nothing_of_it(tmp_path: Path, kubectl: Path) -> None:
     with cluster(kubectl, without=("gateway.networking.k8s.io/v1",)) as there:
         there.put(("secrets", "models", "treadle-api-key"), SECRET)
-        written = rendered(tmp_path, namespace="models", context="toy")
+        written = rendered(tmp_path, namespace="models", kube_context="toy")
         target = find_target("kubernetes", written.settings, None)
         for plan in (target.apply(written), target.down(written)):
             carry_out(plan, tmp_path)
@@ -308,7 +308,7 @@ def test_kubectl_tries_it_on_kserve(tmp_path: Path, kubectl: Path) -> None:
     key = ("inferenceservices", "models", "docs-assistant")
 
     def applied(release: Rendering, **settings: Any) -> dict[str, Any]:
-        given = {"namespace": "models", "context": "toy", **settings}
+        given = {"namespace": "models", "kube_context": "toy", **settings}
         written = render("kserve", release, tmp_path, given, find=lambda _: NEW)[0]
         carry_out(find_target("kserve", written.settings, None).apply(written), tmp_path)
         predictor: dict[str, Any] = there.objects[key]["spec"]["predictor"]
@@ -342,7 +342,7 @@ def test_kubectl_tries_it_on_kserve(tmp_path: Path, kubectl: Path) -> None:
         ({"host": "models.example.org"}, "host is a route's"),
         ({"gateway": "web", "tool": "podman"}, "podman plays one Deployment"),
         ({"namespace": "-A"}, "expected small letters, digits and hyphens"),
-        ({"context": "--kubeconfig=/x"}, "expected one that kubectl config names"),
+        ({"kube_context": "--kubeconfig=/x"}, "expected one that kubectl config names"),
         ({"replicas": 3, "most": 2}, "replicas 3, most 2: expected 1 or more, and most no fewer"),
         ({"cpus": 0}, "cpus 0: expected 1 or more"),
     ],

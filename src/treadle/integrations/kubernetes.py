@@ -55,13 +55,13 @@ class Kubernetes:
         canary: str = "",
         share: float = 0.1,
         canary_image: str = "",
-        context: str = "",
+        kube_context: str = "",
         tool: str = "kubectl",
         port: int = PORT,
     ) -> None:
         """``image`` as the cluster pulls it; from ``replicas`` to ``most`` by use of the processor, ``cpus`` each.
         ``gateway``: NAME or NAMESPACE/NAME of a Gateway that gets a route for ``host``; ``canary``: another release,
-        with pods of ``canary_image``, which that route gives a ``share`` of the requests. ``context`` is kubectl's.
+        with pods of ``canary_image``, which that route gives a ``share`` of the requests. ``kube_context`` is kubectl's.
         ``tool``: ``podman`` plays the Deployment on this machine, without a cluster, one pod at ``port`` of 127.0.0.1.
         """
         if tool not in ("kubectl", "podman"):  # a rendered folder says it, and it is run
@@ -75,7 +75,7 @@ class Kubernetes:
             raise UserError(
                 "target kubernetes: canary needs a Gateway that shares the requests: gateway=NAMESPACE/NAME"
             )
-        self._cluster = Cluster(namespace, context).checked("kubernetes")
+        self._cluster = Cluster(namespace, kube_context).checked("kubernetes")
         self.tool, self._port = tool, port
         self._image, self._canary_image, self._cpus = image, canary_image, cpus
         self._replicas, self._most = replicas, most
@@ -237,14 +237,14 @@ class KServe:
         canary: str = "",
         share: float = 0.1,
         canary_image: str = "",
-        context: str = "",
+        kube_context: str = "",
     ) -> None:
         """As `Kubernetes`; ``share`` in whole percent."""
         _check_scale("kserve", replicas, most, cpus)
         _check_canary("kserve", canary, share, image, canary_image)
         if canary and not math.isclose(share * 100, round(share * 100)):
             raise UserError(f"target kserve: share {share}: KServe takes whole percents, such as 0.05")
-        self._cluster = Cluster(namespace, context).checked("kserve")
+        self._cluster = Cluster(namespace, kube_context).checked("kserve")
         self._image, self._replicas, self._most, self._cpus = image, replicas, most, cpus
         self._canary_image, self.share = canary_image, share
 

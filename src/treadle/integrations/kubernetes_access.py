@@ -46,7 +46,7 @@ class Cluster:
                 f"target {target}: namespace {self.namespace!r}: expected small letters, digits and hyphens"
             )
         if self.context and not _WORD.fullmatch(self.context):
-            raise UserError(f"target {target}: context {self.context!r}: expected one that kubectl config names")
+            raise UserError(f"target {target}: kube_context {self.context!r}: expected one that kubectl config names")
         return self
 
     def kubectl(self, *arguments: str) -> tuple[str, ...]:
