@@ -61,7 +61,7 @@ class Kubernetes:
     ) -> None:
         """``image`` as the cluster pulls it; from ``replicas`` to ``most`` by use of the processor, ``cpus`` each.
         ``gateway``: NAME or NAMESPACE/NAME of a Gateway that gets a route for ``host``; ``canary``: another release,
-        with pods of ``canary_image``, which that route gives a ``share`` of the requests. ``kube_context`` is kubectl's.
+        with pods of ``canary_image``, which that route gives a ``share`` of the requests. ``kube_context``: kubectl's.
         ``tool``: ``podman`` plays the Deployment on this machine, without a cluster, one pod at ``port`` of 127.0.0.1.
         """
         if tool not in ("kubectl", "podman"):  # a rendered folder says it, and it is run
