@@ -53,8 +53,9 @@ TARGET_TOOLS = {
 TARGETS_NOT_EXERCISED = {
     "docker": "Docker's own engine; Compose with Prometheus and Grafana",
     "huggingface": "the hub: its own check of the card, and the upload (hf upload)",
-    "kserve": "a cluster with KServe",
-    "kubernetes": "a cluster: rollout, autoscaler, disruption budget, network policy, probes as a kubelet asks them",
+    "kserve": "a cluster with KServe: its canary, too",
+    "kubernetes": "a cluster: rollout, autoscaler, disruption budget, network policy, probes as a kubelet asks them,"
+    " a Gateway that shares requests",
     "onnx": "execution providers other than the CPU's",
     "rayserve": "Ray on several machines; KubeRay, and the image with Ray",
     "sagemaker": "AWS itself: roles, ECR, instances; UpdateEndpoint, which moto lacks, under load",

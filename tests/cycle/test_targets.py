@@ -17,6 +17,8 @@ import containers
 import target_results
 from small_project import Project
 from treadle.stages.deploy.carried import own_record
+from treadle.text.accounting import Accounting
+from treadle.text.source import SourceContext, open_source, read_sources
 
 ASKED = {"messages": [{"role": "user", "content": "What can you do?"}], "temperature": 0, "max_tokens": 16}
 
@@ -44,6 +46,12 @@ def test_a_release_without_its_project(project: Project, tmp_path: Path) -> None
     assert (said["system_fingerprint"], said["model"]) == (release, "helper@v1")
     with own_record(tmp_path / "journal", "helper") as record:
         assert [row.id for row in record.recorder.interactions(release)] == [said["id"]]
+    # What it recorded can be learned from: a folder whose file names the journal as its store is a project like others.
+    (tmp_path / "treadle.yaml").write_text(project.file.read_text() + "store: journal\n")
+    source = open_source({"type": "deployment", "project": str(tmp_path)}, SourceContext(project.folder, str.upper))
+    source.refresh(lambda line: None)
+    (document,) = [each for batch in read_sources([source], Accounting()) for each in batch]
+    assert (document.locator, document.fields["release"]) == (said["id"], release)
     spec = tmp_path / "release" / "release.json"
     spec.chmod(0o644)
     spec.write_bytes(spec.read_bytes().replace(b"You help.", b"You hurt."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from treadle.stages.deploy.targets import (
     Rendering,
     Written,
     carry_out,
+    conclude,
     find_target,
     shown,
     smoke,
@@ -53,22 +55,27 @@ def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json:
     Example:
       treadle render docker @champion --out deploy/docker
       treadle render kubernetes --out deploy/kubernetes --with image=registry.example/helper:1
+      treadle render kubernetes --out deploy/kubernetes --with gateway=web --with canary=@challenger --with share=0.1
       treadle render huggingface --out deploy/hub --with license=apache-2.0
     """
     out = here() / out
     with open_project(here()) as project:
         release = _rendering(project, find_release(project, ref))
         given = _parsed(target, settings)
-        written, changed = render_files(target, release, out, given, project.folder)
+        written, changed = render_files(
+            target, release, out, given, project.folder, lambda other: _rendering(project, find_release(project, other))
+        )
         then = getattr(find_target(target, given, project.folder), "then", None)
     if as_json:
-        emit({"target": target, "release": written.release, "path": str(out), "files": sorted(written.files),
+        emit({"target": target, **_told(written), "path": str(out), "files": sorted(written.files),
               "changed": changed})  # fmt: skip
         return
     for path in changed:
         say(f"wrote {out / path}")
     next_ = f"in {out}, {then}" if then else f"treadle apply {target} {out} puts it to work"
-    say(f"{written.model} ({short(written.release)}) for {target}; {next_}")
+    tried = written.canary
+    beside = f", with {tried.model} ({short(tried.release)}) for {tried.share:.4g} of the requests" if tried else ""
+    say(f"{written.model} ({short(written.release)}) for {target}{beside}; {next_}")
 
 
 @click.command()
@@ -96,39 +103,61 @@ def apply(target: str, folder: Path, dry_run: bool, down: bool, as_json: bool) -
             raise UserError(f"apply {target}: {folder} holds nothing that treadle render {target} wrote")
         found = find_target(target, written.settings, project.folder)
         plan = found.down(written) if down else found.apply(written)
-        told: dict[str, Any] = {"target": target, "release": written.release, "endpoint": plan.endpoint}
+        told: dict[str, Any] = {"target": target, **_told(written), "endpoint": plan.endpoint}
         told |= {"commands": shown(plan), "done": not dry_run}
-        if not dry_run:
-            told |= _act(project, written, folder, plan, down=down)
+        answers = [] if dry_run else _act(project, written, folder, plan, down=down)
+        if answers:
+            told["answer"] = answers[0]
+        if written.canary is not None and answers:
+            told["canary"]["answer"] = answers[1]
     if as_json:
         emit(told)
         return
     for command in told["commands"]:
         say(command)
-    if "answer" in told:
-        say(f"{plan.endpoint} answers with {written.model} ({short(written.release)}): {told['answer']}")
+    for each, answer in zip(written.answering(), answers, strict=False):
+        say(f"{plan.endpoint} answers with {each.model} ({short(each.release)}): {answer}")
 
 
-def _act(project: Project, written: Written, folder: Path, plan: Plan, *, down: bool) -> dict[str, str]:
-    """Do it, as an action in the record, and say where the release answers from now on."""
-    release, told = Release(written.release, project.record.store), dict[str, str]()
+def _told(written: Written) -> dict[str, Any]:
+    """Which release, and which beside it."""
+    return {"release": written.release, **({"canary": asdict(written.canary)} if written.canary else {})}
+
+
+def _act(project: Project, written: Written, folder: Path, plan: Plan, *, down: bool) -> list[str]:
+    """Do it, as an action in the record, and say where the release answers from now on. Gives its answer, and that of
+    a canary."""
+    releases = [Release(each.release, project.record.store) for each in written.answering()]
+    answers: list[str] = []
 
     def work(run: Run) -> dict[str, Any]:
         if plan.release and not down:
-            _bring(project, release, folder / RELEASE)
+            _bring(project, releases[0], folder / RELEASE)
         carry_out(plan, folder.resolve())
         if plan.endpoint is not None and not down:
-            told["answer"] = smoke(plan, written)
+            answers.extend(smoke(plan, each) for each in written.answering())
+        conclude(plan, folder.resolve())
         return {}
 
     runs = project.record.runs
     before = sum(1 for _ in runs.find(step="deploy.apply"))
     driver = Driver(runs, project.folder, seed=project.file.seed)
     driver.stage("deploy")
-    driver.act("deploy.apply", work, inputs=(release,), target=written.target, down=down, time=before)
+    driver.act("deploy.apply", work, inputs=releases, target=written.target, down=down, time=before)
     if plan.endpoint is not None:
-        project.record.deployments.record(written.release, written.model, plan.endpoint, 0.0 if down else 1.0)
-    return told
+        _note(project, written, plan.endpoint, down=down)
+    return answers
+
+
+def _note(project: Project, written: Written, endpoint: str, *, down: bool) -> None:
+    """Who answers there from now on; nobody else does where two share the requests."""
+    deployments, shares = project.record.deployments, written.shares()
+    for release, model, share in shares:
+        deployments.record(release, model, endpoint, 0.0 if down else share)
+    ours = {release for release, _, _ in shares}
+    for each in deployments.all():
+        if written.canary is not None and each.endpoint == endpoint and each.release not in ours:
+            deployments.record(each.release, each.model, endpoint, 0.0)
 
 
 def _bring(project: Project, release: Release, place: Path) -> None:

@@ -1,30 +1,42 @@
 """The targets ``kubernetes`` (a kustomize base) and ``kserve`` (an InferenceService), of the image of ``docker``.
 
-Memory is that of the server and of its engine, as the release's smoke test measured it, half as much again; where it
-measured none, it follows from the size of the weights, and an annotation says so. What this does not prove: no cluster
-was asked here, podman played the Deployment; see docs/stages/deploy.md.
+With ``canary`` another release answers a share of the requests from pods of its own: behind a route of the Gateway
+API, or as KServe's newest revision. What this does not prove: no cluster was asked here, podman played the Deployment;
+see docs/stages/deploy.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-import yaml
-
 from treadle.core.errors import UserError
-from treadle.integrations.docker import PORT, USER, image
-from treadle.integrations.kubernetes_access import KEY, ask_service, drop_secret, play
-from treadle.stages.deploy.call import Call
-from treadle.stages.deploy.targets import Plan, Rendering, Written
+from treadle.integrations import kubernetes_route as route
+from treadle.integrations.docker import PORT, image
+from treadle.integrations.kubernetes_access import (
+    CANARY_OF,
+    KEY,
+    Cluster,
+    drop_secret,
+    play,
+    secret_command,
+)
+from treadle.integrations.kubernetes_pod import SECRET, container, labels, manifest, pod, variables, volumes
+from treadle.stages.deploy.call import Call, Command, output_of
+from treadle.stages.deploy.targets import Plan, Rendering, Written, trial_name
 
-_MEBI = 1 << 20
-_ROOM = 1.5  # memory asked for, over what was measured
-_GATEWAY = 150 * _MEBI  # memory of the server before the engine
-_ENGINE = 450 * _MEBI  # of an engine without weights, where nothing was measured
-_SECRET = "treadle-api-key"  # noqa: S105 (the name of one)
-_FILES = ("deployment", "service", "autoscaler", "disruption", "network")
+_ROUTE = "route.yaml"
+_SERVICE = "inferenceservice.yaml"
+_RELEASE, _BESIDE = "treadle/release", "treadle/beside"  # annotations
+_TAGS = "serving.kserve.io/enable-tag-routing"  # both revisions get addresses of their own
+_COMPONENT = "app.kubernetes.io/component"
+_WAIT = "--timeout=300s"
+# Of the first Gateway: a route that none takes is applied like any other, and nothing ever comes through it.
+_ACCEPTED = '--for=jsonpath={.status.parents[0].conditions[?(@.type=="Accepted")].status}=True'
 
 
 class Kubernetes:
@@ -38,114 +50,175 @@ class Kubernetes:
         replicas: int = 2,
         most: int = 10,
         cpus: int = 2,
+        gateway: str = "",
+        host: str = "",
+        canary: str = "",
+        share: float = 0.1,
+        canary_image: str = "",
+        kube_context: str = "",
         tool: str = "kubectl",
         port: int = PORT,
     ) -> None:
         """``image`` as the cluster pulls it; from ``replicas`` to ``most`` by use of the processor, ``cpus`` each.
+        ``gateway``: NAME or NAMESPACE/NAME of a Gateway that gets a route for ``host``; ``canary``: another release,
+        with pods of ``canary_image``, which that route gives a ``share`` of the requests. ``kube_context``: kubectl's.
         ``tool``: ``podman`` plays the Deployment on this machine, without a cluster, one pod at ``port`` of 127.0.0.1.
         """
         if tool not in ("kubectl", "podman"):  # a rendered folder says it, and it is run
             raise UserError(f"target kubernetes: tool {tool!r}: expected kubectl or podman")
+        if tool == "podman" and gateway:
+            raise UserError("target kubernetes: podman plays one Deployment, without a Gateway; leave gateway out")
+        _check_scale("kubernetes", replicas, most, cpus)
+        route.check("kubernetes", gateway, host)
+        _check_canary("kubernetes", canary, share, image, canary_image)
+        if canary and not gateway:
+            raise UserError(
+                "target kubernetes: canary needs a Gateway that shares the requests: gateway=NAMESPACE/NAME"
+            )
+        self._cluster = Cluster(namespace, kube_context).checked("kubernetes")
         self.tool, self._port = tool, port
-        self._image, self._namespace, self._replicas, self._most = image, namespace, replicas, most
-        self._cpus = cpus
+        self._image, self._canary_image, self._cpus = image, canary_image, cpus
+        self._replicas, self._most = replicas, most
+        self._gateway, self._host, self.share = gateway, host, share
 
     def render(self, release: Rendering) -> Mapping[str, bytes]:
         """As `Target.render`."""
-        made = {
-            "deployment": self._deployment(release),
-            "service": self._object("v1", "Service", release.slug, {
-                "selector": _labels(release.slug),
-                "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
-            }),
-            "autoscaler": self._object("autoscaling/v2", "HorizontalPodAutoscaler", release.slug, {
-                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": release.slug},
-                "minReplicas": self._replicas,
-                "maxReplicas": self._most,
-                "metrics": [{
-                    "type": "Resource",
-                    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}},
-                }],
-            }),
-            "disruption": self._object("policy/v1", "PodDisruptionBudget", release.slug, {
-                "maxUnavailable": 1,
-                "selector": {"matchLabels": _labels(release.slug)},
-            }),
-            "network": self._object("networking.k8s.io/v1", "NetworkPolicy", release.slug, {
-                "podSelector": {"matchLabels": _labels(release.slug)},
-                "policyTypes": ["Ingress", "Egress"],
-                "ingress": [{"ports": [{"port": PORT, "protocol": "TCP"}]}],
-                "egress": [],
-            }),
-        }  # fmt: skip
+        slug, said = release.slug, _said("kubernetes", release)
+        files = {
+            f"{name}.yaml": manifest(said, each) for name, each in self._objects(release, slug, self._image).items()
+        }
+        releases = [release]
+        if release.canary is not None:
+            releases.append(release.canary)
+            tried = self._objects(release.canary, trial_name(slug), self._canary_image, of=slug)
+            about = _said("kubernetes", release.canary)
+            files |= {f"canary-{name}.yaml": manifest(about, each) for name, each in tried.items()}
+        if self._gateway:
+            files[_ROUTE] = manifest(_said("kubernetes", *releases), self._route(release))
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            "namespace": self._namespace,
-            "resources": [f"{name}.yaml" for name in _FILES],
+            "namespace": self._cluster.namespace,
+            "resources": list(files),
         }
-        said = f"# {release.model}, release {release.digest}. Written by `treadle render kubernetes`.\n"
-        files = {f"{name}.yaml": (said + _yaml(made[name])).encode() for name in _FILES}
-        secret = f"# Needs: kubectl -n {self._namespace} create secret generic {_SECRET} --from-literal=key=...\n"
-        files["kustomization.yaml"] = (said + secret + _yaml(kustomization)).encode()
+        needs = self._needs(releases)
+        files["kustomization.yaml"] = manifest(_said("kubernetes", *releases) + needs, kustomization)
         return files
 
     def apply(self, written: Written) -> Plan:
         """As `Target.apply`."""
         if self.tool == "podman":
             played = Call(
-                f"podman play kube --replace deployment.yaml, with the secret {_SECRET} of {KEY}",
-                partial(play, secret=_SECRET),
+                f"podman play kube --replace deployment.yaml, with the secret {SECRET} of {KEY}",
+                partial(play, secret=SECRET),
             )
             return Plan((played,), f"http://127.0.0.1:{self._port}")
-        rollout = ("kubectl", "-n", self._namespace, "rollout", "status", f"deployment/{written.slug}")
-        commands = (("kubectl", "apply", "-k", "."), (*rollout, "--timeout=300s"))
-        return Plan(commands, self._address(written), ask=partial(ask_service, self._namespace))
+        cluster = self._cluster
+        but_route = ("-l", f"{_COMPONENT}!=route") if self._gateway else ()
+        commands: list[Command] = [cluster.needing_key(), cluster.kubectl("apply", "-k", ".", *but_route)]
+        commands.extend(
+            cluster.within("rollout", "status", f"deployment/{each.slug}", _WAIT) for each in written.answering()
+        )
+        then: list[Command] = []
+        if self._gateway:
+            then.append(cluster.kubectl("apply", "-f", _ROUTE))
+            then.append(cluster.within("wait", f"httproute/{written.slug}", _ACCEPTED, "--timeout=60s"))
+        if written.canary is None:
+            then.append(cluster.ending_canary(written.slug))
+        return Plan(tuple(commands), cluster.endpoint(written.slug), ask=cluster.ask, then=tuple(then))
 
     def down(self, written: Written) -> Plan:
         """As `Target.down`."""
         if self.tool == "podman":
-            secret = Call(f"podman secret rm {_SECRET}", partial(drop_secret, secret=_SECRET))
+            secret = Call(f"podman secret rm {SECRET}", partial(drop_secret, secret=SECRET))
             return Plan(
                 (("podman", "play", "kube", "--down", "deployment.yaml"), secret), f"http://127.0.0.1:{self._port}"
             )
-        return Plan((("kubectl", "delete", "-k", ".", "--ignore-not-found"),), self._address(written))
+        cluster, gone = self._cluster, "--ignore-not-found"
+        commands: list[Command] = []
+        if self._gateway:  # first, so that nothing is sent to what goes
+            commands.append(cluster.kubectl("delete", "-f", _ROUTE, gone))
+        commands.append(cluster.kubectl("delete", "-k", ".", gone))
+        if written.canary is None:
+            commands.append(cluster.ending_canary(written.slug))
+        return Plan(tuple(commands), cluster.endpoint(written.slug))
 
-    def _address(self, written: Written) -> str:
-        return f"kubernetes:{self._namespace}/{written.slug}"
+    def _objects(self, release: Rendering, name: str, named: str, *, of: str = "") -> dict[str, dict[str, Any]]:
+        """Everything that one release has to itself; ``of`` is the release that it is tried beside."""
+        selected = {"matchLabels": labels(name)}
+        fewest, most = self._replicas, self._most
+        if of:  # for its share, and two where the others are, so that one of them may go away
+            fewest = max(min(2, fewest), math.ceil(round(fewest * self.share, 6)))
+            most = max(fewest, math.ceil(round(most * self.share, 6)))
+        made = {
+            "deployment": self._deployment(release, name, named),
+            "service": self._object("v1", "Service", name, {
+                "selector": labels(name),
+                "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
+            }),
+            "autoscaler": self._object("autoscaling/v2", "HorizontalPodAutoscaler", name, {
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+                "minReplicas": fewest,
+                "maxReplicas": most,
+                "metrics": [{
+                    "type": "Resource",
+                    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}},
+                }],
+            }),
+            "disruption": self._object("policy/v1", "PodDisruptionBudget", name, {
+                "maxUnavailable": 1,
+                "selector": selected,
+            }),
+            "network": self._object("networking.k8s.io/v1", "NetworkPolicy", name, {
+                "podSelector": selected,
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": [{"ports": [{"port": PORT, "protocol": "TCP"}]}],
+                "egress": [{}] if release.engine == "upstream" else [],  # whose servers are elsewhere
+            }),
+        }  # fmt: skip
+        if of:
+            for each in made.values():
+                each["metadata"]["labels"][CANARY_OF] = of
+        return made
 
-    def _deployment(self, release: Rendering) -> dict[str, Any]:
-        measured = "measured" if release.memory else "estimated from its weights"
-        made = container(release, self._image, self._cpus)
+    def _deployment(self, release: Rendering, name: str, named: str) -> dict[str, Any]:
+        made = container(release, named, self._cpus)
         alone = self.tool == "podman"
         if alone:  # it would publish the port on all addresses otherwise, and of one pod only
             made["ports"] = [{**made["ports"][0], "hostPort": self._port, "hostIP": "127.0.0.1"}]
-        pod = {
-            "securityContext": {
-                "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 45,
-            "containers": [made],
-            "volumes": [{"name": "journal", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
-        }  # fmt: skip
-        return self._object("apps/v1", "Deployment", release.slug, {
-            "replicas": 1 if alone else self._replicas,
-            "selector": {"matchLabels": _labels(release.slug)},
+        template = pod(release, made)
+        template["metadata"] = {"labels": labels(name), **template["metadata"]}
+        return self._object("apps/v1", "Deployment", name, {
+            # In a cluster their number is the autoscaler's: one that stood here would undo it with each apply.
+            **({"replicas": 1} if alone else {}),
+            "selector": {"matchLabels": labels(name)},
             "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {
-                "metadata": {
-                    "labels": _labels(release.slug),
-                    "annotations": {"treadle/release": release.digest, "treadle/memory": measured},
-                },
-                "spec": pod,
-            },
+            "template": template,
         })  # fmt: skip
 
+    def _route(self, release: Rendering) -> dict[str, Any]:
+        tried = release.canary
+        backends = [route.Backend(release.slug, release.digest, release.model, 1 - self.share if tried else 1.0)]
+        if tried is not None:
+            backends.append(route.Backend(trial_name(release.slug), tried.digest, tried.model, self.share))
+        made = self._object(route.VERSION, route.KIND, release.slug, route.spec(self._gateway, self._host, backends))
+        made["metadata"]["labels"][_COMPONENT] = "route"
+        if tried is not None:
+            made["metadata"]["labels"][CANARY_OF] = release.slug
+        return made
+
     def _object(self, version: str, kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-        metadata = {"name": name, "namespace": self._namespace, "labels": _labels(name)}
+        metadata = {"name": name, "namespace": self._cluster.namespace, "labels": labels(name)}
         return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+
+    def _needs(self, releases: list[Rendering]) -> str:
+        """What has to be there before the files are applied, as comments."""
+        named = sorted({name for each in releases for name in variables(each)})
+        needs = [secret_command(self._cluster, *named)]
+        for each, given in zip(releases, (self._image, self._canary_image), strict=False):
+            if not given:
+                needs.append(f"{image(each.slug, each.tag)} on every node, or another name with --with image=")
+        return "".join(f"# Needs: {need}\n" for need in needs)
 
 
 class KServe:
@@ -154,79 +227,111 @@ class KServe:
     tool = "kubectl"
 
     def __init__(
-        self, *, image: str = "", namespace: str = "default", replicas: int = 1, most: int = 10, cpus: int = 2
+        self,
+        *,
+        image: str = "",
+        namespace: str = "default",
+        replicas: int = 1,
+        most: int = 10,
+        cpus: int = 2,
+        canary: str = "",
+        share: float = 0.1,
+        canary_image: str = "",
+        kube_context: str = "",
     ) -> None:
-        """As `Kubernetes`."""
-        self._image, self._namespace, self._replicas, self._most = image, namespace, replicas, most
-        self._cpus = cpus
+        """As `Kubernetes`; ``share`` in whole percent."""
+        _check_scale("kserve", replicas, most, cpus)
+        _check_canary("kserve", canary, share, image, canary_image)
+        if canary and not math.isclose(share * 100, round(share * 100)):
+            raise UserError(f"target kserve: share {share}: KServe takes whole percents, such as 0.05")
+        self._cluster = Cluster(namespace, kube_context).checked("kserve")
+        self._image, self._replicas, self._most, self._cpus = image, replicas, most, cpus
+        self._canary_image, self.share = canary_image, share
 
     def render(self, release: Rendering) -> Mapping[str, bytes]:
-        """As `Target.render`."""
+        """As `Target.render`; of a canary it is what the service that runs is changed to."""
+        tried = release.canary
+        if tried is None:
+            return {_SERVICE: manifest(_said("kserve", release), self._service(release, self._image))}
+        service = self._service(tried, self._canary_image)
+        service["metadata"]["annotations"] |= {_BESIDE: release.digest, _TAGS: "true"}
+        service["spec"]["predictor"] |= {"canaryTrafficPercent": round(self.share * 100)}
+        return {_SERVICE: manifest(_said("kserve", tried, release), service)}
+
+    def apply(self, written: Written) -> Plan:
+        """As `Target.apply`."""
+        cluster, named = self._cluster, f"inferenceservice/{written.slug}"
+        commands: list[Command] = [cluster.needing_key()]
+        if written.canary is not None:
+            said = f"look whether {written.model} is rolled out as {named}"
+            commands.append(Call(said, partial(self._look, written=written)))
+        commands.append(cluster.kubectl("apply", "-f", _SERVICE))
+        commands.append(cluster.within("wait", named, "--for=condition=Ready", _WAIT))
+        return Plan(tuple(commands))
+
+    def down(self, written: Written) -> Plan:
+        """As `Target.down`."""
+        return Plan((self._cluster.kubectl("delete", "-f", _SERVICE, "--ignore-not-found"),))
+
+    def _look(self, _folder: Path, written: Written) -> None:
+        """KServe tries a canary beside whatever had all requests last, so that has to be the release it is said to
+        be."""
+        named = f"inferenceservice/{written.slug}"
+        said = output_of(self._cluster.within("get", named, "--ignore-not-found", "-o", "json"))
+        there = json.loads(said) if said.strip() else {}
+        marks = there.get("metadata", {}).get("annotations", {})
+        if marks.get(_BESIDE, marks.get(_RELEASE)) != written.release:
+            raise UserError(
+                f"kserve: {named} in {self._cluster.namespace} does not run {written.model}, beside which"
+                " the canary is to be tried; render that release without a canary, and apply it first"
+            )
+        if not any(each == ("Ready", "True") for each in _conditions(there)):
+            raise UserError(f"kserve: {named} in {self._cluster.namespace} is not ready; a canary waits until it is")
+
+    def _service(self, release: Rendering, named: str) -> dict[str, Any]:
         predictor = {
             "minReplicas": self._replicas,
             "maxReplicas": self._most,
-            "containers": [{**container(release, self._image, self._cpus), "name": "kserve-container"}],
-            "volumes": [{"name": "journal", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+            "containers": [{**container(release, named, self._cpus), "name": "kserve-container"}],
+            "volumes": volumes(),
         }
-        service = {
+        return {
             "apiVersion": "serving.kserve.io/v1beta1",
             "kind": "InferenceService",
             "metadata": {
                 "name": release.slug,
-                "namespace": self._namespace,
-                "annotations": {"treadle/release": release.digest},
+                "namespace": self._cluster.namespace,
+                "annotations": {_RELEASE: release.digest},
             },
             "spec": {"predictor": predictor},
         }
-        said = f"# {release.model}, release {release.digest}. Written by `treadle render kserve`.\n"
-        return {"inferenceservice.yaml": (said + _yaml(service)).encode()}
-
-    def apply(self, written: Written) -> Plan:
-        """As `Target.apply`."""
-        wait = ("kubectl", "-n", self._namespace, "wait", f"inferenceservice/{written.slug}", "--for=condition=Ready")
-        return Plan((("kubectl", "apply", "-f", "inferenceservice.yaml"), (*wait, "--timeout=300s")))
-
-    def down(self, written: Written) -> Plan:
-        """As `Target.down`."""
-        return Plan((("kubectl", "delete", "-f", "inferenceservice.yaml", "--ignore-not-found"),))
 
 
-def container(release: Rendering, named: str, cpus: int) -> dict[str, Any]:
-    """The one container of a pod, with what it needs and how it is asked whether it lives."""
-    memory = int((_GATEWAY + (release.memory or release.bytes + _ENGINE)) * _ROOM) // _MEBI + 1
-    live, ready = ({"httpGet": {"path": f"/health/{name}", "port": PORT}} for name in ("live", "ready"))
-    return {
-        "name": "treadle",
-        "image": named or image(release.slug, release.tag),
-        "imagePullPolicy": "IfNotPresent",
-        "ports": [{"name": "http", "containerPort": PORT}],
-        "env": [{"name": "TREADLE_API_KEY", "valueFrom": {"secretKeyRef": {"name": _SECRET, "key": "key"}}}],
-        "resources": {
-            "requests": {"cpu": str(cpus), "memory": f"{memory}Mi"},
-            "limits": {"memory": f"{memory}Mi"},
-        },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "startupProbe": {**ready, "periodSeconds": 3, "failureThreshold": 100},
-        "livenessProbe": {**live, "periodSeconds": 10, "timeoutSeconds": 5},
-        "readinessProbe": {**ready, "periodSeconds": 5, "timeoutSeconds": 5},
-        "volumeMounts": [{"name": "journal", "mountPath": "/journal"}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
-    }
+def _conditions(service: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for each in service.get("status", {}).get("conditions", ()):
+        yield each.get("type", ""), each.get("status", "")
 
 
-def _labels(name: str) -> dict[str, str]:
-    return {"app.kubernetes.io/name": name, "app.kubernetes.io/managed-by": "treadle"}
+def _said(target: str, *releases: Rendering) -> str:
+    """The comment that a file begins with."""
+    told = " and ".join(f"{each.model}, release {each.digest}" for each in releases)
+    return f"# {told}. Written by `treadle render {target}`.\n"
 
 
-class _Plain(yaml.SafeDumper):
-    """Writes what stands twice twice."""
+def _check_scale(target: str, replicas: int, most: int, cpus: int) -> None:
+    if not 1 <= replicas <= most:
+        raise UserError(f"target {target}: replicas {replicas}, most {most}: expected 1 or more, and most no fewer")
+    if cpus < 1:
+        raise UserError(f"target {target}: cpus {cpus}: expected 1 or more")
 
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
 
-
-def _yaml(value: Any) -> str:
-    return yaml.dump(value, Dumper=_Plain, sort_keys=False, width=120)
+def _check_canary(target: str, canary: str, share: float, named: str, canary_image: str) -> None:
+    if not 0 <= share < 1:
+        raise UserError(
+            f"target {target}: share {share}: expected a part of the requests from 0 to 1, such as 0.1; to give"
+            " the other release all of them, render it alone"
+        )
+    if canary_image and not canary:
+        raise UserError(f"target {target}: canary_image is of a canary; name that release too, with canary=REF")
+    if canary and bool(named) != bool(canary_image):
+        raise UserError(f"target {target}: name the images of both releases, with image=... and canary_image=...")

@@ -11,22 +11,112 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import UserError
-from treadle.stages.deploy.call import output_of
+from treadle.integrations.kubernetes_pod import NAME, SECRET
+from treadle.stages.deploy.call import Call, output_of
 from treadle.stages.deploy.targets import Written, asked
 
 KEY = "TREADLE_API_KEY"
+CANARY_OF = "treadle/canary-of"  # a label of what goes when a canary ends
+_KINDS = "deployment,service,horizontalpodautoscaler,poddisruptionbudget,networkpolicy"
 _FORWARDING = re.compile(r"127\.0\.0\.1:([0-9]{1,5}) ->")
 _PATIENCE = 30.0  # seconds until a forwarded port is there
+_ENDING = 120.0  # seconds that pods of an earlier release get to end
+_PAUSE = 3.0  # seconds between two questions
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,252}")
 
 
-def ask_service(namespace: str, written: Written) -> Any:
-    """Through a port of this machine that kubectl forwards to the Service for as long as it takes."""
-    with _forwarded(namespace, written.slug) as url:
-        return asked(url, written)
+@dataclass(frozen=True)
+class Cluster:
+    """A namespace of a cluster, by kubectl. ``context`` is of its configuration; without it, the one that is current
+    there."""
+
+    namespace: str
+    context: str = ""
+
+    def checked(self, target: str) -> Cluster:
+        """Itself; ``UserError`` for what would be an option."""
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", self.namespace):
+            raise UserError(
+                f"target {target}: namespace {self.namespace!r}: expected small letters, digits and hyphens"
+            )
+        if self.context and not _WORD.fullmatch(self.context):
+            raise UserError(f"target {target}: kube_context {self.context!r}: expected one that kubectl config names")
+        return self
+
+    def kubectl(self, *arguments: str) -> tuple[str, ...]:
+        """A command about the cluster."""
+        return ("kubectl", *(("--context", self.context) if self.context else ()), *arguments)
+
+    def within(self, *arguments: str) -> tuple[str, ...]:
+        """A command about the namespace."""
+        return self.kubectl("-n", self.namespace, *arguments)
+
+    def endpoint(self, service: str) -> str:
+        """What the record calls a Service."""
+        place = f"{self.context}/{self.namespace}" if self.context else self.namespace
+        return f"kubernetes:{place}/{service}"
+
+    def ask(self, written: Written) -> Any:
+        """Through a port of this machine that kubectl forwards to the Service for as long as it takes.
+
+        kubectl takes the pod that has been ready for longest. After a rollout that is one of the release before for as
+        long as it ends, though the Service sends it nothing any more; so it is asked again until none ends.
+        """
+        until = time.monotonic() + _ENDING
+        forward = self.within("port-forward", "--address", "127.0.0.1", f"service/{written.slug}", ":80")
+        while True:
+            ending = self._ending(written.slug)
+            with _forwarded(forward) as url:
+                said = asked(url, written)
+            right = isinstance(said, dict) and said.get("system_fingerprint") == written.release
+            if right or not ending or time.monotonic() > until:
+                return said
+            time.sleep(_PAUSE)
+
+    def _ending(self, name: str) -> bool:
+        """Whether pods of that name are being deleted."""
+        times = "jsonpath={.items[*].metadata.deletionTimestamp}"
+        return bool(output_of(self.within("get", "pods", "-l", f"{NAME}={name}", "-o", times)).strip())
+
+    def needing_key(self) -> Call:
+        """Says that the clients' key is missing, before pods wait for it."""
+        return Call(f"look for the secret {SECRET} in the namespace {self.namespace}", self._need_key)
+
+    def _need_key(self, _folder: Path) -> None:
+        try:
+            found = output_of(self.within("get", "secret", SECRET, "--ignore-not-found", "-o", "name"))
+        except UserError:  # who may not look into secrets may still apply; what else it is, the next command says
+            return
+        if not found.strip():
+            raise UserError(
+                f"kubernetes: namespace {self.namespace} has no secret {SECRET}, without which no pod starts; make it:"
+                f" {secret_command(self)}"
+            )
+
+    def ending_canary(self, slug: str) -> Call:
+        """Takes away what an earlier folder tried beside this release, where it did, and the route to it."""
+        command = self.within("delete", f"httproute,{_KINDS}", "-l", f"{CANARY_OF}={slug}")
+        return Call(f"{' '.join(command)}  # where there are any", partial(self._end_canary, slug=slug))
+
+    def _end_canary(self, _folder: Path, slug: str) -> None:
+        chosen = ("-l", f"{CANARY_OF}={slug}")
+        if not output_of(self.within("get", "deployment", *chosen, "-o", "name")).strip():
+            return  # and there may be no Gateway API in this cluster
+        for kinds in ("httproute", _KINDS):  # nothing is sent to it any more before it goes
+            output_of(self.within("delete", kinds, *chosen, "--ignore-not-found"))
+
+
+def secret_command(cluster: Cluster, *more: str) -> str:
+    """How the secret is made, with the key on no command line; ``more`` are other variables in it."""
+    others = "".join(f' --from-literal={name}="${name}"' for name in more)
+    made = " ".join(cluster.within("create", "secret", "generic", SECRET))
+    return f'printf %s "${KEY}" | {made} --from-file=key=/dev/stdin{others}'
 
 
 def play(folder: Path, secret: str) -> None:
@@ -58,8 +148,7 @@ def drop_secret(_folder: Path, secret: str) -> None:
 
 
 @contextmanager
-def _forwarded(namespace: str, service: str) -> Iterator[str]:
-    command = ["kubectl", "-n", namespace, "port-forward", "--address", "127.0.0.1", f"service/{service}", ":80"]
+def _forwarded(command: tuple[str, ...]) -> Iterator[str]:
     try:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     except OSError as error:

@@ -17,7 +17,7 @@ import yaml
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.integrations.docker import PORT, USER, image
-from treadle.integrations.kubernetes import container
+from treadle.integrations.kubernetes_pod import container
 from treadle.integrations.ray_serve import DEPLOYMENT
 from treadle.stages.deploy.call import Call, output_of
 from treadle.stages.deploy.targets import RELEASE, Plan, Rendering, Written

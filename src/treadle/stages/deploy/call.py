@@ -22,6 +22,9 @@ class Call:
     make: Callable[[Path], None]
 
 
+Command = tuple[str, ...] | Call
+
+
 def request_in(folder: Path, name: str, *fields: str) -> dict[str, Any]:
     """A request as it lies in a rendered folder. ``UserError`` where it is no JSON object with these fields."""
     path = folder / name

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -27,12 +27,13 @@ from treadle.core.settings import bind
 from treadle.evals.task import PATHS, Asking
 from treadle.record.model_card import ModelCard
 from treadle.record.release import ReleaseSpec
-from treadle.stages.deploy.call import Call
+from treadle.stages.deploy.call import Call, Command
 
 GROUP = "treadle.targets"
 WRITTEN = "treadle.json"
 FORMAT = 1
 QUESTION = "What can you do?"
+CANARY = "canary"  # the setting that names another release, of targets that can try one beside the first
 RELEASE = "release"  # the folder beside the files that the release itself is put into when they are applied
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z")
 _START = 180.0  # seconds that what was deployed gets to answer
@@ -45,7 +46,8 @@ class Rendering:
     all its files, ``memory`` in bytes of its engine as the smoke test measured it (None: it did not).
 
     ``trained`` is the model before it was optimized, a Hugging Face folder, and ``card`` what govern wrote of it, where
-    the store has them. ``scratch`` is a folder for files that are made, gone when the rendering is written."""
+    the store has them. ``canary`` is the release that the setting of that name asks to be tried beside this one.
+    ``scratch`` is a folder for files that are made, gone when the rendering is written."""
 
     digest: str
     model: str
@@ -55,6 +57,7 @@ class Rendering:
     memory: int | None = None
     trained: Artifact | None = None
     card: ModelCard | None = None
+    canary: Rendering | None = None
     scratch: Path = Path()
 
     @property
@@ -65,7 +68,16 @@ class Rendering:
     @property
     def tag(self) -> str:
         """Names exactly this release, as an image's tag."""
-        return self.digest.replace(":", "-")[:19]
+        return _tag(self.digest)
+
+
+def _tag(digest: str) -> str:
+    return digest.replace(":", "-")[:19]
+
+
+def trial_name(slug: str) -> str:
+    """What the parts of a release on trial are called, beside those of the other."""
+    return f"{slug}-canary"
 
 
 @dataclass(frozen=True)
@@ -74,17 +86,23 @@ class Plan:
     then ``endpoint`` is asked, if there is one.
 
     ``release``: the release's files are needed in ``release/`` there. ``ask``: how it is asked where our own paths are
-    not at ``endpoint``; gives what they would answer.
+    not at ``endpoint``; gives what they would answer. ``then``: what is done once the answers were right, such as
+    sending requests there.
     """
 
-    commands: tuple[tuple[str, ...] | Call, ...]
+    commands: tuple[Command, ...]
     endpoint: str | None = None
     release: bool = False
     ask: Callable[[Written], Any] | None = None
+    then: tuple[Command, ...] = ()
 
 
 class Target(Protocol):
-    """A platform. Its settings are the parameters it is made with; ``tool`` is the program that applies its files."""
+    """A platform. Its settings are the parameters it is made with; ``tool`` is the program that applies its files.
+
+    A setting ``canary`` names another release, which `Rendering.canary` then is; such a target has ``share``, the part
+    of the requests that it gives to that release.
+    """
 
     tool: str
 
@@ -102,6 +120,15 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True)
+class OnTrial:
+    """The release that is tried beside another, and its ``share`` of the requests, from 0 to 1."""
+
+    release: str
+    model: str
+    share: float
+
+
+@dataclass(frozen=True)
 class Written:
     """What ``treadle.json`` says of a rendered folder. ``files``: digest by path."""
 
@@ -113,10 +140,30 @@ class Written:
     asking: str
     settings: dict[str, Any]
     files: dict[str, str]
+    canary: OnTrial | None = None
 
     def to_bytes(self) -> bytes:
         """As written."""
-        return (json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True) + "\n").encode()
+        said = {key: value for key, value in asdict(self).items() if value is not None}
+        return (json.dumps({"format": FORMAT, **said}, indent=2, sort_keys=True) + "\n").encode()
+
+    def answering(self) -> list[Written]:
+        """What there is to be asked: this, and what is tried beside it, each for itself."""
+        alone, tried = replace(self, canary=None), self.canary
+        if tried is None:
+            return [alone]
+        slug, tag = trial_name(self.slug), _tag(tried.release)
+        return [alone, replace(alone, release=tried.release, model=tried.model, slug=slug, tag=tag)]
+
+    def shares(self) -> list[tuple[str, str, float]]:
+        """Release, model and part of the requests of each."""
+        if self.canary is None:
+            return [(self.release, self.model, 1.0)]
+        tried = self.canary
+        return [
+            (self.release, self.model, round(1 - tried.share, 9)),
+            (tried.release, tried.model, tried.share),
+        ]
 
     @classmethod
     def read(cls, folder: Path) -> Written | None:
@@ -128,16 +175,23 @@ class Written:
             found = json.loads(path.read_bytes())
             if found.pop("format") != FORMAT:
                 raise ValueError("another format")
-            return cls(**found)._checked()
+            tried = found.pop(CANARY, None)
+            return cls(**found, canary=None if tried is None else OnTrial(**tried))._checked()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path} is not what treadle render wrote ({type(error).__name__}); remove it") from None
 
     def _checked(self) -> Written:
         """Itself; ``ValueError`` for what would be another file, option or release in a command. Others may have
         written the folder."""
-        words: tuple[Any, ...] = (self.target, self.model, self.slug, self.tag, self.asking)
+        named: list[Any] = [self.target, self.model, self.slug, self.tag, self.asking]
+        digests = [self.release]
+        if self.canary is not None:
+            named.append(self.canary.model)
+            digests.append(self.canary.release)
+            if not 0 <= self.canary.share < 1:
+                raise ValueError("no share")
         files: Mapping[str, Any] = self.files
-        if not all(isinstance(word, str) and _WORD.match(word) for word in words) or not is_digest(self.release):
+        if not all(isinstance(word, str) and _WORD.match(word) for word in named) or not all(map(is_digest, digests)):
             raise ValueError("no name")
         if not all(isinstance(digest, str) and _inside(path) for path, digest in files.items()):
             raise ValueError("no path")
@@ -152,30 +206,56 @@ def find_target(name: str, settings: Mapping[str, Any], folder: Path | None) -> 
 
 
 def render(
-    name: str, release: Rendering, out: Path, settings: Mapping[str, Any], folder: Path | None = None
+    name: str,
+    release: Rendering,
+    out: Path,
+    settings: Mapping[str, Any],
+    folder: Path | None = None,
+    find: Callable[[str], Rendering] | None = None,
 ) -> tuple[Written, list[str]]:
     """Write the files of a target into ``out``; gives what is there now and the paths that were new or changed.
+    ``find`` looks up the release that a canary is, where ``release`` does not bring it along.
 
     ``UserError``, and nothing is written, where a file would be overwritten that this did not write or that was edited.
     """
     target = find_target(name, settings, folder)
+    if settings.get(CANARY):
+        tried = release.canary or (find(str(settings[CANARY])) if find is not None else None)
+        if tried is None:
+            raise UserError(f"render {name}: canary {settings[CANARY]!r}: there is no project here to look it up in")
+        _check_trial(name, release, tried)
+        release = replace(release, canary=tried)
+        settings = {**settings, CANARY: tried.digest}  # whatever the name stands for later
     with tempfile.TemporaryDirectory(prefix="treadle-") as scratch:
         files = target.render(replace(release, scratch=Path(scratch)))
-        return _written(name, release, out, settings, files)
+        written = _of(name, release, settings, files)
+        if release.canary is not None:
+            share = float(getattr(target, "share", 0.0))
+            written = replace(written, canary=OnTrial(release.canary.digest, release.canary.model, share))
+        return written, _write_all(name, written, out, files)
 
 
-def _written(
-    name: str, release: Rendering, out: Path, settings: Mapping[str, Any], rendered: Mapping[str, Content]
-) -> tuple[Written, list[str]]:
-    files = dict(rendered)
+def _check_trial(name: str, release: Rendering, tried: Rendering) -> None:
+    """``UserError`` where nothing could be told apart, or clients of one could not ask the other."""
+    if tried.digest == release.digest:
+        raise UserError(f"render {name}: canary: {tried.model} is the release itself; name another")
+    ours, theirs = release.spec.asking, tried.spec.asking
+    if ours != theirs:
+        raise UserError(f"render {name}: canary: {tried.model} is asked to {theirs}, {release.model} to {ours}")
+
+
+def _of(name: str, release: Rendering, settings: Mapping[str, Any], files: Mapping[str, Content]) -> Written:
+    digests = {path: _digest(content) for path, content in sorted(files.items())}
+    names = (release.model, release.slug, release.tag, release.spec.asking)
+    return Written(name, release.digest, *names, dict(settings), digests)
+
+
+def _write_all(name: str, written: Written, out: Path, rendered: Mapping[str, Content]) -> list[str]:
+    """Paths that were new or changed; what an earlier rendering wrote, and this does not, is gone."""
+    files: dict[str, Content] = {**rendered, WRITTEN: written.to_bytes()}
     before = Written.read(out)
     kept = before.files if before else {}
-    digests = {path: _digest(content) for path, content in sorted(files.items())}
-    written = Written(
-        name, release.digest, release.model, release.slug, release.tag, release.spec.asking, dict(settings), digests
-    )
-    files[WRITTEN] = written.to_bytes()
-    new = {**digests, WRITTEN: blake3_bytes(written.to_bytes())}
+    new = {**written.files, WRITTEN: blake3_bytes(written.to_bytes())}
     if led := [path for path in {**files, **kept} if not (out / path).resolve().is_relative_to(out.resolve())]:
         raise UserError(f"render: {out / led[0]} leads out of {out} by a link; name another folder with --out")
     try:
@@ -187,7 +267,7 @@ def _written(
             (out / path).unlink()
     except OSError as error:
         raise UserError(f"render {name}: cannot write {out}: {error.strerror or error}") from None
-    return written, changed
+    return changed
 
 
 def _digest(content: Content) -> str:
@@ -231,12 +311,22 @@ def _write(path: Path, content: Content) -> None:
 
 def shown(plan: Plan) -> list[str]:
     """Commands as a shell takes them, and calls in words."""
-    return [each.said if isinstance(each, Call) else shlex.join(each) for each in plan.commands]
+    return [each.said if isinstance(each, Call) else shlex.join(each) for each in (*plan.commands, *plan.then)]
 
 
 def carry_out(plan: Plan, folder: Path) -> None:
-    """Do it all in the folder; ``UserError`` names the command that failed, or whose program is missing."""
-    for command in plan.commands:
+    """Do it all in the folder, as far as the question that is asked then; ``UserError`` names the command that failed,
+    or whose program is missing."""
+    _do(plan.commands, folder)
+
+
+def conclude(plan: Plan, folder: Path) -> None:
+    """Do the rest, once the answers were right; ``UserError`` as `carry_out`."""
+    _do(plan.then, folder)
+
+
+def _do(commands: Sequence[Command], folder: Path) -> None:
+    for command in commands:
         if isinstance(command, Call):
             command.make(folder)
             continue
