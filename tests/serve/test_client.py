@@ -82,7 +82,7 @@ def test_a_client_that_leaves_is_heard_of(start: Callable[..., Served], padding:
     body = json.dumps(BODY).encode() + b" " * padding
     host, port = served.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as sock:
-        sock.sendall(b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (CHAT.encode(), len(body)) + body)
+        sock.sendall(b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % (CHAT.encode(), len(body)) + body)
         while not served.engine.running:
             time.sleep(0.01)
     began = time.monotonic()

@@ -18,9 +18,9 @@ from toy_server import Served
 
 from treadle.serve.metrics import resident_bytes
 
-GET = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
-CHUNKED = b"POST /v1/nothing HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
-CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+GET = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
+CHUNKED = b"POST /v1/nothing HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
 
 
 @contextmanager
