@@ -158,7 +158,7 @@ def test_whoever_offers_another_protocol_goes_on_in_this_one(served: Served) -> 
                 sock.sendall(part)
                 time.sleep(0.05)
             assert sock.recv(1 << 16).startswith(b"HTTP/1.1 200")
-            sock.sendall(GET.replace(b"host", b"connection: close\r\nhost"))
+            sock.sendall(GET.replace(b"host:", b"connection: close\r\nhost:"))
             assert received(sock).startswith(b"HTTP/1.1 200")
     with connected(served) as sock:
         sock.sendall(b"CONNECT x:1 HTTP/1.1\r\nhost: x:1\r\n\r\n")
