@@ -81,9 +81,9 @@ def made_index(folder: Path) -> dict[str, float]:
 def pages_of(record: Record) -> dict[str, str]:
     """What is measured, by name."""
     index = record.interactions
-    newest = index.page(InteractionFilter(smoke=False)).rows[0]
+    newest = index.page(InteractionFilter(origin="traffic")).rows[0]
     some_time_ago = (datetime.now(UTC) - timedelta(days=15)).isoformat(timespec="seconds").replace("+00:00", "Z")
-    middle = index.page(InteractionFilter(smoke=False, until=some_time_ago))
+    middle = index.page(InteractionFilter(origin="traffic", until=some_time_ago))
     number = record.versions.all("model")[-1].number
     runs = [run.id for run in record.runs.find(step="develop.train", limit=6)]
     release = newest.release

@@ -133,7 +133,7 @@ def opened(folder: Path, begin: Callable[[], object] = lambda: None) -> Iterator
             Limit("requests", 10**9, "minute"), Limit("tokens", 10**12, "minute"),
         )  # fmt: skip
         _, secret = keys.create("bench", Rules(limits=limits), seconds=None, actor="bench")
-        use = ApiKeyUse(workspace.database, workspace.state, keys)
+        use = ApiKeyUse(workspace.database, workspace.state, keys, workspace.root / "uncounted")
 
         async def build() -> Gateway:
             begin()

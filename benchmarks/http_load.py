@@ -19,7 +19,8 @@ _COUNTED = re.compile(rb'"completion_tokens": ?(\d+)')
 def request_bytes(path: str, body: dict[str, Any], key: str | None = None) -> bytes:
     """A POST on a connection that stays open."""
     data = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n"
+    head += "content-type: application/json\r\n"
     head += f"authorization: Bearer {key}\r\n" if key else ""
     return head.encode() + b"\r\n" + data
 

@@ -52,7 +52,7 @@ def test_a_key_from_its_making_to_its_end(project: Path, capsys: pytest.CaptureF
     assert "only time" in shown
     with open_project(project) as opened:
         workspace = opened.record.workspace
-        use = ApiKeyUse(workspace.database, workspace.state, opened.record.api_keys)
+        use = ApiKeyUse(workspace.database, workspace.state, opened.record.api_keys, workspace.root / "uncounted")
         use.exchange(made["id"], Report(1, {("tokens", ""): 70, ("requests", ""): 2, ("money", ""): 10**9}), (), {})
         use.exchange("default", Report(1, {("tokens", ""): 5}), (), {})
     listed = told(capsys, "list")

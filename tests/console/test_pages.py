@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 import treadle
-from console.conftest import BASE, Browser, Content, Opened, ask, text_of
+from console.conftest import BASE, Browser, Content, Opened, ask, interaction, text_of
 from small_project import Project
 from treadle.console.app import create_console
 from treadle.console.pages.answer import AnswerPage
@@ -59,7 +59,7 @@ PAGES: dict[str, Any] = {
 def named(opened: Opened, path: str) -> str:
     """A path with real ids in it."""
     runs = opened.record.runs.find(step="develop.train")
-    answer = opened.record.interactions.page(InteractionFilter(smoke=False), limit=1).rows[0].id
+    answer = opened.record.interactions.page(InteractionFilter(origin="traffic"), limit=1).rows[0].id
     return path.replace("RUN", runs[0].id).replace("OTHER", runs[1].id).replace("ANSWER", answer)
 
 
@@ -290,6 +290,20 @@ def test_two_versions_are_compared(browser: Browser) -> None:
     other_way = browser.json("/compare?a=model@v2&b=model@v1&metric=rouge_l")["flips"]
     assert {flip["item"] for flip in other_way["worse"]} == {flip["item"] for flip in flips["better"]}
     assert browser.json("/compare?a=model@v1&b=model@v2&metric=token_f1")["flips"]["metric"] == "token_f1"
+
+
+def test_copies_for_a_shadow_are_told_from_smoke_questions_and_traffic(opened: Opened) -> None:
+    release = opened.record.versions.served()
+    assert release is not None
+    copy = interaction(release, "Is this a copy?", 1, origin="shadow", copy_of="int-" + "0" * 26)
+    opened.record.recorder.interaction(copy)
+    browser = opened.browser()
+    totals = {origin: browser.json(f"/interactions?origin={origin}")["total"] for origin in ("traffic", "smoke", "all")}
+    assert totals == {"traffic": 40, "smoke": 8, "all": 49}
+    [found] = browser.json("/interactions?origin=shadow")["rows"]
+    assert (found["row"]["id"], found["row"]["shadow"], found["row"]["smoke"]) == (copy.id, True, False)
+    assert "shadow" in browser.page("/interactions?origin=shadow").text
+    browser.page("/interactions?origin=shadows", 400)
 
 
 def test_answers_are_filtered_and_paged(opened: Opened) -> None:

@@ -568,3 +568,34 @@ def test_a_release_that_another_server_runs_goes_the_whole_way(built: tuple[Proj
         refused = project.call("serve", release, "--port", "0", check=2)
         assert "does not answer" in refused.stderr
         assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_a_server_of_one_release_has_a_fallback_and_a_shadow_too(three: Three, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(three.project.folder.parent, folder, symlinks=True)
+    project = Project(folder / "project")
+    one, two, other = three.releases
+    beside = f"fallback: '{other}'\n  shadow: {{release: '{two}', share: 1}}"
+    project.edit("deploy:\n", f"deploy:\n  {beside}\n")
+    with open_project(project.folder) as opened, serving(project, opened.record, one, "--port", "0") as fixed:
+        fixed.answering(one)
+        until(lambda: len(fixed.workers()) == 3)
+        champion, load = fixed.workers()[0], Load(fixed.url)
+
+        def copies() -> int:
+            return sum(row.origin == "shadow" for row in opened.record.recorder.interactions(two))
+
+        with load.running(2):
+            until(lambda: copies() >= 8)
+            for _ in range(3):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(champion, signal.SIGKILL)
+                load.more(12)
+                champion = fixed.workers()[-1]
+        rows = list(opened.record.recorder.interactions())
+        assert {row.release for row in rows if row.instead_of} == {other}
+        assert {row.release for row in rows if row.origin == "shadow"} == {two}
+        assert fixed.deployed() == {one: 1}
+    found = project.json("evaluate", two, "--shadow")
+    assert found["pairs"] >= 8
+    assert found["same"]["value"] == 0  # each says a letter of its own

@@ -178,9 +178,15 @@ def brute(rows: list[InteractionRow], where: InteractionFilter, rated: set[str])
             "rated": row.id in rated,
             "unrated": row.id not in rated,
         }[where.rating]
-        given = ("release", "model", "status", "user", "smoke")
+        given = ("release", "model", "status", "user")
         same = all(getattr(where, name) in (None, getattr(row, name)) for name in given)
-        return rating and same and (where.since or "") <= row.time < (where.until or "9")
+        origin = "shadow" if row.shadow else "smoke" if row.smoke else "traffic"
+        return (
+            rating
+            and same
+            and where.origin in (None, origin)
+            and (where.since or "") <= row.time < (where.until or "9")
+        )
 
     return [row for row in rows if holds(row)]
 
@@ -206,7 +212,7 @@ def test_every_filter_gives_what_looking_at_each_row_gives(record: Record) -> No
             user=chance.choice((None, None, record.recorder.keyed("ann"), record.recorder.keyed("eve"))),
             since=chance.choice((None, chance.choice(times))),
             until=chance.choice((None, chance.choice(times))),
-            smoke=chance.choice((None, True, False)),
+            origin=chance.choice((None, "traffic", "smoke", "shadow")),
         )
         expected = brute(rows, where, rated)
         assert by_time(listed(record.interactions, where, chance.randrange(1, 60))) == by_time(expected), where
@@ -537,7 +543,7 @@ def test_threads_may_ask_whatever_another_one_does(record: Record) -> None:
         try:
             for number in range(40):
                 record.interactions.catch_up(0.01 if number % 3 else None)
-                rows = listed(record.interactions, InteractionFilter(smoke=False))
+                rows = listed(record.interactions, InteractionFilter(origin="traffic"))
                 assert len({row.id for row in rows}) == len(rows) >= 100
                 assert record.interactions.get(traffic.ids[number]) is not None
                 record.interactions.feedback(traffic.ids[number])
@@ -623,7 +629,7 @@ def test_figures_over_time_are_those_of_the_rows(record: Record, seconds: int) -
     rows = [
         row
         for row in record.workspace.journal.read("interactions")
-        if (row["metadata"] or {}).get("treadle") != "smoke"
+        if (row["metadata"] or {}).get("treadle") != "smoke" and row["origin"] != "shadow"
     ]
     thumbs = {row.id: row.thumbs for row in scanned(record)}
     checked = 0
@@ -656,7 +662,13 @@ def test_figures_that_would_be_too_many_are_refused(record: Record) -> None:
 
 def test_the_queue_puts_forward_what_is_worth_a_look(record: Record) -> None:
     traffic = Traffic(record, random.Random(1))
-    good: dict[str, Any] = {"status": "ok", "metadata": None, "confidence": (), "answer": "so it is"}
+    good: dict[str, Any] = {
+        "status": "ok",
+        "origin": "traffic",
+        "metadata": None,
+        "confidence": (),
+        "answer": "so it is",
+    }
     good["messages"] = ({"role": "user", "content": "how?"},)
     said: dict[str, Any] = {"source": "api", "comment": None, "correction": None}
 

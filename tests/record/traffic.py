@@ -51,6 +51,7 @@ class Traffic:
             "tokens": Tokens(chance.randrange(50), chance.randrange(50)),
             "seconds": Seconds(0.0, chance.choice((None, chance.random())), chance.random() * 3),
             "metadata": {"treadle": "smoke"} if kept and chance.random() < 0.2 else None,
+            "origin": "shadow" if len(self.ids) % 7 == 3 else "traffic",
         }
         interaction = Interaction(**{**row, **given})
         self.record.recorder.interaction(interaction)
@@ -145,7 +146,8 @@ def _row(row: Interaction, words: list[Feedback], *, case: bool) -> InteractionR
         commented=any(word.comment for word in words),
         case=case,
         stored=row.messages is not None,
-        smoke=(row.metadata or {}).get("treadle") == "smoke",
+        smoke=(row.metadata or {}).get("treadle") == "smoke" and row.origin != "shadow",
+        shadow=row.origin == "shadow",
         confidence=min(row.confidence) if row.confidence else None,
     )
 

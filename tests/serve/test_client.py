@@ -35,7 +35,7 @@ def test_asgi_alone_is_enough(served: Served) -> None:
 
     async def ask() -> tuple[httpx.Response, httpx.Response]:
         transport = httpx.ASGITransport(opened(recorder))
-        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.post(CHAT, json=BODY), await client.post(CHAT, json={"messages": []})
 
     for alone, known in zip(
@@ -82,7 +82,8 @@ def test_a_client_that_leaves_is_heard_of(start: Callable[..., Served], padding:
     body = json.dumps(BODY).encode() + b" " * padding
     host, port = served.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as sock:
-        sock.sendall(b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (CHAT.encode(), len(body)) + body)
+        head = b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % (CHAT.encode(), len(body))
+        sock.sendall(head + body)
         while not served.engine.running:
             time.sleep(0.01)
     began = time.monotonic()

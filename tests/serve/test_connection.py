@@ -18,9 +18,9 @@ from toy_server import Served
 
 from treadle.serve.metrics import resident_bytes
 
-GET = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
-CHUNKED = b"POST /v1/nothing HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
-CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+GET = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
+CHUNKED = b"POST /v1/nothing HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
 
 
 @contextmanager
@@ -158,7 +158,7 @@ def test_whoever_offers_another_protocol_goes_on_in_this_one(served: Served) -> 
                 sock.sendall(part)
                 time.sleep(0.05)
             assert sock.recv(1 << 16).startswith(b"HTTP/1.1 200")
-            sock.sendall(GET.replace(b"host", b"connection: close\r\nhost"))
+            sock.sendall(GET.replace(b"host:", b"connection: close\r\nhost:"))
             assert received(sock).startswith(b"HTTP/1.1 200")
     with connected(served) as sock:
         sock.sendall(b"CONNECT x:1 HTTP/1.1\r\nhost: x:1\r\n\r\n")

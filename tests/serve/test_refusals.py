@@ -213,7 +213,7 @@ def test_a_body_that_does_not_come(start: Callable[..., Served]) -> None:
     served = start(body_seconds=0.3)
     host, port = served.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as sock:
-        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
         answer = sock.recv(10_000)
         while chunk := sock.recv(10_000):
             answer += chunk
@@ -249,8 +249,8 @@ def test_hostile_heads_harm_nobody(served: Served, head: bytes) -> None:
 
 def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
     host, port = served.url.removeprefix("http://").split(":")
-    request = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
-    last = b"GET /v1/nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    request = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    last = b"GET /v1/nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=10) as sock:
         sock.sendall(request * 5 + last)
         answer = b""
@@ -395,7 +395,7 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_not_for_ever(start: Cal
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect((host, int(port)))
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
         sock.sendall(head.encode() + body)
         while not served.engine.running:
             time.sleep(0.01)

@@ -23,7 +23,7 @@ class Book:
 
     def use(self) -> ApiKeyUse:
         """What a gateway is given."""
-        return ApiKeyUse(self.workspace.database, self.workspace.state, self.keys)
+        return ApiKeyUse(self.workspace.database, self.workspace.state, self.keys, self.workspace.root / "uncounted")
 
     def create(self, name: str, *limits: Limit, seconds: float | None = None, **rules: Any) -> tuple[ApiKey, str]:
         return self.keys.create(name, Rules(limits=limits, **rules), seconds=seconds, actor="k3:me")

@@ -12,7 +12,7 @@ from treadle.cli.live import watching
 from treadle.cli.output import emit, here, json_option, say, say_who_is_waited_for, table
 from treadle.core.errors import UserError
 from treadle.cycle import STAGES
-from treadle.evals.intervals import Comparison
+from treadle.evals.intervals import LEVEL, Comparison
 from treadle.evaluating import Asked, Evaluated, evaluate_ref
 from treadle.project import open_project
 
@@ -28,6 +28,7 @@ from treadle.project import open_project
 @click.option("--through", metavar="PROGRAM", help="Let lm-eval or inspect-ai do it, with a task of theirs.")
 @click.option("--environment", metavar="DIR", type=click.Path(path_type=Path), help="Where that program is installed.")
 @click.option("--judge", metavar="FILE", type=click.Path(path_type=Path), help="Who compares both models' answers.")
+@click.option("--shadow", is_flag=True, help="Compare the copies that it answered as a shadow with what was shown.")
 @click.option("--by", metavar="FIELD", help="The scores for each value of a field as well.")
 @json_option
 def evaluate(
@@ -42,6 +43,7 @@ def evaluate(
     judge: Path | None,
     through: str | None,
     environment: Path | None,
+    shadow: bool,
     as_json: bool,
 ) -> None:
     """Evaluate a model: scores with 95 % intervals, every item, answer and value kept as a run.
@@ -49,13 +51,21 @@ def evaluate(
     REF is model@v1, @champion or b3:..., or a base model by name or folder. Items are the test split of the project's
     latest dataset, or of a file in the form that `prepare` reads. What was evaluated before is remembered.
 
+    With --shadow nothing is asked: the answers that it gave to copies of requests (deploy.shadow) are set beside those
+    that users were shown.
+
     \b
     Example:
       treadle evaluate @champion --against model@v1
       treadle evaluate model@v2 --data questions.jsonl --metric token_f1 --metric bleu
       treadle evaluate @champion --task tasks/capitals.yaml
       treadle evaluate @champion --through lm-eval --environment ~/lm-eval --task gsm8k
+      treadle evaluate @challenger --shadow
     """
+    if shadow:
+        others = (data, subject, dataset, task, judge, through, environment, by)
+        _shadow(ref, against, given=bool(metrics) or any(each is not None for each in others), as_json=as_json)
+        return
     if through is not None or environment is not None:
         _through(
             ref, through, environment, task, given=bool(data or dataset or metrics or against or by), as_json=as_json
@@ -98,6 +108,30 @@ def _through(
         say(f"{ref} by {tool['name']} {tool['version']} on {task}; every answer is in {found['evaluation'][:11]}")
         for line in table([[name, _interval(score)] for name, score in found["metrics"].items()]):
             say(line)
+
+
+def _shadow(ref: str, against: str | None, *, given: bool, as_json: bool) -> None:
+    from treadle.evaluating_shadow import compare_shadow
+
+    if given:
+        raise UserError("evaluate --shadow goes with --against and --json, and nothing else")
+    with open_project(here()) as project:
+        found = compare_shadow(project, ref, against)
+    if as_json:
+        emit(found.public())
+        return
+    alone = f"; {found.alone:,} more have none beside them" if found.alone else ""
+    say(f"{ref} on {found.pairs:,} copies, each beside the answer that was shown{alone}")
+    if found.same is not None:
+        say(f"the same text in {_interval(found.same.to_json())} of {found.same.n:,}")
+    rows = [["", "pairs", "shadow", "shown", "difference", f"[{LEVEL:.0%} interval]", ""]]
+    for name, each in found.figures.items():
+        sure = f"[{each.low:+.3g}, {each.high:+.3g}]"
+        verdict = "not decided" if not each.decided else "more" if each.difference > 0 else "less"
+        figures = [f"{value:.3g}" for value in (each.shadow, each.shown)]
+        rows.append([name, f"{each.n:,}", *figures, f"{each.difference:+.3g}", sure, verdict])
+    for line in table(rows, right=(1, 2, 3, 4)):
+        say(line)
 
 
 def _lines(found: Evaluated) -> list[str]:

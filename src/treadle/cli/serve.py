@@ -81,7 +81,8 @@ def serve(
     """Serve through an OpenAI-style API: the champion, and a canary beside it, as the record says at each moment.
 
     A promotion, a rollback, a canary's next step and an erasure are followed within seconds; no request is lost by it.
-    With RELEASE (a version, an alias or a digest) it is that release and stays so.
+    With RELEASE (a version, an alias or a digest) it is that release and stays so; deploy.fallback and deploy.shadow
+    stand beside it as they do beside the champion.
 
     With TREADLE_API_KEY set, or a key made by treadle keys create, every request needs one. With the
     former, the console's pages are under /console and ask for it. /metrics is for Prometheus.
@@ -111,6 +112,7 @@ def serve(
         record, settings = project.record, project.file.deploy
         chosen = find_release(project, release)
         gateway = None
+        address = host or settings.host
         recording = project.file.monitor.recording(project.file.govern.purpose)
         follower = Follower(
             RecordGuide(
@@ -127,7 +129,16 @@ def serve(
         async def open_gateway() -> Gateway:
             nonlocal gateway
             most, slo = settings.max_in_flight, settings.slo
-            gateway = new_gateway(record, recording, Table(), keyed=True, max_in_flight=most, slo=slo)
+            gateway = new_gateway(
+                record,
+                recording,
+                Table(),
+                keyed=True,
+                max_in_flight=most,
+                slo=slo,
+                hosts=None if no_key else [*settings.hosts, address],
+                degrade_seconds=settings.degrade_seconds,
+            )
             await follower.start(gateway)
             return gateway
 
@@ -139,7 +150,6 @@ def serve(
             else:
                 say(f"{_line(gateway.table)} at {url}/v1; metrics at {url}/metrics; Ctrl-C ends it")
 
-        address = host or settings.host
         with _console(address) as mounts:
             run(
                 open_gateway,
@@ -178,10 +188,11 @@ def _serve_folder(
     from treadle.serve.server import run
     from treadle.serve.table import Table
 
+    address = host or "127.0.0.1"
     with own_record(journal, carried.spec.name) as record:
 
         async def open_gateway() -> Gateway:
-            return new_gateway(record, Recording(), Table(await carried.open()))
+            return new_gateway(record, Recording(), Table(await carried.open()), hosts=None if no_key else [address])
 
         def ready(url: str) -> None:
             if as_json:
@@ -189,7 +200,6 @@ def _serve_folder(
             else:
                 say(f"{carried.name} ({carried.digest[:11]}) answers at {url}/v1; metrics at {url}/metrics")
 
-        address = host or "127.0.0.1"
         run(open_gateway, host=address, port=8000 if port is None else port, on_ready=ready, keyed=no_key)
 
 

@@ -107,7 +107,7 @@ class Replica:
         carried = await asyncio.to_thread(read_carried, folder, expected=given.digest, name=given.name)
         record = self._open.enter_context(own_record(Path(given.journal), carried.spec.name))
         try:
-            self._gateway = new_gateway(record, Recording(), Table(await carried.open()))
+            self._gateway = new_gateway(record, Recording(), Table(await carried.open()), hosts=None)
             await self._gateway.keyring.start()
         except BaseException:
             self._open.close()

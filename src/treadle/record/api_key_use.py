@@ -5,14 +5,22 @@ what was spent since, gives back what it does not need, and takes anew. At any m
 holders is at most the limit, plus at most one request: the last one is let in as long as anything is left, and may use
 more than that. What a killed gateway held counts as spent, so a limit is never exceeded by a kill.
 
+What was used while the database could not be asked is noted in a folder of this machine, a small file for each holder
+and key; the holder hands it over when the database is back, or, where it was killed, the next one that begins here.
+
 A *period* is ``""`` for what is counted in all, else a day, a month or a minute of the database's clock, in UTC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import fcntl
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from treadle.core.database import Cursor, Database
 from treadle.core.identifiers import new_id
@@ -28,6 +36,8 @@ _UPSERT = (
 )
 _WHERE = " FROM api_key_use WHERE api_key = ? AND what = ? AND period = ?"
 Account = tuple[str, str]  # what, period
+UNCOUNTED = "uncounted"  # the folder, beside the journal
+logger = logging.getLogger("treadle.serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +77,10 @@ class Used:
 class ApiKeyUse:
     """One holder's side of the table, and what a gateway needs to know of the keys (``serve.keyring.KeyBook``)."""
 
-    def __init__(self, database: Database, state: State, keys: ApiKeys) -> None:
+    def __init__(self, database: Database, state: State, keys: ApiKeys, folder: Path) -> None:
+        """``folder`` is where use is noted that cannot be counted yet."""
         self._database = database
+        self._folder = folder
         self._state = state
         self.stamp = keys.stamp
         self.all = keys.all
@@ -76,14 +88,15 @@ class ApiKeyUse:
 
     def begin(self) -> None:
         """Say that this holder lives; what dead ones left is counted as spent."""
+        self._make_up()
         for lease in self._state.dead_leases(LEASE):
             self._fold(lease.removeprefix(LEASE))
             self._state.drop_lease(lease)
         self._state.take_lease(LEASE + self.holder)
 
     def beat(self) -> None:
-        """Say so again."""
-        self._state.beat(LEASE + self.holder)
+        """Say so again; who was silent for too long has lost the lease."""
+        self._state.take_lease(LEASE + self.holder)
 
     def end(self) -> None:
         """Nothing more will be reported."""
@@ -124,9 +137,54 @@ class ApiKeyUse:
         cursor.execute(_UPSERT, (key, *account, self.holder, report.number, spent, held))
         return spent, held
 
+    def note(self, key: str, reports: Sequence[Report]) -> None:
+        """Keep reports that could not be handed over, in place of those noted before; none: forget them. Raises
+        ``OSError``."""
+        path = self._folder / f"{self.holder}.{key}.json"
+        if not reports:
+            path.unlink(missing_ok=True)
+            return
+        said = [[report.number, [[*account, amount] for account, amount in report.spent.items()]] for report in reports]
+        self._folder.mkdir(exist_ok=True)
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps({"format": 1, "holder": self.holder, "key": key, "reports": said}))
+        new.replace(path)
+
+    def _make_up(self) -> None:
+        """Hand over what holders noted here that were killed while the database was away."""
+        if not self._folder.is_dir():
+            return
+        with _alone(self._folder):
+            living = set(self._state.live_leases(LEASE))
+            for path in sorted(self._folder.glob("*.json")):
+                try:
+                    holder, key, reports = _noted(path.read_bytes())
+                except (ValueError, TypeError, LookupError, AttributeError):
+                    logger.warning("%s cannot be read; what it noted is not counted", path)
+                    continue
+                if LEASE + holder in living:
+                    continue
+                with self._database.transaction() as cursor:
+                    for report in reports:
+                        self._count_for(cursor, holder, key, report)
+                path.unlink()
+                path.with_suffix(".new").unlink(missing_ok=True)
+                self._fold(holder)
+
+    def _count_for(self, cursor: Cursor, holder: str, key: str, report: Report) -> None:
+        """In another's name, once; it was taken from what that one held."""
+        for account, amount in report.spent.items():
+            number, spent, held = self._of(cursor, key, account, holder)
+            if number < report.number:
+                values = (key, *account, holder, report.number, spent + amount, max(0, held - amount))
+                cursor.execute(_UPSERT, values)
+
     def _mine(self, cursor: Cursor, key: str, account: Account) -> tuple[int, int, int]:
+        return self._of(cursor, key, account, self.holder)
+
+    def _of(self, cursor: Cursor, key: str, account: Account, holder: str) -> tuple[int, int, int]:
         sql = f"SELECT report, spent, held{_WHERE} AND holder = ?"
-        rows = cursor.execute(sql, (key, *account, self.holder)).fetchall()
+        rows = cursor.execute(sql, (key, *account, holder)).fetchall()
         return (int(rows[0][0]), int(rows[0][1]), int(rows[0][2])) if rows else (0, 0, 0)
 
     def _share(self, cursor: Cursor, key: str, limit: Limit, now: float) -> Share:
@@ -167,6 +225,24 @@ def period_of(per: Per, now: float) -> tuple[str, float | None]:
         return f"d{day:%Y-%m-%d}", (day + timedelta(days=1) - moment).total_seconds()
     following = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
     return f"m{day:%Y-%m}", (following - moment).total_seconds()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Of all processes of this machine that begin here."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _noted(data: bytes) -> tuple[str, str, list[Report]]:
+    """What `ApiKeyUse.note` wrote; ``ValueError`` and its kin for anything else."""
+    found = json.loads(data)
+    reports = [
+        Report(int(number), {(str(what), str(period)): int(amount) for what, period, amount in spent})
+        for number, spent in found["reports"]
+    ]
+    return str(found["holder"]), str(found["key"]), reports
 
 
 def _accounts(report: Report) -> Iterable[Account]:

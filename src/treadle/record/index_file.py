@@ -6,7 +6,7 @@ from pathlib import Path
 
 from treadle.record.cache_file import CacheFile
 
-FORMAT = 2
+FORMAT = 3  # 3: `smoke` tells a shadow's copies (2) from smoke questions (1)
 BUCKET_SECONDS = 300  # what figures over time are kept by
 SPREAD = 1 << 21  # a key is the time in milliseconds, times this, and some bits of a hash of the id
 

@@ -14,7 +14,7 @@ from typing import Any
 from treadle.core.identifiers import time_of
 from treadle.record.index_file import SPREAD
 from treadle.record.interaction import SHADOW
-from treadle.record.interaction_filter import moment
+from treadle.record.interaction_filter import ORIGINS, Origin, moment
 from treadle.record.recorder import CASES, FEEDBACK, INTERACTIONS
 
 STREAMS = (INTERACTIONS, FEEDBACK, CASES)
@@ -105,12 +105,11 @@ class IndexRows:
         tokens, seconds, confidence = row.get("tokens") or {}, row.get("seconds") or {}, row.get("confidence")
         erased = bool(row.get("erased"))
         stored = row.get("messages") is not None and not erased
-        # Neither is traffic: a question to a new release, and a copy that nobody was shown.
-        smoke = (row.get("metadata") or {}).get("treadle") == "smoke" or row.get("origin") == SHADOW
+        smoke = ORIGINS[_origin(row)]
         sure = min(confidence) if confidence else None
         unsure = sure is not None and sure < _UNSURE
         names = (str(row["release"]), str(row["model"]), str(row["endpoint"]), str(row["status"]))
-        facet = self._facet((*names, int(stored), int(smoke), int(erased), int(unsure), *voice.facets()))
+        facet = self._facet((*names, int(stored), smoke, int(erased), int(unsure), *voice.facets()))
         ttft = seconds.get("ttft")
         return (
             facet,
@@ -244,3 +243,9 @@ def _key(row: dict[str, Any]) -> int:
         millis = time_of(row["id"]) or 0
     millis = min(max(millis, 0), _LATEST)
     return millis * SPREAD + zlib.crc32(row["id"].encode("utf-8", "surrogatepass")) % SPREAD
+
+
+def _origin(row: dict[str, Any]) -> Origin:
+    if row.get("origin") == SHADOW:
+        return "shadow"
+    return "smoke" if (row.get("metadata") or {}).get("treadle") == "smoke" else "traffic"

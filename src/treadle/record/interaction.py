@@ -86,7 +86,8 @@ class Interaction:
     ``error`` is a code such as ``engine_unavailable``, never a text. ``upstream``: of an answer that another server
     gave, its ``place`` (host and port), the ``model`` and ``fingerprint`` that it reported, and how many ``attempts``
     there were. ``instead_of``: the interaction that failed, where another release answered the same request.
-    ``copy_of``: the interaction whose request this one repeated (``origin`` is ``shadow``).
+    ``copy_of``: the interaction whose request this one repeated (``origin`` is ``shadow``). ``uncounted``: its key was
+    let in while the database could not say what was left of its limits.
     """
 
     id: str
@@ -121,6 +122,7 @@ class Interaction:
     upstream: dict[str, Any] | None = None
     instead_of: str | None = None
     copy_of: str | None = None
+    uncounted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The row as JSON can carry it, with the number of its format."""

@@ -12,6 +12,8 @@ from treadle.record.index_file import SPREAD
 
 END = (1 << 63) - 1  # beyond every key
 
+Origin = Literal["traffic", "smoke", "shadow"]
+ORIGINS: dict[Origin, int] = {"traffic": 0, "smoke": 1, "shadow": 2}  # as facets.smoke has them
 Rating = Literal["up", "down", "corrected", "rated", "unrated"]
 _RATINGS = {
     "up": "thumbs = 1",
@@ -32,7 +34,8 @@ class InteractionRow:
     ``user`` a keyed digest; ``confidence`` the least of its labels'.
 
     ``thumbs`` (1 or 0) and ``score`` are the last ones given; what was taken back does not count. ``stored``: its text
-    is kept. ``case``: it was made a test case.
+    is kept. ``case``: it was made a test case. Neither ``smoke`` (a question to a new release) nor ``shadow`` (a copy
+    that nobody was shown) is traffic.
     """
 
     id: str
@@ -54,6 +57,7 @@ class InteractionRow:
     stored: bool
     smoke: bool
     confidence: float | None
+    shadow: bool = False
 
     @classmethod
     def of(cls, key: int, identifier: str, *values: Any) -> InteractionRow:
@@ -78,8 +82,9 @@ class InteractionRow:
             commented=bool(commented),
             case=bool(case),
             stored=bool(stored),
-            smoke=bool(smoke),
+            smoke=smoke == ORIGINS["smoke"],
             confidence=confidence,
+            shadow=smoke == ORIGINS["shadow"],
         )
 
 
@@ -87,7 +92,7 @@ class InteractionRow:
 class InteractionFilter:
     """All that is given must hold. ``release`` may be several digests, ``user`` is a keyed digest; ``since`` (from then
     on) and ``until`` (before) are in ISO 8601, UTC where they do not say; ``text`` is looked for in what is stored, in
-    any case of letters."""
+    any case of letters. ``origin``: what users asked, what a new release was tried with, or what a shadow got."""
 
     release: str | tuple[str, ...] | None = None
     model: str | None = None
@@ -97,12 +102,12 @@ class InteractionFilter:
     since: str | None = None
     until: str | None = None
     text: str | None = None
-    smoke: bool | None = None
+    origin: Origin | None = None
 
     def facets(self) -> tuple[str, list[Any]]:
         """The condition on the table of facets, and its values."""
         given = {"model": self.model, "status": self.status}
-        given["smoke"] = None if self.smoke is None else str(int(self.smoke))
+        given["smoke"] = None if self.origin is None else str(ORIGINS[self.origin])
         wanted = {name: value for name, value in given.items() if value is not None}
         said = [f"{name} = ?" for name in wanted] + ["erased = 0"]
         values: list[Any] = list(wanted.values())

@@ -189,7 +189,7 @@ class InteractionIndex:
 
     def _queue(self, limit: int) -> list[tuple[InteractionRow, str]]:
         open_to = " AND status = 'ok' AND stored = 1 AND corrected = 0 AND is_case = 0 AND reviewed = 0"
-        real = InteractionFilter(smoke=False)
+        real = InteractionFilter(origin="traffic")
         found: dict[int, str] = {}
         for condition, reason in _REASONS:
             for key in self._keys(real, END, limit, open_to + condition):

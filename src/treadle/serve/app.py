@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -197,6 +198,14 @@ class _Endpoint:
         if incoming.meter is None and not _own_origin(incoming.header("origin")):
             # Without a key, any page that the user visits could otherwise talk to the model.
             raise ApiError(403, "Web pages may not call a server without an API key", code="forbidden_origin")
+        if incoming.meter is None and not _own_host(incoming.header("host"), gateway.settings.hosts):
+            # Nor may a page whose name was made to lead here, which its browser then takes for that page's own server.
+            raise ApiError(
+                403,
+                "A server without an API key answers by addresses and localhost; add this name to deploy.hosts, or make"
+                " a key",
+                code="forbidden_host",
+            )
         if gateway.draining and self.name:
             raise shutting_down()
 
@@ -209,6 +218,19 @@ class _Endpoint:
             measured.errors.labels(incoming.failed).inc()
             if incoming.key is not None and incoming.status in (401, 403, 429):
                 measured.key_refusals.labels(incoming.key, incoming.failed).inc()
+
+
+@lru_cache(maxsize=256)
+def _own_host(host: str | None, known: frozenset[str] | None) -> bool:
+    """True for an address, ``localhost`` and what is known: only a name can be made to lead elsewhere. None is nobody's
+    browser."""
+    if known is None or not host:
+        return True
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+        return name == "localhost" or name.endswith(".localhost") or name in known or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def _own_origin(origin: str | None) -> bool:

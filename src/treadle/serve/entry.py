@@ -179,6 +179,7 @@ def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, end
         origin="traffic" if entry.copy_of is None else SHADOW,
         instead_of=entry.instead_of,
         copy_of=entry.copy_of,
+        uncounted=entry.key is not None and gateway.keyring.outage.lending,
     )
 
 
@@ -195,6 +196,8 @@ def _count(gateway: Gateway, row: Interaction) -> None:
         metrics.guardrails.labels(*labels).inc(sum(done["found"].values()))
     if row.key is not None:
         metrics.key_requests.labels(row.key, row.status).inc()
+        if row.uncounted:
+            metrics.key_uncounted.labels(row.key).inc()
         metrics.key_tokens.labels(row.key, "prompt").inc(row.tokens.prompt)
         metrics.key_tokens.labels(row.key, "completion").inc(row.tokens.completion)
         if row.cost is not None:

@@ -45,6 +45,8 @@ class GatewaySettings:
     """Limits and rules. Sizes in bytes, times in seconds; ``max_in_flight`` requests are held at once, fewer where
     ``slo`` would not be kept otherwise.
 
+    ``hosts``: names by which a server without a key may be asked beside ``localhost`` and addresses; None: any.
+    ``degrade_seconds``: how long known keys are let in while their database is away; 0 for not at all.
     ``feedback_per_hour`` is for each user, or for the callers of one key who name none; one key gives at most
     ``feedback_per_key`` an hour, whatever users it names.
     """
@@ -56,6 +58,8 @@ class GatewaySettings:
     max_body_bytes: int = 4 << 20
     max_in_flight: int = 256
     slo: Slo | None = None
+    hosts: frozenset[str] | None = frozenset()
+    degrade_seconds: float = 0.0
     body_seconds: float = 30.0
     request_seconds: float = 600.0
     feedback_per_hour: int = 600
@@ -88,7 +92,9 @@ class Gateway:
         self.draining = False
         self.unrecorded: deque[Interaction] = deque()  # no more than there were requests in flight
         self.arriving = 0  # bytes of bodies that are not whole yet
-        self.keyring = Keyring(self.settings.api_key, keys, self.end_requests_of)
+        self.keyring = Keyring(
+            self.settings.api_key, keys, self.end_requests_of, degrade_seconds=self.settings.degrade_seconds
+        )
         self.metrics = Metrics(self)
         self.shadows = Shadows(self._note_dropped, self._note_failed)
         self.feedback_lock = asyncio.Lock()

@@ -1,7 +1,8 @@
 """Which API keys open this gateway, and what ends when one is revoked.
 
 Keys are looked up again several times a second, so that a new one is good and a revoked one is not within that time,
-also for a request that is under way. While they cannot be looked up, nobody is let in by them.
+also for a request that is under way. While they cannot be looked up, nobody is let in by them, but where the server is
+told to degrade (`Outage`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +20,7 @@ from treadle.record.api_key import EVERY, PREFIX, ApiKey, Limit, Rules, digest_o
 from treadle.record.api_key_use import Report, Share
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.meter import Meter
+from treadle.serve.outage import Outage
 
 DEFAULT = "default"  # the id of the one key that TREADLE_API_KEY names
 _LOOK = 0.25  # seconds between two looks
@@ -50,6 +51,10 @@ class KeyBook(Protocol):
         """As `ApiKeyUse.exchange`."""
         ...
 
+    def note(self, key: str, reports: Sequence[Report]) -> None:
+        """As `ApiKeyUse.note`."""
+        ...
+
     def begin(self) -> None:
         """This gateway may report from now on."""
         ...
@@ -66,19 +71,24 @@ class KeyBook(Protocol):
 class Keyring:
     """One per gateway; used in its event loop."""
 
-    def __init__(self, default: str | None, book: KeyBook | None, gone: Callable[[frozenset[str]], object]) -> None:
+    def __init__(
+        self,
+        default: str | None,
+        book: KeyBook | None,
+        gone: Callable[[frozenset[str]], object],
+        *,
+        degrade_seconds: float = 0.0,
+    ) -> None:
         """``default`` is the key that needs no book; ``gone`` is told the ids of those that are good no
-        more, again and again."""
+        more, again and again; ``degrade_seconds`` as in `Outage`."""
         self._book = book
         self._gone = gone
         self._default = None if default is None else default.encode()
-        exchange = None if book is None else book.exchange
+        self.outage = Outage(degrade_seconds)
         everything = ApiKey(DEFAULT, DEFAULT, "", 0.0, rules=Rules(scope=(EVERY,)))
-        self._meters: dict[str, Meter] = {DEFAULT: Meter(everything, exchange)}
+        self._meters: dict[str, Meter] = {DEFAULT: self._metered(everything)}
         self._by_digest: dict[str, Meter] = {}
         self._stamp: object = None
-        self._ahead = 0.0  # the book's clock less ours
-        self._looked = -math.inf
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
 
@@ -108,7 +118,7 @@ class Keyring:
 
     def find(self, authorizations: Sequence[bytes]) -> Meter | None:
         """The meter of the key that a request carries, None where none is asked for. Raises 401, 503."""
-        fresh = self._book is None or time.monotonic() - self._looked < _STALE
+        fresh = self._book is None or self.outage.silent < _STALE or self.outage.may_lend
         if not self.required and fresh:
             return None
         given = _bearer(authorizations)
@@ -117,28 +127,31 @@ class Keyring:
             return self._meters[DEFAULT]
         if given is not None and given.startswith(PREFIX.encode()):
             if not fresh:
-                raise ApiError(
-                    503, "Keys cannot be checked now; try again", type=SERVER, code="keys_unavailable", retry_after=2
-                )
+                raise _unchecked()
             digest = digest_of(given.decode("latin-1"))
             meter = self._by_digest.get(digest)
             if meter is not None and hmac.compare_digest(meter.key.digest, digest):
-                why = meter.key.ended(time.time() + self._ahead)
+                why = meter.key.ended(self.outage.now())
                 if why is None:
                     return meter
                 raise no_key(f"This API key is {why}")
+            if self.outage.lending:  # it may be a new one
+                raise _unchecked()
         if not self.required:
-            raise ApiError(
-                503, "Keys cannot be checked now; try again", type=SERVER, code="keys_unavailable", retry_after=2
-            )
+            raise _unchecked()
         raise no_key("Incorrect or missing API key; send it as 'Authorization: Bearer KEY'")
 
     def meter(self, key: str | None) -> Meter | None:
         """Of a key's id."""
         return None if key is None else self._meters.get(key)
 
+    def _metered(self, key: ApiKey) -> Meter:
+        book = self._book
+        return Meter(key) if book is None else Meter(key, book.exchange, book.note, self.outage)
+
     async def _keep_looking(self, book: KeyBook) -> None:
         reported = beaten = time.monotonic()
+        told = ""
         while not self._closing.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
@@ -153,10 +166,19 @@ class Keyring:
                 if now - beaten > _BEAT:
                     beaten = now
                     await asyncio.to_thread(book.beat)
-            except (TreadleError, ApiError) as error:
-                logger.warning("API keys cannot be looked up: %s", error)
-            except Exception as error:
-                logger.error("API keys cannot be looked up: %s", type(error).__name__)  # noqa: TRY400
+                told = ""
+            except Exception as error:  # whatever it is, it is tried again
+                self._miss()
+                known = isinstance(error, TreadleError | ApiError)
+                said = str(error) if known else type(error).__name__
+                if said != told:  # once, not four times a second for as long as it lasts
+                    logger.log(logging.WARNING if known else logging.ERROR, "API keys cannot be looked up: %s", said)
+                    told = said
+
+    def _miss(self) -> None:
+        self.outage.missed()
+        for meter in self._meters.values():
+            meter.keep()
 
     async def _look(self) -> None:
         book = self._book
@@ -167,7 +189,8 @@ class Keyring:
             return stamp, None if stamp == self._stamp else book.all(), book.clock()
 
         stamp, keys, clock = await asyncio.to_thread(look)
-        self._stamp, self._ahead, self._looked = stamp, clock - time.time(), time.monotonic()
+        self._stamp = stamp
+        self.outage.answered(clock)
         if keys is not None:
             self._take(keys)
         ended = frozenset(each.key.id for each in self._by_digest.values() if each.key.ended(clock) is not None)
@@ -178,7 +201,7 @@ class Keyring:
         for key in keys:
             meter = self._meters.get(key.id)
             if meter is None:
-                meter = self._meters[key.id] = Meter(key, self._book.exchange if self._book else None)
+                meter = self._meters[key.id] = self._metered(key)
             meter.key = key
             self._by_digest[key.digest] = meter
 
@@ -186,6 +209,10 @@ class Keyring:
 def no_key(message: str) -> ApiError:
     """401, as OpenAI says it."""
     return ApiError(401, message, code="invalid_api_key")
+
+
+def _unchecked() -> ApiError:
+    return ApiError(503, "Keys cannot be checked now; try again", type=SERVER, code="keys_unavailable", retry_after=2)
 
 
 def _bearer(authorizations: Sequence[bytes]) -> bytes | None:

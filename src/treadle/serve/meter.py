@@ -2,12 +2,14 @@
 
 A request reserves the most it can use. It is let in as long as anything is left of every limit, so a key gets all of
 its budget and at most one request more. Nearly always that costs no database: what was taken ahead is spent from
-memory.
+memory. While the database is away, a server that degrades goes on with what it last knew to be left, and notes what
+was used where a kill leaves it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +17,15 @@ from dataclasses import dataclass, field
 
 from treadle.core.errors import TreadleError
 from treadle.record.api_key import ApiKey, Limit
-from treadle.record.api_key_use import AHEAD, Account, Report, Share
+from treadle.record.api_key_use import AHEAD, Account, Report, Share, period_of
 from treadle.serve.errors import SERVER, ApiError
+from treadle.serve.outage import Outage
 
 Exchange = Callable[[str, Report, Sequence[Limit], Mapping[str, int], int], list[Share]]
+Note = Callable[[str, Sequence[Report]], None]
+logger = logging.getLogger("treadle.serve")
 _MOST_AHEAD = 1024  # requests for which enough is taken at once
+_PATIENCE = 2.0  # seconds for which a server that degrades waits for its database
 _BRIEF, _LONG = 0.5, 2.0  # seconds for which that lasted
 _SOON = 0.05  # seconds after which it is asked again what is left, where others hold all of it
 
@@ -54,10 +60,13 @@ class Reservation:
 
 @dataclass(slots=True)
 class Meter:
-    """One key's. Used in one event loop; ``exchange`` blocks, and is called in a thread."""
+    """One key's. Used in one event loop; ``exchange`` blocks, and is called in a thread; ``note`` writes a small file
+    of what was not handed over yet."""
 
     key: ApiKey
     exchange: Exchange | None = None
+    note: Note | None = None
+    outage: Outage = field(default_factory=Outage)
     _pots: list[_Pot] = field(default_factory=list)
     _spent: dict[Account, int] = field(default_factory=dict)  # since the last report was made
     _sending: Report | None = None  # until it is known to have arrived
@@ -65,16 +74,23 @@ class Meter:
     _ahead: int = AHEAD
     _asked_at: float = -math.inf
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _lent: bool = False  # the pots hold what the database gave nobody
+    _noted: bool = False  # there is a file
+    _unnoted: bool = False  # there ought to be, and it could not be written
 
     async def reserve(self, tokens: int, money: int) -> Reservation:
         """Set aside what a request may use at most, ``money`` in billionths. Raises 429, and 503 without a database."""
         need = {"requests": 1, "tokens": tokens, "money": money}
+        if self._unnoted:
+            self._write_down()
+            if self._unnoted:
+                raise _uncountable()
         if not self.key.rules.limits or self.exchange is None:
             return Reservation(need)
         while (pots := self._taken(need)) is None:
             asking = asyncio.create_task(self._asked(need))
             asking.add_done_callback(_heard)
-            await asyncio.shield(asking)  # a client that leaves does not leave it half done
+            await self._patiently(asking)
         return Reservation(need, pots)
 
     def settle(self, reservation: Reservation, tokens: int, money: int) -> None:
@@ -89,6 +105,8 @@ class Meter:
             pot.idle += max(0, reservation.need[what] - used[what])
             if not pot.exhausted:
                 pot.dry = 0.0
+        if self.outage.lending:
+            self._write_down()
 
     def cancel(self, reservation: Reservation) -> None:
         """It never reached an engine: nothing is counted."""
@@ -96,13 +114,18 @@ class Meter:
             pot.busy -= reservation.need[pot.limit.what]
             pot.idle += reservation.need[pot.limit.what]
 
+    def keep(self) -> None:
+        """Note what was used and not handed over: the database cannot be asked."""
+        if not self._noted and (self._spent or self._sending):
+            self._write_down()
+
     async def report(self, *, last: bool = False) -> None:
         """Hand over what was spent, and what nobody needed since the last time; quick where there is nothing to say."""
         if self.exchange is None:
             return
-        said = bool(self._spent or self._sending)
+        said = bool(self._spent or self._sending or self._lent)
         for pot in self._pots:
-            if pot.idle and (last or not pot.touched):
+            if pot.idle and not self._lent and (last or not pot.touched):
                 pot.idle, said = 0, True
             pot.touched = False
         if said:
@@ -123,8 +146,21 @@ class Meter:
                 ]
         return found
 
+    async def _patiently(self, asking: asyncio.Task[None]) -> None:
+        """Until it is done, or the database is taken to be away; a client that leaves does not leave it half done."""
+        patience = _PATIENCE if self.outage.may_lend else None
+        done, _ = await asyncio.wait({asking}, timeout=patience)
+        if done:
+            asking.result()
+        else:
+            self.outage.missed()
+
     async def _asked(self, need: Mapping[str, int]) -> None:
         """Ask for more, unless another request has meanwhile."""
+        if self.outage.lending:  # not under the lock, which somebody may hold who waits for the database
+            if self._here(need) is None:
+                self._lend()
+            return
         async with self._lock:
             if self._here(need) is None:
                 await self._exchanged(need)
@@ -134,11 +170,15 @@ class Meter:
         now = time.monotonic()
         pots = [pot for pot in self._pots if pot.ends > now]
         for pot in pots:
-            if pot.dry > now and pot.idle < max(1, need[pot.limit.what]):
+            if pot.dry > now and pot.idle < self._least(max(1, need[pot.limit.what])):
                 raise self._refused(pot, now)
-        if len(pots) < len(self.key.rules.limits) or any(pot.idle < need[pot.limit.what] for pot in pots):
+        if len(pots) < len(self.key.rules.limits):
             return None
-        return pots
+        return None if any(pot.idle < self._least(need[pot.limit.what]) for pot in pots) else pots
+
+    def _least(self, need: int) -> int:
+        """What has to be here; of what is lent anything will do, as the database would say, and is owed then."""
+        return 1 if self._lent else need
 
     def _taken(self, need: Mapping[str, int]) -> tuple[_Pot, ...] | None:
         """Take it from what is here; None where it has to be asked for. Raises 429."""
@@ -154,9 +194,11 @@ class Meter:
     async def _exchanged(self, need: Mapping[str, int]) -> None:
         """Ask the database, under the lock. Raises 429 when it has nothing, 503 when it cannot be asked."""
         assert self.exchange is not None
-        if need:  # what is here goes back, so that others are not refused for it
+        before = [(pot, pot.idle) for pot in self._pots]
+        if need or self._lent:  # what is here goes back, so that others are not refused for it
             for pot in self._pots:
                 pot.idle = 0
+        if need:
             self._look_ahead()
         if self._sending is None:
             self._number += 1
@@ -167,15 +209,66 @@ class Meter:
             limits, ahead = self.key.rules.limits, self._ahead
             shares = await asyncio.to_thread(self.exchange, self.key.id, report, limits, need, ahead)
         except TreadleError as error:
-            raise ApiError(
-                503, "What this key has used cannot be counted now; try again", type=SERVER, code="budget_unavailable",
-                retry_after=2,
-            ) from error  # fmt: skip
+            self._missed(need, before, error)
+            return
         self._sending = None
+        if self._noted:
+            self._write_down()
         self._take_over(shares, asked=bool(need))
         if need and any(not share.granted and share.left <= 0 for share in shares):
             now = time.monotonic()
             raise self._refused(max(self._pots, key=lambda pot: pot.dry), now)
+
+    def _missed(self, need: Mapping[str, int], before: Sequence[tuple[_Pot, int]], error: TreadleError) -> None:
+        """The database could not be asked: go on with what was here before, or raise 503."""
+        self.outage.missed()
+        self._write_down()
+        if self.outage.may_lend:
+            for pot, idle in before:
+                pot.idle += idle
+        if not need or not self.outage.may_lend:
+            raise _uncountable() from error
+        self._lend()
+
+    def _lend(self) -> None:
+        """Without the database: what was left of each limit when it was asked last, or all of one in a period of which
+        nothing is known here. Raises 429 where that is used up."""
+        now, clock = time.monotonic(), self.outage.now()
+        known = {pot.limit: pot for pot in self._pots if pot.ends > now}
+        minute = period_of("minute", clock)[0]  # of those before it nobody will ask
+        self._spent = {
+            account: amount
+            for account, amount in self._spent.items()
+            if not account[1].startswith("i") or account[1] >= minute
+        }
+        pots: list[_Pot] = []
+        for limit in self.key.rules.limits:
+            period, seconds = period_of(limit.per, clock)
+            ends = math.inf if seconds is None else now + seconds
+            pots.append(known.get(limit) or _Pot(limit, period, ends, left=limit.most))
+        self._pots, self._lent = pots, True
+        for pot in pots:
+            pot.idle, pot.left = pot.idle + max(0, pot.left), 0
+            if pot.idle <= 0:
+                pot.exhausted = not pot.busy
+                pot.dry = now + _SOON
+                raise self._refused(pot, now)
+
+    def _write_down(self) -> None:
+        """Note what was not handed over yet, or that there is nothing. What cannot be noted is used no further."""
+        if self.note is None:
+            return
+        reports = [] if self._sending is None else [self._sending]
+        if self._spent:
+            reports.append(Report(self._number + 1, dict(self._spent)))
+        try:
+            self.note(self.key.id, reports)
+        except OSError as error:
+            if not self._unnoted:
+                logger.error("what key %s uses cannot be noted: %s", self.key.id, error.strerror)  # noqa: TRY400
+            self._unnoted = True
+        else:
+            self._noted, self._unnoted = bool(reports), False
 
     def _look_ahead(self) -> None:
         """Take for twice as many requests where it lasted briefly, so that a busy key asks once or twice a second."""
@@ -189,6 +282,10 @@ class Meter:
     def _take_over(self, shares: Sequence[Share], *, asked: bool) -> None:
         now = time.monotonic()
         pots = {(*pot.account, pot.limit.per): pot for pot in self._pots}
+        if self._lent:  # what was lent, perhaps while the answer was on its way, is the database's again
+            self._lent = False
+            for pot in self._pots:
+                pot.idle = 0
         self._pots = []
         for share in shares:
             pot = pots.get((share.limit.what, share.period, share.limit.per)) or _Pot(share.limit, share.period, 0.0)
@@ -215,6 +312,13 @@ class Meter:
             429, f"The budget of this key is used up: {limit}{when}", type="insufficient_quota",
             code="insufficient_quota", retry_after=seconds if pot.ends < math.inf else None,
         )  # fmt: skip
+
+
+def _uncountable() -> ApiError:
+    return ApiError(
+        503, "What this key has used cannot be counted now; try again", type=SERVER, code="budget_unavailable",
+        retry_after=2,
+    )  # fmt: skip
 
 
 def _heard(asking: asyncio.Task[None]) -> None:

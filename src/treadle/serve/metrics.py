@@ -121,6 +121,10 @@ class Metrics:
             "treadle_key_cost", "What the requests of an API key cost, by its id.", ("key", "currency"),
             registry=self.registry,
         )  # fmt: skip
+        self.key_uncounted = _Counter(
+            "treadle_key_uncounted_requests", "Requests of an API key, by its id, that were answered while the database"
+            " with keys and budgets was away.", ("key",), registry=self.registry,
+        )  # fmt: skip
         self.key_refusals = _Counter(
             "treadle_key_refusals", "Requests refused by an API key's rules or limits, by its id and the code.",
             ("key", "code"), registry=self.registry,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import msgspec
 
+from treadle.core.errors import TreadleError
 from treadle.record.feedback import Feedback, Kind, new_feedback_id
 from treadle.record.interaction import Interaction, is_interaction_id
 from treadle.serve.entry import logger
@@ -16,6 +19,7 @@ from treadle.serve.generate import decode
 from treadle.serve.incoming import Incoming
 from treadle.serve.requests import FeedbackRequest
 
+_T = TypeVar("_T")
 _decoder = msgspec.json.Decoder(FeedbackRequest)
 
 
@@ -32,7 +36,7 @@ async def feedback(incoming: Incoming) -> None:
     async with gateway.feedback_lock:  # so that of two that say the same at once, the second finds the first
         found = None
         if is_interaction_id(body.interaction):
-            found = await asyncio.to_thread(recorder.find_interaction, body.interaction)
+            found = await _found(recorder.find_interaction, body.interaction)
         if found is None:
             raise ApiError(
                 404, "interaction: no such interaction; send the id of an answer", param="interaction", code="not_found"
@@ -40,7 +44,7 @@ async def feedback(incoming: Incoming) -> None:
         _check(body, found)
         row = _row(gateway, body, found, kind, value, user)
         # Only against the last word of the same kind: up, down, up again is a change of mind, not a repetition.
-        before = await asyncio.to_thread(recorder.feedback_on, found.id)
+        before = await _found(recorder.feedback_on, found.id)
         same = [each for each in before if each.kind == kind and each.user == user][-1:]
         repeated = bool(same) and same[0].says_the_same(row)
         if repeated:
@@ -49,6 +53,19 @@ async def feedback(incoming: Incoming) -> None:
             _record(gateway, row)
     answer = {"id": row.id, "object": "feedback", "interaction": row.interaction, "kind": row.kind, "time": row.time}
     await incoming.reply(answer, status=200 if repeated else 201)
+
+
+async def _found(find: Callable[[str], _T], interaction: str) -> _T:
+    """Raises 503 when the record cannot be read, for its database is away."""
+    try:
+        return await asyncio.to_thread(find, interaction)
+    except TreadleError as error:
+        logger.error("the record cannot be read: %s", type(error).__name__)
+        raise _unavailable("read") from error
+
+
+def _unavailable(done: str) -> ApiError:
+    return ApiError(503, f"The record cannot be {done}", type=SERVER, code="record_unavailable", retry_after=2)
 
 
 def _row(
@@ -73,7 +90,7 @@ def _record(gateway: Gateway, row: Feedback) -> None:
         gateway.recorder.feedback(row)
     except Exception as error:
         logger.error("feedback on %s could not be recorded: %s", row.interaction, type(error).__name__)
-        raise ApiError(503, "The record cannot be written", type=SERVER, code="record_unavailable") from error
+        raise _unavailable("written") from error
     gateway.metrics.feedback.labels(row.kind).inc()
 
 

@@ -67,7 +67,7 @@ def names(looked_at: Place) -> dict[str, str]:
     with open_project(looked_at.project.folder) as opened:
         record = opened.record
         record.interactions.catch_up()
-        rows = record.interactions.page(InteractionFilter(smoke=False), limit=15).rows
+        rows = record.interactions.page(InteractionFilter(origin="traffic"), limit=15).rows
         texts = {row.id: str((record.interactions.get(row.id) or row).messages[0]["content"]) for row in rows}  # type: ignore[union-attr,index]
         runs = record.runs
         return {

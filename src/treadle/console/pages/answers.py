@@ -8,7 +8,7 @@ from itertools import islice
 from typing import cast
 
 from treadle.console.visit import Page, Query, Visit
-from treadle.record.interaction_filter import Rating
+from treadle.record.interaction_filter import Origin, Rating
 from treadle.record.interaction_index import InteractionFilter, InteractionIndex, InteractionRow
 from treadle.record.record import Record
 
@@ -18,7 +18,7 @@ _PREVIEW_SECONDS = 0.03  # texts are looked up for so long; rows beyond that sho
 _PREVIEW = 140  # characters
 RATINGS = ("", "up", "down", "corrected", "rated", "unrated")
 STATUSES = ("", "ok", "failed", "cancelled")
-ORIGINS = ("traffic", "smoke", "all")
+ORIGINS = ("traffic", "smoke", "shadow", "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _where(wanted: AnswersFilter) -> InteractionFilter:
         since=wanted.since or None,
         until=wanted.until or None,
         text=wanted.text or None,
-        smoke=None if wanted.origin == "all" else wanted.origin == "smoke",
+        origin=None if wanted.origin == "all" else cast("Origin", wanted.origin),
     )
 
 

@@ -183,7 +183,7 @@ def _trial(record: Record, index: InteractionIndex) -> Trial | None:
         return None
     version = next((each.short for each in record.versions.with_digest(canary.model)), canary.model[:11])
     mine, theirs = (
-        index.count(InteractionFilter(release=release, since=canary.begun, smoke=False))
+        index.count(InteractionFilter(release=release, since=canary.begun, origin="traffic"))
         for release in (canary.release, canary.champion)
     )
     sides = (canary.release, canary.champion)
@@ -236,7 +236,7 @@ def _counts(record: Record, index: InteractionIndex, turns: int) -> Counts:
         sql = "SELECT documents FROM artifacts WHERE digest = ? LIMIT 1"
         documents = next((int(row[0]) for row in database.query(sql, (dataset.digest,))), 0)
     runs = int(database.query("SELECT count(*) FROM runs")[0][0])
-    return Counts(documents, runs, index.count(InteractionFilter(smoke=False)), index.waiting(), turns)
+    return Counts(documents, runs, index.count(InteractionFilter(origin="traffic")), index.waiting(), turns)
 
 
 # -- the loop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from treadle.core.artifacts import Artifact
 from treadle.core.config import Settings
 from treadle.core.digest import canonical_json
 from treadle.core.driver import Driver
+from treadle.core.duration import Duration, seconds_of
 from treadle.core.errors import Refused, UserError
 from treadle.core.runs import Run
 from treadle.core.steps import step
@@ -89,11 +90,24 @@ class DeploySettings(Settings):
     )
     max_in_flight: int = Field(256, ge=1, le=100_000, description="requests held at once; beyond them 429 is answered")
     slo: Slo | None = Field(None, description="what answers are to keep: the server holds no more requests than that")
+    when_database_is_away: Literal["refuse", "degrade"] = Field(
+        "refuse", description="refuse: no key is good then; degrade: keys known already are, their use counted later"
+    )
+    degrade_for: Duration = Field("10m", description="how long at most, and thus a key that was revoked meanwhile")
+    hosts: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]] = Field(
+        default_factory=list,
+        description="names by which a server without a key may be asked, beside localhost and addresses",
+    )
     fallback: str | None = Field(
         None, min_length=1, description="release that answers what the champion cannot: @previous, model@v1 or b3:..."
     )
     shadow: ShadowSettings | None = Field(None, description="a release that gets copies of requests, shown to nobody")
     smoke_requests: int = Field(60, ge=0, description="test questions a new release answers before it is judged")
+
+    @property
+    def degrade_seconds(self) -> float:
+        """How long known keys are good without their database."""
+        return seconds_of(self.degrade_for) if self.when_database_is_away == "degrade" else 0.0
 
     @property
     def local_engine(self) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from treadle.lm.own_model import PROJECT
-from treadle.record.api_key_use import ApiKeyUse
+from treadle.record.api_key_use import UNCOUNTED, ApiKeyUse
 from treadle.record.deployment import Routing
 from treadle.record.record import Record
 from treadle.record.recording import Recording
@@ -54,9 +54,11 @@ def new_gateway(
     keyed: bool = False,
     max_in_flight: int = 256,
     slo: Slo | None = None,
+    hosts: Sequence[str] | None = (),
+    degrade_seconds: float = 0.0,
 ) -> Gateway:
     """A gateway that records by the project's rules, and holds no more requests than these allow; ``keyed``: the
-    project's API keys are good there, and needed."""
+    project's API keys are good there, and needed; ``hosts`` and ``degrade_seconds`` as in `GatewaySettings`."""
     from treadle.serve.gateway import Gateway, GatewaySettings
     from treadle.text.personal_data import redact
 
@@ -66,9 +68,12 @@ def new_gateway(
         purpose=recording.purpose,
         max_in_flight=max_in_flight,
         slo=slo,
+        hosts=None if hosts is None else frozenset(map(str.lower, hosts)),
+        degrade_seconds=degrade_seconds,
     )
     workspace = record.workspace
-    keys = ApiKeyUse(workspace.database, workspace.state, record.api_keys) if keyed else None
+    folder = workspace.root / UNCOUNTED
+    keys = ApiKeyUse(workspace.database, workspace.state, record.api_keys, folder) if keyed else None
     return Gateway(table, record.recorder, settings=settings, redact=redact, keys=keys)
 
 
@@ -150,7 +155,7 @@ class RecordGuide:
         fallback: FindRelease | None = None,
         shadow: FindRelease | None = None,
     ) -> None:
-        """``fallback`` and ``shadow`` find the releases that go by these names now; a fixed release has neither."""
+        """``fallback`` and ``shadow`` find the releases that go by these names now."""
         self._record = record
         self._fixed = fixed
         self._beside = (fallback, shadow)
@@ -190,8 +195,6 @@ class RecordGuide:
             return None
         if found.canary is not None and not store.has(found.canary):
             found = Routing(found.champion)
-        if self._fixed is not None:
-            return found
         fallback, shadow = (self._named(find, found.champion) for find in self._beside)
         return replace(found, fallback=fallback, shadow=shadow)
 
