@@ -156,6 +156,8 @@ def test_a_lost_worker_comes_back_with_all_adapters_in_use(
         await comes_back(two, 71)
         await one.close()
         await two.close()
+        while "drop 70" not in journal():
+            await asyncio.sleep(0.01)
         shutil.rmtree(releases[0])  # whose base was opened first
         os.kill(third.worker_pid or 0, signal.SIGKILL)
         await comes_back(third, 71)
