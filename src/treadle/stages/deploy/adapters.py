@@ -31,7 +31,7 @@ def unmerged(driver: Driver, model: Model) -> Optimized:
     return driver.run(unmerge, model, base)
 
 
-@step(version=1)
+@step(name="deploy.unmerge", version=1)
 def unmerge(model: Model, base: Model | None, *, run: Run) -> Optimized:
     """The model's base as it is, with its adapter beside it. ``base``: where that is a model of this project, not one
     from outside."""
