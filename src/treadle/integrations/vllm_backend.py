@@ -12,14 +12,16 @@ from typing import Any
 
 from treadle.core.errors import UserError
 from treadle.integrations.vllm import VllmSettings
-from treadle.lm.adapter import Adapter
+from treadle.lm.adapter import Adapter, layers_of
 from treadle.lm.engine_settings import convert_settings
 from treadle.lm.engine_wire import Finish, Generate, LoadAdapter, Tokens
 from treadle.lm.engine_worker import first_line
+from treadle.lm.safetensors_folder import tensors
 from treadle.lm.schema_grammar import grammar_of
 
 _TYPES = {"auto": "auto", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 _MOST_LOGPROBS = 20
+_NO_LAYERS = {"lm_head", "embed_out", "embed_tokens", "wte", "wpe"}
 _MOST_ADAPTERS = 16  # loaded at a time; vLLM would put an older one aside, and read it again from where it lay
 _CANNOT = "the vllm engine only generates and scores; choose engine: transformers"
 _FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "abort": "cancelled"}
@@ -53,6 +55,8 @@ class VllmBackend:
             max_loras=settings.max_loras,
             max_lora_rank=settings.max_lora_rank,
             max_cpu_loras=max(_MOST_ADAPTERS, settings.max_loras),
+            # Beside the head vLLM's processor kernels cannot tell the probabilities of a prompt's tokens.
+            lora_target_modules=sorted(_layers(folder)) if settings.enable_lora else None,
         )
         try:
             self._engine = LLMEngine.from_engine_args(arguments)
@@ -70,6 +74,7 @@ class VllmBackend:
         self._scored = 0
         self._most_rank = settings.max_lora_rank if settings.enable_lora else 0
         self._adapters: dict[int, Any] = {}  # vLLM's name for each, by number
+        self._adapted = _layers(folder) if settings.enable_lora else set()
         for left in self._engine.list_loras() if settings.enable_lora else ():
             self._engine.remove_lora(left)  # what it warmed up with, if it left any
         self.add(Generate(0, [1], 2, 0.0, 1.0, 0, False, []))
@@ -129,6 +134,10 @@ class VllmBackend:
         with tempfile.TemporaryDirectory(prefix="treadle-") as copy:
             for name, data in files.items():
                 (Path(copy) / name).write_bytes(data)
+            if others := {name.rpartition(".")[2] for name in layers_of(Path(copy))} - self._adapted:
+                raise UserError(
+                    f"{where}: an adapter of {', '.join(sorted(others))}, which engine vllm leaves as it is"
+                )
             asked = LoRARequest(message.digest, message.adapter, copy)
             try:
                 self._engine.add_lora(asked)
@@ -206,6 +215,12 @@ class VllmBackend:
     def classify(self, texts: Sequence[str]) -> tuple[list[str], list[list[float]]]:
         """Refused."""
         raise UserError(_CANNOT)
+
+
+def _layers(folder: Path) -> set[str]:
+    """Last names of the matrices that may have an adapter."""
+    names = {each.name.removesuffix(".weight").rpartition(".")[2] for each in tensors(folder) if len(each.shape) == 2}
+    return names - _NO_LAYERS
 
 
 def _tokens(number: int, output: Any, alternatives: int) -> Tokens:

@@ -164,6 +164,11 @@ def read_adapter(folder: Path) -> tuple[Pairs, int, float]:
     return _parsed(folder, _files(folder))
 
 
+def layers_of(folder: Path) -> set[str]:
+    """The layers that an adapter's folder has matrices for."""
+    return {_layer(each.name, folder)[0] for each in read_header(folder / WEIGHTS)}
+
+
 def merge(model: Any, adapter: Adapter) -> None:
     """Add what an adapter learned to the weights of a model in float32; ``UserError`` where they do not fit."""
     import torch
