@@ -80,6 +80,31 @@ def write_model(folder: Path, family: str = "llama", seed: int = 0) -> Path:
     return folder
 
 
+def write_wide_model(folder: Path) -> Path:
+    """A random Llama whose heads are as wide as vLLM's attention on a CPU wants them."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    write_tokenizer(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=96,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
 def write_release(model: Path, release: Path) -> Path:
     """What an engine opens: the model as Q8_0 GGUF with its tokenizer, in the release's ``model`` folder."""
     import shutil

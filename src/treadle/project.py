@@ -115,6 +115,17 @@ class File(Settings):
                 raise ValueError(f"develop.init: {error}") from None
         return self
 
+    @model_validator(mode="after")
+    def _adapter(self) -> File:
+        """Kept apart is what there is to keep."""
+        task = load_task(self.task) if ":" not in self.task else None
+        if self.deploy.adapter == "separate":
+            if self.develop.method != "lora" or (task is not None and task.fit is not None):
+                raise ValueError("deploy.adapter: separate is for chat with develop.method: lora; leave out either")
+            if self.develop.distill is not None:
+                raise ValueError("deploy.adapter: separate, and develop.distill leaves no adapter; leave out either")
+        return self
+
     @field_validator("publish_heads")
     @classmethod
     def _places(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,8 +6,10 @@ import asyncio
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tiny_models import VOCABULARY, write_encoder, write_tokenizer
+from apart_release import write_apart
+from tiny_models import write_encoder, write_model, write_wide_model
 from treadle.core.errors import UserError
 from treadle.doctor import Finding, examine
 from treadle.integrations.vllm import VARIABLE, VllmEngine, VllmSettings
@@ -74,29 +77,8 @@ def test_doctor_asks_the_environment_that_it_would_run_in(monkeypatch: pytest.Mo
 
 @pytest.fixture(scope="module")
 def wide_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama whose heads are as wide as vLLM's attention on a CPU wants them."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("models") / "wide-llama"
-    write_tokenizer(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        intermediate_size=96,
-        max_position_embeddings=512,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    """A random Llama that vLLM takes on a CPU."""
+    return write_wide_model(tmp_path_factory.mktemp("models") / "wide-llama")
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +149,101 @@ def test_a_killed_worker_is_replaced_and_a_client_that_leaves_is_let_go(wide_lla
             assert again[-1].finish_reason in ("length", "stop")
         finally:
             await engine.close()
+
+    asyncio.run(main())
+
+
+@pytest.fixture(scope="module")
+def apart(wide_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two releases of one base, of different ranks."""
+    folder = tmp_path_factory.mktemp("apart")
+    return [write_apart(wide_llama, folder / f"r{n}", seed=n, rank=4 * n) for n in (1, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not THERE, reason="vLLM is not installed")
+def test_adapters_of_one_base_are_answered_together_and_each_by_itself(wide_llama: Path, apart: list[Path]) -> None:
+    """Two adapters in one step, the same prompts by turns, with prefixes kept from request to request."""
+    long = tuple(3 + n % 300 for n in range(260))  # more than two of the blocks that vLLM keeps
+    asked = [
+        GenerateRequest(f"r{n}", prompt, max_tokens=10, ignore_eos=True)
+        for n, prompt in enumerate([*PROMPTS, long, (*long, 7), long[:200]])
+    ]
+    pairs = [(list(prompt), [11, 12, 13, 250]) for prompt in PROMPTS]
+    expected = []
+    for folder in (wide_llama, *apart):
+        with BlockingEngine("transformers", folder, threads=1, settings=F32, here=True) as plain:
+            expected.append((plain.generate_all(asked), [score.logprobs for score in plain.score(pairs)]))
+    assert all(len({texts[n] for texts, _ in expected}) == 3 for n in range(len(asked)))  # nobody's text is another's
+
+    async def texts(engine: VllmEngine) -> list[str]:
+        async def text(request: GenerateRequest) -> str:
+            return "".join([chunk.text async for chunk in engine.generate(request)])
+
+        return list(await asyncio.gather(*map(text, asked)))
+
+    async def main() -> None:
+        began = time.perf_counter()
+        one = await VllmEngine.open(apart[0], threads=1, settings=F32)
+        opening = time.perf_counter() - began
+        two = await VllmEngine.open(apart[1], threads=1, settings=F32)
+        pid = one.worker_pid
+        assert pid == two.worker_pid is not None
+        for _ in range(3):
+            assert await asyncio.gather(texts(one), texts(two)) == [expected[1][0], expected[2][0]]
+        for engine, (_, scores) in ((one, expected[1]), (two, expected[2])):
+            for mine, theirs in zip(await engine.score(pairs), scores, strict=True):
+                assert mine.logprobs == pytest.approx(theirs, abs=1e-3)
+        for turn in range(4):  # promotions and rollbacks
+            await (one, two)[turn % 2].close()
+            assert await texts((one, two)[1 - turn % 2]) == expected[2 - turn % 2][0]
+            began = time.perf_counter()
+            again = await VllmEngine.open(apart[turn % 2], threads=1, settings=F32)
+            assert time.perf_counter() - began < opening / 2
+            one, two = (again, two) if turn % 2 == 0 else (one, again)
+            assert await asyncio.gather(texts(one), texts(two)) == [expected[1][0], expected[2][0]]
+            assert one.worker_pid == two.worker_pid == pid
+        stream: Any = one.generate(GenerateRequest("left", (5, 6), max_tokens=400, ignore_eos=True))
+        await anext(stream)
+        await one.close()  # with an answer under way
+        assert [chunk async for chunk in stream][-1].finish_reason == "cancelled"
+        assert await texts(two) == expected[2][0]
+        os.kill(pid, signal.SIGKILL)
+        while two.worker_pid == pid:
+            await asyncio.sleep(0.1)
+        assert await texts(two) == expected[2][0]  # waits for the next one, which loads the adapter before it is ready
+        await two.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not THERE, reason="vLLM is not installed")
+def test_an_adapter_that_vllm_cannot_take_is_refused_and_harms_nobody(
+    wide_llama: Path, apart: list[Path], tmp_path: Path
+) -> None:
+    wide = write_apart(wide_llama, tmp_path / "wide", seed=3, rank=32)
+    cut, other = (Path(shutil.copytree(apart[1], tmp_path / name)) for name in ("cut", "other"))
+    path = cut / "adapter" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-64])
+    shutil.rmtree(other / "model")
+    write_model(other / "model")
+    wrong = (
+        (wide, "an adapter of rank 32; engine vllm takes rank 16 at most"),
+        (cut, "truncated or damaged|cut short or changed"),
+        (other, "an adapter for another base"),
+    )
+    request = GenerateRequest("r", PROMPTS[0], max_tokens=8, ignore_eos=True)
+
+    async def main() -> None:
+        one = await VllmEngine.open(apart[0], threads=1, settings=F32)
+        before = [chunk.text async for chunk in one.generate(request)]
+        for folder, said in wrong:
+            with pytest.raises(UserError, match=said) as caught:
+                await VllmEngine.open(folder, threads=1, settings=F32)
+            assert "\n" not in str(caught.value)
+            assert [chunk.text async for chunk in one.generate(request)] == before
+        await one.close()
 
     asyncio.run(main())
 

@@ -10,7 +10,9 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
 
 import treadle
 from treadle.core.errors import UserError
@@ -27,7 +29,8 @@ class VllmSettings(WorkerSettings, frozen=True, kw_only=True):
     """``max_length``: tokens of prompt and answer together; the model's own limit by default. ``memory``: the part of a
     GPU that weights, keys and values take. ``kv_cache_gb``: what keys and values take on a CPU.
 
-    ``compile``: let torch compile the model, which takes minutes at each start and gains on a GPU.
+    ``compile``: let torch compile the model, which takes minutes at each start and gains on a GPU. ``enable_lora``:
+    take adapters, as releases that keep theirs apart need it: of rank ``max_lora_rank``, ``max_loras`` in one step.
     """
 
     precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
@@ -37,6 +40,9 @@ class VllmSettings(WorkerSettings, frozen=True, kw_only=True):
     memory: float = 0.9
     kv_cache_gb: int = 1
     compile: bool = False
+    enable_lora: bool = False
+    max_loras: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 16
 
 
 class VllmEngine(WorkerEngine):
@@ -48,6 +54,8 @@ class VllmEngine(WorkerEngine):
     preference: ClassVar[int] = -10  # only for who asks for it: it starts slowly, and takes the memory it is given
     holds_schema: ClassVar[bool] = True
     most_alternatives: ClassVar[int] = 20
+    loads_adapters: ClassVar[bool] = True
+    shares_base: ClassVar[bool] = True
 
     @classmethod
     def suits(cls, folder: Path) -> bool:
@@ -96,6 +104,11 @@ class VllmEngine(WorkerEngine):
         if cls.python() != sys.executable:
             found["PYTHONPATH"] = str(Path(next(iter(treadle.__path__))).parent)
         return found
+
+    @classmethod
+    def with_adapters(cls, settings: WorkerSettings) -> WorkerSettings:
+        """As ``WorkerEngine.with_adapters``."""
+        return msgspec.structs.replace(settings, enable_lora=True)
 
 
 def _writes(folder: Path) -> bool:

@@ -5,19 +5,24 @@ Tokens go in and out; text, stop strings and checks are the other side's busines
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import UserError
 from treadle.integrations.vllm import VllmSettings
+from treadle.lm.adapter import Adapter, layers_of
 from treadle.lm.engine_settings import convert_settings
-from treadle.lm.engine_wire import Finish, Generate, Tokens
+from treadle.lm.engine_wire import Finish, Generate, LoadAdapter, Tokens
 from treadle.lm.engine_worker import first_line
+from treadle.lm.safetensors_folder import tensors
 from treadle.lm.schema_grammar import grammar_of
 
 _TYPES = {"auto": "auto", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 _MOST_LOGPROBS = 20
+_NO_LAYERS = {"lm_head", "embed_out", "embed_tokens", "wte", "wpe"}
+_MOST_ADAPTERS = 16  # loaded at a time; vLLM would put an older one aside, and read it again from where it lay
 _CANNOT = "the vllm engine only generates and scores; choose engine: transformers"
 _FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "abort": "cancelled"}
 
@@ -46,6 +51,12 @@ class VllmBackend:
             structured_outputs_config={"backend": "xgrammar"},
             disable_log_stats=True,
             seed=0,
+            enable_lora=settings.enable_lora,
+            max_loras=settings.max_loras,
+            max_lora_rank=settings.max_lora_rank,
+            max_cpu_loras=max(_MOST_ADAPTERS, settings.max_loras),
+            # Beside the head vLLM's processor kernels cannot tell the probabilities of a prompt's tokens.
+            lora_target_modules=sorted(_layers(folder)) if settings.enable_lora else None,
         )
         try:
             self._engine = LLMEngine.from_engine_args(arguments)
@@ -59,7 +70,13 @@ class VllmBackend:
         self._alternatives: dict[int, int] = {}  # of the answers under way, by number
         self._told: list[Any] = []  # what came for answers under way while something was scored
         self._cancelled: set[int] = set()
+        self._ended: list[Tokens] = []  # of those, what is to be said of them
         self._scored = 0
+        self._most_rank = settings.max_lora_rank if settings.enable_lora else 0
+        self._adapters: dict[int, Any] = {}  # vLLM's name for each, by number
+        self._adapted = _layers(folder) if settings.enable_lora else set()
+        for left in self._engine.list_loras() if settings.enable_lora else ():
+            self._engine.remove_lora(left)  # what it warmed up with, if it left any
         self.add(Generate(0, [1], 2, 0.0, 1.0, 0, False, []))
         while self.pending() != (0, 0):
             self.step()
@@ -89,13 +106,52 @@ class VllmBackend:
             structured_outputs=None if grammar is None else StructuredOutputsParams(grammar=grammar),
         )
         try:
-            self._submit(str(request.number), request.prompt_ids, params)
+            self._submit(str(request.number), request.prompt_ids, params, request.adapter)
         except (ValueError, TypeError) as error:
             raise UserError(f"vLLM refuses the request ({first_line(error)})") from None
         self._alternatives[request.number] = request.alternatives
 
-    def _submit(self, name: str, ids: Sequence[int], params: Any) -> None:
-        self._engine.add_request(name, {"prompt_token_ids": list(ids)}, params)
+    def _submit(self, name: str, ids: Sequence[int], params: Any, adapter: int) -> None:
+        by = self._adapters[adapter] if adapter else None
+        self._engine.add_request(name, {"prompt_token_ids": list(ids)}, params, lora_request=by)
+
+    def load_adapter(self, message: LoadAdapter) -> None:
+        """As ``LoadsAdapters.load_adapter``: vLLM reads a copy of the bytes that were verified.
+
+        It keeps keys and values apart by the name it is given here, the digest, so no prefix is another adapter's.
+        """
+        from vllm.lora.request import LoRARequest
+
+        where = message.folder
+        if message.rank > self._most_rank:
+            raise UserError(
+                f"{where}: an adapter of rank {message.rank}; engine vllm takes rank {self._most_rank} at most"
+                " (max_lora_rank); set deploy.adapter: merged"
+            )
+        if len(self._adapters) >= _MOST_ADAPTERS:
+            raise UserError(f"{where}: engine vllm has {_MOST_ADAPTERS} adapters loaded already; close a release first")
+        files = Adapter(Path(where), message.digest, message.base, message.rank).read()
+        with tempfile.TemporaryDirectory(prefix="treadle-") as copy:
+            for name, data in files.items():
+                (Path(copy) / name).write_bytes(data)
+            if others := {name.rpartition(".")[2] for name in layers_of(Path(copy))} - self._adapted:
+                raise UserError(
+                    f"{where}: an adapter of {', '.join(sorted(others))}, which engine vllm leaves as it is"
+                )
+            asked = LoRARequest(message.digest, message.adapter, copy)
+            try:
+                self._engine.add_lora(asked)
+            except Exception as error:  # it raises what it likes for weights that do not fit
+                raise UserError(f"{where}: vLLM cannot load the adapter ({first_line(error)})") from None
+        if message.adapter not in self._engine.list_loras():
+            raise UserError(f"{where}: vLLM did not load the adapter and does not say why")
+        self._adapters[message.adapter] = asked
+
+    def drop_adapter(self, adapter: int) -> None:
+        """As ``LoadsAdapters.drop_adapter``; what was asked by it was cancelled before."""
+        self._end_cancelled()
+        self._engine.remove_lora(adapter)
+        del self._adapters[adapter]
 
     def cancel(self, number: int) -> None:
         """As ``Backend.cancel``."""
@@ -104,17 +160,14 @@ class VllmBackend:
 
     def pending(self) -> tuple[int, int]:
         """As ``Backend.pending``."""
-        running = min(self._most, len(self._alternatives))
-        return running, len(self._alternatives) - running
+        count = len(self._alternatives) + len(self._ended)
+        running = min(self._most, count)
+        return running, count - running
 
     def step(self) -> list[Tokens]:
         """As ``Backend.step``."""
-        found = []
-        for number in sorted(self._cancelled):
-            self._engine.abort_request([str(number)])
-            if self._alternatives.pop(number, None) is not None:
-                found.append(Tokens(number, [], [], "cancelled"))
-        self._cancelled.clear()
+        self._end_cancelled()
+        found, self._ended = self._ended, []
         outputs, self._told = self._told, []
         if self._engine.has_unfinished_requests():
             outputs += self._engine.step()
@@ -125,8 +178,19 @@ class VllmBackend:
                     del self._alternatives[number]
         return found
 
+    def _end_cancelled(self) -> None:
+        for number in sorted(self._cancelled):
+            self._engine.abort_request([str(number)])
+            if self._alternatives.pop(number, None) is not None:
+                self._ended.append(Tokens(number, [], [], "cancelled"))
+        self._cancelled.clear()
+
     def score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
         """As ``Backend.score``."""
+        return self.score_with(0, pairs)
+
+    def score_with(self, adapter: int, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+        """As ``LoadsAdapters.score_with``."""
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, ignore_eos=True, detokenize=False)
@@ -135,7 +199,7 @@ class VllmBackend:
         for prompt, continuation in pairs:
             self._scored += 1
             names.append(f"score-{self._scored}")
-            self._submit(names[-1], [*prompt, *continuation], params)
+            self._submit(names[-1], [*prompt, *continuation], params, adapter)
         while len(rows) < len(pairs):
             for output in self._engine.step():
                 if not output.request_id.startswith("score-"):
@@ -151,6 +215,12 @@ class VllmBackend:
     def classify(self, texts: Sequence[str]) -> tuple[list[str], list[list[float]]]:
         """Refused."""
         raise UserError(_CANNOT)
+
+
+def _layers(folder: Path) -> set[str]:
+    """Last names of the matrices that may have an adapter."""
+    names = {each.name.removesuffix(".weight").rpartition(".")[2] for each in tensors(folder) if len(each.shape) == 2}
+    return names - _NO_LAYERS
 
 
 def _tokens(number: int, output: Any, alternatives: int) -> Tokens:

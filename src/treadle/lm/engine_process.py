@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import msgspec
 
 from treadle.core.errors import TreadleError, UserError
 from treadle.lm.engine import EngineGone, EngineStats
@@ -21,6 +23,7 @@ from treadle.lm.engine_wire import (
     Cancel,
     Failed,
     Generate,
+    LoadAdapter,
     Open,
     Ready,
     Reply,
@@ -59,6 +62,36 @@ class Asked:
     message: Request
     worker: WorkerProcess
     answers: Answers
+
+
+class Askable(Protocol):
+    """What takes requests."""
+
+    async def ask(self, make: Callable[[int], Request]) -> Asked:
+        """As ``EngineProcess.ask``."""
+        ...
+
+    def release(self, asked: Asked) -> None:
+        """As ``EngineProcess.release``."""
+        ...
+
+
+async def answer_of(process: Askable, make: Callable[[int], Request]) -> Values:
+    """A request with a single answer; ``EngineGone`` when it does not come."""
+    asked = await process.ask(make)
+    try:
+        answer = await asked.answers.get()
+    finally:
+        process.release(asked)
+    match answer:
+        case Values():
+            return answer
+        case Failed():
+            raise UserError(answer.message) if answer.user else TreadleError(answer.message)
+        case Lost():
+            raise EngineGone(answer.reason)
+        case Tokens():
+            raise TreadleError("the engine answered with tokens where values were asked for")
 
 
 class EngineProcess:
@@ -148,20 +181,16 @@ class EngineProcess:
 
     async def call(self, make: Callable[[int], Request]) -> Values:
         """A request with a single answer; ``EngineGone`` when it does not come."""
-        asked = await self.ask(make)
-        try:
-            answer = await asked.answers.get()
-        finally:
-            self.release(asked)
-        match answer:
-            case Values():
-                return answer
-            case Failed():
-                raise UserError(answer.message) if answer.user else TreadleError(answer.message)
-            case Lost():
-                raise EngineGone(answer.reason)
-            case Tokens():
-                raise TreadleError("the engine answered with tokens where values were asked for")
+        return await answer_of(self, make)
+
+    def tell(self, message: Request) -> None:
+        """Say something that is not answered; nothing happens while there is no worker."""
+        if self._worker is not None and self._worker.alive:
+            self._worker.send(message)
+
+    def reopen_with(self, folder: Path, adapters: Sequence[LoadAdapter]) -> None:
+        """What the next worker is to open, where this one is lost."""
+        self._opening = msgspec.structs.replace(self._opening, folder=str(folder), adapters=list(adapters))
 
     async def close(self) -> None:
         """End the worker. Requests in flight are told that it was closed."""

@@ -22,19 +22,41 @@ _MAX_FRAME = 256 << 20  # bytes; a million scored tokens take nine
 Finish = Literal["stop", "length", "cancelled", "error"]
 
 
+class LoadAdapter(msgspec.Struct, tag="load_adapter"):
+    """Load the adapter in a folder beside the base, for requests that name it by ``adapter``, from 1.
+
+    ``digest``, ``base`` and ``rank`` as ``adapter.Adapter`` has them. Answered by ``Values`` without rows.
+    """
+
+    number: int
+    adapter: int
+    folder: str
+    digest: str
+    base: str
+    rank: int
+
+
+class DropAdapter(msgspec.Struct, tag="drop_adapter"):
+    """Nobody asks for it any more. Not answered."""
+
+    adapter: int
+
+
 class Open(msgspec.Struct, tag="open"):
-    """The first message: which backend (``module:Class``) is to open which folder."""
+    """The first message: which backend (``module:Class``) is to open which folder, with which adapters beside it."""
 
     backend: str
     folder: str
     threads: int | None
     settings: dict[str, Any]
+    adapters: list[LoadAdapter] = []
 
 
 class Generate(msgspec.Struct, tag="generate"):
     """A checked request. ``seed`` is always given: drawn by the parent where the caller gave none.
 
-    ``stop_ids`` end the answer and are part of it; empty: only ``max_tokens`` ends it.
+    ``stop_ids`` end the answer and are part of it; empty: only ``max_tokens`` ends it. ``adapter``: one that was
+    loaded; 0 is the model as it is.
     """
 
     number: int
@@ -47,6 +69,7 @@ class Generate(msgspec.Struct, tag="generate"):
     stop_ids: list[int]
     schema: str | None = None
     alternatives: int = 0
+    adapter: int = 0
 
 
 class Cancel(msgspec.Struct, tag="cancel"):
@@ -60,6 +83,7 @@ class Score(msgspec.Struct, tag="score"):
 
     number: int
     pairs: list[tuple[list[int], list[int]]]
+    adapter: int = 0
 
 
 class Embed(msgspec.Struct, tag="embed"):
@@ -139,7 +163,7 @@ class Failed(msgspec.Struct, tag="failed"):
     user: bool
 
 
-Request = Open | Generate | Cancel | Score | Embed | Classify | Tag | Extract | Close
+Request = Open | LoadAdapter | DropAdapter | Generate | Cancel | Score | Embed | Classify | Tag | Extract | Close
 Reply = Ready | Report | Values | Failed
 
 _encoder = msgspec.msgpack.Encoder()

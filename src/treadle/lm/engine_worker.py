@@ -23,11 +23,13 @@ from treadle.lm.engine_wire import (
     Cancel,
     Classify,
     Close,
+    DropAdapter,
     Embed,
     Extract,
     Failed,
     FrameBuffer,
     Generate,
+    LoadAdapter,
     Open,
     Ready,
     Reply,
@@ -103,6 +105,23 @@ class ScoresSome(Protocol):
         ...
 
 
+@runtime_checkable
+class LoadsAdapters(Protocol):
+    """A backend that takes adapters while it runs; its requests then name one."""
+
+    def load_adapter(self, message: LoadAdapter) -> None:
+        """Verify and load; ``UserError`` when it is not what the message says, or does not fit."""
+        ...
+
+    def drop_adapter(self, adapter: int) -> None:
+        """Unload."""
+        ...
+
+    def score_with(self, adapter: int, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+        """As ``Backend.score``, by an adapter that is loaded."""
+        ...
+
+
 Job = Score | Embed | Classify | Tag | Extract
 
 
@@ -114,6 +133,7 @@ class Worker:
         self._frames = FrameBuffer()
         self._jobs: deque[tuple[Job, list[list[float]]]] = deque()
         self._inbox: deque[Request] = deque()
+        self._adapters: set[int] = set()
 
     def run(self) -> None:
         """Answer until the parent says ``Close`` or is gone."""
@@ -143,15 +163,26 @@ class Worker:
         module, _, name = opening.backend.partition(":")
         try:
             kind: type[Backend] = getattr(importlib.import_module(module), name)
-            return kind.open(Path(opening.folder), opening.threads, opening.settings)
+            backend = kind.open(Path(opening.folder), opening.threads, opening.settings)
+            for each in opening.adapters:
+                self._load(backend, each, told=False)  # one that fails is not there for who asks for it
         except UserError as error:
             self._send(Failed(0, str(error), user=True))
         except Exception as error:  # a native library may raise anything
             self._send(Failed(0, first_line(error), user=False))
+        else:
+            return backend
         return None
 
     def _take(self, backend: Backend, message: Request) -> None:
         match message:
+            case Generate() | Score() if message.adapter and message.adapter not in self._adapters:
+                self._send(Failed(message.number, "the release's adapter is not loaded; see the log", user=False))
+            case LoadAdapter():
+                self._load(backend, message, told=True)
+            case DropAdapter() if message.adapter in self._adapters:
+                self._adapters.discard(message.adapter)
+                _adapting(backend).drop_adapter(message.adapter)
             case Generate():
                 try:
                     backend.add(message)
@@ -163,6 +194,20 @@ class Worker:
             case Score() | Embed() | Classify() | Tag() | Extract():
                 self._jobs.append((message, []))
 
+    def _load(self, backend: Backend, message: LoadAdapter, *, told: bool) -> None:
+        try:
+            if message.adapter not in self._adapters:  # one that was opened again has it
+                _adapting(backend).load_adapter(message)
+        except UserError as error:
+            if told:
+                self._send(Failed(message.number, str(error), user=True))
+            else:
+                sys.stderr.write(f"{error}\n")
+            return
+        self._adapters.add(message.adapter)
+        if told:
+            self._send(Values(message.number, []))
+
     def _go_on(self, backend: Backend) -> None:
         """Do a slice of the oldest job; texts to label also of those that wait right behind it."""
         job, rows = self._jobs[0]
@@ -173,6 +218,8 @@ class Worker:
         items = job.pairs if isinstance(job, Score | Extract) else job.texts
         try:
             match job:
+                case Score() if job.adapter:
+                    rows += _adapting(backend).score_with(job.adapter, _slice(job.pairs, len(rows)))
                 case Score():
                     if isinstance(backend, ScoresSome):
                         rows += backend.score_some(job.pairs[len(rows) :])
@@ -237,6 +284,13 @@ def _able(backend: Backend, what: str) -> Any:
     if not hasattr(backend, what):
         raise UserError(f"{type(backend).__name__} cannot {what}; choose engine: transformers")
     return getattr(backend, what)
+
+
+def _adapting(backend: Backend) -> LoadsAdapters:
+    """A backend that takes adapters; ``UserError`` for one that does not."""
+    if not isinstance(backend, LoadsAdapters):
+        raise UserError(f"{type(backend).__name__} loads no adapters while it runs; choose engine: vllm")
+    return backend
 
 
 def _slice(pairs: list[tuple[list[int], list[int]]], start: int) -> list[tuple[list[int], list[int]]]:

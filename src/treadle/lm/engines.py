@@ -28,8 +28,17 @@ T = TypeVar("T")
 
 def find_engine(name: str, folder: Path) -> type[Engine]:
     """The engine called ``name``; ``auto`` is the preferred one that is installed and can open ``folder``."""
+    from treadle.lm.adapter import adapter_of
+
+    apart = adapter_of(folder) is not None
     if name != AUTO:
-        return cast("type[Engine]", plugins.load(GROUP, name).value)
+        named = cast("type[Engine]", plugins.load(GROUP, name).value)
+        if apart and not _loads_adapters(named):
+            raise UserError(
+                f"engine {name} loads no adapters, and the release in {folder} keeps one beside its base; choose"
+                " transformers or vllm, or set deploy.adapter: merged"
+            )
+        return named
     from treadle.lm.model_folder import model_folder
 
     model = model_folder(folder)
@@ -37,7 +46,7 @@ def find_engine(name: str, folder: Path) -> type[Engine]:
     for known in plugins.names(GROUP):
         with suppress(UserError):  # somebody's engine that cannot be loaded is not the one
             kind = plugins.load(GROUP, known).value
-            if hasattr(kind, "suits") and kind.suits(model):
+            if hasattr(kind, "suits") and kind.suits(model) and (_loads_adapters(kind) or not apart):
                 suiting.append(kind)
     if not suiting:
         raise UserError(
@@ -57,6 +66,19 @@ def serves_gguf(name: str) -> bool:
         return any(getattr(plugins.load(GROUP, kind).value, "reads_gguf", False) for kind in kinds)
     except (ImportError, MissingExtra):
         return True
+
+
+def loads_adapters(name: str) -> bool:
+    """Whether the engine called ``name`` serves a release whose adapter is apart; for ``auto``, whether any does."""
+    try:
+        return name == AUTO or _loads_adapters(plugins.load(GROUP, name).value)  # transformers does
+    except (ImportError, MissingExtra):  # which opening the engine will name
+        return True
+
+
+def _loads_adapters(kind: object) -> bool:
+    """One that does not say so would open the base alone, and answer without a word of it."""
+    return bool(getattr(kind, "loads_adapters", False))
 
 
 async def open_engine(

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treadle.core.errors import UserError
+from treadle.lm.adapter import FOLDER, read_adapter, write_adapter
 from treadle.lm.word_table import table_of
 
 if TYPE_CHECKING:
@@ -172,6 +174,9 @@ class Learner:
         for hook in self._turned:
             hook.remove()
 
+    def write_beside(self, out: Path) -> None:
+        """Write what the model's folder keeps beside the weights, once it has finished: nothing."""
+
 
 def _turning(dtype: torch.dtype) -> Any:
     def turn(_table: Any, _ids: Any, rows: torch.Tensor) -> torch.Tensor:
@@ -191,20 +196,24 @@ def all_of(model: Any, optimizer: AdamW) -> Learner:
 class LoraLearner(Learner):
     """Low-rank adaptation (arXiv:2106.09685): ``B @ A * alpha / rank`` beside every linear layer but the head.
 
-    Merged at the end, because some engines ignore an adapter without a word.
+    Merged at the end, because some engines ignore an adapter without a word; the adapter is written beside it.
     """
 
-    def __init__(self, model: Any, optimizer: AdamW, *, rank: int, alpha: float) -> None:
+    def __init__(self, model: Any, optimizer: AdamW, *, rank: int, alpha: float, start: Path | None = None) -> None:
+        """``start``: the folder of an adapter to go on from, whose rank and alpha it keeps."""
         import torch
 
+        begun, rank, alpha = read_adapter(start) if start is not None else ({}, rank, alpha)
         self._model = model
-        self._scale = alpha / rank
+        self._rank, self._alpha, self._scale = rank, alpha, alpha / rank
         head = model.get_output_embeddings()
         layers = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
         if not layers:
             raise UserError(
                 f"develop.method: lora needs linear layers, and {model.config.model_type} has none; use full"
             )
+        if begun and begun.keys() != layers.keys():
+            raise UserError(f"{start}: an adapter for another base, whose layers are others; set develop.method: full")
         # The base's own digits, to merge into: what the model computes with is rounded.
         self._base = {name: p.detach().clone() for name, p in model.named_parameters()}
         for parameter in model.parameters():
@@ -215,8 +224,11 @@ class LoraLearner(Learner):
         for name, layer in layers.items():
             first = torch.empty(rank, layer.in_features)  # drawn here whatever the device: the same numbers everywhere
             torch.nn.init.kaiming_uniform_(first, a=5**0.5)
+            last = torch.zeros(layer.out_features, rank)
+            if begun:
+                first, last = _fitting(begun[name], first, last, f"{start}: {name}")
             down = torch.nn.Parameter(first.to(layer.weight.device))
-            up = torch.nn.Parameter(torch.zeros(layer.out_features, rank, device=layer.weight.device))
+            up = torch.nn.Parameter(last.to(layer.weight.device))
             self._pairs[name] = (down, up)
             self._hooks.append(layer.register_forward_hook(self._correction(down, up)))
         super().__init__([p for pair in self._pairs.values() for p in pair], optimizer)
@@ -231,6 +243,10 @@ class LoraLearner(Learner):
         for name, (down, up) in self._pairs.items():
             self._model.get_submodule(name).weight.data += (up.detach() @ down.detach()) * self._scale
 
+    def write_beside(self, out: Path) -> None:
+        """Write the adapter into the folder's ``adapter``."""
+        write_adapter(out / FOLDER, self._pairs, rank=self._rank, alpha=self._alpha)
+
     def _correction(self, down: torch.nn.Parameter, up: torch.nn.Parameter) -> Any:
         scale = self._scale
 
@@ -238,3 +254,12 @@ class LoraLearner(Learner):
             return output + (inputs[0] @ down.T @ up.T) * scale
 
         return add
+
+
+def _fitting(
+    pair: tuple[torch.Tensor, torch.Tensor], first: torch.Tensor, last: torch.Tensor, where: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The pair, which has to be of these sizes."""
+    if (pair[0].shape, pair[1].shape) != (first.shape, last.shape):
+        raise UserError(f"{where} is of other sizes than the model's; an adapter for another base")
+    return pair

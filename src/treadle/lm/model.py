@@ -11,7 +11,8 @@ FORMAT = 1
 
 
 class Model(Artifact):
-    """``model.safetensors``, ``config.json``, tokenizer files, ``treadle.json`` and the ids of its documents."""
+    """``model.safetensors``, ``config.json``, tokenizer files, ``treadle.json`` and the ids of its documents; of one
+    that was trained with `method: lora` also what was merged, in ``adapter``."""
 
     kind: ClassVar[str] = "model"
 
@@ -20,8 +21,19 @@ class Model(Artifact):
         about: dict[str, Any] = self.read_json(ABOUT)
         return about
 
+    def adapter_base(self) -> str | None:
+        """The digest of what its adapter lies beside: a base model's, or that of a model in the store.
+
+        None where it has no adapter.
+        """
+        kept = self.about().get("training", {}).get("adapter")
+        return str(kept["base"]) if kept is not None and self.has("adapter/adapter_config.json") else None
+
 
 class Optimized(Artifact):
-    """A model in the form a release carries: ``model.gguf`` or safetensors, tokenizer files, ``optimization.json``."""
+    """A model in the form a release carries: ``model.gguf`` or safetensors, tokenizer files, ``optimization.json``.
+
+    Or its base as it is, with ``adapter``.
+    """
 
     kind: ClassVar[str] = "optimized"

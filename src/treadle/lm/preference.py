@@ -34,7 +34,7 @@ from treadle.lm.training import learner_by
 @dataclass(frozen=True, slots=True)
 class PreferenceSettings:
     """One optimizer step sees ``batch`` pairs. ``tokens``, of both answers with their questions, goes before
-    ``epochs``."""
+    ``epochs``. ``adapter`` as in ``training.TrainingSettings``."""
 
     beta: float = 0.1
     method: Literal["full", "lora"] = "full"
@@ -52,6 +52,7 @@ class PreferenceSettings:
     save_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     lora_rank: int = 16
     lora_alpha: float = 32.0
+    adapter: Path | None = None
     looks: Looks | None = None
 
 

@@ -128,6 +128,7 @@ def teach(
             done(model)
             model = table.widen(learner.finished(model, lambda: table.narrow(begun())))
             if team.leads:
+                learner.write_beside(out)  # first: a folder without the model's config is no model yet
                 torch_runtime.save(model.to("cpu", getattr(torch, saved)), base, out)
     finally:
         torch_runtime.release_memory()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from treadle.core import memory
 from treadle.core.errors import MissingExtra, UserError
+from treadle.lm.adapter import adapter_of, merge
 from treadle.lm.own_model import make_known
 from treadle.lm.safetensors_folder import check_folder
 
@@ -148,7 +149,10 @@ def precision(wanted: Precision, device: str = "cpu") -> Literal["bfloat16", "fl
 
 
 def load(folder: Path, model_class: Any, **settings: Any) -> Any:
-    """A transformers model in float32 from a local folder of safetensors; ``UserError`` when it is none."""
+    """A transformers model in float32 from a local folder of safetensors; ``UserError`` when it is none.
+
+    That of a release with an adapter beside its base has the adapter in it: there is no other way to load one here.
+    """
     import torch
 
     check_folder(folder)
@@ -156,11 +160,15 @@ def load(folder: Path, model_class: Any, **settings: Any) -> Any:
         settings["ignore_mismatched_sizes"] = True  # its head may be of another number of labels
     try:
         with _quiet():
-            return model_class.from_pretrained(
+            model = model_class.from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **settings
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{folder}: cannot be loaded with {model_class.__name__} ({_first_line(error)})") from None
+    adapter = adapter_of(folder)
+    if adapter is not None:
+        merge(model, adapter)
+    return model
 
 
 def save(model: Any, base: Path, out: Path) -> None:

@@ -52,6 +52,7 @@ class TransformersEngine(WorkerEngine):
     holds_schema: ClassVar[bool] = INSTALLED
     tries_schema: ClassVar[bool] = True
     most_alternatives: ClassVar[int] = 20
+    loads_adapters: ClassVar[bool] = True  # merged as it is opened
 
     @classmethod
     async def open_here(

@@ -10,13 +10,14 @@ import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
 from treadle.core.errors import UserError
+from treadle.lm.adapter import adapter_of
 from treadle.lm.engine import (
     Chunk,
     ClassScores,
@@ -35,6 +36,7 @@ from treadle.lm.engine_wire import Extract as ExtractMessage
 from treadle.lm.engine_wire import Score as ScoreMessage
 from treadle.lm.model_folder import model_folder, read_config
 from treadle.lm.schema_check import SchemaChecks
+from treadle.lm.shared_process import AdapterProcess, join
 from treadle.lm.stop_strings import StopStrings
 from treadle.lm.tokenizer import ChatTokenizer
 from treadle.lm.vector_sizes import VectorSizes
@@ -55,8 +57,12 @@ class WorkerEngine:
     holds_schema: ClassVar[bool] = False
     tries_schema: ClassVar[bool] = False  # whether taking one apart may never end, so that a process tries it first
     most_alternatives: ClassVar[int] = 0
+    loads_adapters: ClassVar[bool] = False  # of releases that keep theirs beside the base
+    shares_base: ClassVar[bool] = False  # whether it does so while it runs, one process for all that have one base
 
-    def __init__(self, folder: Path, tokenizer: ChatTokenizer, process: EngineProcess, context_length: int) -> None:
+    def __init__(
+        self, folder: Path, tokenizer: ChatTokenizer, process: EngineProcess | AdapterProcess, context_length: int
+    ) -> None:
         self.folder = folder
         self.context_length = context_length
         self._tokenizer = tokenizer
@@ -90,8 +96,11 @@ class WorkerEngine:
 
     @classmethod
     async def _open(cls, folder: Path, threads: int | None, settings: dict[str, Any] | None, *, here: bool) -> Self:
-        given = cls.read_settings(settings or {})
         model = model_folder(folder)
+        adapter = adapter_of(model)
+        given = cls.read_settings(settings or {})
+        if adapter is not None:
+            given = cls.with_adapters(given)
         count = _checked_threads(threads)
         environment = {
             "OMP_WAIT_POLICY": given.wait_policy,
@@ -100,7 +109,8 @@ class WorkerEngine:
             "HF_HUB_OFFLINE": "1",
             **cls.environment(given),
         }
-        process = EngineProcess(
+        make = partial(
+            EngineProcess,
             cls.backend,
             model,
             threads=count,
@@ -110,10 +120,20 @@ class WorkerEngine:
             here=here,
             python=cls.python(),
         )
+        process: EngineProcess | AdapterProcess
+        if adapter is not None and cls.shares_base:
+            key = (cls.backend, adapter.base, count, msgspec.json.encode(given), cls.python())
+            process = join(key, make, adapter, model)
+        else:
+            process = make()
         # The files are checked while the worker loads them: a damaged one can crash it, and this says why.
         opening = asyncio.create_task(process.start())
         try:
             await asyncio.to_thread(cls.check, model)
+            if adapter is not None:
+                await asyncio.to_thread(adapter.check, model)
+                if not cls.shares_base:  # who shares it checks it once
+                    await asyncio.to_thread(adapter.check_base, model)
             tokenizer = await asyncio.to_thread(ChatTokenizer.load, model)
             ready = await opening
         except BaseException:
@@ -127,6 +147,11 @@ class WorkerEngine:
     def read_settings(cls, settings: Mapping[str, Any]) -> WorkerSettings:
         """Settings as the engine's own type; ``UserError`` for an unknown key or a value of the wrong type."""
         return convert_settings(cls.name, cls.settings_type, settings)
+
+    @classmethod
+    def with_adapters(cls, settings: WorkerSettings) -> WorkerSettings:
+        """Settings for a process that adapters are loaded into."""
+        return settings
 
     @property
     def tokenizer(self) -> ChatTokenizer:

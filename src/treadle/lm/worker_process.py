@@ -89,10 +89,11 @@ class WorkerProcess(asyncio.Protocol):
             await loop.create_unix_connection(lambda: worker._words, sock=our_errors)
             await loop.create_unix_connection(lambda: worker, sock=ours)
         except BaseException:  # cancelled meanwhile
+            worker._words.close()
+            ours.close()  # before it is waited for: a thread that nobody can kill ends by this
+            our_errors.close()
             process.kill()
             process.wait()
-            ours.close()
-            our_errors.close()
             raise
         return worker
 

@@ -18,7 +18,9 @@ from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.evals.report import answer_all, load_metrics
 from treadle.evals.task import Asking, Task
-from treadle.lm.engines import serves_gguf
+from treadle.lm.adapter import FOLDER as ADAPTER
+from treadle.lm.adapter import described as described_adapter
+from treadle.lm.engines import loads_adapters, serves_gguf
 from treadle.lm.model import Model, Optimized
 from treadle.lm.optimization import UNCHANGED
 from treadle.lm.upstream_settings import UpstreamSettings
@@ -28,6 +30,7 @@ from treadle.record.release import Release, ReleaseSpec
 from treadle.record.report import Report
 from treadle.record.shadow import ShadowSettings
 from treadle.record.slo import Slo
+from treadle.stages.deploy.adapters import unmerged
 from treadle.stages.deploy.optimizing import Asked, Way, check, items_for, judged, weigh, weight_bytes
 from treadle.stages.deploy.serving import opener
 from treadle.text.dataset import Dataset
@@ -79,6 +82,10 @@ class DeploySettings(Settings):
     upstream: UpstreamSettings | None = Field(None, description="for engine: upstream; part of the release")
     quantize: QuantizeSettings | None = QuantizeSettings()
     optimization: OptimizationSettings | None = None
+    adapter: Literal["merged", "separate"] = Field(
+        "merged",
+        description="of develop.method lora: in the weights, or beside the base, for engines transformers and vllm",
+    )
     system_prompt: str | None = Field(None, description="said before every conversation that has no system message")
     host: str = Field("127.0.0.1", description="address that treadle serve listens on")
     port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
@@ -121,6 +128,14 @@ class DeploySettings(Settings):
             raise ValueError("engine: upstream and the section upstream go together; give both, or neither")
         if self.upstream is not None and self.optimization is not None:
             raise ValueError("optimization is for engines here; leave it out with engine: upstream")
+        if self.adapter == "separate":
+            shrunk = "quantize" if self.quantize and "quantize" in self.model_fields_set else "optimization"
+            if shrunk == "quantize" or self.optimization is not None:
+                raise ValueError(
+                    f"adapter: separate keeps the base as it is; leave out {shrunk}, or set adapter: merged"
+                )
+            if self.upstream is not None:
+                raise ValueError("adapter: separate is for engines here; leave it out with engine: upstream")
         return self
 
     @field_validator("guardrails")
@@ -167,7 +182,9 @@ def deploy(
     task: Task,
 ) -> Deployed:
     """Optimize, measure, bundle, and let the release answer its first questions over HTTP."""
-    if settings.optimization is not None:
+    if settings.adapter == "separate":
+        made = _beside_base(driver, settings, model)
+    elif settings.optimization is not None:
         made = _by_way(driver, settings, settings.optimization, model, dataset, tests, task)
     else:
         made = _quantized(driver, settings, model, tests, task)
@@ -239,6 +256,16 @@ def _by_way(
     if not driver.planning:
         check(loss, chosen.way, asked)
     return _Made(optimized, way.engine, dict(way.settings), chosen.way, loss)
+
+
+def _beside_base(driver: Driver, settings: DeploySettings, model: Model) -> _Made:
+    """As its base, and the adapter apart."""
+    if not loads_adapters(settings.engine):
+        raise UserError(
+            f"deploy.adapter: engine {settings.engine} loads no adapters; choose transformers or vllm, or set adapter:"
+            " merged"
+        )
+    return _Made(unmerged(driver, model), settings.engine, {}, None, None)
 
 
 def _quantized(driver: Driver, settings: DeploySettings, model: Model, tests: Dataset, task: Task) -> _Made:
@@ -371,6 +398,9 @@ def bundle(
         shutil.copytree(optimized.path(), release.path / "model", ignore=shutil.ignore_patterns("documents.ids"))
         for path in (release.path / "model").rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
+        if (release.path / "model" / ADAPTER).is_dir():
+            (release.path / "model" / ADAPTER).rename(release.path / ADAPTER)
+            spec.optimization["adapter"] = described_adapter(release.path / ADAPTER, release.path / "model")
         (release.path / "release.json").write_bytes(canonical_json(spec.to_json()))
         release.add_documents(model.document_ids())
         return release.commit()

@@ -7,6 +7,7 @@ from typing import ClassVar, NoReturn
 
 from treadle.core.artifacts import DOCUMENT_IDS
 from treadle.core.errors import UserError
+from treadle.lm.adapter import FOLDER as ADAPTER
 from treadle.lm.model import ABOUT
 from treadle.lm.optimizations import BESIDE
 from treadle.lm.own_model import named_class
@@ -57,7 +58,10 @@ def beside_weights(folder: Path) -> dict[str, Path]:
     return {
         name: path
         for name, path in paths.items()
-        if path.suffix in BESIDE and path.name not in _OURS and not name.endswith(_INDEX)
+        if path.suffix in BESIDE
+        and path.name not in _OURS
+        and not name.endswith(_INDEX)
+        and not name.startswith(f"{ADAPTER}/")
     }
 
 

@@ -15,6 +15,7 @@ from treadle.evals.task import FEW_SHOT, FITS, Task, task_version
 from treadle.lm.model import Model
 from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens
+from treadle.stages.develop.beginning import beside_of
 from treadle.stages.develop.distilling import distill_on
 from treadle.stages.develop.evaluating import evaluate, evaluate_base, evaluate_simple
 from treadle.stages.develop.fitting import fit
@@ -207,7 +208,7 @@ class _Training:
             tokens,
             self.dataset,
             continuing.start,
-            begun,
+            begun or beside_of(self.driver, continuing.start, settings.method),
             **self.named,
             method=settings.method,
             learning_rate=rate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from treadle.core.driver import Driver
@@ -12,6 +13,7 @@ from treadle.core.steps import step
 from treadle.lm.conversation import with_system_prompt
 from treadle.lm.held_out import MOST
 from treadle.lm.model import Model
+from treadle.stages.develop.beginning import begin, beside_of
 from treadle.stages.develop.carrying import Carried, looks_at
 from treadle.stages.develop.resuming import PLACE
 from treadle.stages.develop.settings import DevelopSettings
@@ -40,6 +42,7 @@ def prefer_on(
         prefer,
         dataset,
         start,
+        beside_of(driver, start, settings.method),
         **base,
         **wanted,
         weights=settings.method,
@@ -54,6 +57,7 @@ def prefer_on(
 def prefer(
     dataset: Dataset,
     start: Model | None,
+    beside: Model | None,
     *,
     base_model: str,
     fingerprint: str,
@@ -71,13 +75,14 @@ def prefer(
     run: Run,
 ) -> Model:
     """Direct preference optimization on the examples of the training split that have a rejected answer, from ``start``
-    or from the base as it is; judged by those of validation."""
+    or from the base as it is; judged by those of validation. ``beside``: what the adapter of ``start`` lies beside,
+    where that is a model of this project."""
     from treadle.lm.preference import PreferenceSettings, train_on_preferences
     from treadle.lm.tokenizer import ChatTokenizer
 
     base = same_base(base_model, fingerprint, start)
-    begun = start.path() if start is not None else base.path
-    tokenizer = ChatTokenizer.load(begun)
+    begun = begin(base, start, beside, weights)
+    tokenizer = ChatTokenizer.load(begun.folder)
     examples = [example for example in dataset.examples("train") if example.rejected]
     if not examples:
         raise UserError(
@@ -101,11 +106,14 @@ def prefer(
     told = (dataset.digest, start.digest if start else fingerprint, repr(settings), system_prompt or "")
     with run.create(Model) as model, Carried(run, *told) as carry:
         held_out = list(_pairs(tokenizer, judged, system_prompt))
-        result = carry(train_on_preferences, (begun, model.path, pairs, held_out), settings)
+        settings = replace(settings, adapter=begun.adapter)
+        result = carry(train_on_preferences, (begun.folder, model.path, pairs, held_out), settings)
         model.add_documents(name for place in result.pairs_seen for name in examples[place].documents)
         if judged_by is not None:  # which weights are kept depends on them
             model.add_documents(name for example in judged for name in example.documents)
         how: dict[str, Any] = {"method": method, "beta": beta, "weights": weights, "learning_rate": learning_rate}
+        if weights == "lora":
+            how["adapter"] = {"base": begun.base}
         if start is not None:
             model.add_documents(start.document_ids())
             how["start"] = start.digest

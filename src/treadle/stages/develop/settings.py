@@ -104,7 +104,7 @@ class DevelopSettings(Settings):
     base_model: str | None = Field(None, description="a known model, a hub id, a folder or a GGUF; or else init")
     init: InitSettings | None = Field(None, description="a model from nothing, in place of base_model")
     method: Literal["full", "lora"] = Field(
-        "full", description="all weights, or (chat) a low-rank adapter that is merged"
+        "full", description="all weights, or (chat) a low-rank adapter, merged but for deploy.adapter"
     )
     fit: str | None = Field(
         None, description="a way to train by name, or module:function of your own, in place of the task's"

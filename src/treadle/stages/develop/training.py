@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from treadle.core.digest import blake3_bytes
@@ -13,6 +14,7 @@ from treadle.core.steps import step
 from treadle.lm.model import ABOUT, FORMAT, Model
 from treadle.lm.tokens import Tokens
 from treadle.record.version import FROM_NOTHING, NOT_RECORDED
+from treadle.stages.develop.beginning import begin
 from treadle.stages.develop.carrying import Carried, looks_at
 from treadle.stages.develop.resuming import PLACE
 from treadle.text.dataset import Dataset, Example
@@ -39,7 +41,8 @@ def train(
     run: Run,
 ) -> Model:
     """Fine-tune a causal language model on the assistant's turns, for a fixed budget of tokens; from ``start`` where
-    there is one, else from the base, ``pretrained`` or as it is.
+    there is one, else from the base, ``pretrained`` or as it is. ``lora`` goes on with the adapter of ``start``, beside
+    the same base.
 
     Corrections come first, the newest before older ones, and leave the share ``replay`` of the budget to the rest.
     The model's documents are exactly those of the examples it saw, and those of the model it started from.
@@ -49,6 +52,7 @@ def train(
 
     begun = start or pretrained
     base = same_base(base_model, fingerprint, begun)
+    beginning = begin(base, begun, pretrained, method)
     seen = dataset.examples("train")
     places = _mixed(tokens.lengths("train"), seen, budget, replay, f"{seed} {start.digest if start else ''}")
     every = tokens.examples("train")
@@ -67,10 +71,13 @@ def train(
     source = begun.digest if begun else fingerprint
     told = (tokens.digest, source, repr(settings), blake3_bytes(repr(places).encode()))
     with run.create(Model) as model, Carried(run, *told) as carry:
-        result = carry(fine_tune, (begun.path() if begun else base.path, model.path, examples), settings)
+        settings = replace(settings, adapter=beginning.adapter)
+        result = carry(fine_tune, (beginning.folder, model.path, examples), settings)
         model.add_documents(name for example in judged for name in example.documents)
         model.add_documents(name for place in result.examples_seen for name in seen[places[place]].documents)
         how: dict[str, Any] = {"method": method, "budget": budget, "learning_rate": learning_rate}
+        if method == "lora":
+            how["adapter"] = {"base": beginning.base}
         if begun is not None:
             model.add_documents(begun.document_ids())
             how["start"] = begun.digest
