@@ -100,6 +100,7 @@ def test_an_answer_is_that_of_the_merged_model(turned: Project) -> None:
         assert answer["release"] == opened.record.versions.served()
 
 
+@pytest.mark.slow
 def test_a_release_that_was_carried_away_is_opened_with_its_adapter(turned: Project, tmp_path: Path) -> None:
     with open_project(turned.folder) as opened:
         _, release = releases_of(opened.record)[0]
@@ -119,12 +120,14 @@ def test_a_release_that_was_carried_away_is_opened_with_its_adapter(turned: Proj
     assert "files were changed, added or lost" in said.stderr
 
 
+@pytest.mark.slow
 def test_a_hub_folder_and_a_gguf_are_of_the_merged_model(turned: Project, tmp_path: Path) -> None:
     turned.call("render", "huggingface", "--out", str(tmp_path / "hub"), "--with", "license=apache-2.0")
     assert not list((tmp_path / "hub").rglob("adapter*"))
     assert (tmp_path / "hub" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_beside_a_model_that_was_pretrained_here(base: Path, tmp_path: Path) -> None:
     project = keep_apart(make_project(tmp_path / "own", base))
     project.edit("develop:\n", "develop:\n  pretrain: {tokens: 2000, width: 64, batch: 4}\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from importing.peers import peer
+from importing.peers import lm_eval_programs, peer
 from small_project import Project
 
 ROWS = [{"question": f"Say the number {number}.", "answer": str(number)} for number in range(4)]
@@ -39,7 +39,7 @@ def check(project: Project, environment: Path, program: str, task: str, items: i
 
 @pytest.mark.slow
 def test_lm_eval_asks_the_release(project: Project) -> None:
-    programs = peer("lm-eval", "more_itertools", "tenacity", ours=True)
+    programs = lm_eval_programs()
     (project.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     task = {
         "task": "numbers",

@@ -153,6 +153,7 @@ def shares(project: Project) -> dict[str, float]:
     return {each.release: each.share for each in deployments if each.endpoint == "kubernetes:default/helper"}
 
 
+@pytest.mark.slow
 def test_kserve_tries_a_canary_beside_what_runs_there(project: Project, tmp_path: Path, kubectl: Kubectl) -> None:
     out = str(tmp_path / "kserve")
     old = project.json("render", "kserve", "--out", str(tmp_path / "alone"))["release"]

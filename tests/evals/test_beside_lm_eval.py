@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.evaluate import PACKAGES, VERSION, asked, differences
+from benchmarks.evaluate import asked, differences
 from benchmarks.evaluate_tasks import TASKS, write_tasks
 
-from importing.peers import ROOT, peer
+from importing.peers import ROOT, lm_eval_programs
 from treadle.lm.base_model import resolve
 
 
 def apart(model: Path, folder: Path, items: int) -> tuple[list[str], dict[str, float]]:
     """What differs between the two on the benchmark's tasks."""
-    programs = peer("lm-eval", "more_itertools", ours=True, alone=(f"lm_eval=={VERSION}", *PACKAGES))
+    programs = lm_eval_programs()
     write_tasks(folder, items)
     ours = asked([sys.executable, "-m", "benchmarks.evaluate", "--worker", str(model), str(folder)])
     script = ROOT / "benchmarks" / "evaluate_peer.py"

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from benchmarks.evaluate import PACKAGES as LM_EVAL_PACKAGES
+from benchmarks.evaluate import VERSION as LM_EVAL
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -39,6 +41,12 @@ def peer(name: str, *packages: str, ours: bool = False, alone: tuple[str, ...] =
                 pytest.skip(f"{packages} cannot be installed here")
             done.touch()
     return folder / "bin"
+
+
+def lm_eval_programs() -> Path:
+    """As ``peer``, of lm-evaluation-harness with this environment's torch and transformers."""
+    alone = (f"lm_eval=={LM_EVAL}", *LM_EVAL_PACKAGES)
+    return peer("lm-eval", "more_itertools", "tenacity", ours=True, alone=alone)
 
 
 def _see_ours(folder: Path) -> None:

@@ -50,6 +50,7 @@ def test_rows_of_other_lengths_are_refused() -> None:
         gguf_q4_k.quantize(np.zeros((2, 576), dtype=np.float32))
 
 
+@pytest.mark.slow
 def test_an_engine_answers_by_it(smollm2: Path, tmp_path: Path) -> None:
     genai = pytest.importorskip("openvino_genai")
     openvino = pytest.importorskip("openvino")

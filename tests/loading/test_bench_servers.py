@@ -67,6 +67,6 @@ def test_a_trace_has_the_requests_that_are_wanted_of_it() -> None:
 
 
 def test_no_two_texts_begin_alike() -> None:
-    texts = documents(25)
-    assert len({text[:40] for text in texts}) == 25
-    assert {len(text.split()) for text in texts} == {WORDS}
+    texts = [text for words in WORDS.values() for text in documents(25, words)]
+    assert len({text[:40] for text in texts}) == 50
+    assert {len(text.split()) - 5 for text in texts} == set(WORDS.values())  # after "Part 1, of 500 words."
