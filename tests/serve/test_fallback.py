@@ -55,9 +55,28 @@ def test_texts_are_labeled_tagged_and_embedded_by_another(asking: str, path: str
 def test_a_contract_s_request_falls_back_as_well() -> None:
     with tabled() as server:
         server.one.failing = GONE
-        answer = server.http.post("/invocations", json={"inputs": "one two"})
+        for path, body in (
+            ("/invocations", {"inputs": "one two"}),
+            ("/predict", {"instances": ["one two"]}),
+            ("/v1/models/docs:predict", {"instances": ["one two"]}),
+        ):
+            answer = server.http.post(path, json=body)
+            assert answer.status_code == 200
+            assert server.rows[-1]["release"] == TWO
+            assert answer.headers["treadle-release"] == TWO  # what answered, not what was chosen
+            assert ONE not in answer.text
+
+
+def test_one_release_answers_all_instances_of_a_contract_s_request() -> None:
+    with tabled() as server:
+        server.one.failing, server.one.fail_times = GONE, 1
+        answer = server.http.post("/predict", json={"instances": ["one two", "three four", "five six"]})
         assert answer.status_code == 200
-        assert server.rows[-1]["release"] == TWO
+        assert answer.headers["treadle-release"] == TWO
+        assert [each.strip() for each in answer.json()["predictions"]] == ["one two", "three four", "five six"]
+        shown = set(answer.headers["treadle-interaction"].split(","))
+        assert {row["release"] for row in server.rows if row["id"] in shown} == {TWO}
+        assert len(shown) == 3
 
 
 def test_what_had_begun_to_be_streamed_is_not_begun_anew() -> None:
@@ -146,3 +165,10 @@ def test_a_thousand_requests_lose_nothing_while_the_champion_comes_and_goes() ->
         failed = [row for row in server.rows if row["status"] == "failed"]
         assert len(rows) == 1000 + len(failed)
         assert sorted(row["instead_of"] for row in server.of(TWO)) == sorted(row["id"] for row in failed)
+
+
+def test_more_instances_than_places_take_their_turns() -> None:
+    with tabled(max_in_flight=4) as server:
+        answer = server.http.post("/predict", json={"instances": [f"number {n}" for n in range(9)]})
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["predictions"]) == 9

@@ -20,7 +20,7 @@ from toy_server import Served
 
 from docs.pages import ROOT, blocks
 from treadle.core.errors import UserError
-from treadle.serve.guardrail import Found, Guardrail, Guardrails, Named, Screen
+from treadle.serve.guardrail import Found, Guardrail, Guardrails, Named, Screen, screened
 from treadle.serve.guardrail_settings import described, open_guardrails
 from treadle.serve.guards import BlockList, Injection, PersonalData, Size
 from treadle.text.lookalikes import plain
@@ -255,3 +255,35 @@ def test_calls_of_tools(start: Callable[..., Served]) -> None:
 def test_a_found_span_says_where_and_what() -> None:
     assert list(BlockList(words=["bomb"], label="weapon").find("a b\u200bomb.")) == [Found(2, 7, "weapon")]
     assert list(Size(characters=5).find("abc", before=4)) == [Found(1, 3, "size")]
+
+
+def test_numbers_and_schemas_are_said_to_the_model_too(start: Callable[..., Served]) -> None:
+    served = start(guardrails=Guardrails(inward=named(BlockList(words=["4711"]), PersonalData())))
+    served.engine.holds_schema = True  # type: ignore[attr-defined]
+    schema = {"type": "object", "properties": {"to": {"const": MAIL}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    answer = served.chat(response_format=form)
+    assert answer.status_code == 200, answer.text
+    held = str(served.engine.requests[-1].schema)
+    assert MAIL not in held
+    assert "EMAIL" in held.upper()
+    assert served.rows[-1]["guardrails"]
+    for value in ({"const": 4711}, {"enum": [1, 4711]}, {"const": "x4711"}):
+        form["json_schema"] = {"name": "x", "schema": {"type": "object", "properties": {"n": value}}}
+        refused = served.chat(response_format=form).json()
+        assert refused["error"]["code"] == "content_filter", (value, refused)
+    shown, done = screened(named(PersonalData()), [{"card": 4111111111111111, "n": 3, "yes": True}])
+    assert (shown[0]["n"], shown[0]["yes"]) == (3, True)
+    assert "4111" not in str(shown)
+    assert done
+
+
+def test_refusals_wait_for_a_record_that_cannot_be_written(start: Callable[..., Served]) -> None:
+    served = start(guardrails=Guardrails(inward=named(BlockList(words=["bomb"]))))
+    served.recorder.broken = True
+    for _ in range(20):
+        assert served.chat("a bomb").status_code == 503
+    assert len(served.gateway.unrecorded) == 1
+    served.recorder.broken = False
+    assert served.chat("a bomb").json()["error"]["code"] == "content_filter"
+    assert not served.gateway.unrecorded

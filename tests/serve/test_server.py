@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import socket
@@ -14,9 +16,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from toy_server import serve_toy
 
 from treadle.core.errors import UserError
 from treadle.serve.gateway import Gateway
@@ -177,3 +181,23 @@ def wait_until_working(url: str) -> None:
             return
         time.sleep(0.01)
     pytest.fail("the request did not arrive")
+
+
+def test_a_request_that_is_not_whole_yet_is_waited_for() -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": "one two three"}]}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+    head += b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with serve_toy() as served:
+        address = urlsplit(served.url)
+        with socket.create_connection((str(address.hostname), int(address.port or 0)), 10) as client:
+            client.sendall(head + body[:20])
+            time.sleep(0.3)  # until it is read and waited for
+            drained = asyncio.run_coroutine_threadsafe(served.gateway.drain(10), served.loop)
+            with pytest.raises(TimeoutError):
+                drained.result(0.3)
+            assert served.chat().json()["error"]["code"] == "shutting_down"  # what comes now is not let in
+            client.sendall(body[20:])
+            with client.makefile("rb") as answer:
+                assert b" 200 " in answer.readline()
+            assert drained.result(5)
+    assert [row["status"] for row in served.rows] == ["ok"]

@@ -72,6 +72,7 @@ class ToyEngine:
         self.context_length = context_length
         self.pace = pace
         self.failing: Exception | None = None
+        self.fail_times = -1  # how often `generate` still fails; negative: always
         self.fail_after: int | None = None
         self.silent = False
         self.requests: list[GenerateRequest] = []
@@ -96,7 +97,8 @@ class ToyEngine:
         try:
             await asyncio.sleep(0)
             for number in range(request.max_tokens):
-                if self.failing is not None and number == (self.fail_after or 0):
+                if self.failing is not None and number == (self.fail_after or 0) and self.fail_times:
+                    self.fail_times -= 1
                     raise self.failing
                 await asyncio.sleep(self.pace)
                 if number == len(words):

@@ -54,6 +54,7 @@ def connect(url: str) -> Connection:
     given = psycopg.conninfo.conninfo_to_dict(url)
     name = f"{APPLICATION}process {os.getpid()} on {socket.gethostname()}"
     settings = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "connect_timeout": 10}
+    settings["tcp_user_timeout"] = 20_000  # milliseconds until a server that acknowledges nothing counts as gone
     settings = {key: value for key, value in settings.items() if key not in given}
     connection = psycopg.connect(
         url,

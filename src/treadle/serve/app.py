@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -169,7 +170,8 @@ class _Endpoint:
         try:
             try:
                 self._admit(incoming)
-                await self.handler(incoming)
+                with self.gateway.admitted() if self.name else nullcontext():
+                    await self.handler(incoming)
             except ApiError as error:
                 incoming.failed = error.code
                 await incoming.refuse(error)

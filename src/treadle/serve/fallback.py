@@ -28,6 +28,7 @@ async def answered(incoming: Incoming, model: str | None, user: str | None, answ
         incoming.instead_of = incoming.interaction
         chosen = Chosen(other, None)
         await answer(incoming, chosen)
+    incoming.answered_by = chosen.serving
     offer(incoming, chosen.serving, answer)
 
 

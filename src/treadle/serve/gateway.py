@@ -90,7 +90,7 @@ class Gateway:
         self.redact = redact or (lambda text: text)
         self.admission = Admission(self.settings.max_in_flight, self.settings.slo)
         self.draining = False
-        self.unrecorded: deque[Interaction] = deque()  # no more than there were requests in flight
+        self.unrecorded: deque[Interaction] = deque()  # while there are any, no other request is answered or refused
         self.arriving = 0  # bytes of bodies that are not whole yet
         self.keyring = Keyring(
             self.settings.api_key, keys, self.end_requests_of, degrade_seconds=self.settings.degrade_seconds
@@ -102,6 +102,8 @@ class Gateway:
             Allowance(self.settings.feedback_per_key, _HOUR),
             Allowance(self.settings.feedback_per_hour, _HOUR),
         )
+        self._admitted: set[asyncio.Task[Any]] = set()  # with a place or on the way to one
+        self._aborted = False
         self._working: dict[asyncio.Task[Any], Serving] = {}
         self._kept: dict[asyncio.Task[Any], Serving] = {}  # chosen, and not working yet
         self._keys: dict[asyncio.Task[Any], str] = {}
@@ -151,12 +153,24 @@ class Gateway:
                 )
 
     @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """The current task answers a request that was let in: `drain` waits for it."""
+        task = current_task()
+        self._admitted.add(task)
+        try:
+            yield
+        finally:
+            self._admitted.discard(task)
+
+    @contextmanager
     def place(self, serving: Serving, key: str | None = None) -> Iterator[None]:
         """Hold one of the places for the current task, and the engine open for as long; ``key`` is the caller's.
 
         Raises 429 when all are taken, 503 when `abort` ends it, 401 when the key does, and what `end` is told. No await
         may come between `choose` and this, but within `keeping`.
         """
+        if self._aborted:
+            raise shutting_down()
         limit = self.admission.limit
         if len(self._working) >= limit:
             raise ApiError(
@@ -267,12 +281,13 @@ class Gateway:
         self.draining = True
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._working:
-                    await asyncio.wait(set(self._working))
-        return not self._working
+                while tasks := self._admitted.union(self._working):
+                    await asyncio.wait(tasks)
+        return not self._working and not self._admitted
 
     async def abort(self) -> None:
         """Cancel what is in flight: each is recorded as cancelled and its client told."""
+        self._aborted = True  # who has no place yet gets none
         tasks = set(self._working)
         for task in tasks:
             self.end(task, shutting_down())

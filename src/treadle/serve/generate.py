@@ -68,7 +68,11 @@ async def _chat(body: ChatRequest, incoming: Incoming, chosen: Chosen) -> None:
     entry.share, entry.user = chosen.share, user
     given = [[each.text, each.title, each.id] for each in body.context or ()]
     entry.messages, entry.context = with_written_calls(messages), _pieces(given)
-    messages, tools, given = await screen(incoming, serving, entry, (messages, tools, given), "messages")
+    schema = held_schema(body, serving)
+    held = None if schema is None else msgspec.json.decode(schema)
+    messages, tools, given, shown = await screen(incoming, serving, entry, (messages, tools, given, held), "messages")
+    if shown != held:  # what an answer is held to is said to the model, too
+        schema = msgspec.json.encode(shown).decode()
     context = _pieces(given)
     entry.messages, entry.context = with_written_calls(messages), context
     try:
@@ -80,7 +84,6 @@ async def _chat(body: ChatRequest, incoming: Incoming, chosen: Chosen) -> None:
         prompt.insert(0, {"role": "system", "content": system})
     asked = _most_tokens(body)
 
-    schema = held_schema(body, serving)
     alternatives = _alternatives(serving, "top_logprobs", body.top_logprobs)
     if alternatives and not body.logprobs:
         raise invalid("top_logprobs", "top_logprobs: only goes with logprobs: true")

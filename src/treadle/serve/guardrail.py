@@ -107,6 +107,9 @@ def mapped(value: Any, change: Callable[[str], str]) -> Any:
     """A JSON-like value with its texts changed, keys of the client's own included; the protocol's words stay."""
     if isinstance(value, str):
         return change(value)
+    if _is_number(value):  # a template writes it as a text
+        changed = change(written := str(value))
+        return value if changed == written else changed
     if isinstance(value, list | tuple):
         return [mapped(each, change) for each in value]
     if isinstance(value, dict):
@@ -120,6 +123,8 @@ def mapped(value: Any, change: Callable[[str], str]) -> Any:
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
+    elif _is_number(value):
+        yield str(value)
     elif isinstance(value, list | tuple):
         for each in value:
             yield from _texts(each)
@@ -129,6 +134,10 @@ def _texts(value: Any) -> Iterator[str]:
                 yield key
             if not _own(key, each):
                 yield from _texts(each)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _own(key: str, value: Any) -> bool:

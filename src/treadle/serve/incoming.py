@@ -32,7 +32,7 @@ class Incoming:
     ``failed`` the code of what went wrong. ``given``: the body, where it was read already. ``told`` makes of an error
     what its client can read.
 
-    ``interaction`` is the last that it became; ``instead_of`` the one that failed, where another release answers;
+    ``answered_by``: the release that answered, once one did. ``interaction`` is the last that it became; ``instead_of`` the one that failed, where another release answers;
     ``copy_of`` the one that it repeats in the background. ``stored``: its text may be kept. ``size``: of its body."""
 
     def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,6 +45,7 @@ class Incoming:
         self.failed: str | None = None
         self.given: bytes | None = None
         self.told: Callable[[ApiError], Any] = ApiError.body
+        self.answered_by: Serving | None = None
         self.interaction: str | None = None
         self.instead_of: str | None = None
         self.copy_of: str | None = None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from treadle.serve.aside import aside
-from treadle.serve.entry import Entry, Outcome, clean_long_texts, record
+from treadle.serve.entry import Entry, Outcome, catch_up, clean_long_texts, record
 from treadle.serve.errors import ApiError
 from treadle.serve.guardrail import Stopped, screened
 from treadle.serve.incoming import Incoming
@@ -18,12 +18,13 @@ FILTERED = "content_filter"
 async def screen(incoming: Incoming, serving: Serving, entry: Entry, values: Sequence[Any], param: str) -> list[Any]:
     """The values as the guardrails leave them, JSON-like as they came. What was done stands in the entry.
 
-    Raises 400 where one refuses them, which is recorded; 403 before that where the key is not for it.
+    Raises 400 where one refuses them, which is recorded, 503 while the record cannot be written; 403 before that where the key is not for it.
     """
     incoming.check(serving, entry.endpoint)
     guards = serving.guardrails.inward
     if not guards:
         return list(values)
+    catch_up(incoming.gateway)  # a refusal is recorded too
     try:
         with incoming.gateway.keeping(serving):
             shown, done = await aside(len(str(values)), lambda: screened(guards, values))

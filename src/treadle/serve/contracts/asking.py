@@ -129,17 +129,20 @@ async def predict(
     limit = _MOST_TEXTS if release.asking in _WORK else _MOST_CONVERSATIONS
     if not 1 <= len(instances) <= limit:
         raise invalid("instances", f"instances: {len(instances)} came; expected 1 to {limit}")
+    ask, common = (_listed if release.asking in _WORK else _each), _fields(parameters)
     with incoming.gateway.keeping(chosen.serving):
-        if release.asking in _WORK:
-            found = await _listed(incoming, chosen, instances, _fields(parameters))
-        else:
-            found = await _each(incoming, chosen, instances, _fields(parameters))
-    return Predictions(found, release)
+        found, by = await ask(incoming, chosen, instances, common)
+    if len(by) > 1:  # the fallback stood in for some of them: it answers all, since one release is named for all
+        other = [each for each in by if each.engine is not chosen.serving.engine][-1]
+        with incoming.gateway.keeping(other):
+            found, by = await ask(incoming, Chosen(other, None), instances, common)
+    return Predictions(found, by[0].release)
 
 
 async def _listed(
     incoming: Incoming, chosen: Chosen, instances: Sequence[Given], common: dict[str, Any]
-) -> list[Prediction]:
+) -> tuple[list[Prediction], list[Serving]]:
+    """What came of them, and which releases answered, each once."""
     release, texts = chosen.serving.release, []
     for place, instance in enumerate(instances):
         what = {"text": instance} if isinstance(instance, str) else _instance(instance, place)
@@ -152,19 +155,23 @@ async def _listed(
     asked = Asked(incoming, common | {"input": texts}, chosen)
     await _WORK[release.asking](asked)
     answer = asked.answer
-    return [Prediction(answer["id"], _columns(each)) for each in answer["data"]]
+    return [Prediction(answer["id"], _columns(each)) for each in answer["data"]], [asked.answered_by or chosen.serving]
 
 
 async def _each(
     incoming: Incoming, chosen: Chosen, instances: Sequence[Given], common: dict[str, Any]
-) -> list[Prediction]:
+) -> tuple[list[Prediction], list[Serving]]:
     bodies = [_conversation(common, instance, place) for place, instance in enumerate(instances)]
-    turns = asyncio.Semaphore(_AT_ONCE)
+    gateway, by = incoming.gateway, list[Serving]()
+    turns = asyncio.Semaphore(max(1, min(_AT_ONCE, gateway.admission.limit - gateway.in_flight)))
 
     async def one(handler: Handler, body: dict[str, Any]) -> dict[str, Any]:
         asked = Asked(incoming, body, chosen)
         async with turns:
             await handler(asked)
+        answered_by = asked.answered_by or chosen.serving
+        if all(answered_by.engine is not each.engine for each in by):
+            by.append(answered_by)
         return asked.answer
 
     if len(bodies) == 1:
@@ -176,7 +183,7 @@ async def _each(
         except BaseExceptionGroup as failed:  # the first to fail ends the others
             raise failed.exceptions[0] from None
         answers = [task.result() for task in tasks]
-    return [Prediction(answer["id"], {"text": _said(answer)}) for answer in answers]
+    return [Prediction(answer["id"], {"text": _said(answer)}) for answer in answers], by
 
 
 def _conversation(common: dict[str, Any], instance: Given, place: int) -> tuple[Handler, dict[str, Any]]:
