@@ -32,8 +32,9 @@ class Incoming:
     ``failed`` the code of what went wrong. ``given``: the body, where it was read already. ``told`` makes of an error
     what its client can read.
 
-    ``answered_by``: the release that answered, once one did. ``interaction`` is the last that it became; ``instead_of`` the one that failed, where another release answers;
-    ``copy_of`` the one that it repeats in the background. ``stored``: its text may be kept. ``size``: of its body."""
+    ``answered_by``: the release that answered, once one did. ``interaction`` is the last that it became; ``instead_of``
+    the one that failed, where another release answers; ``copy_of`` the one that it repeats in the background.
+    ``stored``: its text may be kept. ``size``: of its body."""
 
     def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         self.arrived = time.perf_counter()

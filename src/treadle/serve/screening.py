@@ -18,7 +18,8 @@ FILTERED = "content_filter"
 async def screen(incoming: Incoming, serving: Serving, entry: Entry, values: Sequence[Any], param: str) -> list[Any]:
     """The values as the guardrails leave them, JSON-like as they came. What was done stands in the entry.
 
-    Raises 400 where one refuses them, which is recorded, 503 while the record cannot be written; 403 before that where the key is not for it.
+    Raises 400 where one refuses them, which is recorded, and 503 while the record cannot be written; before that 403
+    where the key is not for it.
     """
     incoming.check(serving, entry.endpoint)
     guards = serving.guardrails.inward
