@@ -25,15 +25,15 @@ MIXTURE = "{mixture: {by: part, weights: {a: 5, b: 4}, count: documents, repeat:
 
 @pytest.fixture
 def asked(tmp_path: Path, base: Path) -> Project:
-    project = make_project(tmp_path, base)
+    return _asked(tmp_path, base)
+
+
+def _asked(root: Path, base: Path) -> Project:
+    project = make_project(root, base)
     project.edit("  evaluate:", PRETRAIN)
-    project.edit(
-        "deduplicate, redact]",
-        "deduplicate, redact, {mixture: {by: part, weights: {a: 5, b: 4}, count: documents, repeat: 3}}]",
-    )
-    chats = tmp_path / "data" / "chats.jsonl"
-    rows = [json.loads(line) for line in chats.read_text().splitlines()]
-    chats.write_text("".join(json.dumps({**row, "part": "aaab"[n % 4]}) + "\n" for n, row in enumerate(rows)))
+    project.edit("deduplicate, redact]", f"deduplicate, redact, {MIXTURE}]")
+    rows = [json.loads(line) for line in project.data.read_text().splitlines()]
+    project.data.write_text("".join(json.dumps({**row, "part": "aaab"[n % 4]}) + "\n" for n, row in enumerate(rows)))
     return project
 
 
@@ -82,8 +82,7 @@ def test_the_text_is_read_first_and_the_tests_are_not(asked: Project) -> None:
 
 @pytest.mark.slow
 def test_killed_it_goes_on_to_the_same_weights(asked: Project, tmp_path: Path, base: Path) -> None:
-    other = make_project(tmp_path / "other", base)
-    other.edit("  evaluate:", PRETRAIN)
+    other = _asked(tmp_path / "other", base)
     environment = "TREADLE_CHECKPOINT_SECONDS"
     os.environ[environment] = "0"
     try:
