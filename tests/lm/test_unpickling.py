@@ -79,6 +79,11 @@ def test_what_is_no_mapping_of_tensors_is_refused(pickled: Path, tmp_path: Path,
     assert not (tmp_path / "new").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(pickled: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written"):
+        convert(pickled, pickled / "config.json" / "new")
+
+
 def test_the_process_has_no_network() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

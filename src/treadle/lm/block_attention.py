@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 NAME = "treadle_blocks"  # among transformers' ways to attend
-BLOCK = 128  # queries; of 64, 128, 256 and 512 the fastest at 512 tokens a row
+BLOCK = 128  # queries; of 128, 256 and 512 the fastest at 512 tokens a row
 # Families whose attention is a softmax of scaled scores and nothing else: no soft cap, no sinks, no bias by distance.
 _FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3"})
 

@@ -34,8 +34,8 @@ def convert(model: Path, out: Path, *, seconds: int = 900) -> None:
     if not pickles(model) or not (model / "config.json").is_file():
         raise UserError(f"{model}: expected a model folder with config.json and weights as a pickle")
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         command = [sys.executable, "-P", "-m", __name__, str(model.resolve()), str(partial.resolve()), str(seconds)]
         # No secret of this process is there to be found.
         known = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "TMPDIR", "LANG") if name in os.environ}
@@ -51,6 +51,8 @@ def convert(model: Path, out: Path, *, seconds: int = 900) -> None:
         partial.replace(out)
     except subprocess.TimeoutExpired:
         raise UserError(f"{model}: cannot be converted (not read within {2 * seconds} seconds)") from None
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error}); free some space or name another folder") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
