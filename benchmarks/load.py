@@ -27,7 +27,8 @@ from treadle.loading.outcome import outcome
 from treadle.loading.trace import Arrival, busier, read_trace, scaled
 from treadle.record.slo import parse_slo
 
-TRACE = Path(os.environ.get("TREADLE_TEST_DATA", "../shared/data"), "7-load-drift-feedback/azure_llm_2023_conv.csv.gz")
+DATA = Path(os.environ.get("TREADLE_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+TRACE = DATA / "7-load-drift-feedback/azure_llm_2023_conv.csv.gz"
 PROMPT, ANSWER = 256, 64  # tokens at most
 _BEGIN = 600.0  # seconds into the trace, whose first minutes are quiet
 SLO = parse_slo("ttft=4s,total=20s")

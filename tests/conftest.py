@@ -59,6 +59,14 @@ def pytest_sessionfinish() -> None:
     command.close()
 
 
+@pytest.fixture(autouse=True)
+def same_folder() -> Iterator[None]:
+    """End where it began: `treadle -C DIR` within a test would leave the next one elsewhere."""
+    folder = os.getcwd()
+    yield
+    os.chdir(folder)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real test data; missing is a skip, and a failure where CI=true."""
