@@ -62,7 +62,7 @@ def pytest_sessionfinish() -> None:
 @pytest.fixture(autouse=True)
 def same_folder() -> Iterator[None]:
     """End where it began: `treadle -C DIR` within a test would leave the next one elsewhere."""
-    folder = os.getcwd()
+    folder = Path.cwd()
     yield
     os.chdir(folder)
 

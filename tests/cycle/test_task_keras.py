@@ -79,7 +79,7 @@ def test_keras_tells_intents_apart(shared_data: Path, tmp_path: Path) -> None:
         for row in csv.DictReader(file):
             intents.setdefault(row["category"], []).append(row["text"])
     rows = [(text, label) for label in sorted(intents)[:INTENTS] for text in intents[label][:EACH]]
-    real = project(tmp_path, rows, "all-minilm-l6-v2", "  epochs: 5")
+    real = project(tmp_path, rows, "all-minilm-l6-v2", "  epochs: 10")
     assert real.json("run")["ok"]
     evaluations = real.json("develop")["evaluations"]
     accuracy = {name: scores["accuracy"]["value"] for name, scores in evaluations.items()}

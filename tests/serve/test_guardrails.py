@@ -225,6 +225,18 @@ def test_what_goes_out(start: Callable[..., Served]) -> None:
         served.client.chat.completions.create(**body, logprobs=True)
 
 
+def test_a_choice_that_is_stopped_is_not_written_on(start: Callable[..., Served]) -> None:
+    served = start(guardrails=Guardrails(outward=RAILS.outward))
+    served.engine.pace = 0.001
+    words = ["zebra", *(f"w{number}" for number in range(99))]
+    said = served.chat(" ".join(words), n=2, temperature=1, seed=0).json()
+    # The second begins with the next word, and comes to the blocked one at its end.
+    assert [choice["finish_reason"] for choice in said["choices"]] == ["content_filter"] * 2
+    assert len(said["choices"][1]["message"]["content"].split()) > 90
+    assert [request[-2:] for request in served.engine.cancelled] == ["-0"]
+    assert served.rows[0]["tokens"]["completion"] < 110
+
+
 @pytest.mark.parametrize("action", ["refuse", "redact"])
 def test_words_of_the_protocol_are_nobodys(start: Callable[..., Served], action: Any) -> None:
     words = ["content", "role", "user", "name", "function", "arguments", "type", "object", "id"]

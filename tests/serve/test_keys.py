@@ -341,6 +341,17 @@ def test_a_budget_is_exact_under_64_clients(book: Book) -> None:
     assert book.used(key).requests == len(spent) == len(served.rows)
 
 
+def test_a_budget_in_money_is_exact_under_64_clients(book: Book) -> None:
+    key, secret = book.create("payer", Limit.parse("money", "0.005"))
+    price = Price("EUR", prompt=1.0, completion=2.0)
+    with serve_toy(keys=book.use(), record="none", release={"price": price}) as served:
+        asyncio.run(spend([served.url], secret))
+    amounts = [round(row["cost"]["amount"] * NANO) for row in served.rows]
+    most = round(0.005 * NANO)
+    assert most <= sum(amounts) < most + max(amounts)
+    assert book.used(key).money == sum(amounts)
+
+
 PROGRAM = """
 import sys
 sys.path.insert(0, {here!r})

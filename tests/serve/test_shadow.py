@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_keys import Book, ask
@@ -13,6 +14,8 @@ from toy_table import ONE, TWO, tabled
 
 from treadle.lm.engine import EngineGone
 from treadle.record.api_key import Limit
+from treadle.serve.guardrail import Guardrails, Named
+from treadle.serve.guards import PersonalData
 from treadle.serve.table import Table
 
 ALL = {"share": 1.0}
@@ -50,6 +53,26 @@ def test_other_endpoints_are_copied_too(asking: str, path: str) -> None:
         assert server.http.post(f"/v1/{path}", json={"input": ["good Bern"]}).json()["system_fingerprint"] == ONE
         until(lambda: len(server.rows) == 2)
         assert (server.rows[1]["origin"], server.rows[1]["answer"]) == ("shadow", server.rows[0]["answer"])
+
+
+@pytest.mark.parametrize(
+    ("asking", "path", "body", "seen"),
+    [
+        ("classify", "classify", {"input": ["good jane@x.org"]}, ["good jane@x.org"]),
+        ("embed", "embeddings", {"input": ["jane@x.org"]}, ["jane@x.org"]),
+        ("chat", "score", {"text_1": ["a jane@x.org"], "text_2": ["b"]}, ["a jane@x.org", "b"]),
+        ("chat", "rerank", {"query": "a", "documents": ["b", "jane@x.org"]}, ["a", "b", "jane@x.org"]),
+    ],
+)
+def test_a_copy_has_what_was_sent_and_not_what_a_guardrail_of_the_champion_left(
+    asking: str, path: str, body: dict[str, Any], seen: list[str]
+) -> None:
+    rails = Guardrails(inward=(Named("personal_data", PersonalData()),))
+    with tabled(shadow=ALL, asking=asking, guardrails=rails, record="full") as server:
+        assert server.http.post(f"/v1/{path}", json=body).status_code == 200
+        until(lambda: len(server.rows) == 2)
+    shown, copied = ([each["content"] for each in row["messages"]] for row in server.rows)
+    assert (shown, copied) == ([each.replace("jane@x.org", "[EMAIL]") for each in seen], seen)
 
 
 def test_the_share_is_kept() -> None:

@@ -37,6 +37,26 @@ RAILS = Guardrails(
     inward=(Named("block_list", BlockList(words=["bomb"])),),
     outward=(Named("personal_data", PersonalData()), Named("block_list", BlockList(words=["zebra"]))),
 )
+MODEL = "docs-assistant"
+NAMED = "docs-assistant@v1"
+
+
+def asked_elsewhere(text: str) -> dict[str, Any]:
+    """What asks the same of every other path that a release of this kind answers."""
+    tensor = {"name": "x", "shape": [1], "datatype": "BYTES", "data": [text]}
+    return {
+        "/v1/completions": {"prompt": text},
+        "/v1/embeddings": {"input": ["a", text]},
+        "/v1/score": {"text_1": "a", "text_2": [text]},
+        "/v1/rerank": {"query": text, "documents": ["a"]},
+        "/invocations": {"inputs": text},
+        "/predict": {"instances": [text]},
+        f"/v1/models/{MODEL}:predict": {"instances": ["a", text]},
+        f"/v1/models/{MODEL}/versions/1:predict": {"inputs": [text]},
+        f"/v2/models/{MODEL}/infer": {"inputs": [tensor]},
+    }
+
+
 OTHER = Starlette(routes=[Route("/", lambda _: PlainTextResponse("who are you?", 401))])
 
 
@@ -132,7 +152,7 @@ def answered(response: httpx.Response) -> bool:
 def no_key_at_all(world: World) -> object:
     """On every path that says or does anything."""
     paths = ["/v1/models", "/v1/models/docs-assistant", "/metrics"]
-    posts = [CHAT, "/v1/completions", "/v1/embeddings", "/v1/classify", "/v1/tag", "/v1/feedback"]
+    posts = [CHAT, "/v1/classify", "/v1/tag", "/v1/feedback", *asked_elsewhere("a")]
     found = [path for path in paths if CLIENT.get(world.served.url + path).status_code != 401]
     return found + [path for path in posts if world.post(None, path=path).status_code != 401]
 
@@ -290,8 +310,13 @@ def an_expired_key(world: World) -> object:
 def a_key_for_something_else(world: World) -> object:
     """Every endpoint beside the one it is for."""
     key = world.key(scope=("embeddings",))
-    posts = {CHAT: HELLO, "/v1/completions": {"prompt": "a"}, "/v1/classify": {"input": "a"}, "/v1/tag": {"input": "a"},
-             "/v1/feedback": {"interaction": world.served.rows[0]["id"], "thumbs": "up"}}  # fmt: skip
+    posts = asked_elsewhere("a") | {
+        CHAT: HELLO,
+        "/v1/classify": {"input": "a"},
+        "/v1/tag": {"input": "a"},
+        "/v1/feedback": {"interaction": world.served.rows[0]["id"], "thumbs": "up"},
+    }
+    assert answered(world.post(key, posts.pop("/v1/embeddings"), "/v1/embeddings"))
     found = [path for path, body in posts.items() if answered(world.post(key, body, path))]
     gets = [
         CLIENT.get(world.served.url + path, headers={"authorization": f"Bearer {key}"})
@@ -324,12 +349,11 @@ def a_model_the_key_is_not_for(world: World) -> object:
 def until_refused(world: World, key: str, body: dict[str, Any], path: str = CHAT) -> int:
     """Tokens beyond a budget of 100 that a key got, less those of one request."""
     ends = time.monotonic() + 30
-    while (answer := world.post(key, body, path)).status_code != 429 or (
-        answer.json()["error"]["code"] != "insufficient_quota"
-    ):
+    while (answer := world.post(key, body, path)).headers.get("x-should-retry") != "false":
         assert time.monotonic() < ends, f"the budget never ended: {answer.text}"
         if answer.status_code == 429:  # what is left is reserved by a request that a client just left
             time.sleep(0.02)
+    assert answer.status_code == 429, answer.text
     last = [row for row in world.served.rows if row["key"] == world.id_of(key)][-1]["tokens"]
     return max(0, world.spent(key) - 100 - last["prompt"] - last["completion"] + 1)
 
@@ -403,8 +427,16 @@ def by_other_endpoints(world: World) -> object:
     """They share one budget, also where a text's tokens are not known."""
     key = world.key(Limit("tokens", 100))
     until_refused(world, key, HELLO)
-    others = {"/v1/completions": {"prompt": "a"}, "/v1/embeddings": {"input": "a"}}
+    others = asked_elsewhere("a")
+    assert all(answered(world.post(world.good, body, path)) for path, body in others.items())
     return [path for path, body in others.items() if answered(world.post(key, body, path))]
+
+
+@way
+def by_a_contract_alone(world: World) -> object:
+    """A platform's own shape is paid as much: two texts in it are two answers."""
+    body = {"instances": ["one two three", "four"]}
+    return until_refused(world, world.key(Limit("tokens", 100)), body, f"/v1/models/{MODEL}:predict")
 
 
 @way
@@ -508,10 +540,8 @@ def in_the_context(world: World) -> object:
 @way
 def by_another_endpoint(world: World) -> object:
     """Whatever a release is asked by."""
-    bodies = {"/v1/completions": {"prompt": "a bomb"}, "/v1/embeddings": {"input": ["a", "bomb"]}}
-    return [path for path, body in bodies.items() if answered(world.post(world.good, body, path))] or reached_the_model(
-        world
-    )
+    found = [path for path, body in asked_elsewhere("a bomb").items() if answered(world.post(world.good, body, path))]
+    return found or reached_the_model(world)
 
 
 @way
@@ -533,14 +563,28 @@ def in_another_encoding(world: World) -> object:
 def an_answer_in_pieces(world: World) -> object:
     """A stream, in which an address or a word comes in several."""
     found = []
-    for text in (f"write to {MAIL} now", "one zebra", "ze\u200bbra " + "w " * 40, f"{MAIL} " * 20):
-        for more in ({}, {"n": 3}, {"stop": ["@"]}, {"max_tokens": 3}):
-            body = {"messages": [user(text)], "stream": True} | more
-            lines = world.post(world.good, body).text.splitlines()
-            events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
-            out = "".join(c["delta"].get("content") or "" for event in events for c in event.get("choices", []))
-            found += [out] if MAIL in out or "zebra" in plain(out)[0] or "jane.doe@" in out else []
+    texts = (f"write to {MAIL} now", "one zebra", "ze\u200bbra " + "w " * 40, f"{MAIL} " * 20)
+    try:
+        for letters in (0, 1, 3):  # a chunk; 0: whole words
+            world.served.engine.cut = letters
+            for text in texts:
+                found += [said for more in SHAPES for said in leaked(world, text, more)]
+    finally:
+        world.served.engine.cut = 0
     return found
+
+
+SHAPES: tuple[dict[str, Any], ...] = ({}, {"n": 3}, {"stop": ["@"]}, {"max_tokens": 3})
+
+
+def leaked(world: World, text: str, more: dict[str, Any]) -> list[str]:
+    """Choices of a stream in which what must not go out stands."""
+    lines = world.post(world.good, {"messages": [user(text)], "stream": True} | more).text.splitlines()
+    told: dict[int, str] = {}
+    for event in (json.loads(line[6:]) for line in lines if line.startswith("data: {")):
+        for choice in event.get("choices", []):
+            told[choice["index"]] = told.get(choice["index"], "") + (choice["delta"].get("content") or "")
+    return [out for out in told.values() if "jane.doe@" in out or "zebra" in plain(out)[0]]
 
 
 @way
@@ -585,3 +629,18 @@ def unrecorded(world: World) -> object:
         time.sleep(0.01)
     kept = [(row["origin"], row["store"], row["messages"] is not None) for row in rows]
     return kept != [("traffic", False, False), ("traffic", True, True), ("traffic", True, True)]
+
+
+@way
+def unrecorded_elsewhere(world: World) -> object:
+    """Each answer by whatever path has its row, with the key and the release: several texts and choices too."""
+    key, found = world.key(), []
+    for path, body in (asked_elsewhere("a") | {CHAT: HELLO | {"n": 3, "temperature": 1}}).items():
+        before = len(world.served.rows)
+        answer = world.post(key, body, path)
+        assert answered(answer), answer.text
+        rows = world.served.rows[before:]
+        named = answer.headers["treadle-interaction"].split(",")
+        same = {(row["key"], row["release"]) for row in rows} == {(world.id_of(key), answer.headers["treadle-release"])}
+        found += [] if same and [row["id"] for row in rows] == named else [path]
+    return found

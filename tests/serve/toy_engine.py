@@ -75,6 +75,7 @@ class ToyEngine:
         self.fail_times = -1  # how often `generate` still fails; negative: always
         self.fail_after: int | None = None
         self.silent = False
+        self.cut = 0  # letters a chunk; 0: a whole word
         self.requests: list[GenerateRequest] = []
         self.cancelled: list[str] = []
         self.running = 0
@@ -111,7 +112,10 @@ class ToyEngine:
                     ended = True
                     yield Chunk(piece, 1, "stop", (-0.5,) if request.logprobs else ())
                     return
-                yield Chunk(piece, 1, None, (-0.5,) if request.logprobs else ())
+                parts = [piece[at : at + self.cut] for at in range(0, len(piece), self.cut)] if self.cut else [piece]
+                yield Chunk(parts[0], 1, None, (-0.5,) if request.logprobs else ())
+                for part in parts[1:]:
+                    yield Chunk(part, 0, None)
             else:
                 ended = True
                 yield Chunk("", 0, "length")

@@ -121,7 +121,7 @@ class Exchange:
         entry.handed_over = time.perf_counter()
         try:
             streams = [self._source(self._request(i)) for i in range(self.generation.n)]
-            merged = _numbered(streams[0]) if len(streams) == 1 else _merged(streams)
+            merged = _numbered(streams[0]) if len(streams) == 1 else _merged(streams, self.reasons)
             async with aclosing(merged):
                 async for index, came in merged:
                     if self.reasons[index] is not None:  # a choice that was stopped, while others go on
@@ -272,8 +272,9 @@ async def _numbered(stream: AsyncIterator[Chunk]) -> AsyncGenerator[tuple[int, C
                 return
 
 
-async def _merged(streams: list[AsyncIterator[Chunk]]) -> AsyncGenerator[tuple[int, Chunk]]:
-    """Chunks of several streams in the order they come; the first to fail ends all."""
+async def _merged(streams: list[AsyncIterator[Chunk]], reasons: list[str | None]) -> AsyncGenerator[tuple[int, Chunk]]:
+    """Chunks of several streams in the order they come; the first to fail ends all. One that has a reason to end is
+    given up at its next chunk: the engine need not write what nobody gets."""
     queue: asyncio.Queue[tuple[int, Chunk] | BaseException | None] = asyncio.Queue()
 
     async def pump(index: int, stream: AsyncIterator[Chunk]) -> None:
@@ -281,6 +282,8 @@ async def _merged(streams: list[AsyncIterator[Chunk]]) -> AsyncGenerator[tuple[i
             async with aclosing(_numbered(stream)) as numbered:
                 async for _, chunk in numbered:
                     queue.put_nowait((index, chunk))
+                    if reasons[index] is not None:
+                        break
         except Exception as error:
             queue.put_nowait(error)
         else:

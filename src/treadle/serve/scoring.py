@@ -25,7 +25,7 @@ from treadle.serve.release import Encoder, Serving
 from treadle.serve.replies import traced, usage
 from treadle.serve.requests import Body, RerankRequest, ScoreRequest
 from treadle.serve.table import Chosen
-from treadle.serve.tasks import reply_list, run_on_texts
+from treadle.serve.tasks import given, reply_list, run_on_texts
 
 _score_decoder = msgspec.json.Decoder(ScoreRequest)
 _rerank_decoder = msgspec.json.Decoder(RerankRequest)
@@ -40,8 +40,7 @@ async def score(incoming: Incoming) -> None:
 
 
 async def _score(body: ScoreRequest, incoming: Incoming, chosen: Chosen) -> None:
-    first = [body.text_1] if isinstance(body.text_1, str) else body.text_1
-    second = [body.text_2] if isinstance(body.text_2, str) else body.text_2
+    first, second = given(body.text_1), given(body.text_2)
     if len(first) not in (1, len(second)):
         raise invalid("text_2", f"text_2: {len(second)} texts, and text_1 has {len(first)}; expected as many, or one")
     entry, found, tokens = await _scored(incoming, chosen, body, first, second, raw=bool(body.raw))
@@ -56,7 +55,7 @@ async def rerank(incoming: Incoming) -> None:
 
 
 async def _rerank(body: RerankRequest, incoming: Incoming, chosen: Chosen) -> None:
-    serving, documents = chosen.serving, body.documents
+    serving, documents = chosen.serving, given(body.documents)
     entry, found, tokens = await _scored(incoming, chosen, body, [body.query], documents, raw=False)
     order = sorted(range(len(found)), key=lambda place: -found[place]["score"])[: body.top_n]
     shown = body.return_documents is not False

@@ -47,7 +47,7 @@ async def classify(incoming: Incoming) -> None:
 
 async def _classify(body: ClassifyRequest, incoming: Incoming, chosen: Chosen) -> None:
     serving = chosen.serving
-    texts = [body.input] if isinstance(body.input, str) else body.input
+    texts = given(body.input)
     if serving.release.asking != "classify":
         raise invalid("model", f"model: {serving.release.name} is not a classifier", code="wrong_endpoint")
     entry, scores, tokens = await run_on_texts(incoming, chosen, body, "classify", texts, serving.engine.classify)
@@ -76,7 +76,7 @@ async def tag(incoming: Incoming) -> None:
 
 async def _tag(body: TagRequest, incoming: Incoming, chosen: Chosen) -> None:
     serving = chosen.serving
-    texts = [body.input] if isinstance(body.input, str) else body.input
+    texts = given(body.input)
     if serving.release.asking != "tag":
         raise invalid("model", f"model: {serving.release.name} does not tag", code="wrong_endpoint")
     entry, found, tokens = await run_on_texts(incoming, chosen, body, "tag", texts, serving.engine.tag)
@@ -97,7 +97,7 @@ async def embeddings(incoming: Incoming) -> None:
 
 async def _embeddings(body: EmbeddingsRequest, incoming: Incoming, chosen: Chosen) -> None:
     serving = chosen.serving
-    texts = [body.input] if isinstance(body.input, str) else body.input
+    texts = given(body.input)
     size = body.dimensions
     if size is not None:
         _check_size(serving, size)
@@ -111,6 +111,11 @@ async def _embeddings(body: EmbeddingsRequest, incoming: Incoming, chosen: Chose
         for i, vector in enumerate(vectors)
     ]
     await reply_list(incoming, data, entry, serving, tokens)
+
+
+def given(texts: str | list[str]) -> list[str]:
+    """The texts of a request, to be screened in place: another release that it goes to is given what was sent."""
+    return [texts] if isinstance(texts, str) else [*texts]
 
 
 async def run_on_texts(
