@@ -14,16 +14,17 @@ from toy_server import Served
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
-    "response_schema_conformance,negative_data_rejection,unsupported_method,allow_header_conformance"
+    "response_schema_conformance,negative_data_rejection,unsupported_method,allow_header_conformance,"
+    "missing_required_header"
 )
 # Random names would only ever meet a 404: the description is asked about what there is.
 THERE_IS = {"model": "docs-assistant", "version": "1", "label": "champion"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asking", ["chat", "classify", "embed"])
+@pytest.mark.parametrize("asking", ["chat", "classify", "embed", "tag", "extract"])
 def test_no_request_finds_the_description_untrue(start: Callable[..., Served], tmp_path: Path, asking: str) -> None:
-    served = start(release={"task": asking, "asking": asking})
+    served = start(release={"task": asking, "asking": asking}, key="sesame")
     described: dict[str, Any] = served.http.get("/openapi.json").json()
     for methods in described["paths"].values():
         for operation in methods.values():
@@ -32,7 +33,8 @@ def test_no_request_finds_the_description_untrue(start: Callable[..., Served], t
     (tmp_path / "openapi.json").write_text(json.dumps(described))
     command = [
         Path(sys.executable).parent / "schemathesis", "run", "openapi.json", "--url", served.url, "--checks", CHECKS,
-        "--phases", "fuzzing", "--max-examples", "30", "--exclude-path", "/metrics", "--seed", "1",
+        "--phases", "examples,coverage,fuzzing", "--max-examples", "30", "--seed", "1",
+        "--header", "authorization: Bearer sesame",
         "--continue-on-failure", "--suppress-health-check", "all", "--no-color",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)

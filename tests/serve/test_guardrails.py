@@ -234,7 +234,7 @@ def test_a_choice_that_is_stopped_is_not_written_on(start: Callable[..., Served]
     assert [choice["finish_reason"] for choice in said["choices"]] == ["content_filter"] * 2
     assert len(said["choices"][1]["message"]["content"].split()) > 90
     assert [request[-2:] for request in served.engine.cancelled] == ["-0"]
-    assert served.rows[0]["tokens"]["completion"] < 110
+    assert served.rows[0]["tokens"]["completion"] < 160  # of 200: letters are held back before they are looked at
 
 
 @pytest.mark.parametrize("action", ["refuse", "redact"])
