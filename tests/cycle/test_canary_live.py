@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,12 +33,14 @@ def serving(project: Project) -> Iterator[str]:
 
 
 class Traffic:
-    """Three people who ask without a break; statuses and the releases that answered."""
+    """Three people who ask without a break, in twenty sessions each; statuses, and the releases that answered, also by
+    session."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.statuses: list[int] = []
         self.releases: list[str] = []
+        self.sessions: dict[str, list[str]] = defaultdict(list)
         self._stop = threading.Event()
         self._people = [threading.Thread(target=self._ask, args=(number,)) for number in range(3)]
 
@@ -51,16 +54,20 @@ class Traffic:
         for person in self._people:
             person.join()
 
-    def _ask(self, number: int) -> None:
+    def _ask(self, person: int) -> None:
+        number = person
         with httpx.Client(base_url=self.url, timeout=60, trust_env=False) as client:
             while not self._stop.is_set():
                 number += 1
                 question = f"How do I {DEEDS[number % 7]} my {THINGS[number % 10]} number {number}?"
                 body = {"messages": [{"role": "user", "content": question}], "max_tokens": 12}
-                reply = client.post("/v1/chat/completions", json=body)
+                session = f"{person}-{number % 20}"
+                reply = client.post("/v1/chat/completions", json=body, headers={"x-session-id": session})
                 self.statuses.append(reply.status_code)
                 if reply.status_code == 200:
-                    self.releases.append(reply.json()["system_fingerprint"])
+                    release = reply.json()["system_fingerprint"]
+                    self.releases.append(release)
+                    self.sessions[session].append(release)
                 time.sleep(0.15)
 
 
@@ -81,6 +88,7 @@ def last_canary(project: Project) -> Any:
 def test_a_good_challenger_is_promoted_under_traffic(project: Project) -> None:
     project.edit("improve:\n", "improve:\n" + CANARY)
     project.edit("tokens: 3000", "tokens: 6000")
+    project.edit("deploy:\n", "deploy:\n  sticky: x-session-id\n")
     before = project.json("status")["champion"]
     traffic, done = turn_under_traffic(project)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -92,6 +100,9 @@ def test_a_good_challenger_is_promoted_under_traffic(project: Project) -> None:
     assert "not decidable" in canary.reason
     assert {canary.release, canary.champion} == set(traffic.releases)
     assert set(traffic.releases[-20:]) == {canary.release}
+    assert len(traffic.sessions) > 20
+    for answers in traffic.sessions.values():  # who was given the new release stays with it, as its share grows
+        assert answers == sorted(answers, key=lambda release: release == canary.release)
     with open_project(project.folder) as opened:
         shares = {(row.release, row.share) for row in opened.record.deployments.history()}
     assert {(canary.release, 0.2), (canary.release, 0.5), (canary.release, 1.0)} <= shares

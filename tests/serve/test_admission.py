@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
+from test_following import until
 from toy_engine import ToyEngine
 from toy_server import Served
 
 from treadle.lm.engine import Chunk, GenerateRequest
-from treadle.loading.client import Asked, Client, Target
 from treadle.record.slo import Slo
 from treadle.serve.admission import Admission
 
@@ -69,35 +73,60 @@ def test_a_large_machine_is_soon_found_out() -> None:
     assert admission.limit == 256
 
 
-class Shared(ToyEngine):
-    """So many tokens a second for all requests together."""
+def hold(served: Served) -> threading.Event:
+    """From now on the engine gives nothing before that is set."""
+    let_go = threading.Event()
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
-        async for chunk in super().generate(request):
-            yield chunk
-            await asyncio.sleep(0.004 * self.running)
+    class Held(ToyEngine):
+        async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+            async for chunk in super().generate(request):
+                while not let_go.is_set():
+                    await asyncio.sleep(0.002)
+                yield chunk
+
+    served.engine.__class__ = Held
+    return let_go
 
 
-def test_over_http_the_excess_is_refused_before_any_work(start: Callable[..., Served]) -> None:
-    served = start(slo=Slo(total="400ms"), max_in_flight=64)
-    served.engine.__class__ = Shared
-    body = {"messages": [{"role": "user", "content": "a b c d e f g h i j"}], "stream": True}
-
-    async def run() -> list[Any]:
-        import json
-
-        client = Client(Target(served.url, "/v1/chat/completions"))
+@contextmanager
+def at_work(served: Served, count: int) -> Iterator[list[Future[httpx.Response]]]:
+    """So many requests that the engine has, and holds until the block ends."""
+    let_go = hold(served)
+    with ThreadPoolExecutor(count) as pool:
         try:
-            return await client.replay([Asked(n / 50, json.dumps(body).encode()) for n in range(100)])
+            asked = [pool.submit(served.chat) for _ in range(count)]
+            until(lambda: served.engine.running == count)
+            yield asked
         finally:
-            await client.close()
+            let_go.set()
 
-    answers = asyncio.run(run())
-    refused = [each for each in answers if each.status == 429]
-    assert {each.error for each in refused} == {"429 queue_full"}
-    assert all((each.retry_after or 0) >= 1 for each in refused)
-    assert len(refused) + sum(each.error is None for each in answers) == 100
-    assert len(served.engine.requests) == 100 - len(refused)
-    assert len(refused) > 10
-    limit = served.gateway.admission.limit
-    assert f"treadle_in_flight_limit {float(limit)}" in served.http.get("/metrics").text
+
+@pytest.mark.parametrize(("limits", "room"), [({"max_in_flight": 3}, 3), ({"slo": Slo(total="10m")}, 8)])
+def test_the_excess_is_refused_while_those_before_it_are_at_work(
+    start: Callable[..., Served], limits: dict[str, Any], room: int
+) -> None:
+    served = start(**limits)
+    with at_work(served, room) as asked:
+        refused = [served.chat("unheard of") for _ in range(20)]
+        assert not any(each.done() for each in asked)  # it waited for none of them
+    assert {(each.status_code, each.json()["error"]["code"]) for each in refused} == {(429, "queue_full")}
+    assert all(int(each.headers["retry-after"]) >= 1 for each in refused)
+    assert [each.result().status_code for each in asked] == [200] * room
+    assert len(served.engine.requests) == len(served.rows) == room
+    assert not any("unheard" in word for word in served.engine.tokenizer.words)  # nor was its prompt looked at
+
+
+def test_answers_that_come_late_leave_room_for_fewer(start: Callable[..., Served]) -> None:
+    served = start(slo=Slo(total="1ms"), pace=0.002)  # a word takes longer than that
+    assert served.gateway.admission.limit == 8
+    assert [served.chat().status_code for _ in range(2)] == [200, 200]
+    assert "treadle_in_flight_limit 1.0" in served.http.get("/metrics").text.splitlines()
+    with at_work(served, 1) as asked:
+        assert served.chat().status_code == 429
+    assert asked[0].result().status_code == 200
+
+
+def test_answers_in_time_leave_the_room_there_is(start: Callable[..., Served]) -> None:
+    served = start(slo=Slo(total="10m"), pace=0.002)
+    assert [served.chat().status_code for _ in range(10)] == [200] * 10
+    assert served.gateway.admission.limit == 8

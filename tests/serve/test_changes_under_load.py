@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from test_following import ONE, THREE, TWO, Orders, following, until
 from toy_server import ListRecorder, redact
@@ -111,8 +112,30 @@ def process(port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
         running.communicate()
 
 
+def end_amid_an_answer(running: subprocess.Popen[str], url: str) -> None:
+    """SIGTERM to a server that is in the middle of an answer, which it cannot end before it knows of that."""
+    with httpx.stream("POST", url + PATH, content=body("hold a b c"), timeout=30) as answer:
+        events = answer.iter_lines()
+        first = next(events)
+        running.send_signal(signal.SIGTERM)
+        told = [line.removeprefix("data: ") for line in [first, *events] if line]
+    assert told[-1] == "[DONE]"
+    pieces = [choice["delta"].get("content") or "" for each in told[:-1] for choice in json.loads(each)["choices"]]
+    assert "".join(pieces) == "hold a b c"
+
+
+def answers_of(running: subprocess.Popen[str]) -> int:
+    """How many it gave until it ended: all that it had begun with."""
+    assert running.wait(30) == 0
+    assert running.stdout is not None
+    counts = json.loads(running.stdout.readline())
+    assert counts == {"begun": counts["begun"], "ok": counts["begun"]}
+    return int(counts["ok"])
+
+
 @pytest.mark.parametrize("ends", [1, pytest.param(100, marks=pytest.mark.slow)])
 def test_sigterms_lose_nothing_where_there_is_another_server(ends: int) -> None:
+    given = 0
     with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
         stacks = [first, second]
         servers = [stack.enter_context(process()) for stack in stacks]
@@ -122,14 +145,18 @@ def test_sigterms_lose_nothing_where_there_is_another_server(ends: int) -> None:
             for number in range(ends):
                 which = number % 2
                 running, url = servers[which]
-                running.send_signal(signal.SIGTERM)
-                assert running.wait(30) == 0
+                end_amid_an_answer(running, url)
+                given += answers_of(running)
                 stacks[which].close()
                 servers[which] = stacks[which].enter_context(process(int(url.rpartition(":")[2])))
                 assert servers[which][1] == url
                 before = load.good()
                 until(lambda before=before: load.good() > before + 10)  # type: ignore[misc]
+        for running, _ in servers:
+            running.send_signal(signal.SIGTERM)
+            given += answers_of(running)
     assert [each.error for _, each in load.answers if each.error is not None] == []
+    assert given == len(load.answers) + ends  # so none was made that its client did not get, and asked for elsewhere
     assert {each.text for _, each in load.answers} == {"a b c d e f g h i j"}
 
 

@@ -123,24 +123,42 @@ def test_another_kind_of_release_is_no_fallback() -> None:
         assert server.chat().status_code == 503
 
 
-def test_a_key_pays_for_one_answer_and_only_by_models_it_may_use(tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", [0, 2])
+def test_a_key_pays_for_the_answer_it_gets_and_for_nothing_that_broke_off_before(tmp_path: Path, written: int) -> None:
     book = Book(tmp_path / "store")
     key, secret = book.create("somebody", Limit.parse("tokens", "1000/day"), Limit.parse("requests", "3/day"))
-    _, bound = book.create("bound", models=("docs@v1",))
     with tabled(keys=book.use()) as server:
-        server.one.failing = GONE
-        answer = ask(server.url, secret)
-        assert answer.status_code == 200
-        assert answer.json()["system_fingerprint"] == TWO
-        assert ask(server.url, bound).status_code == 503
-        assert server.rows[1]["key"] == key.id
-        for _ in range(3):
-            last = ask(server.url, secret)
-        assert last.json()["error"]["code"] == "insufficient_quota"  # three answers, three requests
-    used = book.used(key)
-    spent = sum(row["tokens"]["prompt"] + row["tokens"]["completion"] for row in server.of(TWO) if row["key"] == key.id)
-    assert (used.tokens, used.requests) == (spent, 3)
+        server.one.failing, server.one.fail_after = GONE, written
+        answers = [ask(server.url, secret) for _ in range(3)]
+        assert [each.status_code for each in answers] == [200, 200, 200]
+        assert {each.json()["system_fingerprint"] for each in answers} == {TWO}
+        assert ask(server.url, secret).json()["error"]["code"] == "insufficient_quota"  # three answers, three requests
+        assert [(row["release"], row["key"]) for row in server.rows] == [(ONE, key.id), (TWO, key.id)] * 3
+        assert {row["answer"] for row in server.of(ONE)} == {"one two" if written else ""}  # it did write
+    paid = sum(each.json()["usage"]["total_tokens"] for each in answers)
+    assert [tokens_of(server.of(release)) for release in (ONE, TWO)] == [0, paid]
+    assert (book.used(key).tokens, book.used(key).requests) == (paid, 3)
     book.close()
+
+
+def test_a_key_pays_for_what_broke_off_where_nothing_answers_instead(tmp_path: Path) -> None:
+    book = Book(tmp_path / "store")
+    bound, secret = book.create("bound", models=("docs@v1",))
+    either, other = book.create("either")
+    with tabled(keys=book.use()) as server:
+        server.one.failing, server.one.fail_after = GONE, 2
+        assert ask(server.url, secret).status_code == 503  # it may not use the other model
+        server.two.failing, server.two.fail_after = GONE, 1
+        assert ask(server.url, other).status_code == 503
+        first, voided, last = server.rows
+    assert [row["tokens"]["completion"] for row in (first, voided, last)] == [2, 0, 1]
+    assert (book.used(bound).tokens, book.used(bound).requests) == (tokens_of([first]), 1)
+    assert (book.used(either).tokens, book.used(either).requests) == (tokens_of([last]), 1)
+    book.close()
+
+
+def tokens_of(rows: list[dict[str, Any]]) -> int:
+    return sum(row["tokens"]["prompt"] + row["tokens"]["completion"] for row in rows)
 
 
 def test_a_thousand_requests_lose_nothing_while_the_champion_comes_and_goes() -> None:

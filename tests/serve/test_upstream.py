@@ -11,11 +11,13 @@ from typing import Any
 
 import openai
 import pytest
+from toy_keys import Book, ask
 from toy_server import DIGEST as THEIRS
 from toy_server import Served, serve_toy
 from toy_upstream import DIGEST, Misbehaving, fronting, piece, reply, stream, write_folder
 
 from treadle.core.errors import UserError
+from treadle.record.api_key import Limit
 
 KEY = "up-" + "k3y" * 8
 Start = Callable[..., Served]
@@ -251,6 +253,63 @@ def test_claims_that_cannot_be_are_not_believed(folder: Path) -> None:
         assert found["completion_tokens"] == 2
         assert found["prompt_tokens"] == len(front.engine.tokenizer.encode_chat([{"role": "user", "content": "hi"}]))
         assert front.rows[0]["upstream"]["model"] == "x?" + "y" * 198
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_server_that_overstates_its_tokens_empties_no_budget(folder: Path, tmp_path: Path, streamed: bool) -> None:
+    claimed = 99_999_999
+    usage = {
+        "prompt_tokens": claimed,
+        "completion_tokens": claimed,
+        "prompt_tokens_details": {"cached_tokens": claimed},
+    }
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        stream(handler, piece("one"), piece(" two", "stop"), {"choices": [], "usage": usage})
+
+    book = Book(tmp_path / "store")
+    key, secret = book.create("somebody", Limit.parse("tokens", "8000/day"))
+    with Misbehaving(answer) as behind, fronting(folder, behind.url, keys=book.use()) as front:
+        for _ in range(3):
+            found = ask(front.url, secret, "hi", stream=streamed, max_tokens=50)
+            assert found.status_code == 200, found.text
+            assert "two" in found.text
+        rows = front.rows
+    for row in rows:
+        tokens = row["tokens"]
+        assert row["upstream"]["overstated"] == {"prompt": claimed, "completion": claimed}
+        assert tokens["completion"] == 2  # what came
+        assert len("hi") < tokens["prompt"] < 1200  # a token is a byte at least, and no template is that long
+        assert tokens["cached"] == tokens["prompt"]
+    assert book.used(key).tokens == sum(row["tokens"]["prompt"] + row["tokens"]["completion"] for row in rows)
+    book.close()
+
+
+def test_a_server_that_goes_on_is_paid_for_what_was_asked(folder: Path, tmp_path: Path) -> None:
+    book = Book(tmp_path / "store")
+    key, secret = book.create("somebody", Limit.parse("tokens", "1000/day"))
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        stream(handler, *(piece(" word") for _ in range(400)), piece("", "length"))
+
+    with Misbehaving(answer) as behind, fronting(folder, behind.url, keys=book.use()) as front:
+        found = ask(front.url, secret, "hi", max_tokens=5)
+        assert found.json()["usage"]["completion_tokens"] == 5
+        assert front.rows[0]["upstream"]["overstated"] == {"completion": 400}
+    assert book.used(key).tokens == found.json()["usage"]["total_tokens"]
+    book.close()
+
+
+def test_a_count_that_can_be_is_believed_also_where_it_is_more_than_ours(folder: Path) -> None:
+    usage = {"prompt_tokens": 400, "completion_tokens": 30}  # a long template, and words of several tokens
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        stream(handler, piece("one"), piece(" two", "stop"), {"choices": [], "usage": usage})
+
+    with Misbehaving(answer) as behind, fronting(folder, behind.url) as front:
+        found = front.chat("hi", max_tokens=50).json()["usage"]
+        assert (found["prompt_tokens"], found["completion_tokens"]) == (400, 30)
+        assert "overstated" not in front.rows[0]["upstream"]
 
 
 def test_log_probabilities_that_are_not_given_are_said_to_be_missing(folder: Path) -> None:

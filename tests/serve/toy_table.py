@@ -22,7 +22,7 @@ ONE, TWO = ("b3:" + digit * 64 for digit in "12")
 
 @dataclass
 class Tabled:
-    """``one`` is the champion's engine, ``two`` that of the fallback or the shadow."""
+    """``one`` is the champion's engine, ``two`` that of the fallback, the shadow or the canary."""
 
     url: str
     gateway: Gateway
@@ -50,13 +50,14 @@ class Tabled:
 def tabled(
     *,
     shadow: dict[str, Any] | None = None,
+    canary: float | None = None,
     keys: KeyBook | None = None,
     guardrails: Guardrails = NO_GUARDRAILS,
     asking: str = "chat",
     other: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Iterator[Tabled]:
-    """The second release is the fallback, or with ``shadow`` (of `Shadow`) that."""
+    """The second release is the fallback, or with ``shadow`` (of `Shadow`) that, or the canary with that share."""
     made: list[Gateway] = []
     recorder = ListRecorder()
     first = _serving("docs@v1", ONE, guardrails, asking)
@@ -65,6 +66,7 @@ def tabled(
 
     async def build() -> Gateway:
         table = Table(first, shadow=Shadow(second, **shadow)) if shadow else Table(first, fallback=second)
+        table = table if canary is None else Table(first, second, canary)
         rules = GatewaySettings(**({"api_key": None} | settings))
         made.append(Gateway(table, recorder, settings=rules, redact=redact, keys=keys))
         return made[0]

@@ -81,6 +81,8 @@ def serve(
     """Serve through an OpenAI-style API: the champion, and a canary beside it, as the record says at each moment.
 
     A promotion, a rollback, a canary's next step and an erasure are followed within seconds; no request is lost by it.
+    While a canary is tried, deploy.sticky says whose requests stay with one release: those of a user, a key, or a
+    header's value.
     With RELEASE (a version, an alias or a digest) it is that release and stays so; deploy.fallback and deploy.shadow
     stand beside it as they do beside the champion.
 
@@ -138,6 +140,7 @@ def serve(
                 slo=slo,
                 hosts=None if no_key else [*settings.hosts, address],
                 degrade_seconds=settings.degrade_seconds,
+                sticky=settings.sticky,
             )
             await follower.start(gateway)
             return gateway

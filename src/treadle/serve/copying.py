@@ -31,7 +31,7 @@ class Copy(Incoming):
         vars(self).update(vars(outer))
         self.copy_of = outer.interaction
         self.meter, self.interaction, self.instead_of = None, None, None
-        self.status, self.failed, self.given = 0, None, None
+        self.status, self.failed, self.given, self.chosen = 0, None, None, None
 
     @asynccontextmanager
     async def working(self, serving: Serving, endpoint: str) -> AsyncIterator[None]:

@@ -9,6 +9,8 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import msgspec
+
 from treadle.core.errors import TreadleError, UserError
 from treadle.lm.engine import Chunk, GenerateRequest, Reported
 from treadle.lm.upstream_address import TooLongError, UpstreamError
@@ -52,8 +54,18 @@ class Generation:
         """What it can use."""
         return Tokens(prompt=len(self.prompt_ids), completion=self.max_tokens * self.n)
 
+    def most_read(self) -> int:
+        """Tokens that the prompt can have come to at a server with another tokenizer and template: one for each byte of
+        what was said, as JSON, and what a template adds of its own."""
+        try:
+            size = len(msgspec.json.encode((self.said, self.tools, self.schema)))
+        except (UnicodeError, ValueError, RecursionError):  # such a request is sent as token ids, if at all
+            size = 0
+        return max(size, len(self.prompt_ids)) + _TEMPLATE
+
 
 Source = Callable[[GenerateRequest], AsyncIterator[Chunk]]
+_TEMPLATE = 1024  # tokens; a system prompt by default and instructions for tools come to some hundreds
 
 
 class Exchange:
@@ -66,9 +78,13 @@ class Exchange:
         entry: Entry,
         generation: Generation,
         source: Source | None = None,
+        *,
+        passed_on: Callable[[ApiError], Serving | None],
     ) -> None:
-        """``source`` gives the answer to a request; by default the engine generates it."""
+        """``source`` gives the answer to a request; by default the engine generates it. ``passed_on``: the release, if
+        any, that is asked after an error, so that what came of this one was for nothing."""
         self.gateway = gateway
+        self._passed_on = passed_on
         self.serving = serving
         self.entry = entry
         self.generation = generation
@@ -100,16 +116,13 @@ class Exchange:
         answered, where one did and says."""
         if self._void:
             return Tokens()
-        reported = self._reported
+        reported, g = self._reported, self.generation
+        written = sum(min(each, g.max_tokens) for each in self._written)
         if not reported:
-            return Tokens(len(self.generation.prompt_ids), sum(self._written))
-        prompts = [each.prompt for each in reported if each.prompt is not None]
-        caches = [each.cached for each in reported if each.cached is not None]
-        return Tokens(
-            prompt=max(prompts, default=len(self.generation.prompt_ids)),
-            completion=sum(self._written),
-            cached=max(caches, default=None),
-        )
+            return Tokens(len(g.prompt_ids), written)
+        prompt = max((each.prompt for each in reported if each.prompt is not None), default=len(g.prompt_ids))
+        caches = [min(each.cached, prompt) for each in reported if each.cached is not None]
+        return Tokens(prompt=prompt, completion=written, cached=max(caches, default=None))
 
     def used(self) -> Tokens | None:
         """The same once the engine was asked; None where it failed before it wrote anything."""
@@ -136,10 +149,16 @@ class Exchange:
                         break
         except Exception as error:
             told = translated(error, entry.id)
-            self._void = told.code in FAILED_OVER and not any(self._written)
+            self._void = self._came_to_nothing(told)
             raise told from error
         if None in self.reasons:
-            raise ApiError(500, "The engine ended before the answer did", type=SERVER, code="engine_failed")
+            told = ApiError(500, "The engine ended before the answer did", type=SERVER, code="engine_failed")
+            self._void = self._came_to_nothing(told)
+            raise told
+
+    def _came_to_nothing(self, error: ApiError) -> bool:
+        """Whether nobody pays for it: nothing was written before this error, or another release answers now."""
+        return error.code in FAILED_OVER and (not any(self._written) or self._passed_on(error) is not None)
 
     def finish(self) -> None:
         """The answer is whole. Raises 503 when it cannot be recorded."""
@@ -220,12 +239,22 @@ class Exchange:
             self._screens[index] = Screen(self.serving.guardrails.outward)
 
     def _note_reported(self, index: int, reported: Reported) -> None:
-        self._reported.append(reported)
-        if reported.completion is not None and reported.completion <= self.generation.max_tokens:
-            self._written[index] = reported.completion
+        """What a server counted goes before what came, as far as the request can have come to that: a key pays it."""
+        g, prompt, completion = self.generation, reported.prompt, reported.completion
+        overstated: dict[str, int] = {}
+        if prompt is not None and prompt > len(g.prompt_ids) and prompt > (most := g.most_read()):
+            overstated["prompt"], prompt = prompt, most
+        if completion is not None and completion <= g.max_tokens:
+            self._written[index] = completion
+        elif (claimed := completion or self._written[index]) > g.max_tokens:
+            overstated["completion"] = claimed
+        self._reported.append(replace(reported, prompt=prompt))
         if self.entry.upstream is None:  # the first choice's, as with the answer
             told = {"place": reported.place, "model": reported.model, "fingerprint": reported.fingerprint}
             self.entry.upstream = {**told, "attempts": reported.attempts}
+        if overstated:
+            logger.warning("%s: %s claims more tokens than there can be: %s", self.entry.id, reported.place, overstated)
+            self.entry.upstream["overstated"] = overstated
 
     def _record(self, status: Status, error: str | None) -> None:
         if self._recorded or self.entry.handed_over is None:  # what never reached the engine is no interaction

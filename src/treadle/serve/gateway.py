@@ -47,6 +47,8 @@ class GatewaySettings:
 
     ``hosts``: names by which a server without a key may be asked beside ``localhost`` and addresses; None: any.
     ``degrade_seconds``: how long known keys are let in while their database is away; 0 for not at all.
+    ``sticky``: whose requests all get the same release while there is a canary, those of a ``user``, of a ``key``, or
+    those with the same value of the header of this name, in small letters.
     ``feedback_per_hour`` is for each user, or for the callers of one key who name none; one key gives at most
     ``feedback_per_key`` an hour, whatever users it names.
     """
@@ -60,6 +62,7 @@ class GatewaySettings:
     slo: Slo | None = None
     hosts: frozenset[str] | None = frozenset()
     degrade_seconds: float = 0.0
+    sticky: str = "user"
     body_seconds: float = 30.0
     request_seconds: float = 600.0
     feedback_per_hour: int = 600
@@ -134,9 +137,10 @@ class Gateway:
         """Those of them that a release answers."""
         return sum(each.engine is serving.engine for each in self._working.values())
 
-    def choose(self, model: str | None, user: str | None) -> Chosen:
-        """What answers this request. Raises 404 and 503, as `Table.choose`."""
-        person = self.recorder.keyed(user) if user and self.table.canary is not None else None
+    def choose(self, model: str | None, drawn_by: str | None) -> Chosen:
+        """What answers this request; those with the same ``drawn_by`` get the same. Raises 404 and 503, as
+        `Table.choose`."""
+        person = self.recorder.keyed(drawn_by) if drawn_by and self.table.canary is not None else None
         return self.table.choose(model, person)
 
     def admit_feedback(self, user: str | None, key: str | None) -> None:

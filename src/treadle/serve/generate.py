@@ -275,7 +275,8 @@ async def _answer(
     exchange: Exchange | None = None
     try:
         async with incoming.working(serving, entry.endpoint):
-            exchange = Exchange(incoming.gateway, serving, entry, await prepare(), source)
+            generation = await prepare()
+            exchange = Exchange(incoming.gateway, serving, entry, generation, source, passed_on=incoming.other)
             await clean_long_texts(incoming.gateway, entry)
             async with incoming.metered(serving, exchange.generation.most, exchange.used):
                 if body.stream and incoming.copy_of is None:  # nobody reads a copy's answer piece by piece

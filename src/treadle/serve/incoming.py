@@ -16,7 +16,7 @@ from treadle.core.identifiers import new_id
 from treadle.record.interaction import Tokens
 from treadle.serve.client import ClientLeft, Headers, client_of
 from treadle.serve.entry import catch_up
-from treadle.serve.errors import SERVER, ApiError
+from treadle.serve.errors import FAILED_OVER, SERVER, ApiError
 from treadle.serve.gateway import Gateway, current_task
 from treadle.serve.meter import Meter
 from treadle.serve.release import Serving
@@ -32,9 +32,9 @@ class Incoming:
     ``failed`` the code of what went wrong. ``given``: the body, where it was read already. ``told`` makes of an error
     what its client can read.
 
-    ``answered_by``: the release that answered, once one did. ``interaction`` is the last that it became; ``instead_of``
-    the one that failed, where another release answers; ``copy_of`` the one that it repeats in the background.
-    ``stored``: its text may be kept. ``size``: of its body."""
+    ``chosen``: the release that is to answer, ``answered_by`` the one that did. ``interaction`` is the last that it
+    became; ``instead_of`` the one that failed, where another release answers; ``copy_of`` the one that it repeats in
+    the background. ``stored``: its text may be kept. ``size``: of its body."""
 
     def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         self.arrived = time.perf_counter()
@@ -46,6 +46,7 @@ class Incoming:
         self.failed: str | None = None
         self.given: bytes | None = None
         self.told: Callable[[ApiError], Any] = ApiError.body
+        self.chosen: Chosen | None = None
         self.answered_by: Serving | None = None
         self.interaction: str | None = None
         self.instead_of: str | None = None
@@ -135,7 +136,23 @@ class Incoming:
         503."""
         if model is None and self.meter is not None and self.meter.key.rules.models:
             model = self.meter.key.rules.models[0]
-        return self.gateway.choose(model, user)
+        return self.gateway.choose(model, self._drawn_by(user))
+
+    def _drawn_by(self, user: str | None) -> str | None:
+        """What sticks to a release, as the server was told; the user where the request has nothing of that."""
+        sticky = self.gateway.settings.sticky
+        if sticky == "user":
+            return user
+        return (self.key if sticky == "key" else self.header(sticky)) or user
+
+    def other(self, error: ApiError) -> Serving | None:
+        """The release to be asked after this error; None where there is none, or it is not for this."""
+        chosen, other = self.chosen, self.gateway.table.fallback
+        if chosen is None or other is None or error.code not in FAILED_OVER or self.status or chosen.share is None:
+            return None
+        if other.engine is chosen.serving.engine or other.release.asking != chosen.serving.release.asking:
+            return None
+        return other if may_use(self.meter, other) else None
 
     def check(self, serving: Serving, endpoint: str) -> None:
         """Raises 403 where the key is not for that."""

@@ -109,7 +109,7 @@ class Meter:
             self._write_down()
 
     def cancel(self, reservation: Reservation) -> None:
-        """It never reached an engine: nothing is counted."""
+        """It never reached an engine, or another release answers now: nothing is counted."""
         for pot in reservation.pots:
             pot.busy -= reservation.need[pot.limit.what]
             pot.idle += reservation.need[pot.limit.what]

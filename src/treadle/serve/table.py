@@ -71,8 +71,8 @@ class Table:
     def choose(self, model: str | None, person: str | None) -> Chosen:
         """What a request gets: by the name it asks for, else by lot.
 
-        ``person`` is a keyed digest; the same person gets the same for as long as a canary lasts, also when its share
-        grows. Raises 404 for a name that nothing here answers to, 503 when nothing answers at all.
+        ``person`` is a keyed digest of whoever sticks to a release, who gets the same for as long as a canary lasts,
+        also when its share grows. Raises 404 for a name that nothing here answers to, 503 when nothing answers at all.
         """
         if self.champion is None and self.fallback is not None and model in (None, self.fallback.release.base):
             return Chosen(self.fallback, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
@@ -13,7 +14,7 @@ from treadle.core.config import Settings
 from treadle.core.digest import canonical_json
 from treadle.core.driver import Driver
 from treadle.core.duration import Duration, seconds_of
-from treadle.core.errors import Refused, UserError
+from treadle.core.errors import Refused, UserError, nearest
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.evals.report import answer_all, load_metrics
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 Side = Literal["in", "out"]
 _UPSTREAM = "upstream"  # the engine
+_STICKY = ("user", "key")
+_HEADER = re.compile(r"[A-Za-z0-9_]+(-[A-Za-z0-9_]+)+")  # with a hyphen, or a word that is misspelled would be one
 _KEPT = (".json", ".jinja", ".txt", ".model")  # what stands beside the weights
 
 
@@ -105,6 +108,12 @@ class DeploySettings(Settings):
         default_factory=list,
         description="names by which a server without a key may be asked, beside localhost and addresses",
     )
+    sticky: str = Field(
+        "user",
+        max_length=100,
+        description="whose requests stay with one release while a canary is tried: of a user, a key, or a header's"
+        " value (its name, such as x-session-id)",
+    )
     fallback: str | None = Field(
         None, min_length=1, description="release that answers what the champion cannot: @previous, model@v1 or b3:..."
     )
@@ -137,6 +146,19 @@ class DeploySettings(Settings):
             if self.upstream is not None:
                 raise ValueError("adapter: separate is for engines here; leave it out with engine: upstream")
         return self
+
+    @field_validator("sticky")
+    @classmethod
+    def _known_sticky(cls, value: str) -> str:
+        """A header's name in small letters."""
+        if value in _STICKY:
+            return value
+        if _HEADER.fullmatch(value):
+            return value.lower()
+        raise ValueError(
+            f"expected user, key, or a header's name with a hyphen in it, such as x-session-id; got {value!r};"
+            f"{nearest(value, _STICKY)}"
+        )
 
     @field_validator("guardrails")
     @classmethod

@@ -56,9 +56,11 @@ def new_gateway(
     slo: Slo | None = None,
     hosts: Sequence[str] | None = (),
     degrade_seconds: float = 0.0,
+    sticky: str = "user",
 ) -> Gateway:
     """A gateway that records by the project's rules, and holds no more requests than these allow; ``keyed``: the
-    project's API keys are good there, and needed; ``hosts`` and ``degrade_seconds`` as in `GatewaySettings`."""
+    project's API keys are good there, and needed; ``hosts``, ``degrade_seconds`` and ``sticky`` as in
+    `GatewaySettings`."""
     from treadle.serve.gateway import Gateway, GatewaySettings
     from treadle.text.personal_data import redact
 
@@ -70,6 +72,7 @@ def new_gateway(
         slo=slo,
         hosts=None if hosts is None else frozenset(map(str.lower, hosts)),
         degrade_seconds=degrade_seconds,
+        sticky=sticky,
     )
     workspace = record.workspace
     folder = workspace.root / UNCOUNTED
