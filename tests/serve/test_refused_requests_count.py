@@ -43,9 +43,8 @@ def wrong(served: Served, secret: str) -> list[tuple[int, str]]:
         CLIENT.post(f"{served.url}/v1/classify", json={"input": "a"}, headers=headers),
         CLIENT.post(f"{served.url}/v1/embeddings", json={"input": ["a bomb"]}, headers=headers),
     ]
-    found = [code(answer) for answer in answers]
-    found.append((CLIENT.post(f"{served.url}/predict", json={"instances": ["a bomb"]}, headers=headers).status_code, ""))
-    return found
+    platform = CLIENT.post(f"{served.url}/predict", json={"instances": ["a bomb"]}, headers=headers)
+    return [*(code(answer) for answer in answers), (platform.status_code, "")]
 
 
 def test_each_counts_once_and_then_none_is_looked_at(book: Book) -> None:
@@ -112,4 +111,3 @@ def test_a_rate_holds_for_them(book: Book, monkeypatch: pytest.MonkeyPatch) -> N
         assert answers[2].headers["x-ratelimit-remaining-requests"] == "0"
         assert 1 <= int(answers[3].headers["retry-after"]) <= 60
     assert book.used(key).requests == 3
-

@@ -1,4 +1,4 @@
-"""Use of a key is counted once, whoever comes first: the gateway that used it, or one elsewhere that took it for dead."""
+"""Use of a key is counted once, whoever comes first: its gateway, or one elsewhere that took that for dead."""
 
 from __future__ import annotations
 
@@ -64,9 +64,7 @@ def begun(machine: Machine) -> tuple[ApiKey, ApiKeyUse]:
 
 
 @pytest.mark.parametrize(("noted", "counted"), [(60, 125), (200, 230)], ids=["of what it held", "and more"])
-def test_what_one_machine_noted_and_another_folded(
-    machines: tuple[Machine, Machine], noted: int, counted: int
-) -> None:
+def test_what_one_machine_noted_and_another_folded(machines: tuple[Machine, Machine], noted: int, counted: int) -> None:
     here, there = machines
     key, dead = begun(here)
     # The first of these arrived, and nobody knew.
@@ -120,9 +118,7 @@ def test_notes_of_several_keys_of_one_gateway(machines: tuple[Machine, Machine])
     assert [here.tokens(key) for key in (first, second)] == [125, 125]
 
 
-def test_what_is_remembered_goes_in_the_end(
-    machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_remembered_goes_in_the_end(machines: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = machines
     key, dead = begun(here)
     silence(here, dead)

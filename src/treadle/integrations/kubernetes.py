@@ -36,8 +36,8 @@ _TAGS = "serving.kserve.io/enable-tag-routing"  # both revisions get addresses o
 _COMPONENT = "app.kubernetes.io/component"
 _WAIT = "--timeout=300s"
 _KEYS = """\
-# Clients send the one key in the secret. Each pod stands alone: keys of `treadle keys`, with their budgets and rates, are
-# not known here; `treadle serve` of a project with a PostgreSQL ledger counts them over all its servers.
+# Clients send the one key in the secret. Each pod stands alone: keys of `treadle keys`, with their budgets and rates,
+# are not known here; `treadle serve` of a project with a PostgreSQL ledger counts them over all its servers.
 """
 # Of the first Gateway: a route that none takes is applied like any other, and nothing ever comes through it.
 _ACCEPTED = '--for=jsonpath={.status.parents[0].conditions[?(@.type=="Accepted")].status}=True'

@@ -22,8 +22,8 @@ _MISSING = re.compile(r"missing required field `([^`]*)`")
 
 
 class ApiError(Exception):
-    """One refusal on its way to the client; ``retry_after`` in seconds becomes the header. ``counted``: the request was,
-    by the limits of its key."""
+    """One refusal on its way to the client; ``retry_after`` in seconds becomes the header. ``counted``: its request was,
+    by its key's limits."""
 
     counted = False
 

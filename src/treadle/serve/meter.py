@@ -96,8 +96,11 @@ class Meter:
         return Reservation(need, pots)
 
     def check(self) -> None:
-        """Raises 429 where it is known that one of the limits has nothing left."""
-        self._here({"requests": 0, "tokens": 0, "money": 0})
+        """Raises 429 where it is known that one of the limits is used up."""
+        now = time.monotonic()
+        for pot in self._pots:
+            if pot.exhausted and pot.idle < 1 and min(pot.dry, pot.ends) > now:
+                raise self._refused(pot, now)
 
     def settle(self, reservation: Reservation, tokens: int, money: int) -> None:
         """Count what it used, and have the rest back."""
