@@ -74,6 +74,17 @@ def test_render_and_a_dry_run(project: Project, tmp_path: Path) -> None:
         "podman rm --force treadle-helper"
     ]
     project.call("apply", "kubernetes", out, "--dry-run", check=2)
+    pods = str(tmp_path / "pods")
+    assert "API keys" not in project.call("render", "kubernetes", "--out", pods).stderr
+    project.call("keys", "create", "limited", "--requests-per-minute", "5")
+    try:
+        for call in (("render", "kubernetes", "--out", pods), ("apply", "kubernetes", pods, "--dry-run")):
+            assert "the API keys of this project (1)" in project.call(*call).stderr
+        hub = str(tmp_path / "hub")
+        assert "API keys" not in project.call("render", "huggingface", "--out", hub, "--with", "license=mit").stderr
+    finally:
+        project.call("keys", "revoke", "limited")
+    assert "API keys" not in project.call("apply", "kubernetes", pods, "--dry-run").stderr
     project.call("render", "docker", "model@v9", "--out", out, check=2)
 
 

@@ -140,6 +140,7 @@ def test_the_kustomize_base(tmp_path: Path) -> None:
         if document["kind"] != "Kustomization":
             validate(document, "1.31", strict=True)
             assert document["metadata"]["namespace"] == "models"
+    assert "keys of `treadle keys`, with their budgets and rates," in (tmp_path / "kustomization.yaml").read_text()
     pod = yaml.safe_load((tmp_path / "deployment.yaml").read_text())["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"]["limits"] == {"memory": "941Mi"}  # half as much again as was measured
     if shutil.which("kubectl"):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from toy_keys import Book, ask
@@ -13,8 +18,9 @@ from toy_table import ONE, TWO, tabled
 from treadle.core.errors import UserError
 from treadle.lm.engine import EngineGone
 from treadle.record.api_key import Limit
-from treadle.serve.guardrail import Guardrails, Named
+from treadle.serve.guardrail import Found, Guardrails, Named
 from treadle.serve.guards import BlockList
+from treadle.serve.table import Table
 
 GONE = EngineGone("the process ended")
 
@@ -190,3 +196,46 @@ def test_more_instances_than_places_take_their_turns() -> None:
         answer = server.http.post("/predict", json={"instances": [f"number {n}" for n in range(9)]})
         assert answer.status_code == 200, answer.text
         assert len(answer.json()["predictions"]) == 9
+
+
+class Waits:
+    """A guardrail that takes its time."""
+
+    action: Literal["refuse"] = "refuse"
+    reach = None
+
+    def __init__(self) -> None:
+        self.asked, self.go_on = threading.Event(), threading.Event()
+
+    def find(self, _text: str, _before: int = 0) -> list[Found]:
+        self.asked.set()
+        self.go_on.wait(30)
+        return []
+
+
+def test_a_fallback_stays_open_while_its_guardrails_look_at_a_platform_s_request() -> None:
+    """The request holds the champion's engine as well, for its other instances."""
+    waits = Waits()
+    with tabled() as server, ThreadPoolExecutor(1) as beside:
+        champion, fallback = server.gateway.table.champion, server.gateway.table.fallback
+        assert fallback is not None
+        guarded = replace(fallback, guardrails=Guardrails(inward=(Named("waits", waits),)))
+        server.gateway.table = Table(champion, fallback=guarded)
+        server.one.failing = GONE
+        text = f"{'w' * 200} " * 110  # looked at in a thread
+        asking = beside.submit(server.http.post, "/predict", json={"instances": [text]})
+        assert waits.asked.wait(30)
+
+        async def withdraw() -> None:
+            server.gateway.replace(Table(champion))
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+        asyncio.run_coroutine_threadsafe(withdraw(), server.loop).result(30)
+        assert not server.two.closed
+        waits.go_on.set()
+        assert asking.result(30).headers["treadle-release"] == TWO
+        ends = time.monotonic() + 30
+        while not server.two.closed:
+            assert time.monotonic() < ends
+            time.sleep(0.01)

@@ -74,7 +74,7 @@ class World:
         name = f"key-{len(self.made)}"
         _, self.made[name] = self.book.create(name, *limits, **options)
         for _ in range(500):
-            if self.post(self.made[name], {}).status_code != 401:
+            if self.post(self.made[name], {}, "/v1/feedback").status_code != 401:  # which costs nothing
                 return self.made[name]
             time.sleep(0.01)
         raise AssertionError("the key is not known")
@@ -454,6 +454,15 @@ def all_at_once(world: World) -> object:
     with ThreadPoolExecutor(12) as pool:
         good = sum(answered(each) for each in pool.map(lambda _: world.post(key), range(24)))
     return good > 6 or good < 3  # six where a minute ended meanwhile
+
+
+@way
+def trying_for_nothing(world: World) -> object:
+    """What is refused counts: by a guardrail, for a body that is none, for a name of a model."""
+    key = world.key(Limit("requests", 6))
+    blocked = {"messages": [{"role": "user", "content": "a bomb"}]}
+    tried = [world.post(key, body) for body in (blocked, {}, HELLO | {"model": "another"}) * 4]
+    return [answer.status_code for answer in tried] != [400, 400, 404] * 2 + [429] * 6
 
 
 # -- guardrails

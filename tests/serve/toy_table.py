@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ class Tabled:
     two: ToyEngine
     recorder: ListRecorder
     http: httpx.Client
+    loop: asyncio.AbstractEventLoop
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -59,12 +61,14 @@ def tabled(
 ) -> Iterator[Tabled]:
     """The second release is the fallback, or with ``shadow`` (of `Shadow`) that, or the canary with that share."""
     made: list[Gateway] = []
+    loops: list[asyncio.AbstractEventLoop] = []
     recorder = ListRecorder()
     first = _serving("docs@v1", ONE, guardrails, asking)
     second = _serving("docs@v2", TWO, NO_GUARDRAILS, asking)
     second = replace(second, release=replace(second.release, **(other or {})))
 
     async def build() -> Gateway:
+        loops.append(asyncio.get_running_loop())
         table = Table(first, shadow=Shadow(second, **shadow)) if shadow else Table(first, fallback=second)
         table = table if canary is None else Table(first, second, canary)
         rules = GatewaySettings(**({"api_key": None} | settings))
@@ -75,7 +79,7 @@ def tabled(
         engines = first.engine, second.engine
         assert isinstance(engines[0], ToyEngine)
         assert isinstance(engines[1], ToyEngine)
-        yield Tabled(url, made[0], *engines, recorder, http)
+        yield Tabled(url, made[0], *engines, recorder, http, loops[0])
 
 
 def _serving(name: str, digest: str, guardrails: Guardrails, asking: str) -> Serving:

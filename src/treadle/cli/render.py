@@ -66,6 +66,8 @@ def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json:
             target, release, out, given, project.folder, lambda other: _rendering(project, find_release(project, other))
         )
         then = getattr(find_target(target, given, project.folder), "then", None)
+        if not then:
+            _tell_of_keys(project)
     if as_json:
         emit({"target": target, **_told(written), "path": str(out), "files": sorted(written.files),
               "changed": changed})  # fmt: skip
@@ -105,6 +107,8 @@ def apply(target: str, folder: Path, dry_run: bool, down: bool, as_json: bool) -
         plan = found.down(written) if down else found.apply(written)
         told: dict[str, Any] = {"target": target, **_told(written), "endpoint": plan.endpoint}
         told |= {"commands": shown(plan), "done": not dry_run}
+        if not down:
+            _tell_of_keys(project)
         answers = [] if dry_run else _act(project, written, folder, plan, down=down)
         if answers:
             told["answer"] = answers[0]
@@ -117,6 +121,18 @@ def apply(target: str, folder: Path, dry_run: bool, down: bool, as_json: bool) -
         say(command)
     for each, answer in zip(written.answering(), answers, strict=False):
         say(f"{plan.endpoint} answers with {each.model} ({short(each.release)}): {answer}")
+
+
+def _tell_of_keys(project: Project) -> None:
+    """What is deployed as files knows none of the project's keys."""
+    made, revoked = project.record.api_keys.stamp()
+    if made > revoked:
+        click.echo(
+            f"the API keys of this project ({made - revoked}), with their budgets and rates, are not known there:"
+            " clients send TREADLE_API_KEY, and each copy stands alone; where limits have to hold over all, run treadle"
+            " serve with a PostgreSQL ledger",
+            err=True,
+        )
 
 
 def _told(written: Written) -> dict[str, Any]:

@@ -110,6 +110,11 @@ class Database(ABC):
     def close(self) -> None:
         """Close the connection."""
 
+    def bound(self, seconds: float) -> None:  # noqa: B027
+        """From now on wait at most so long for each answer: what says nothing then is ``Lost``, as if the connection
+        had broken. Without it a statement may take as long as it takes. A file needs no bound: it has nobody to wait
+        for but writers, for `BUSY_SECONDS`."""
+
     def clock(self) -> float:
         """Seconds since 1970, by a clock that is the same for everybody who writes this database."""
         return time.time()

@@ -73,6 +73,7 @@ class PostgresqlDatabase(Database):
         self.place = self.name = shown(url)
         self._lock = threading.RLock()
         self._within = False  # a transaction is open
+        self._bound: float | None = None
         self._guard = SharedLock(self._patient, self._explained, f"({_OBJECTS}, hashtext(current_schema()))")
         try:
             self._connection = connect(url)
@@ -282,6 +283,12 @@ class PostgresqlDatabase(Database):
                 self._connection.execute(statement(f"SELECT pg_advisory_unlock{lock}"))
                 self._connection.execute(statement(_USE))
 
+    def bound(self, seconds: float) -> None:
+        """As ``Database``; connections of their own (snapshots, and what waits for the project) have no bound."""
+        with self._lock:
+            self._bound = seconds
+            self._reconnect()
+
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
@@ -320,10 +327,10 @@ class PostgresqlDatabase(Database):
 
     def _reconnect(self) -> None:
         self._connection.close()
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + (_PATIENCE if self._bound is None else min(_PATIENCE, self._bound))
         while True:
             try:
-                self._connection = connect(self._url)
+                self._connection = connect(self._url, self._bound)
                 self._connection.execute(statement(_USE))
             except psycopg.Error as error:
                 if time.monotonic() > deadline or not is_unreachable(error):

@@ -9,15 +9,17 @@ import functools
 import os
 import re
 import socket
-from typing import Any
+import time
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 
 from treadle.core.database import BUSY_SECONDS, Lost
 from treadle.core.errors import Corrupt, TreadleError, UserError
 from treadle.core.ledger_url import shown
 
-Connection = psycopg.Connection[tuple[object, ...]]
+T = TypeVar("T")
 
 APPLICATION = "treadle: "
 _OLDEST = 130_000  # PostgreSQL 13
@@ -36,6 +38,33 @@ _SETTINGS = (
 )
 
 
+class Connection(psycopg.Connection[tuple[object, ...]]):
+    """``patience``: seconds for which a server may say nothing before the connection counts as broken; None for as long
+    as it takes. TCP notices a peer that acknowledges nothing, not one that hangs, or a proxy whose server is gone."""
+
+    patience: float | None = None
+
+    def wait(self, gen: PQGen[T], *how: Any, **more: Any) -> T:
+        """As psycopg, but not for ever."""
+        return super().wait(gen if self.patience is None else self._bounded(gen, self.patience), *how, **more)
+
+    def _bounded(self, gen: PQGen[T], patience: float) -> PQGen[T]:
+        heard = time.monotonic()
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if ready:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > patience:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"the server said nothing for {patience:g} seconds")
+                wanted = gen.send(ready)
+        except StopIteration as ended:
+            found: T = ended.value
+            return found
+
+
 @functools.lru_cache(maxsize=1_000)
 def statement(sql: str) -> Any:
     """A statement with PostgreSQL's placeholders."""
@@ -49,22 +78,28 @@ def definition(ddl: str) -> str:
     return _TYPE.sub(lambda found: _TYPES[found.group()], ddl)
 
 
-def connect(url: str) -> Connection:
-    """A connection that commits each statement by itself; psycopg's error when there is none to be had."""
+def connect(url: str, patience: float | None = None) -> Connection:
+    """A connection that commits each statement by itself; psycopg's error when there is none to be had. With
+    ``patience`` in seconds, none of its waits is longer, those for locks and for the connection included."""
     given = psycopg.conninfo.conninfo_to_dict(url)
     name = f"{APPLICATION}process {os.getpid()} on {socket.gethostname()}"
     settings = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "connect_timeout": 10}
     settings["tcp_user_timeout"] = 20_000  # milliseconds until a server that acknowledges nothing counts as gone
+    if patience is not None:
+        settings["connect_timeout"] = max(2, int(patience))  # 2: psycopg's least
     settings = {key: value for key, value in settings.items() if key not in given}
-    connection = psycopg.connect(
+    connection = Connection.connect(
         url,
         autocommit=True,
         client_encoding="utf8",
         application_name=name.encode("ascii", "replace")[:63].decode(),
         **settings,  # type: ignore[arg-type]
     )
+    connection.patience = patience
     try:
         connection.execute(_SETTINGS)
+        if patience is not None:  # whoever waits for a lock hears of it before the server counts as gone
+            connection.execute(f"SET lock_timeout = {int(800 * min(patience, BUSY_SECONDS))}".encode())
     except BaseException:
         connection.close()
         raise

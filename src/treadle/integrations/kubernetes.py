@@ -35,6 +35,10 @@ _RELEASE, _BESIDE = "treadle/release", "treadle/beside"  # annotations
 _TAGS = "serving.kserve.io/enable-tag-routing"  # both revisions get addresses of their own
 _COMPONENT = "app.kubernetes.io/component"
 _WAIT = "--timeout=300s"
+_KEYS = """\
+# Clients send the one key in the secret. Each pod stands alone: keys of `treadle keys`, with their budgets and rates,
+# are not known here; `treadle serve` of a project with a PostgreSQL ledger counts them over all its servers.
+"""
 # Of the first Gateway: a route that none takes is applied like any other, and nothing ever comes through it.
 _ACCEPTED = '--for=jsonpath={.status.parents[0].conditions[?(@.type=="Accepted")].status}=True'
 
@@ -102,7 +106,7 @@ class Kubernetes:
             "resources": list(files),
         }
         needs = self._needs(releases)
-        files["kustomization.yaml"] = manifest(_said("kubernetes", *releases) + needs, kustomization)
+        files["kustomization.yaml"] = manifest(_said("kubernetes", *releases) + needs + _KEYS, kustomization)
         return files
 
     def apply(self, written: Written) -> Plan:
@@ -252,11 +256,11 @@ class KServe:
         """As `Target.render`; of a canary it is what the service that runs is changed to."""
         tried = release.canary
         if tried is None:
-            return {_SERVICE: manifest(_said("kserve", release), self._service(release, self._image))}
+            return {_SERVICE: manifest(_said("kserve", release) + _KEYS, self._service(release, self._image))}
         service = self._service(tried, self._canary_image)
         service["metadata"]["annotations"] |= {_BESIDE: release.digest, _TAGS: "true"}
         service["spec"]["predictor"] |= {"canaryTrafficPercent": round(self.share * 100)}
-        return {_SERVICE: manifest(_said("kserve", tried, release), service)}
+        return {_SERVICE: manifest(_said("kserve", tried, release) + _KEYS, service)}
 
     def apply(self, written: Written) -> Plan:
         """As `Target.apply`."""

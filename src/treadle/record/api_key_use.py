@@ -7,6 +7,9 @@ more than that. What a killed gateway held counts as spent, so a limit is never 
 
 What was used while the database could not be asked is noted in a folder of this machine, a small file for each holder
 and key; the holder hands it over when the database is back, or, where it was killed, the next one that begins here.
+Meanwhile a gateway elsewhere may have *folded* the holder: counted as spent what it spent and held, because nobody
+heard of it. What it held, and the number of its last report, are remembered for 100 days, so that whatever it still has
+to say is taken from that, and counted once.
 
 A *period* is ``""`` for what is counted in all, else a day, a month or a minute of the database's clock, in UTC.
 """
@@ -23,13 +26,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from treadle.core.database import Cursor, Database
-from treadle.core.identifiers import new_id
+from treadle.core.identifiers import new_id, time_of
 from treadle.core.state import State
 from treadle.record.api_key import ApiKeys, Limit, Per
 
 LEASE = "gateway:"  # and the holder: held for as long as it may report
 AHEAD = 32  # a holder takes what at least so many requests like the one that waits need,
 _PART = 8  # and at most this part of what is left, so that at the end each asks for itself
+_PAST = "past:"  # and the holder, once it was folded: what it held is spent there
+_REMEMBERED = 100 * 86_400.0  # seconds since the holder began
 _UPSERT = (
     "INSERT INTO api_key_use VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (api_key, what, period, holder)"
     " DO UPDATE SET report = excluded.report, spent = excluded.spent, held = excluded.held"
@@ -92,6 +97,7 @@ class ApiKeyUse:
         for lease in self._state.dead_leases(LEASE):
             self._fold(lease.removeprefix(LEASE))
             self._state.drop_lease(lease)
+        self._forget()
         self._state.take_lease(LEASE + self.holder)
 
     def beat(self) -> None:
@@ -100,7 +106,7 @@ class ApiKeyUse:
 
     def end(self) -> None:
         """Nothing more will be reported."""
-        self._fold(self.holder)
+        self._fold(self.holder, ended=True)
         self._state.drop_lease(LEASE + self.holder)
 
     def clock(self) -> float:
@@ -183,8 +189,13 @@ class ApiKeyUse:
         return self._of(cursor, key, account, self.holder)
 
     def _of(self, cursor: Cursor, key: str, account: Account, holder: str) -> tuple[int, int, int]:
+        """The number of its last report, what it spent and holds. One that was folded holds again what it held."""
         sql = f"SELECT report, spent, held{_WHERE} AND holder = ?"
         rows = cursor.execute(sql, (key, *account, holder)).fetchall()
+        if not rows and (past := cursor.execute(sql, (key, *account, _PAST + holder)).fetchall()):
+            rows = [(past[0][0], 0, past[0][1])]
+            cursor.execute(f"DELETE{_WHERE} AND holder = ?", (key, *account, _PAST + holder))
+            cursor.execute(_UPSERT, (key, *account, holder, *rows[0]))
         return (int(rows[0][0]), int(rows[0][1]), int(rows[0][2])) if rows else (0, 0, 0)
 
     def _share(self, cursor: Cursor, key: str, limit: Limit, now: float) -> Share:
@@ -193,15 +204,28 @@ class ApiKeyUse:
         ((spent, held),) = cursor.execute(sql, (key, limit.what, period)).fetchall()
         return Share(limit, period, seconds, 0, limit.most - int(spent) - int(held), int(spent))
 
-    def _fold(self, holder: str) -> None:
-        """Count what one holder spent and held as spent by nobody in particular."""
+    def _fold(self, holder: str, *, ended: bool = False) -> None:
+        """Count what one holder spent and held as spent; by nobody in particular once it has ended, but what one held
+        that may come back is told apart."""
         with self._database.transaction() as cursor:
-            sql = "SELECT api_key, what, period, spent + held FROM api_key_use WHERE holder = ?"
-            for key, what, period, spent in cursor.execute(sql, (holder,)).fetchall():
-                before = cursor.execute(f"SELECT spent{_WHERE} AND holder = ''", (key, what, period)).fetchall()
-                total = int(spent) + (int(before[0][0]) if before else 0)
-                cursor.execute(_UPSERT, (key, what, period, "", 0, total, 0))
+            sql = "SELECT api_key, what, period, report, spent, held FROM api_key_use WHERE holder = ?"
+            for key, what, period, report, spent, held in cursor.execute(sql, (holder,)).fetchall():
+                account = (key, what, period)
+                before = cursor.execute(f"SELECT spent{_WHERE} AND holder = ''", account).fetchall()
+                total = int(spent) + (int(before[0][0]) if before else 0) + (int(held) if ended else 0)
+                cursor.execute(_UPSERT, (*account, "", 0, total, 0))
+                if not ended:
+                    cursor.execute(_UPSERT, (*account, _PAST + holder, report, held, 0))
             cursor.execute("DELETE FROM api_key_use WHERE holder = ?", (holder,))
+
+    def _forget(self) -> None:
+        """Nothing more is expected of whoever was folded long ago."""
+        sql = "SELECT DISTINCT holder FROM api_key_use WHERE substr(holder, 1, ?) = ?"
+        past = [str(row[0]) for row in self._database.query(sql, (len(_PAST), _PAST))]
+        before = (self._database.clock() - _REMEMBERED) * 1000 if past else 0.0
+        for holder in past:
+            if (time_of(holder) or 0) < before:
+                self._fold(holder, ended=True)
 
 
 def used(database: Database) -> dict[str, Used]:

@@ -58,7 +58,8 @@ def create_app(gateway: Gateway, mounts: Mapping[str, ASGIApp] | None = None) ->
         is_open: bool = False,
         told: Told = ApiError.body,
     ) -> Route:
-        endpoint = _Endpoint(gateway, handler, name, scope or name, is_open=is_open, told=told)
+        asks = method == "POST" and name != "feedback"
+        endpoint = _Endpoint(gateway, handler, name, scope or name, is_open=is_open, asks=asks, told=told)
         return Route(path, endpoint, methods=[method])
 
     def of_contracts() -> list[Route]:
@@ -153,15 +154,19 @@ class _Endpoint:
 
     ``name`` is the metrics' label; probes and the like have none and are not counted. ``scope`` is what a key has to be
     for; where a path is another one's alias, what it does is looked at when it is known. ``is_open``: answers without a
-    key, also while draining. ``told``: the shape of its errors.
+    key, also while draining. ``asks``: a model, so that each request counts by the limits of its key, answered or not.
+    ``told``: the shape of its errors.
     """
 
-    def __init__(self, gateway: Gateway, handler: Handler, name: str, scope: str, *, is_open: bool, told: Told) -> None:
+    def __init__(
+        self, gateway: Gateway, handler: Handler, name: str, scope: str, *, is_open: bool, asks: bool, told: Told
+    ) -> None:
         self.gateway = gateway
         self.handler = handler
         self.name = name
         self.scope = scope
         self.is_open = is_open
+        self.asks = asks
         self.told = told
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,7 +176,10 @@ class _Endpoint:
             try:
                 self._admit(incoming)
                 with self.gateway.admitted() if self.name else nullcontext():
-                    await self.handler(incoming)
+                    try:
+                        await self.handler(incoming)
+                    except ApiError as error:
+                        raise (await incoming.counted(error) if self.asks else error) from None
             except ApiError as error:
                 incoming.failed = error.code
                 await incoming.refuse(error)
@@ -197,6 +205,8 @@ class _Endpoint:
         incoming.meter = gateway.keyring.find(sent)
         if incoming.meter is not None and self.scope in ENDPOINTS:
             check_endpoint(incoming.meter, self.scope)
+        if incoming.meter is not None and self.asks:
+            incoming.meter.check()  # before its body is read, or a guardrail has looked at it
         if incoming.meter is None and not _own_origin(incoming.header("origin")):
             # Without a key, any page that the user visits could otherwise talk to the model.
             raise ApiError(403, "Web pages may not call a server without an API key", code="forbidden_origin")

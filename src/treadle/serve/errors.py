@@ -22,7 +22,10 @@ _MISSING = re.compile(r"missing required field `([^`]*)`")
 
 
 class ApiError(Exception):
-    """One refusal on its way to the client; ``retry_after`` in seconds becomes the header."""
+    """One refusal on its way to the client; ``retry_after`` in seconds becomes the header. ``counted``: its request is,
+    by its key's limits."""
+
+    counted = False
 
     def __init__(
         self,

@@ -108,7 +108,7 @@ class Gateway:
         self._admitted: set[asyncio.Task[Any]] = set()  # with a place or on the way to one
         self._aborted = False
         self._working: dict[asyncio.Task[Any], Serving] = {}
-        self._kept: dict[asyncio.Task[Any], Serving] = {}  # chosen, and not working yet
+        self._kept: dict[asyncio.Task[Any], list[Serving]] = {}  # chosen, and not working yet
         self._keys: dict[asyncio.Task[Any], str] = {}
         self._ended: dict[asyncio.Task[Any], Exception] = {}  # tasks that were cancelled, and why
         self._ending: dict[asyncio.Task[None], Serving] = {}
@@ -207,16 +207,17 @@ class Gateway:
     @contextmanager
     def keeping(self, serving: Serving) -> Iterator[None]:
         """Hold the engine open for the current task, which has chosen it and has something to do before it has a
-        place, or while others have one for it."""
+        place, or while others have one for it. A task may hold several: the fallback, while the first is held for
+        what else was asked."""
         task = current_task()
-        if task in self._kept:
-            yield
-            return
-        self._kept[task] = serving
+        kept = self._kept.setdefault(task, [])
+        kept.append(serving)
         try:
             yield
         finally:
-            del self._kept[task]
+            kept.pop()
+            if not kept:
+                del self._kept[task]
 
     def servings(self) -> list[Serving]:
         """Every release whose engine is open, those that end with their last requests included."""
@@ -252,16 +253,15 @@ class Gateway:
                 task.add_done_callback(lambda done: self._ending.pop(done, None))
 
     async def _end(self, serving: Serving) -> None:
-        while tasks := {
-            task
-            for holding in (self._kept, self._working)
-            for task, each in holding.items()
-            if each.engine is serving.engine
-        }:
+        while tasks := {task for task, each in self._holding() if each.engine is serving.engine}:
             await asyncio.wait(tasks)
         await self.shadows.end(serving)
         with suppress(TreadleError):
             await serving.engine.close()
+
+    def _holding(self) -> Iterator[tuple[asyncio.Task[Any], Serving]]:
+        yield from self._working.items()
+        yield from ((task, each) for task, kept in self._kept.items() for each in kept)
 
     async def close(self) -> None:
         """Close every engine; nothing answers after that."""

@@ -197,6 +197,9 @@ class Incoming:
         reservation = await meter.reserve(most.prompt + most.completion, price.nano(most) if price else 0)
         try:
             yield
+        except ApiError as error:
+            error.counted = used() is not None
+            raise
         finally:
             spent = used()
             if spent is None:
@@ -204,6 +207,19 @@ class Incoming:
             else:
                 money = price.nano(spent) if price else 0
                 meter.settle(reservation, spent.prompt + spent.completion, money)
+
+    async def counted(self, error: ApiError) -> ApiError:
+        """What to answer to a request that is wrong in itself: that, once it was counted as one request of its key, or
+        that the key has none left."""
+        wrong = 400 <= error.status < 500 and error.status not in (401, 429)
+        if self.meter is None or error.counted or not wrong:
+            return error
+        try:
+            reservation = await self.meter.reserve(0, 0)
+        except ApiError as refused:
+            return refused
+        self.meter.settle(reservation, 0, 0)
+        return error
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status line and the headers of an answer that comes in pieces."""

@@ -27,6 +27,7 @@ _LOOK = 0.25  # seconds between two looks
 _REPORT = 1.0
 _BEAT = 15.0
 _STALE = 10.0  # seconds without a look after which keys are not taken for good
+_LAST = 10.0  # seconds for the last report
 logger = logging.getLogger("treadle.serve")
 
 
@@ -105,16 +106,29 @@ class Keyring:
             self._task = asyncio.create_task(self._keep_looking(self._book), name="keys")
 
     async def close(self) -> None:
-        """Report what was used since the last time."""
+        """Report what was used since the last time; what cannot be reported within ten seconds is noted, and whoever
+        begins here next does it."""
         if self._task is None or self._book is None:
             return
         self._closing.set()
-        await self._task  # not cancelled: what it says to the book is said to its end
+        last = asyncio.create_task(self._report_last(self._task, self._book), name="last report")
         self._task = None
-        with suppress(TreadleError, ApiError):
+        await asyncio.wait({last}, timeout=_LAST)
+        if last.done():
+            last.result()
+            return
+        logger.warning("the database with the API keys does not answer; what was not reported is noted")
+        last.cancel()
+        self._miss()
+
+    async def _report_last(self, looking: asyncio.Task[None], book: KeyBook) -> None:
+        await asyncio.wait({looking})  # not cancelled: what it says to the book is said to its end
+        try:
             for meter in self._meters.values():
                 await meter.report(last=True)
-            await asyncio.to_thread(self._book.end)
+            await asyncio.to_thread(book.end)
+        except (TreadleError, ApiError):
+            self._miss()
 
     def find(self, authorizations: Sequence[bytes]) -> Meter | None:
         """The meter of the key that a request carries, None where none is asked for. Raises 401, 503."""

@@ -25,7 +25,8 @@ Exchange = Callable[[str, Report, Sequence[Limit], Mapping[str, int], int], list
 Note = Callable[[str, Sequence[Report]], None]
 logger = logging.getLogger("treadle.serve")
 _MOST_AHEAD = 1024  # requests for which enough is taken at once
-_PATIENCE = 2.0  # seconds for which a server that degrades waits for its database
+_PATIENCE = 2.0  # seconds for which a server that degrades waits for its database,
+_LONGEST = 10.0  # and one that refuses
 _BRIEF, _LONG = 0.5, 2.0  # seconds for which that lasted
 _SOON = 0.05  # seconds after which it is asked again what is left, where others hold all of it
 
@@ -79,7 +80,8 @@ class Meter:
     _unnoted: bool = False  # there ought to be, and it could not be written
 
     async def reserve(self, tokens: int, money: int) -> Reservation:
-        """Set aside what a request may use at most, ``money`` in billionths. Raises 429, and 503 without a database."""
+        """Set aside what a request may use at most, ``money`` in billionths. Raises 429, and 503 where the database
+        cannot be asked, or does not answer within ten seconds."""
         need = {"requests": 1, "tokens": tokens, "money": money}
         if self._unnoted:
             self._write_down()
@@ -93,6 +95,13 @@ class Meter:
             await self._patiently(asking)
         return Reservation(need, pots)
 
+    def check(self) -> None:
+        """Raises 429 where it is known that one of the limits is used up."""
+        now = time.monotonic()
+        for pot in self._pots:
+            if pot.exhausted and pot.idle < 1 and min(pot.dry, pot.ends) > now:
+                raise self._refused(pot, now)
+
     def settle(self, reservation: Reservation, tokens: int, money: int) -> None:
         """Count what it used, and have the rest back."""
         used = {"requests": 1, "tokens": tokens, "money": money}
@@ -105,7 +114,7 @@ class Meter:
             pot.idle += max(0, reservation.need[what] - used[what])
             if not pot.exhausted:
                 pot.dry = 0.0
-        if self.outage.lending:
+        if self.outage.lending or self._noted:  # what is noted stays true
             self._write_down()
 
     def cancel(self, reservation: Reservation) -> None:
@@ -147,13 +156,15 @@ class Meter:
         return found
 
     async def _patiently(self, asking: asyncio.Task[None]) -> None:
-        """Until it is done, or the database is taken to be away; a client that leaves does not leave it half done."""
-        patience = _PATIENCE if self.outage.may_lend else None
-        done, _ = await asyncio.wait({asking}, timeout=patience)
+        """Until it is done, or the database is taken to be away; a client that leaves does not leave it half done.
+        Raises 503 where nothing can be lent then."""
+        done, _ = await asyncio.wait({asking}, timeout=_PATIENCE if self.outage.may_lend else _LONGEST)
         if done:
             asking.result()
-        else:
-            self.outage.missed()
+            return
+        self.outage.missed()
+        if not self.outage.may_lend:
+            raise _uncountable()
 
     async def _asked(self, need: Mapping[str, int]) -> None:
         """Ask for more, unless another request has meanwhile."""

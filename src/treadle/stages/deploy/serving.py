@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LEASE = "serve:"  # and the URL: held by a server for as long as it answers
 _BEAT = 10.0  # seconds between two signs of life
+_ANSWER = 10.0  # seconds for an answer of the database
 FindRelease = Callable[[], str | None]
 
 
@@ -76,7 +77,10 @@ def new_gateway(
     )
     workspace = record.workspace
     folder = workspace.root / UNCOUNTED
-    keys = ApiKeyUse(workspace.database, workspace.state, record.api_keys, folder) if keyed else None
+    keys = None
+    if keyed:
+        workspace.database.bound(_ANSWER)  # one that hangs is one that is away
+        keys = ApiKeyUse(workspace.database, workspace.state, record.api_keys, folder)
     return Gateway(table, record.recorder, settings=settings, redact=redact, keys=keys)
 
 
