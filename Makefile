@@ -16,8 +16,12 @@ demo: setup ## the whole cycle on real text with a real model, ending in an answ
 test: develop ## all tests but the slow ones
 	@bash scripts/test.sh -m "not slow"
 
-test-all: develop ## all tests
+test-all: develop .venv-peers/triton/.ready ## all tests
 	@bash scripts/test.sh
+
+# tritonserver comes in a wheel whose other needs are not ours.
+.venv-peers/triton/.ready:
+	@$(PYTHON) -m venv $(@D) && $(@D)/bin/python -m pip install --quiet --disable-pip-version-check nvidia-pytriton==0.7.0 && touch $@
 
 setup: $(VENV)/.ready ## .venv with everything the demo needs
 develop: $(VENV)/.develop ## .venv with the tools for working on the code
