@@ -3,7 +3,7 @@
 A port of this machine leads into one container, and nothing stands in front of it, so one release cannot follow
 another without a gap. It is kept short: the next one is tried first, at a free port beside the one that runs, where it
 has to load and to answer as what it is. Then the one that runs answers what it has begun and ends, and the next one
-starts at its port, from files that are in memory by now. Where it does not answer there, the one before is started again.
+starts at its port, from files that are in memory by now. Where it does not answer there, the one before runs again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PAUSE = 0.2  # seconds between two looks
 
 @dataclass(frozen=True)
 class Container:
-    """What one is run with: ``port`` of 127.0.0.1 leads to ``inside``. ``beside``: whether there is room for another."""
+    """What one is run with: ``port`` of 127.0.0.1 leads to ``inside``. ``beside``: whether two have room."""
 
     tool: str
     name: str
