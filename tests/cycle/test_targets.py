@@ -161,6 +161,7 @@ def test_a_release_takes_the_place_of_another(
     finally:
         project.call("apply", "docker", str(out), "--down", check=None)
         subprocess.run(["podman", "volume", "rm", "--force", "treadle-helper"], check=True)
+        subprocess.run(["podman", "rmi", "--force", f"localhost/treadle-helper:{new.replace(':', '-')[:19]}"])
 
 
 @pytest.mark.slow
