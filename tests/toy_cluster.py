@@ -22,6 +22,7 @@ KINDS = {
     "networking.k8s.io/v1": {"networkpolicies": "NetworkPolicy"},
     "gateway.networking.k8s.io/v1": {"httproutes": "HTTPRoute"},
     "serving.kserve.io/v1beta1": {"inferenceservices": "InferenceService"},
+    "monitoring.coreos.com/v1": {"podmonitors": "PodMonitor"},
 }
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _VERBS = ["create", "delete", "get", "list", "patch", "watch"]

@@ -51,11 +51,11 @@ TARGET_TOOLS = {
 }
 # Of each release target, what no test of it has reached: the column of the table in docs/stages/deploy.md.
 TARGETS_NOT_EXERCISED = {
-    "docker": "Docker's own engine; Compose with Prometheus and Grafana",
+    "docker": "Docker's own engine; Compose with Prometheus and Grafana; an image with vLLM, or for a GPU",
     "huggingface": "the hub: its own check of the card, and the upload (hf upload)",
     "kserve": "a cluster with KServe: its canary, too",
-    "kubernetes": "a cluster: rollout, autoscaler, disruption budget, network policy, probes as a kubelet asks them,"
-    " a Gateway that shares requests",
+    "kubernetes": "a cluster: rollout, autoscaler and what feeds it, disruption budget, network policy, probes as a"
+    " kubelet asks them, GPUs, a Gateway that shares requests",
     "onnx": "execution providers other than the CPU's",
     "rayserve": "Ray on several machines; KubeRay, and the image with Ray",
     "sagemaker": "AWS itself: roles, ECR, instances; UpdateEndpoint, which moto lacks, under load",

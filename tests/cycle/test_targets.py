@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ import command
 import containers
 import target_results
 from small_project import Project
+from treadle.integrations.kubernetes_scale import QUEUE
 from treadle.stages.deploy.carried import own_record
 from treadle.text.accounting import Accounting
 from treadle.text.source import SourceContext, open_source, read_sources
@@ -71,7 +74,8 @@ def test_render_and_a_dry_run(project: Project, tmp_path: Path) -> None:
     assert planned["done"] is False
     assert [each.split()[:2] for each in planned["commands"]] == [["podman", "build"], ["podman", "run"]]
     assert project.json("apply", "docker", out, "--dry-run", "--down")["commands"] == [
-        "podman rm --force treadle-helper"
+        "podman stop -t 45 treadle-helper",
+        "podman rm treadle-helper",
     ]
     project.call("apply", "kubernetes", out, "--dry-run", check=2)
     pods = str(tmp_path / "pods")
@@ -86,6 +90,89 @@ def test_render_and_a_dry_run(project: Project, tmp_path: Path) -> None:
         project.call("keys", "revoke", "limited")
     assert "API keys" not in project.call("apply", "kubernetes", pods, "--dry-run").stderr
     project.call("render", "docker", "model@v9", "--out", out, check=2)
+
+
+KEY = {"Authorization": "Bearer a-key-for-a-test"}
+
+
+def inspected(form: str, name: str = "treadle-helper") -> str:
+    done = subprocess.run(["podman", "inspect", "--format", form, name], capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+class Asking:
+    """Asks an address again and again while it is entered: when, and which release answered, or what came instead."""
+
+    def __init__(self, url: str) -> None:
+        self.seen: list[tuple[float, str]] = []
+        self._url, self._ended = url, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Asking:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.05):
+            try:
+                answer = httpx.post(f"{self._url}/v1/chat/completions", json=ASKED, headers=KEY, timeout=60)
+                said = answer.json()["system_fingerprint"] if answer.status_code == 200 else str(answer.status_code)
+            except httpx.TransportError:
+                said = "nobody"
+            self.seen.append((time.monotonic(), said))
+
+
+@pytest.mark.slow
+def test_a_release_takes_the_place_of_another(
+    project: Project, tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TREADLE_API_KEY", "a-key-for-a-test")
+    out, port = tmp_path / "docker", containers.free_port()
+    settings = ("--with", "tool=podman", "--with", f"port={port}", "--with", "wheels_only=true")
+    old = project.json("render", "docker", "--out", str(out), *settings)["release"]
+    containers.add_wheels(out)
+    project.edit("system_prompt: You help.", "system_prompt: You help a lot.")
+    new = project.json("deploy")["release"]
+    try:
+        assert project.json("apply", "docker", str(out))["release"] == old
+        project.call("render", "docker", new, "--out", str(out), *settings)
+        made = (out / "Dockerfile").read_text()
+        began = inspected("{{.State.StartedAt}}")
+        for wrong, code, said in (
+            # One that does not start is not let to the port.
+            (f"{made}ENV TREADLE_RELEASE_DIGEST=b3:{'00' * 32}\n", 2, "ended before it was ready"),
+            # One that starts beside the old one, and not in its place, gives the place back.
+            (f'{made}ENTRYPOINT ["sh", "-c", "! ls /journal/* && exec treadle serve --host 0.0.0.0"]\n', 2, "ended"),
+        ):
+            (out / "Dockerfile").write_text(wrong)
+            assert said in project.call("apply", "docker", str(out), check=code).stderr
+            assert (inspected("{{.State.StartedAt}}") == began) is ("DIGEST=b3:00" in wrong)
+            assert (
+                inspected("{{.Name}}", "treadle-helper-next") == inspected("{{.Name}}", "treadle-helper-before") == ""
+            )
+            with Asking(f"http://127.0.0.1:{port}") as asking:
+                time.sleep(15)
+            assert asking.seen[-1][1] == old
+        (out / "Dockerfile").write_text(made)
+        with Asking(f"http://127.0.0.1:{port}") as asking:
+            assert project.json("apply", "docker", str(out))["release"] == new
+            time.sleep(1)
+        answered = [(when, who) for when, who in asking.seen if who.startswith("b3:")]
+        order = [who for _, who in answered]
+        assert order == sorted(order, key=[old, new].index)  # first the one, then the other
+        assert {who for _, who in asking.seen} <= {old, new, "503", "nobody"}
+        gap = min(when for when, who in answered if who == new) - max(when for when, who in answered if who == old)
+        with capsys.disabled():
+            print(f"\none release after the other at one port: {gap:.1f} s without an answer")  # noqa: T201 - to be seen
+        assert gap < 60
+    finally:
+        project.call("apply", "docker", str(out), "--down", check=None)
+        subprocess.run(["podman", "volume", "rm", "--force", "treadle-helper"], check=True)
+        subprocess.run(["podman", "rmi", "--force", f"localhost/treadle-helper:{new.replace(':', '-')[:19]}"])
 
 
 @pytest.mark.slow
@@ -104,6 +191,10 @@ def test_the_image_is_built_and_answers_as_the_project_does(
         assert said["answer"] == expected
         assert said["release"] == project.json("status")["deployment"]["release"]
         assert f"http://127.0.0.1:{port}" in project.call("status", "--json").stdout
+        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", headers=KEY).text
+        assert f"\n{QUEUE} 0.0\n" in metrics  # what an autoscaler can look at
+        subprocess.run(["podman", "stop", "-t", "45", "treadle-helper"], check=True, capture_output=True)
+        assert inspected("{{.State.ExitCode}}") == "0"  # it ended by itself, and was not killed
     finally:
         project.call("apply", "docker", str(out), "--down", check=None)
     with pytest.raises(httpx.ConnectError):

@@ -17,6 +17,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+import treadle
 from apart_release import write_apart
 from tiny_models import write_encoder, write_model, write_wide_model
 from treadle.core.errors import UserError
@@ -59,6 +60,9 @@ def test_only_models_that_write_are_taken(monkeypatch: pytest.MonkeyPatch, tiny_
     with pytest.raises(UserError, match="did you mean 'memory'"):
         VllmEngine.read_settings({"memori": 1})
     assert "PYTHONPATH" not in VllmEngine.environment(VllmSettings())  # it is this interpreter
+    monkeypatch.setenv(VARIABLE, "/bin/sh")
+    (only,) = Path(VllmEngine.environment(VllmSettings())["PYTHONPATH"]).iterdir()  # and nothing of what lies beside it
+    assert only.resolve() == Path(next(iter(treadle.__path__))).resolve()
 
 
 def test_doctor_asks_the_environment_that_it_would_run_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -158,10 +158,10 @@ def evaluation_engine(
     Torch runs in this process, where training has loaded it. Engines that read GGUF are given one in 16 bits, written
     to ``scratch``; a folder that already has one is used as it is.
     """
-    from treadle.lm.engines import BlockingEngine, find_engine
+    from treadle.lm.engines import BlockingEngine, find_engine, serves_gguf
 
     folder = model
-    if engine != "transformers" and not (model / "model.gguf").exists() and _is_causal(model):
+    if serves_gguf(engine) and not (model / "model.gguf").exists() and _is_causal(model):
         folder = scratch / "evaluated"
         folder.mkdir(exist_ok=True)
         for path in model.iterdir():

@@ -11,10 +11,14 @@ import sys
 from collections.abc import Mapping
 
 from treadle.core.errors import UserError
-from treadle.integrations.docker_files import bill, pinned, requirements
+from treadle.integrations.docker_files import VLLM, beside, bill, check_gpu, pinned, requirements
+from treadle.integrations.docker_running import STOPPING, Container
+from treadle.stages.deploy.call import Call
 from treadle.stages.deploy.targets import RELEASE, Plan, Rendering, Written
 
-BASE = f"docker.io/library/python:{sys.version_info[0]}.{sys.version_info[1]}-slim-bookworm"
+_PYTHON = f"docker.io/library/python:{sys.version_info[0]}.{sys.version_info[1]}-slim"
+BASE = f"{_PYTHON}-bookworm"
+_VLLM_BASE = f"{_PYTHON}-trixie"  # vLLM's builds for processors ask for a newer C library than bookworm's
 PORT, USER = 8000, 10001
 _TOOLS = ("docker", "podman")
 _DOCKERFILE = """\
@@ -26,7 +30,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=passive
 ARG PIP_NO_INDEX
 COPY requirements.txt /tmp/requirements.txt
 COPY wheels/ /tmp/wheels/
-RUN pip install --no-cache-dir --find-links /tmp/wheels -r /tmp/requirements.txt \\
+{apart}RUN pip install --no-cache-dir --find-links /tmp/wheels -r /tmp/requirements.txt \\
  && rm -rf /tmp/wheels \\
  && useradd --uid {user} --no-create-home --shell /usr/sbin/nologin treadle \\
  && install -d -o {user} -g {user} /journal
@@ -44,6 +48,18 @@ HEALTHCHECK --interval=15s --timeout=5s --start-period=120s CMD ["python3", "-c"
 ENTRYPOINT ["treadle"]
 CMD ["serve", "--host", "0.0.0.0", "--port", "{port}"]
 """
+_APART = """\
+# vLLM pins a torch of its own, so it has an environment of its own; it, and what it asks to compile, write to /tmp.
+COPY vllm.txt /tmp/vllm.txt
+RUN apt-get update \\
+ && apt-get install --yes --no-install-recommends g++ libnuma1 \\
+ && rm -rf /var/lib/apt/lists/* \\
+ && python3 -m venv --without-pip /opt/vllm \\
+ && pip --python /opt/vllm/bin/python install --no-cache-dir --find-links /tmp/wheels -r /tmp/vllm.txt
+ENV TREADLE_VLLM_PYTHON=/opt/vllm/bin/python HOME=/tmp
+"""
+# As vLLM's documentation has it, for its builds for Intel's and AMD's processors.
+_OPENMP = "ENV LD_PRELOAD=/opt/vllm/lib/libiomp5.so\n"
 _COMPOSE = """\
 # Written by `treadle render docker`. Set TREADLE_API_KEY, then: docker compose up
 services:
@@ -55,12 +71,12 @@ services:
     ports: ["127.0.0.1:${{PORT:-{port}}}:{port}"]
     volumes: ["journal:/journal"]
     read_only: true
-    tmpfs: [/tmp]
+    tmpfs: ["{tmp}"]
     cap_drop: [ALL]
     security_opt: ["no-new-privileges:true"]
-    stop_grace_period: 40s
+    stop_grace_period: {stopping}s
     restart: unless-stopped
-  prometheus:
+{device}  prometheus:
     image: docker.io/prom/prometheus:v3.5.0
     command: [--config.file=/etc/prometheus/prometheus.yml]
     configs:
@@ -84,6 +100,12 @@ configs:
 volumes:
   journal:
 """
+_DEVICE = """\
+    deploy:
+      resources:
+        reservations:
+          devices: [{driver: nvidia, count: 1, capabilities: [gpu]}]
+"""
 _DATASOURCE = """\
 apiVersion: 1
 datasources:
@@ -103,32 +125,42 @@ _PANELS = (
 class Docker:
     """An image with the release in it, by docker or podman; a compose file with Prometheus and Grafana beside it."""
 
-    def __init__(self, *, tool: str = "", base: str = "", port: int = PORT, wheels_only: bool = False) -> None:
-        """``base``: another image with Python and pip; ``port`` on this machine; ``wheels_only`` asks no index."""
+    def __init__(
+        self, *, tool: str = "", base: str = "", port: int = PORT, wheels_only: bool = False, gpu: bool = False
+    ) -> None:
+        """``base``: another image with Python and pip; ``port`` on this machine; ``wheels_only`` asks no index.
+        ``gpu``: packages built for NVIDIA's GPUs, and one of those for the container."""
         if tool not in ("", *_TOOLS):  # a rendered folder says it, and it is run
             raise UserError(f"target docker: tool {tool!r}: expected {' or '.join(_TOOLS)}")
         self.tool = tool or ("podman" if shutil.which("docker") is None and shutil.which("podman") else "docker")
-        self._base, self._port, self._wheels_only = base or BASE, port, wheels_only
+        self._base, self._port, self._wheels_only, self._gpu = base, port, wheels_only, gpu
 
     def render(self, release: Rendering) -> Mapping[str, bytes]:
         """As `Target.render`."""
-        packages = pinned(release.engine)
+        check_gpu("docker", release.engine, gpu=self._gpu)
+        packages, apart = pinned(release.engine, gpu=self._gpu), beside(release.engine, gpu=self._gpu)
         named = {
             "digest": release.digest,
             "model": release.model,
             "slug": release.slug,
             "image": image(release.slug, release.tag),
-            "base": self._base,
+            "base": self._base or (_VLLM_BASE if apart else BASE),
             "user": USER,
             "port": PORT,
             "release": RELEASE,
+            "apart": (_APART + (_OPENMP if "intel-openmp" in apart else "")) if apart else "",
+            "tmp": _tmp(release.engine),
+            "stopping": STOPPING,
+            "device": _DEVICE if self._gpu else "",
         }
+        lists = {"requirements.txt": packages, **({"vllm.txt": apart} if apart else {})}
+        ignored = "".join(f"!{each}\n" for each in (*lists, "wheels", RELEASE, "sbom.cdx.json"))
         return {
             "Dockerfile": _DOCKERFILE.format(**named).encode(),
-            ".dockerignore": b"*\n!requirements.txt\n!wheels\n!release\n!sbom.cdx.json\n",
+            ".dockerignore": f"*\n{ignored}".encode(),
             ".gitignore": b"/release/\n/wheels/*.whl\n",
-            "requirements.txt": requirements(packages),
-            "sbom.cdx.json": bill(release, packages),
+            **{name: requirements(each, gpu=self._gpu) for name, each in lists.items()},
+            "sbom.cdx.json": bill(release, [*packages.items(), *apart.items()]),
             "wheels/README": b"Wheels that lie here are taken before any index.\n",
             "compose.yaml": _COMPOSE.format(**named).encode(),
             "grafana/datasource.yaml": _DATASOURCE.encode(),
@@ -141,20 +173,42 @@ class Docker:
         tag = image(written.slug, written.tag)
         alone = ["--build-arg", "PIP_NO_INDEX=1"] if self._wheels_only else []
         form = ["--format", "docker"] if self.tool == "podman" else []  # OCI images have no health check
-        started = ["--name", f"treadle-{written.slug}", "--env", "TREADLE_API_KEY", "--read-only", "--tmpfs", "/tmp"]  # noqa: S108
-        started += ["--cap-drop", "ALL", "--volume", f"treadle-{written.slug}:/journal"]
+        ours = self._container(written)
+        started = Call(
+            f"{ours.shown()}  # in the place of the one that runs, once it was tried beside it",
+            lambda _: ours.start(written),
+        )
         return Plan(
-            (
-                (self.tool, "build", *form, *alone, "--tag", tag, "."),
-                (self.tool, "run", "--detach", *started, "--publish", f"127.0.0.1:{self._port}:{PORT}", tag),
-            ),
+            ((self.tool, "build", *form, *alone, "--tag", tag, "."), started),
             endpoint=f"http://127.0.0.1:{self._port}",
             release=True,
         )
 
     def down(self, written: Written) -> Plan:
-        """As `Target.down`; the volume with the interactions stays."""
-        return Plan(((self.tool, "rm", "--force", f"treadle-{written.slug}"),), f"http://127.0.0.1:{self._port}")
+        """As `Target.down`, once what is in flight was answered; the volume with the interactions stays."""
+        return Plan(self._container(written).down(), f"http://127.0.0.1:{self._port}")
+
+    def _container(self, written: Written) -> Container:
+        """Everything that an image is run with. How it was rendered says which engine it has."""
+        engine = VLLM if "vllm.txt" in written.files else ""
+        options = ["--env", "TREADLE_API_KEY", "--read-only", "--tmpfs", _tmp(engine), "--cap-drop", "ALL"]
+        options += ["--stop-timeout", str(STOPPING)]
+        if self._gpu:
+            options += ["--device", "nvidia.com/gpu=all"] if self.tool == "podman" else ["--gpus", "all"]
+        return Container(
+            tool=self.tool,
+            name=f"treadle-{written.slug}",
+            image=image(written.slug, written.tag),
+            options=tuple(options),
+            port=self._port,
+            inside=PORT,
+            beside=not self._gpu,
+        )
+
+
+def _tmp(engine: str) -> str:
+    """The folder that may be written to; what vLLM compiles there is also run."""
+    return "/tmp:exec" if engine == VLLM else "/tmp"  # noqa: S108
 
 
 def image(slug: str, tag: str) -> str:

@@ -1,11 +1,17 @@
-"""What goes into an image: packages pinned as they are installed here, and a list of them in CycloneDX."""
+"""What goes into an image: packages pinned as they are installed here, and a list of them in CycloneDX.
+
+torch is the build for processors from PyTorch's own index, for the one that PyPI has brings gigabytes of CUDA along; on
+a GPU it is PyPI's. vLLM pins a torch of its own, so it has an environment of its own in the image as well, which it
+gets from where its documentation says: https://docs.vllm.ai/en/latest/getting_started/installation/.
+"""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import uuid
-from collections.abc import Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, entry_points
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions, entry_points
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -14,12 +20,82 @@ from treadle.core.errors import UserError
 from treadle.lm.engines import GROUP
 from treadle.stages.deploy.targets import Rendering
 
+VLLM = "vllm"  # the engine, and the package
 _EXTRAS = {"openvino": "openvino", "onnx": "onnx", "torchao": "torchao", "transformers": "train"}
 _BESIDE = ("google-re2",)  # takes personal data out of what is recorded
+_ON_GPU = ("transformers", VLLM)  # engines that compute on one
+_TORCH = "https://download.pytorch.org/whl"
+_VLLM_CUDA = "cu129"  # what vLLM's own builds are for
 
 
-def pinned(engine: str) -> dict[str, Distribution]:
-    """Everything that serving with an engine needs, by name, as installed here; ``UserError`` where a part is not."""
+def check_gpu(target: str, engine: str, *, gpu: bool) -> None:
+    """``UserError`` where an engine would leave a GPU idle."""
+    if gpu and engine not in _ON_GPU:
+        able = " or ".join(_ON_GPU)
+        raise UserError(f"target {target}: gpu: engine {engine} computes on the processor; gpu is for {able}")
+
+
+def pinned(engine: str, *, gpu: bool = False) -> dict[str, str]:
+    """Versions of everything that the server needs for an engine, by name, as installed here; ``UserError`` where a
+    part is not. What vLLM itself needs is `beside`."""
+    return _versions(_installed(engine), gpu=gpu)
+
+
+def beside(engine: str, *, gpu: bool = False) -> dict[str, str]:
+    """Versions of vLLM and what it needs, as in the environment where it is installed; of vLLM alone where that is its
+    build for the other kind of machine, whose packages are others. Nothing for other engines."""
+    if engine != VLLM:
+        return {}
+    from treadle.integrations.vllm import VllmEngine
+
+    python = VllmEngine.python()
+    there = _environment(python)
+    if VLLM not in there:
+        raise UserError(f"render: {python} has no vLLM; run: {python} -m pip install vllm")
+    built_for_gpu = not there[VLLM].version.endswith("+cpu")
+    found = _closure(VLLM, there) if built_for_gpu == gpu else {VLLM: there[VLLM]}
+    public = there[VLLM].version.partition("+")[0]
+    return {**_versions(found, gpu=gpu), VLLM: public if gpu else f"{public}+cpu"}
+
+
+def _environment(python: str) -> dict[str, Distribution]:
+    """What is installed for an interpreter, by name."""
+    asked = (python, "-I", "-c", "import json, sys; print(json.dumps(sys.path))")
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"render: {python} says nothing of what is installed for it ({type(error).__name__})") from None
+    found = distributions(path=[path for path in json.loads(done.stdout) if path])
+    return {canonicalize_name(each.name): each for each in found}
+
+
+def _closure(root: str, there: Mapping[str, Distribution]) -> dict[str, Distribution]:
+    """A package and what it needs, as far as it is there; pip finds the rest."""
+    found: dict[str, Distribution] = {}
+    waiting = [Requirement(root)]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        wanted = waiting.pop()
+        name = canonicalize_name(wanted.name)
+        fresh = {each for each in ("", *wanted.extras) if (name, each) not in seen}
+        seen |= {(name, each) for each in fresh}
+        if fresh and name in there:
+            found[name] = there[name]
+            waiting += _needs(there[name], fresh)
+    return dict(sorted(found.items()))
+
+
+def _versions(packages: Mapping[str, Distribution], *, gpu: bool) -> dict[str, str]:
+    return {name: _version(name, each.version, gpu=gpu) for name, each in packages.items()}
+
+
+def _version(name: str, installed: str, *, gpu: bool) -> str:
+    """Without what is local to this machine, but for builds that are for processors alone."""
+    public, _, local = installed.partition("+")
+    return f"{public}+cpu" if not gpu and (local == "cpu" or name == "torch") else public
+
+
+def _installed(engine: str) -> dict[str, Distribution]:
     extras = "serve" + (f",{_EXTRAS[engine]}" if engine in _EXTRAS else "")
     waiting = [Requirement(f"treadle[{extras}]"), *map(Requirement, _BESIDE)]
     here = (entry.dist for entry in entry_points(group=GROUP) if entry.name == engine)
@@ -50,23 +126,33 @@ def _needs(installed: Distribution, extras: set[str]) -> Iterator[Requirement]:
             yield need
 
 
-def requirements(packages: dict[str, Distribution]) -> bytes:
-    """For pip; versions local to a machine (``+cpu``) without that part."""
-    lines = [f"{name}=={each.version.partition('+')[0]}" for name, each in packages.items()]
+def requirements(packages: Mapping[str, str], *, gpu: bool = False) -> bytes:
+    """For pip, with the indexes that builds for processors, and vLLM's for a GPU, come from."""
+    lines = [f"--extra-index-url {index}" for index in _indexes(packages, gpu=gpu)]
+    lines += [f"{name}=={version}" for name, version in packages.items()]
     return ("\n".join(lines) + "\n").encode()
 
 
-def bill(release: Rendering, packages: dict[str, Distribution]) -> bytes:
+def _indexes(packages: Mapping[str, str], *, gpu: bool) -> Iterator[str]:
+    if VLLM in packages and gpu:
+        yield f"{_TORCH}/{_VLLM_CUDA}"
+    elif VLLM in packages:
+        yield f"https://wheels.vllm.ai/{packages[VLLM].partition('+')[0]}/cpu"
+    if not gpu and not packages.keys().isdisjoint(("torch", VLLM)):
+        yield f"{_TORCH}/cpu"
+
+
+def bill(release: Rendering, packages: Iterable[tuple[str, str]]) -> bytes:
     """A software bill of materials: https://cyclonedx.org/docs/1.6/json/. Its number follows from what is in it."""
     components = [
         {
             "type": "library",
-            "bom-ref": f"pkg:pypi/{name}@{each.version}",
+            "bom-ref": f"pkg:pypi/{name}@{version}",
             "name": name,
-            "version": each.version,
-            "purl": f"pkg:pypi/{name}@{each.version}",
+            "version": version,
+            "purl": f"pkg:pypi/{name}@{version}",
         }
-        for name, each in packages.items()
+        for name, version in sorted(set(packages))
     ]
     model = {
         "type": "machine-learning-model",

@@ -16,7 +16,9 @@ from typing import Any
 
 from treadle.core.errors import UserError
 from treadle.integrations import kubernetes_route as route
+from treadle.integrations import kubernetes_scale as scale
 from treadle.integrations.docker import PORT, image
+from treadle.integrations.docker_files import VLLM, check_gpu
 from treadle.integrations.kubernetes_access import (
     CANARY_OF,
     KEY,
@@ -30,6 +32,7 @@ from treadle.stages.deploy.call import Call, Command, output_of
 from treadle.stages.deploy.targets import Plan, Rendering, Written, trial_name
 
 _ROUTE = "route.yaml"
+_MONITOR, _RULE = "monitor.yaml", "queue-metric.yaml"
 _SERVICE = "inferenceservice.yaml"
 _RELEASE, _BESIDE = "treadle/release", "treadle/beside"  # annotations
 _TAGS = "serving.kserve.io/enable-tag-routing"  # both revisions get addresses of their own
@@ -62,8 +65,13 @@ class Kubernetes:
         kube_context: str = "",
         tool: str = "kubectl",
         port: int = PORT,
+        gpu: bool = False,
+        scale_by: str = "",
+        waiting: int = 4,
     ) -> None:
-        """``image`` as the cluster pulls it; from ``replicas`` to ``most`` by use of the processor, ``cpus`` each.
+        """``image`` as the cluster pulls it; from ``replicas`` to ``most`` pods, ``cpus`` each and with ``gpu`` one of
+        NVIDIA's, ``scale_by`` use of the processor (``cpu``) or by requests that wait, ``waiting`` on average
+        (``queue``, which is what engine vllm has otherwise; it needs a Prometheus Operator and its adapter).
         ``gateway``: NAME or NAMESPACE/NAME of a Gateway that gets a route for ``host``; ``canary``: another release,
         with pods of ``canary_image``, which that route gives a ``share`` of the requests. ``kube_context``: kubectl's.
         ``tool``: ``podman`` plays the Deployment on this machine, without a cluster, one pod at ``port`` of 127.0.0.1.
@@ -73,6 +81,7 @@ class Kubernetes:
         if tool == "podman" and gateway:
             raise UserError("target kubernetes: podman plays one Deployment, without a Gateway; leave gateway out")
         _check_scale("kubernetes", replicas, most, cpus)
+        scale.check("kubernetes", scale_by, waiting)
         route.check("kubernetes", gateway, host)
         _check_canary("kubernetes", canary, share, image, canary_image)
         if canary and not gateway:
@@ -84,6 +93,7 @@ class Kubernetes:
         self._image, self._canary_image, self._cpus = image, canary_image, cpus
         self._replicas, self._most = replicas, most
         self._gateway, self._host, self.share = gateway, host, share
+        self._gpu, self._scale_by, self._waiting = gpu, scale_by, waiting
 
     def render(self, release: Rendering) -> Mapping[str, bytes]:
         """As `Target.render`."""
@@ -99,11 +109,18 @@ class Kubernetes:
             files |= {f"canary-{name}.yaml": manifest(about, each) for name, each in tried.items()}
         if self._gateway:
             files[_ROUTE] = manifest(_said("kubernetes", *releases), self._route(release))
+        applied = list(files)
+        if any(self._way(each) == "queue" for each in releases):
+            about = _said("kubernetes", release)
+            files[_MONITOR] = manifest(about, self._monitor(slug))
+            applied.append(_MONITOR)
+            named = scale.RULE_SAID.format(namespace=self._cluster.namespace, queue=scale.QUEUE)
+            files[_RULE] = manifest(about + named, scale.rule())
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
             "namespace": self._cluster.namespace,
-            "resources": list(files),
+            "resources": applied,
         }
         needs = self._needs(releases)
         files["kustomization.yaml"] = manifest(_said("kubernetes", *releases) + needs + _KEYS, kustomization)
@@ -149,6 +166,7 @@ class Kubernetes:
 
     def _objects(self, release: Rendering, name: str, named: str, *, of: str = "") -> dict[str, dict[str, Any]]:
         """Everything that one release has to itself; ``of`` is the release that it is tried beside."""
+        check_gpu("kubernetes", release.engine, gpu=self._gpu)
         selected = {"matchLabels": labels(name)}
         fewest, most = self._replicas, self._most
         if of:  # for its share, and two where the others are, so that one of them may go away
@@ -164,10 +182,7 @@ class Kubernetes:
                 "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
                 "minReplicas": fewest,
                 "maxReplicas": most,
-                "metrics": [{
-                    "type": "Resource",
-                    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}},
-                }],
+                **scale.scaled(self._way(release), self._waiting, gpu=self._gpu),
             }),
             "disruption": self._object("policy/v1", "PodDisruptionBudget", name, {
                 "maxUnavailable": 1,
@@ -186,7 +201,7 @@ class Kubernetes:
         return made
 
     def _deployment(self, release: Rendering, name: str, named: str) -> dict[str, Any]:
-        made = container(release, named, self._cpus)
+        made = container(release, named, self._cpus, gpu=self._gpu)
         alone = self.tool == "podman"
         if alone:  # it would publish the port on all addresses otherwise, and of one pod only
             made["ports"] = [{**made["ports"][0], "hostPort": self._port, "hostIP": "127.0.0.1"}]
@@ -199,6 +214,15 @@ class Kubernetes:
             "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": template,
         })  # fmt: skip
+
+    def _way(self, release: Rendering) -> str:
+        """By what its pods become more or fewer."""
+        return self._scale_by or ("queue" if release.engine == VLLM else "cpu")
+
+    def _monitor(self, slug: str) -> dict[str, Any]:
+        made = self._object("monitoring.coreos.com/v1", "PodMonitor", slug, scale.monitor(slug))
+        made["metadata"]["labels"][_COMPONENT] = "monitor"
+        return made
 
     def _route(self, release: Rendering) -> dict[str, Any]:
         tried = release.canary
@@ -222,6 +246,13 @@ class Kubernetes:
         for each, given in zip(releases, (self._image, self._canary_image), strict=False):
             if not given:
                 needs.append(f"{image(each.slug, each.tag)} on every node, or another name with --with image=")
+        if any(self._way(each) == "queue" for each in releases):
+            needs.append(
+                f"the Prometheus Operator, with a Prometheus that selects {_MONITOR}, and prometheus-adapter with"
+                f" {_RULE}; without them, --with scale_by=cpu"
+            )
+        if self._gpu:
+            needs.append("nodes with NVIDIA's GPUs, its device plugin and driver")
         return "".join(f"# Needs: {need}\n" for need in needs)
 
 
@@ -242,6 +273,7 @@ class KServe:
         share: float = 0.1,
         canary_image: str = "",
         kube_context: str = "",
+        gpu: bool = False,
     ) -> None:
         """As `Kubernetes`; ``share`` in whole percent."""
         _check_scale("kserve", replicas, most, cpus)
@@ -250,7 +282,7 @@ class KServe:
             raise UserError(f"target kserve: share {share}: KServe takes whole percents, such as 0.05")
         self._cluster = Cluster(namespace, kube_context).checked("kserve")
         self._image, self._replicas, self._most, self._cpus = image, replicas, most, cpus
-        self._canary_image, self.share = canary_image, share
+        self._canary_image, self.share, self._gpu = canary_image, share, gpu
 
     def render(self, release: Rendering) -> Mapping[str, bytes]:
         """As `Target.render`; of a canary it is what the service that runs is changed to."""
@@ -293,10 +325,11 @@ class KServe:
             raise UserError(f"kserve: {named} in {self._cluster.namespace} is not ready; a canary waits until it is")
 
     def _service(self, release: Rendering, named: str) -> dict[str, Any]:
+        check_gpu("kserve", release.engine, gpu=self._gpu)
         predictor = {
             "minReplicas": self._replicas,
             "maxReplicas": self._most,
-            "containers": [{**container(release, named, self._cpus), "name": "kserve-container"}],
+            "containers": [{**container(release, named, self._cpus, gpu=self._gpu), "name": "kserve-container"}],
             "volumes": volumes(),
         }
         return {

@@ -52,8 +52,9 @@ def volumes() -> list[dict[str, Any]]:
     return [{"name": name, "emptyDir": {}} for name in _VOLUMES]
 
 
-def container(release: Rendering, named: str, cpus: int) -> dict[str, Any]:
-    """The one container of a pod, with what it needs and how it is asked whether it lives."""
+def container(release: Rendering, named: str, cpus: int, *, gpu: bool = False) -> dict[str, Any]:
+    """The one container of a pod, with what it needs and how it is asked whether it lives. ``gpu``: it gets one, by the
+    name that NVIDIA's device plugin has for them."""
     memory = int((_GATEWAY + (release.memory or release.bytes + _ENGINE)) * _ROOM) // _MEBI + 1
     live, ready = ({"httpGet": {"path": f"/health/{name}", "port": PORT}} for name in ("live", "ready"))
     return {
@@ -64,7 +65,7 @@ def container(release: Rendering, named: str, cpus: int) -> dict[str, Any]:
         "env": [_secret("TREADLE_API_KEY", "key"), *(_secret(name, name) for name in variables(release))],
         "resources": {
             "requests": {"cpu": str(cpus), "memory": f"{memory}Mi"},
-            "limits": {"memory": f"{memory}Mi"},
+            "limits": {"memory": f"{memory}Mi", **({"nvidia.com/gpu": 1} if gpu else {})},
         },
         "securityContext": {
             "allowPrivilegeEscalation": False,

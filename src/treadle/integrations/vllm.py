@@ -6,9 +6,13 @@ of one where it is installed; that needs nothing of ours, which comes with the w
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
+import shutil
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -102,13 +106,23 @@ class VllmEngine(WorkerEngine):
             "VLLM_PLUGINS": "",  # code that nobody here chose
         }
         if cls.python() != sys.executable:
-            found["PYTHONPATH"] = str(Path(next(iter(treadle.__path__))).parent)
+            found["PYTHONPATH"] = _alone()
         return found
 
     @classmethod
     def with_adapters(cls, settings: WorkerSettings) -> WorkerSettings:
         """As ``WorkerEngine.with_adapters``."""
         return msgspec.structs.replace(settings, enable_lora=True)
+
+
+@cache
+def _alone() -> str:
+    """A folder that leads to Treadle and nothing else, gone when this process ends: what is installed beside it here,
+    such as another torch, must not stand in for what the other environment has."""
+    made = tempfile.mkdtemp(prefix="treadle-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    (Path(made) / "treadle").symlink_to(Path(next(iter(treadle.__path__))).resolve())
+    return made
 
 
 def _writes(folder: Path) -> bool:

@@ -1,0 +1,167 @@
+"""What images are made of for each engine, on processors and on GPUs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import venv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from treadle.core.errors import UserError
+from treadle.integrations.docker_running import STOPPING
+from treadle.integrations.vllm import VARIABLE
+from treadle.record.release import ReleaseSpec
+from treadle.serve.server import DRAIN_SECONDS
+from treadle.stages.deploy.targets import Rendering, find_target, render, shown
+
+SPEC = ReleaseSpec(
+    name="helper",
+    task="chat",
+    model="b3:" + "11" * 32,
+    dataset="b3:" + "22" * 32,
+    base_model={"name": "tiny", "digest": "b3:" + "33" * 32, "license": "MIT", "origin": "here"},
+    engine="auto",
+)
+
+
+def release(engine: str) -> Rendering:
+    return Rendering("b3:" + "ab" * 32, "helper@v3", replace(SPEC, engine=engine), engine, 140_000_000)
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+def service_in(folder: Path) -> Any:
+    """What Compose runs the release as."""
+    return yaml.safe_load((folder / "compose.yaml").read_text())["services"]["helper"]
+
+
+def check_dockerfile(path: Path) -> str:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, "--ignore", "DL3008", path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return path.read_text()
+
+
+@pytest.fixture
+def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment that says that vLLM is installed in it, as pip would have left it; where its packages lie."""
+    home = tmp_path / "vllm-environment"
+    venv.create(home, with_pip=False)
+    (packages,) = home.glob("lib/python*/site-packages")
+    install(packages, "vllm", "0.32.0+cpu", "torch==2.13.0+cpu", "msgspec", 'uvloop; sys_platform == "nothing"')
+    install(packages, "torch", "2.13.0+cpu", "numpy[extra]", "left_out")
+    for name, version in (("msgspec", "0.22.0"), ("numpy", "2.3.1"), ("intel-openmp", "2024.2.1"), ("unrelated", "1")):
+        install(packages, name, version)
+    monkeypatch.setenv(VARIABLE, str(home / "bin" / "python"))
+    return packages
+
+
+def install(packages: Path, name: str, version: str, *needs: str) -> None:
+    said = "".join(f"Requires-Dist: {need}\n" for need in needs)
+    folder = packages / f"{name.replace('-', '_')}-{version}.dist-info"
+    folder.mkdir(exist_ok=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n{said}")
+
+
+def test_torch_for_processors_comes_from_its_own_index(tmp_path: Path) -> None:
+    render("docker", release("transformers"), tmp_path / "cpu", {})
+    pins = lines(tmp_path / "cpu" / "requirements.txt")
+    assert pins[0] == "--extra-index-url https://download.pytorch.org/whl/cpu"
+    assert [pin for pin in pins if re.match(r"torch==[0-9.]+\+cpu$", pin)]
+    assert not any(pin.startswith(("nvidia-", "triton==")) for pin in pins)
+    render("docker", release("transformers"), tmp_path / "gpu", {"gpu": True})
+    on_gpu = lines(tmp_path / "gpu" / "requirements.txt")
+    assert [pin.removesuffix("+cpu") for pin in pins[1:]] == on_gpu  # PyPI's torch brings CUDA itself
+    assert "+cpu" not in (tmp_path / "gpu" / "sbom.cdx.json").read_text()
+    render("docker", release("openvino"), tmp_path / "without", {})
+    assert "torch" not in (tmp_path / "without" / "requirements.txt").read_text()
+
+
+def test_the_image_has_vllm_in_an_environment_of_its_own(vllm: Path, tmp_path: Path) -> None:
+    install(vllm, "torch", "2.13.0+cpu", "numpy[extra]", "left_out", "intel-openmp")
+    written, _ = render("docker", release("vllm"), tmp_path / "a", {"tool": "docker"})
+    assert lines(tmp_path / "a" / "vllm.txt") == [
+        "--extra-index-url https://wheels.vllm.ai/0.32.0/cpu",
+        "--extra-index-url https://download.pytorch.org/whl/cpu",
+        "intel-openmp==2024.2.1",
+        "msgspec==0.22.0",
+        "numpy==2.3.1",
+        "torch==2.13.0+cpu",
+        "vllm==0.32.0+cpu",
+    ]
+    text = check_dockerfile(tmp_path / "a" / "Dockerfile")
+    assert re.search(r"^FROM docker\.io/library/python:3\.[0-9]+-slim-trixie$", text, re.MULTILINE)
+    assert "pip --python /opt/vllm/bin/python install --no-cache-dir --find-links /tmp/wheels -r /tmp/vllm.txt" in text
+    assert f"ENV {VARIABLE}=/opt/vllm/bin/python" in text
+    assert "LD_PRELOAD=/opt/vllm/lib/libiomp5.so" in text
+    assert "!vllm.txt" in lines(tmp_path / "a" / ".dockerignore")
+    named = {
+        each["name"]: each["version"]
+        for each in json.loads((tmp_path / "a" / "sbom.cdx.json").read_text())["components"]
+    }
+    assert {"vllm": "0.32.0+cpu", "torch": "2.13.0+cpu"}.items() <= named.items()
+    assert "treadle" in named
+    assert "torch" not in {pin.partition("==")[0] for pin in lines(tmp_path / "a" / "requirements.txt")}
+    # What vLLM compiles under /tmp is run from there.
+    (_, run) = shown(find_target("docker", written.settings, None).apply(written))
+    assert "--tmpfs /tmp:exec " in run
+    assert "--gpus" not in run
+    assert service_in(tmp_path / "a")["tmpfs"] == ["/tmp:exec"]
+    render("docker", release("vllm"), tmp_path / "b", {"tool": "docker"})
+    for path in [*written.files, "treadle.json"]:
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
+
+
+def test_the_image_for_a_gpu_has_vllms_build_for_one(vllm: Path, tmp_path: Path) -> None:
+    written, _ = render("docker", release("vllm"), tmp_path, {"tool": "docker", "gpu": True})
+    # What the build for processors needs here says nothing of what this one needs there.
+    index = "--extra-index-url https://download.pytorch.org/whl/cu129"
+    assert lines(tmp_path / "vllm.txt") == [index, "vllm==0.32.0"]
+    assert "LD_PRELOAD" not in check_dockerfile(tmp_path / "Dockerfile")
+    (_, run) = shown(find_target("docker", written.settings, None).apply(written))
+    assert "--gpus all" in run
+    (_, run) = shown(find_target("docker", {**written.settings, "tool": "podman"}, None).apply(written))
+    assert "--device nvidia.com/gpu=all" in run
+    (device,) = service_in(tmp_path)["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    # Where the build for GPUs is installed, all of it is pinned.
+    for path in vllm.glob("vllm-*"):
+        path.rename(path.with_name("vllm-0.32.0.dist-info"))
+    install(vllm, "vllm", "0.32.0", "torch==2.13.0", "msgspec")
+    render("docker", release("vllm"), tmp_path, {"tool": "docker", "gpu": True})
+    assert lines(tmp_path / "vllm.txt") == [index, "msgspec==0.22.0", "numpy==2.3.1", "torch==2.13.0", "vllm==0.32.0"]
+
+
+def test_where_there_is_no_vllm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    monkeypatch.setenv(VARIABLE, str(python))
+    for script, said in (("exit 1", "says nothing of what is installed"), ("echo '[]'", "has no vLLM; run: ")):
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+        with pytest.raises(UserError, match=said):
+            render("docker", release("vllm"), tmp_path / "out", {})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("target", ["docker", "kubernetes", "kserve"])
+def test_an_engine_that_leaves_a_gpu_idle_gets_none(target: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"target {target}: gpu: engine openvino computes on the processor"):
+        render(target, release("openvino"), tmp_path, {"gpu": True})
+
+
+def test_a_container_has_time_to_answer_what_it_began(tmp_path: Path) -> None:
+    assert STOPPING >= DRAIN_SECONDS + 10  # connections, engines
+    written, _ = render("docker", release("openvino"), tmp_path, {"tool": "docker"})
+    target: Any = find_target("docker", written.settings, None)
+    assert shown(target.down(written)) == [f"docker stop -t {STOPPING} treadle-helper", "docker rm treadle-helper"]
+    assert f"--stop-timeout {STOPPING} " in shown(target.apply(written))[1]
+    assert service_in(tmp_path)["stop_grace_period"] == f"{STOPPING}s"
