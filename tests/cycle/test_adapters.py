@@ -59,6 +59,7 @@ def releases_of(record: Any) -> list[tuple[Version, Release]]:
     return found
 
 
+@pytest.mark.slow
 def test_two_turns_are_beside_one_base_and_each_is_followed_back(turned: Project, base: Path) -> None:
     weights = blake3_file(base / "model.safetensors")
     with open_project(turned.folder) as opened:
@@ -83,6 +84,7 @@ def test_two_turns_are_beside_one_base_and_each_is_followed_back(turned: Project
         assert documents[1] - documents[0]  # the corrections
 
 
+@pytest.mark.slow
 def test_an_answer_is_that_of_the_merged_model(turned: Project) -> None:
     pairs = [([1, 50, 60, 70], [80, 90, 100]), ([1, 9], [12, 2])]
     with open_project(turned.folder) as opened:

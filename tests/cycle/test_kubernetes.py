@@ -102,6 +102,7 @@ def test_the_service_is_asked_through_a_forwarded_port(project: Project, tmp_pat
     assert "expected kubectl or podman" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_canary_gets_requests_once_both_releases_answered(project: Project, tmp_path: Path, kubectl: Kubectl) -> None:
     out = str(tmp_path / "kubernetes")
     old = project.json("render", "kserve", "--out", str(tmp_path / "alone"))["release"]

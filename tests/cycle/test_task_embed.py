@@ -55,6 +55,7 @@ def project(root: Path, rows: list[dict[str, str]], **settings: object) -> Proje
     return Project(root / "project")
 
 
+@pytest.mark.slow
 def test_from_pairs_to_served_vectors(tmp_path: Path) -> None:
     days = (1, 1, 1, 1, 1, 1, 2, 3)
     rows = [

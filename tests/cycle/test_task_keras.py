@@ -57,6 +57,7 @@ def project(root: Path, rows: list[tuple[str, str]], base: str, more: str) -> Pr
     return Project(root / "project")
 
 
+@pytest.mark.slow
 def test_what_keras_trained_is_served(tmp_path: Path) -> None:
     rows = [(way.format(thing), thing) for thing in THINGS for way in WAYS]
     base = write_encoder(tmp_path / "base", [text for text, _ in rows])

@@ -68,6 +68,7 @@ def write(root: Path, rows: list[dict[str, object]], file: str) -> Project:
     return Project(root / "project")
 
 
+@pytest.mark.slow
 def test_translations_from_rows_to_a_traced_answer(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
         {"id": n, "translation": {"en": f"the {c} {t}", "de": f"{COLORS[c]}, {THINGS[t]}"}}
