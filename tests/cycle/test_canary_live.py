@@ -85,6 +85,7 @@ def last_canary(project: Project) -> Any:
         return opened.record.canaries.all()[-1]
 
 
+@pytest.mark.slow
 def test_a_good_challenger_is_promoted_under_traffic(project: Project) -> None:
     project.edit("improve:\n", "improve:\n" + CANARY)
     project.edit("tokens: 3000", "tokens: 6000")

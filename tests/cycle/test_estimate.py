@@ -87,6 +87,7 @@ def test_lora_holds_less_and_is_timed_with_its_adapters(project: Project) -> Non
     assert less == 8 * shape_of(config).parameters - 16 * trained
 
 
+@pytest.mark.slow
 def test_pairs_and_students_are_counted_too(project: Project) -> None:
     project.edit("  pretrain: {tokens: 2048, width: 64, batch: 4}\n", "  distill: {epochs: 2, layers: 1}\n")
     with open_project(project.folder) as opened, pytest.raises(UserError, match="run treadle prepare first"):

@@ -72,6 +72,7 @@ def test_the_best_and_whether_that_is_decided() -> None:
     assert Grid((failed,), "loss").public()["best"] is None
 
 
+@pytest.mark.slow
 def test_a_grid_of_real_trainings(project: Project) -> None:
     def standing() -> tuple[str, int, int]:
         with open_project(project.folder) as opened:

@@ -62,6 +62,7 @@ def process(folder: Path, image: dict[str, Any], monkeypatch: pytest.MonkeyPatch
         assert started.returncode == 0, line + rest
 
 
+@pytest.mark.slow
 def test_from_the_requests_to_an_answer_and_away(
     project: Project, tmp_path: Path, moto: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

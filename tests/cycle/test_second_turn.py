@@ -258,6 +258,7 @@ def test_a_promotion_that_is_asked_for_waits_and_holds_the_next_turn(project: Pr
     assert due(project)[1] == ""
 
 
+@pytest.mark.slow
 def test_rest_and_budget_hold_back(project: Project) -> None:
     project.edit("cooldown: 0s", "cooldown: 1h")
     correct(project, answered(project, 3), ADVICE[:3])
@@ -271,6 +272,7 @@ def test_rest_and_budget_hold_back(project: Project) -> None:
     assert due(project)[1] == "the budget of 1 turns per 1d is used up"
 
 
+@pytest.mark.slow
 def test_a_failing_turn_is_told_once_and_tried_later(project: Project) -> None:
     project.edit("cooldown: 0s", "cooldown: 1h")
     correct(project, answered(project, 3), ADVICE[:3])

@@ -47,6 +47,7 @@ def project(root: Path, **changed: str) -> Project:
     return made
 
 
+@pytest.mark.slow
 def test_from_questions_to_a_release_that_finds_answers(tmp_path: Path) -> None:
     rows = list(small_rows())
     base = write_encoder(tmp_path / "base", [f"{row['context']} {row['question']}" for row in rows])

@@ -48,6 +48,7 @@ def small_rows() -> Iterator[dict[str, Any]]:
                 yield {"tokens": tokens, "ner_tags": tags}
 
 
+@pytest.mark.slow
 def test_from_tokens_to_a_release_that_tags(tmp_path: Path) -> None:
     base = write_encoder(tmp_path / "base", [" ".join(row["tokens"]) for row in small_rows()])
     small = project(tmp_path, small_rows(), base_model=str(base), epochs="12", learning_rate="3e-3", max_length="64")

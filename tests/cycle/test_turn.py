@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from small_project import Project
 
 
@@ -106,6 +108,7 @@ def test_approval_waits_for_a_person(project: Project) -> None:
     assert project.json("verify")["ok"]
 
 
+@pytest.mark.slow
 def test_torch_serves_where_nothing_runs_gguf(project: Project) -> None:
     project.edit("deploy:\n", "deploy:\n  engine: transformers\n")
     result = project.json("run")

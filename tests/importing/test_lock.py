@@ -52,6 +52,7 @@ def pinned(project: Project) -> dict[str, str]:
     return {pin.thing: pin.digest for pin in read_lock(project.folder / "treadle.lock")}
 
 
+@pytest.mark.slow
 def test_a_turn_that_ended_well_keeps_it_up(project: Project) -> None:
     now = pinned(project)
     status = project.json("status")

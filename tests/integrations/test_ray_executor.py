@@ -91,6 +91,7 @@ def test_nothing_listens_beyond_this_machine(ray: Executor) -> None:
     assert open_at
 
 
+@pytest.mark.slow
 def test_closing_ends_it_and_it_starts_again(ray: Executor) -> None:
     assert list(ray.map(abs, [-1])) == [1]
     before = _of_ray()

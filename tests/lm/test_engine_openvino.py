@@ -142,6 +142,7 @@ def test_scores_equal_transformers_on_the_same_weights(served: Served, reference
             assert score.logprobs == pytest.approx(values, abs=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_scores_come_while_answers_are_under_way(usual: Served) -> None:
     async def work(served: Served) -> None:
         pair = (served.asked(QUESTIONS[0]).prompt_ids, served.tokenizer.encode("Some answer."))
@@ -169,6 +170,7 @@ def test_logprobs_of_an_answer_are_its_scores(served: Served) -> None:
     assert all(chunk.logprobs == () for chunk in silent)
 
 
+@pytest.mark.slow
 def test_the_same_question_is_answered_alike_alone_or_among_sixteen(served: Served) -> None:
     requests = [served.asked(f"{question} ({n})", max_tokens=12) for n in range(2) for question in QUESTIONS]
     alone = [served.run(served.text(request)) for request in requests]
@@ -294,6 +296,7 @@ def test_what_cannot_be_done_is_refused_at_the_call(served: Served) -> None:
     assert served.run(served.text(good))
 
 
+@pytest.mark.slow
 def test_a_small_cache_limits_the_context_and_serves_more_than_it_holds(smollm2_release: Path) -> None:
     async def work(served: Served) -> None:
         room = served.engine.context_length
