@@ -9,12 +9,14 @@ import sys
 import venv
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from treadle.core.errors import UserError
+from treadle.integrations import docker_files
 from treadle.integrations.docker_running import STOPPING
 from treadle.integrations.vllm import VARIABLE
 from treadle.record.release import ReleaseSpec
@@ -162,6 +164,13 @@ def test_a_container_has_time_to_answer_what_it_began(tmp_path: Path) -> None:
     assert STOPPING >= DRAIN_SECONDS + 10  # connections, engines
     written, _ = render("docker", release("openvino"), tmp_path, {"tool": "docker"})
     target: Any = find_target("docker", written.settings, None)
-    assert shown(target.down(written)) == [f"docker stop -t {STOPPING} treadle-helper", "docker rm treadle-helper"]
+    assert shown(target.down(written)) == [f"docker stop -t {STOPPING} treadle-helper  # and take it away"]
     assert f"--stop-timeout {STOPPING} " in shown(target.apply(written))[1]
     assert service_in(tmp_path)["stop_grace_period"] == f"{STOPPING}s"
+
+
+def test_an_image_for_processors_has_nothing_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"torch": "2.13.0", "nvidia-cublas-cu12": "12.9", "cuda-bindings": "12.9", "triton": "3.5", "httpx": "0.28"}
+    monkeypatch.setattr(docker_files, "_installed", lambda _: {n: SimpleNamespace(version=v) for n, v in here.items()})
+    assert docker_files.pinned("transformers") == {"torch": "2.13.0+cpu", "httpx": "0.28"}
+    assert docker_files.pinned("transformers", gpu=True) == here

@@ -163,6 +163,24 @@ def test_a_key_pays_for_what_broke_off_where_nothing_answers_instead(tmp_path: P
     book.close()
 
 
+def test_results_that_do_not_fit_cost_nothing_where_another_release_answers(tmp_path: Path) -> None:
+    book = Book(tmp_path / "store")
+    key, secret = book.create("somebody", Limit.parse("requests", "3/day"))
+
+    async def too_few(texts: Any) -> list[Any]:
+        return []
+
+    with tabled(keys=book.use(), asking="classify") as server:
+        server.one.classify = too_few  # type: ignore[method-assign]
+        headers = {"authorization": f"Bearer {secret}"}
+        answer = server.http.post("/v1/classify", json={"input": ["good", "Bern"]}, headers=headers)
+        assert answer.json()["system_fingerprint"] == TWO
+        assert [row["error"] for row in server.rows] == ["engine_failed", None]
+        assert tokens_of(server.of(ONE)) == 0 < tokens_of(server.of(TWO))
+    assert (book.used(key).tokens, book.used(key).requests) == (tokens_of(server.of(TWO)), 1)
+    book.close()
+
+
 def tokens_of(rows: list[dict[str, Any]]) -> int:
     return sum(row["tokens"]["prompt"] + row["tokens"]["completion"] for row in rows)
 

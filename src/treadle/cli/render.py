@@ -128,9 +128,8 @@ def _tell_of_keys(project: Project) -> None:
     made, revoked = project.record.api_keys.stamp()
     if made > revoked:
         click.echo(
-            f"the API keys of this project ({made - revoked}), with their budgets and rates, are not known there:"
-            " clients send TREADLE_API_KEY, and each copy stands alone; where limits have to hold over all, run treadle"
-            " serve with a PostgreSQL ledger",
+            f"the API keys of this project ({made - revoked}), with their budgets and rates, are not known there, and"
+            " each copy stands alone; where limits have to hold over all, run treadle serve with a PostgreSQL ledger",
             err=True,
         )
 

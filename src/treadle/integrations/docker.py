@@ -186,7 +186,9 @@ class Docker:
 
     def down(self, written: Written) -> Plan:
         """As `Target.down`, once what is in flight was answered; the volume with the interactions stays."""
-        return Plan(self._container(written).down(), f"http://127.0.0.1:{self._port}")
+        ours = self._container(written)
+        ended = Call(f"{ours.stopped()}  # and take it away", lambda _: ours.end())
+        return Plan((ended,), f"http://127.0.0.1:{self._port}")
 
     def _container(self, written: Written) -> Container:
         """Everything that an image is run with. How it was rendered says which engine it has."""

@@ -25,6 +25,7 @@ _EXTRAS = {"openvino": "openvino", "onnx": "onnx", "torchao": "torchao", "transf
 _BESIDE = ("google-re2",)  # takes personal data out of what is recorded
 _ON_GPU = ("transformers", VLLM)  # engines that compute on one
 _TORCH = "https://download.pytorch.org/whl"
+_CUDA = ("nvidia-", "cuda-")  # what torch's build for GPUs asks for, as it does for triton
 _VLLM_CUDA = "cu129"  # what vLLM's own builds are for
 
 
@@ -38,7 +39,10 @@ def check_gpu(target: str, engine: str, *, gpu: bool) -> None:
 def pinned(engine: str, *, gpu: bool = False) -> dict[str, str]:
     """Versions of everything that the server needs for an engine, by name, as installed here; ``UserError`` where a
     part is not. What vLLM itself needs is `beside`."""
-    return _versions(_installed(engine), gpu=gpu)
+    found = _installed(engine)
+    if not gpu:
+        found = {name: each for name, each in found.items() if name != "triton" and not name.startswith(_CUDA)}
+    return _versions(found, gpu=gpu)
 
 
 def beside(engine: str, *, gpu: bool = False) -> dict[str, str]:

@@ -52,9 +52,16 @@ class Container:
             self._try(written)
         self._exchange(written)
 
-    def down(self) -> tuple[tuple[str, ...], ...]:
-        """The commands that let it answer what it has begun, and take it away."""
-        return (self._tool("stop", "-t", str(STOPPING), self.name), self._tool("rm", self.name))
+    def stopped(self) -> str:
+        """How it is stopped, as a shell takes it."""
+        return shlex.join(self._stop())
+
+    def end(self) -> None:
+        """Let it answer what it has begun, and take it away, with what an apply left that was killed."""
+        if self._state(self.name) is not None:
+            output_of(self._stop())
+        for each in (self.name, f"{self.name}-next", f"{self.name}-before"):
+            self._remove(each)
 
     def _try(self, written: Written) -> None:
         """Beside the one that runs, with a journal of its own that goes with it."""
@@ -68,22 +75,29 @@ class Container:
             self._remove(tried)
 
     def _exchange(self, written: Written) -> None:
-        output_of(self._tool("stop", "-t", str(STOPPING), self.name))
         with self._kept():
             output_of(self._run())
             self._ask(self.name, f"http://127.0.0.1:{self.port}", written)
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
-        """The one before, until the next one has answered; it runs again where that does not."""
+        """The one before, stopped, until the next one has answered; it runs again where that does not."""
         before = f"{self.name}-before"
-        output_of(self._tool("rename", self.name, before))
+        try:
+            output_of(self._stop())
+            output_of(self._tool("rename", self.name, before))
+        except BaseException:
+            with suppress(UserError):  # it may still be ending
+                output_of(self._stop())
+                output_of(self._tool("start", self.name))
+            raise
         try:
             yield
         except BaseException:
             self._remove(self.name)
-            output_of(self._tool("rename", before, self.name))
-            output_of(self._tool("start", self.name))
+            with suppress(UserError):  # the first error says why
+                output_of(self._tool("rename", before, self.name))
+                output_of(self._tool("start", self.name))
             raise
         output_of(self._tool("rm", before))
 
@@ -121,6 +135,9 @@ class Container:
     def _run(self) -> tuple[str, ...]:
         published = ("--volume", f"{self.name}:/journal", "--publish", f"127.0.0.1:{self.port}:{self.inside}")
         return (*self._tool("run", "--detach", "--name", self.name), *self.options, *published, self.image)
+
+    def _stop(self) -> tuple[str, ...]:
+        return self._tool("stop", "-t", str(STOPPING), self.name)
 
     def _remove(self, name: str) -> None:
         with suppress(UserError):

@@ -168,6 +168,7 @@ async def run_on_texts(
                 entry.handed_over = time.perf_counter()
                 try:
                     found = await work(texts)
+                    _check(found, texts, len(texts) if results is None else results)
                 except Exception as error:
                     if isinstance(error, NotImplementedError | UserError):
                         raise _cannot(serving, endpoint, error) from error
@@ -175,7 +176,6 @@ async def run_on_texts(
                     if told.code in FAILED_OVER:
                         void, tokens = True, Tokens()
                     raise told from error
-                _check(found, texts, len(texts) if results is None else results)
                 return entry, found, tokens
     except ClientLeft:
         ended = Outcome("cancelled", error="client_left", finish_reason="cancelled", tokens=tokens)
