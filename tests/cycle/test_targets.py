@@ -74,8 +74,7 @@ def test_render_and_a_dry_run(project: Project, tmp_path: Path) -> None:
     assert planned["done"] is False
     assert [each.split()[:2] for each in planned["commands"]] == [["podman", "build"], ["podman", "run"]]
     assert project.json("apply", "docker", out, "--dry-run", "--down")["commands"] == [
-        "podman stop -t 45 treadle-helper",
-        "podman rm treadle-helper",
+        "podman stop -t 45 treadle-helper  # and take it away"
     ]
     project.call("apply", "kubernetes", out, "--dry-run", check=2)
     pods = str(tmp_path / "pods")
