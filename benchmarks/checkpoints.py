@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.report import print_report, versions
 
-EVERY = 120.0  # seconds, as by default
+EVERY = 240.0  # seconds, as by default
 
 
 def _fine_tuning(folder: Path, steps: int) -> Callable[..., Any]:

@@ -19,7 +19,8 @@ from treadle.text.transform import parse_step
 
 PLACE = "develop.on"  # the setting that says where a training runs
 CHECKPOINTS = ("cache", "checkpoints")  # under the store's folder; gone when the model is made, or a person erased
-_EVERY = "TREADLE_CHECKPOINT_SECONDS"  # of the environment: from one checkpoint to the next, at least; 120 else
+_EVERY = "TREADLE_CHECKPOINT_SECONDS"  # of the environment: from one checkpoint to the next, at least
+_SECONDS = 240.0  # by default: the first one is written before it is known what one costs, and six seconds were seen
 
 
 def trainer_for(on: str | dict[str, Any]) -> Any:
@@ -40,7 +41,7 @@ def checkpoints_for(run: Run, *parts: Any) -> Checkpoints:
     import transformers
 
     named = blake3_bytes(canonical_json([*parts, run.version, torch.__version__, transformers.__version__]))[3:35]
-    every = float(os.environ.get(_EVERY) or 120)
+    every = float(os.environ.get(_EVERY) or _SECONDS)
     return Checkpoints(run.store.root.joinpath(*CHECKPOINTS, named), every=every, cipher=run.store.cipher)
 
 
