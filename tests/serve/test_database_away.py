@@ -235,7 +235,7 @@ import sys, time
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from test_database_away import Book, Switched, serve_toy
-use = Switched(Book(Path({root!r})))
+use = Switched(Book(Path({root!r}), {database!r}))
 with serve_toy(keys=use, record="none", degrade_seconds=60.0) as served:
     print(served.url, flush=True)
     sys.stdin.readline()
@@ -249,7 +249,7 @@ with serve_toy(keys=use, record="none", degrade_seconds=60.0) as served:
 
 def test_a_server_that_is_killed_while_the_database_is_away_loses_no_count(book: Book) -> None:
     key, secret = book.create("one", Limit("tokens", 100_000))
-    program = PROGRAM.format(here=str(HERE), root=str(book.workspace.root))
+    program = PROGRAM.format(here=str(HERE), root=str(book.workspace.root), database=None)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from test_database_away import PROGRAM
 from toy_keys import Book, ask
 
 from postgresql_server import Server
@@ -129,23 +130,6 @@ def test_what_is_remembered_goes_in_the_end(machines: tuple[Machine, Machine], m
     there.gateway().begin()
     assert there.book.workspace.database.query(sql) == [("", 125, 0)]
     assert there.tokens(key) == 125
-
-
-PROGRAM = """
-import sys, time
-sys.path.insert(0, {here!r})
-from pathlib import Path
-from test_database_away import Book, Switched, serve_toy
-use = Switched(Book(Path({root!r}), {database!r}))
-with serve_toy(keys=use, record="none", degrade_seconds=60.0) as served:
-    print(served.url, flush=True)
-    sys.stdin.readline()
-    use.there = False
-    while not served.gateway.keyring.outage.lending:
-        time.sleep(0.01)
-    print("away", flush=True)
-    sys.stdin.read()
-"""
 
 
 def requests_in(note: Path) -> int:
