@@ -398,7 +398,7 @@ def test_what_an_upstream_needs_reaches_its_pods(tmp_path: Path) -> None:
     assert [each["name"] for each in container["env"]] == ["TREADLE_API_KEY", "SERVERS", "UPSTREAM_KEY"]
     assert read(tmp_path / "network.yaml")["spec"]["egress"] == [{}]
     needs = (tmp_path / "kustomization.yaml").read_text()
-    assert '--from-literal=SERVERS="$SERVERS" --from-literal=UPSTREAM_KEY="$UPSTREAM_KEY"' in needs
+    assert '"$TREADLE_API_KEY" "$SERVERS" "$UPSTREAM_KEY" | kubectl' in needs
 
 
 def test_kserve_tries_it_as_the_newest_revision(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from treadle.core.errors import UserError
 from treadle.project import Project, open_project
 from treadle.record.recording import Recording
 from treadle.stages.deploy.carried import CarriedRelease, own_record, read_carried
+from treadle.stages.deploy.carried_keys import DEGRADE, project_keys, read_degrade
 from treadle.stages.deploy.serving import RecordGuide, new_gateway
 
 if TYPE_CHECKING:
@@ -65,6 +66,13 @@ _CONSOLE = "/console"
     help="With --release-folder: refuse to start when the folder is not this release.",
 )
 @click.option("--name", envvar="TREADLE_RELEASE_NAME", help="With --release-folder: the model's name, NAME@v1.")
+@click.option(
+    "--degrade-for",
+    metavar="TIME",
+    envvar=DEGRADE,
+    help="With --release-folder: how long API keys are taken for good while their database is away, such as 10m;"
+    " without it none is.",
+)
 @json_option
 def serve(
     release: str | None,
@@ -76,6 +84,7 @@ def serve(
     journal: Path | None,
     digest: str | None,
     name: str | None,
+    degrade_for: str | None,
     as_json: bool,
 ) -> None:
     """Serve through an OpenAI-style API: the champion, and a canary beside it, as the record says at each moment.
@@ -87,7 +96,8 @@ def serve(
     stand beside it as they do beside the champion.
 
     With TREADLE_API_KEY set, or a key made by treadle keys create, every request needs one. With the
-    former, the console's pages are under /console and ask for it. /metrics is for Prometheus.
+    former, the console's pages are under /console and ask for it. /metrics is for Prometheus. With --release-folder
+    the keys are those of the project whose PostgreSQL ledger TREADLE_KEYS_DATABASE names by its URL.
     Ends on Ctrl-C or SIGTERM after the requests in flight. The contracts of SageMaker, Vertex AI (its AIP_* variables
     say where), TensorFlow Serving and KServe are answered as well: docs/stages/deploy.md.
 
@@ -104,7 +114,8 @@ def serve(
         if journal is None:
             raise UserError("serve --release-folder: --journal DIR is missing; nothing is answered unrecorded")
         carried = read_carried(release_folder, expected=digest, name=name)
-        _serve_folder(carried, journal, host, port, no_key=no_key, as_json=as_json)
+        degraded = read_degrade(degrade_for)
+        _serve_folder(carried, journal, host, port, no_key=no_key, degrade_seconds=degraded, as_json=as_json)
         return
     from treadle.serve.following import Follower
     from treadle.serve.server import run
@@ -185,17 +196,31 @@ def _finder(project: Project, setting: str, ref: str | None) -> Callable[[], str
 
 
 def _serve_folder(
-    carried: CarriedRelease, journal: Path, host: str | None, port: int | None, *, no_key: bool, as_json: bool
+    carried: CarriedRelease,
+    journal: Path,
+    host: str | None,
+    port: int | None,
+    *,
+    no_key: bool,
+    degrade_seconds: float,
+    as_json: bool,
 ) -> None:
     """The one release, until it is told to end."""
     from treadle.serve.server import run
     from treadle.serve.table import Table
 
     address = host or "127.0.0.1"
-    with own_record(journal, carried.spec.name) as record:
+    with own_record(journal, carried.spec.name) as record, project_keys(record) as keys:
 
         async def open_gateway() -> Gateway:
-            return new_gateway(record, Recording(), Table(await carried.open()), hosts=None if no_key else [address])
+            return new_gateway(
+                record,
+                Recording(),
+                Table(await carried.open()),
+                hosts=None if no_key else [address],
+                degrade_seconds=degrade_seconds,
+                keys=keys,
+            )
 
         def ready(url: str) -> None:
             if as_json:
@@ -203,7 +228,8 @@ def _serve_folder(
             else:
                 say(f"{carried.name} ({carried.digest[:11]}) answers at {url}/v1; metrics at {url}/metrics")
 
-        run(open_gateway, host=address, port=8000 if port is None else port, on_ready=ready, keyed=no_key)
+        keyed = no_key or (keys is not None and bool(keys.all()))
+        run(open_gateway, host=address, port=8000 if port is None else port, on_ready=ready, keyed=keyed)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from treadle.core.database import Database
@@ -18,3 +19,13 @@ def open_database(place: Path | str) -> Database:
     except ImportError:
         raise MissingExtra("psycopg", extra="postgres") from None
     return PostgresqlDatabase(place)
+
+
+def open_as_guest(url: str, needs: Mapping[str, Sequence[str]]) -> Database:
+    """A server's database for somebody who makes nothing there, and may do no more than ``needs``: privileges by table.
+    ``UserError`` where no ledger of this version is kept there, or something of that was not granted."""
+    try:
+        from treadle.core.postgresql_guest import open_guest
+    except ImportError:
+        raise MissingExtra("psycopg", extra="postgres") from None
+    return open_guest(url, needs)

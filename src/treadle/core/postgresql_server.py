@@ -121,7 +121,10 @@ def schema_of(connection: Connection, url: str) -> str:
     if replica:
         raise UserError(f"{shown(url)} is a read-only replica; name the primary in ledger")
     if schema is None:
-        raise UserError(f"{shown(url)}: no schema of its search_path exists; make it with CREATE SCHEMA")
+        raise UserError(
+            f"{shown(url)}: no schema of its search_path exists for this role; make it with CREATE SCHEMA, or grant"
+            " USAGE on it"
+        )
     return str(schema)
 
 

@@ -37,12 +37,11 @@ BEAT_SECONDS = 15.0
 STALE_AFTER = 60.0  # seconds without a heartbeat after which a lease on another host counts as dead
 
 
-class State:
-    """Leases, people's keys and cursors, in tables of their own."""
+class Leases:
+    """Who is at work on what, in a table that is there."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        database.script(_SCHEMA)
 
     def _write(self, sql: str, parameters: Sequence[Any]) -> None:
         """A statement that may be done twice, and is when the connection broke the first time."""
@@ -55,8 +54,6 @@ class State:
                     raise
             else:
                 return
-
-    # -- leases
 
     def take_lease(self, name: str) -> None:
         """Say that this process works on ``name``."""
@@ -131,6 +128,14 @@ class State:
         )
         moment = self._database.clock() if rows else 0.0
         return [(str(name), _alive(host, pid, started, moment - beat)) for name, host, pid, started, beat in rows]
+
+
+class State(Leases):
+    """Leases, people's keys and cursors, in tables of their own."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        database.script(_SCHEMA)
 
     # -- cursors
 

@@ -14,6 +14,7 @@ from treadle.core.errors import UserError
 from treadle.integrations.docker_files import VLLM, beside, bill, check_gpu, pinned, requirements
 from treadle.integrations.docker_running import STOPPING, Container
 from treadle.stages.deploy.call import Call
+from treadle.stages.deploy.carried_keys import DEGRADE, VARIABLE
 from treadle.stages.deploy.targets import RELEASE, Plan, Rendering, Written
 
 _PYTHON = f"docker.io/library/python:{sys.version_info[0]}.{sys.version_info[1]}-slim"
@@ -68,7 +69,7 @@ services:
     build: .
     environment:
       TREADLE_API_KEY: ${{TREADLE_API_KEY:?set a key that clients send}}
-    ports: ["127.0.0.1:${{PORT:-{port}}}:{port}"]
+{shared}    ports: ["127.0.0.1:${{PORT:-{port}}}:{port}"]
     volumes: ["journal:/journal"]
     read_only: true
     tmpfs: ["{tmp}"]
@@ -100,6 +101,10 @@ configs:
 volumes:
   journal:
 """
+_SHARED = f"""\
+      {VARIABLE}: ${{{VARIABLE}:?set the URL of the project's database}}
+      {DEGRADE}: ${{{DEGRADE}:-}}
+"""
 _DEVICE = """\
     deploy:
       resources:
@@ -126,19 +131,31 @@ class Docker:
     """An image with the release in it, by docker or podman; a compose file with Prometheus and Grafana beside it."""
 
     def __init__(
-        self, *, tool: str = "", base: str = "", port: int = PORT, wheels_only: bool = False, gpu: bool = False
+        self,
+        *,
+        tool: str = "",
+        base: str = "",
+        port: int = PORT,
+        wheels_only: bool = False,
+        gpu: bool = False,
+        keys: str = "",
     ) -> None:
         """``base``: another image with Python and pip; ``port`` on this machine; ``wheels_only`` asks no index.
-        ``gpu``: packages built for NVIDIA's GPUs, and one of those for the container."""
+        ``gpu``: packages built for NVIDIA's GPUs, and one of those for the container. ``keys``: ``postgresql`` for an
+        image that takes them from the project's database."""
         if tool not in ("", *_TOOLS):  # a rendered folder says it, and it is run
             raise UserError(f"target docker: tool {tool!r}: expected {' or '.join(_TOOLS)}")
         self.tool = tool or ("podman" if shutil.which("docker") is None and shutil.which("podman") else "docker")
         self._base, self._port, self._wheels_only, self._gpu = base, port, wheels_only, gpu
+        if keys not in ("", "postgresql"):
+            raise UserError(f"target docker: keys {keys!r}: expected postgresql")
+        self._shared = bool(keys)
 
     def render(self, release: Rendering) -> Mapping[str, bytes]:
         """As `Target.render`."""
         check_gpu("docker", release.engine, gpu=self._gpu)
-        packages, apart = pinned(release.engine, gpu=self._gpu), beside(release.engine, gpu=self._gpu)
+        packages = pinned(release.engine, gpu=self._gpu, postgres=self._shared)
+        apart = beside(release.engine, gpu=self._gpu)
         named = {
             "digest": release.digest,
             "model": release.model,
@@ -152,6 +169,7 @@ class Docker:
             "tmp": _tmp(release.engine),
             "stopping": STOPPING,
             "device": _DEVICE if self._gpu else "",
+            "shared": _SHARED if self._shared else "",
         }
         lists = {"requirements.txt": packages, **({"vllm.txt": apart} if apart else {})}
         ignored = "".join(f"!{each}\n" for each in (*lists, "wheels", RELEASE, "sbom.cdx.json"))
@@ -195,6 +213,7 @@ class Docker:
         engine = VLLM if "vllm.txt" in written.files else ""
         options = ["--env", "TREADLE_API_KEY", "--read-only", "--tmpfs", _tmp(engine), "--cap-drop", "ALL"]
         options += ["--stop-timeout", str(STOPPING)]
+        options += ["--env", VARIABLE, "--env", DEGRADE] if self._shared else []
         if self._gpu:
             options += ["--device", "nvidia.com/gpu=all"] if self.tool == "podman" else ["--gpus", "all"]
         return Container(

@@ -36,10 +36,10 @@ def check_gpu(target: str, engine: str, *, gpu: bool) -> None:
         raise UserError(f"target {target}: gpu: engine {engine} computes on the processor; gpu is for {able}")
 
 
-def pinned(engine: str, *, gpu: bool = False) -> dict[str, str]:
+def pinned(engine: str, *, gpu: bool = False, postgres: bool = False) -> dict[str, str]:
     """Versions of everything that the server needs for an engine, by name, as installed here; ``UserError`` where a
-    part is not. What vLLM itself needs is `beside`."""
-    found = _installed(engine)
+    part is not. What vLLM itself needs is `beside`. ``postgres``: and for keys in a PostgreSQL."""
+    found = _installed(engine, "serve,postgres" if postgres else "serve")
     if not gpu:
         found = {name: each for name, each in found.items() if name != "triton" and not name.startswith(_CUDA)}
     return _versions(found, gpu=gpu)
@@ -99,8 +99,8 @@ def _version(name: str, installed: str, *, gpu: bool) -> str:
     return f"{public}+cpu" if not gpu and (local == "cpu" or name == "torch") else public
 
 
-def _installed(engine: str) -> dict[str, Distribution]:
-    extras = "serve" + (f",{_EXTRAS[engine]}" if engine in _EXTRAS else "")
+def _installed(engine: str, extras: str) -> dict[str, Distribution]:
+    extras += f",{_EXTRAS[engine]}" if engine in _EXTRAS else ""
     waiting = [Requirement(f"treadle[{extras}]"), *map(Requirement, _BESIDE)]
     here = (entry.dist for entry in entry_points(group=GROUP) if entry.name == engine)
     waiting += [Requirement(each.name) for each in here if each is not None]

@@ -21,12 +21,12 @@ from treadle.integrations.docker import PORT, image
 from treadle.integrations.docker_files import VLLM, check_gpu
 from treadle.integrations.kubernetes_access import (
     CANARY_OF,
-    KEY,
     Cluster,
     drop_secret,
     play,
     secret_command,
 )
+from treadle.integrations.kubernetes_keys import ClientKeys
 from treadle.integrations.kubernetes_pod import SECRET, container, labels, manifest, pod, variables, volumes
 from treadle.stages.deploy.call import Call, Command, output_of
 from treadle.stages.deploy.targets import Plan, Rendering, Written, trial_name
@@ -38,10 +38,6 @@ _RELEASE, _BESIDE = "treadle/release", "treadle/beside"  # annotations
 _TAGS = "serving.kserve.io/enable-tag-routing"  # both revisions get addresses of their own
 _COMPONENT = "app.kubernetes.io/component"
 _WAIT = "--timeout=300s"
-_KEYS = """\
-# Clients send the one key in the secret. Each pod stands alone: keys of `treadle keys`, with their budgets and rates,
-# are not known here; `treadle serve` of a project with a PostgreSQL ledger counts them over all its servers.
-"""
 # Of the first Gateway: a route that none takes is applied like any other, and nothing ever comes through it.
 _ACCEPTED = '--for=jsonpath={.status.parents[0].conditions[?(@.type=="Accepted")].status}=True'
 
@@ -68,10 +64,17 @@ class Kubernetes:
         gpu: bool = False,
         scale_by: str = "",
         waiting: int = 4,
+        keys: str = "",
+        degrade_for: str = "",
+        database_port: int = 5432,
+        database_network: str = "",
     ) -> None:
         """``image`` as the cluster pulls it; from ``replicas`` to ``most`` pods, ``cpus`` each and with ``gpu`` one of
         NVIDIA's, ``scale_by`` use of the processor (``cpu``) or by requests that wait, ``waiting`` on average
         (``queue``, which is what engine vllm has otherwise; it needs a Prometheus Operator and its adapter).
+        ``keys``: ``postgresql`` takes those of clients, budgets and rates from the project's database, reached at
+        ``database_port`` in ``database_network`` (a CIDR; anywhere); known ones are let in for ``degrade_for`` while it
+        is away.
         ``gateway``: NAME or NAMESPACE/NAME of a Gateway that gets a route for ``host``; ``canary``: another release,
         with pods of ``canary_image``, which that route gives a ``share`` of the requests. ``kube_context``: kubectl's.
         ``tool``: ``podman`` plays the Deployment on this machine, without a cluster, one pod at ``port`` of 127.0.0.1.
@@ -94,6 +97,7 @@ class Kubernetes:
         self._replicas, self._most = replicas, most
         self._gateway, self._host, self.share = gateway, host, share
         self._gpu, self._scale_by, self._waiting = gpu, scale_by, waiting
+        self._keys = ClientKeys(keys, degrade_for, database_port, database_network).checked("kubernetes")
 
     def render(self, release: Rendering) -> Mapping[str, bytes]:
         """As `Target.render`."""
@@ -123,20 +127,23 @@ class Kubernetes:
             "resources": applied,
         }
         needs = self._needs(releases)
-        files["kustomization.yaml"] = manifest(_said("kubernetes", *releases) + needs + _KEYS, kustomization)
+        files["kustomization.yaml"] = manifest(
+            _said("kubernetes", *releases) + needs + self._keys.said(), kustomization
+        )
         return files
 
     def apply(self, written: Written) -> Plan:
         """As `Target.apply`."""
         if self.tool == "podman":
+            of = ", ".join(self._keys.held().values())
             played = Call(
-                f"podman play kube --replace deployment.yaml, with the secret {SECRET} of {KEY}",
-                partial(play, secret=SECRET),
+                f"podman play kube --replace deployment.yaml, with the secret {SECRET} of {of}",
+                partial(play, secret=SECRET, keys=self._keys),
             )
             return Plan((played,), f"http://127.0.0.1:{self._port}")
         cluster = self._cluster
         but_route = ("-l", f"{_COMPONENT}!=route") if self._gateway else ()
-        commands: list[Command] = [cluster.needing_key(), cluster.kubectl("apply", "-k", ".", *but_route)]
+        commands: list[Command] = [cluster.needing_key(self._keys), cluster.kubectl("apply", "-k", ".", *but_route)]
         commands.extend(
             cluster.within("rollout", "status", f"deployment/{each.slug}", _WAIT) for each in written.answering()
         )
@@ -192,7 +199,7 @@ class Kubernetes:
                 "podSelector": selected,
                 "policyTypes": ["Ingress", "Egress"],
                 "ingress": [{"ports": [{"port": PORT, "protocol": "TCP"}]}],
-                "egress": [{}] if release.engine == "upstream" else [],  # whose servers are elsewhere
+                "egress": [{}] if release.engine == "upstream" else self._keys.egress(),  # its servers are elsewhere
             }),
         }  # fmt: skip
         if of:
@@ -201,7 +208,7 @@ class Kubernetes:
         return made
 
     def _deployment(self, release: Rendering, name: str, named: str) -> dict[str, Any]:
-        made = container(release, named, self._cpus, gpu=self._gpu)
+        made = container(release, named, self._cpus, gpu=self._gpu, keys=self._keys)
         alone = self.tool == "podman"
         if alone:  # it would publish the port on all addresses otherwise, and of one pod only
             made["ports"] = [{**made["ports"][0], "hostPort": self._port, "hostIP": "127.0.0.1"}]
@@ -220,7 +227,7 @@ class Kubernetes:
         return self._scale_by or ("queue" if release.engine == VLLM else "cpu")
 
     def _monitor(self, slug: str) -> dict[str, Any]:
-        made = self._object("monitoring.coreos.com/v1", "PodMonitor", slug, scale.monitor(slug))
+        made = self._object("monitoring.coreos.com/v1", "PodMonitor", slug, scale.monitor(slug, self._keys.scraping()))
         made["metadata"]["labels"][_COMPONENT] = "monitor"
         return made
 
@@ -241,16 +248,20 @@ class Kubernetes:
 
     def _needs(self, releases: list[Rendering]) -> str:
         """What has to be there before the files are applied, as comments."""
+        scraped = any(self._way(each) == "queue" for each in releases)
         named = sorted({name for each in releases for name in variables(each)})
-        needs = [secret_command(self._cluster, *named)]
+        held = self._keys.held(scraped=scraped) | {name: name for name in named}
+        needs = [secret_command(self._cluster, held)]
         for each, given in zip(releases, (self._image, self._canary_image), strict=False):
             if not given:
                 needs.append(f"{image(each.slug, each.tag)} on every node, or another name with --with image=")
-        if any(self._way(each) == "queue" for each in releases):
+        if scraped:
             needs.append(
                 f"the Prometheus Operator, with a Prometheus that selects {_MONITOR}, and prometheus-adapter with"
                 f" {_RULE}; without them, --with scale_by=cpu"
             )
+        if self._keys.shared:
+            needs.append("an image that `treadle render docker --with keys=postgresql` made")
         if self._gpu:
             needs.append("nodes with NVIDIA's GPUs, its device plugin and driver")
         return "".join(f"# Needs: {need}\n" for need in needs)
@@ -274,6 +285,8 @@ class KServe:
         canary_image: str = "",
         kube_context: str = "",
         gpu: bool = False,
+        keys: str = "",
+        degrade_for: str = "",
     ) -> None:
         """As `Kubernetes`; ``share`` in whole percent."""
         _check_scale("kserve", replicas, most, cpus)
@@ -283,21 +296,24 @@ class KServe:
         self._cluster = Cluster(namespace, kube_context).checked("kserve")
         self._image, self._replicas, self._most, self._cpus = image, replicas, most, cpus
         self._canary_image, self.share, self._gpu = canary_image, share, gpu
+        self._keys = ClientKeys(keys, degrade_for).checked("kserve")
 
     def render(self, release: Rendering) -> Mapping[str, bytes]:
         """As `Target.render`; of a canary it is what the service that runs is changed to."""
         tried = release.canary
         if tried is None:
-            return {_SERVICE: manifest(_said("kserve", release) + _KEYS, self._service(release, self._image))}
+            return {
+                _SERVICE: manifest(_said("kserve", release) + self._keys.said(), self._service(release, self._image))
+            }
         service = self._service(tried, self._canary_image)
         service["metadata"]["annotations"] |= {_BESIDE: release.digest, _TAGS: "true"}
         service["spec"]["predictor"] |= {"canaryTrafficPercent": round(self.share * 100)}
-        return {_SERVICE: manifest(_said("kserve", tried, release) + _KEYS, service)}
+        return {_SERVICE: manifest(_said("kserve", tried, release) + self._keys.said(), service)}
 
     def apply(self, written: Written) -> Plan:
         """As `Target.apply`."""
         cluster, named = self._cluster, f"inferenceservice/{written.slug}"
-        commands: list[Command] = [cluster.needing_key()]
+        commands: list[Command] = [cluster.needing_key(self._keys)]
         if written.canary is not None:
             said = f"look whether {written.model} is rolled out as {named}"
             commands.append(Call(said, partial(self._look, written=written)))
@@ -324,12 +340,15 @@ class KServe:
         if not any(each == ("Ready", "True") for each in _conditions(there)):
             raise UserError(f"kserve: {named} in {self._cluster.namespace} is not ready; a canary waits until it is")
 
+    def _container(self, release: Rendering, named: str) -> dict[str, Any]:
+        return container(release, named, self._cpus, gpu=self._gpu, keys=self._keys)
+
     def _service(self, release: Rendering, named: str) -> dict[str, Any]:
         check_gpu("kserve", release.engine, gpu=self._gpu)
         predictor = {
             "minReplicas": self._replicas,
             "maxReplicas": self._most,
-            "containers": [{**container(release, named, self._cpus, gpu=self._gpu), "name": "kserve-container"}],
+            "containers": [{**self._container(release, named), "name": "kserve-container"}],
             "volumes": volumes(),
         }
         return {

@@ -9,7 +9,7 @@ import re
 import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import UserError
+from treadle.integrations.kubernetes_keys import KEY, ONE_KEY, ClientKeys
 from treadle.integrations.kubernetes_pod import NAME, SECRET
 from treadle.stages.deploy.call import Call, output_of
 from treadle.stages.deploy.targets import Written, asked
 
-KEY = "TREADLE_API_KEY"
 CANARY_OF = "treadle/canary-of"  # a label of what goes when a canary ends
 _KINDS = "deployment,service,horizontalpodautoscaler,poddisruptionbudget,networkpolicy"
 _FORWARDING = re.compile(r"127\.0\.0\.1:([0-9]{1,5}) ->")
@@ -84,11 +84,12 @@ class Cluster:
         times = "jsonpath={.items[*].metadata.deletionTimestamp}"
         return bool(output_of(self.within("get", "pods", "-l", f"{NAME}={name}", "-o", times)).strip())
 
-    def needing_key(self) -> Call:
-        """Says that the clients' key is missing, before pods wait for it."""
-        return Call(f"look for the secret {SECRET} in the namespace {self.namespace}", self._need_key)
+    def needing_key(self, keys: ClientKeys = ONE_KEY) -> Call:
+        """Says that the clients' key is missing, or where their keys are, before pods wait for it."""
+        said = f"look for the secret {SECRET} in the namespace {self.namespace}"
+        return Call(said, partial(self._need_key, keys=keys))
 
-    def _need_key(self, _folder: Path) -> None:
+    def _need_key(self, _folder: Path, keys: ClientKeys) -> None:
         try:
             found = output_of(self.within("get", "secret", SECRET, "--ignore-not-found", "-o", "name"))
         except UserError:  # who may not look into secrets may still apply; what else it is, the next command says
@@ -96,7 +97,7 @@ class Cluster:
         if not found.strip():
             raise UserError(
                 f"kubernetes: namespace {self.namespace} has no secret {SECRET}, without which no pod starts; make it:"
-                f" {secret_command(self)}"
+                f" {secret_command(self, keys.held())}"
             )
 
     def ending_canary(self, slug: str) -> Call:
@@ -112,22 +113,27 @@ class Cluster:
             output_of(self.within("delete", kinds, *chosen, "--ignore-not-found"))
 
 
-def secret_command(cluster: Cluster, *more: str) -> str:
-    """How the secret is made, with the key on no command line; ``more`` are other variables in it."""
-    others = "".join(f' --from-literal={name}="${name}"' for name in more)
+def secret_command(cluster: Cluster, held: Mapping[str, str]) -> str:
+    """How the secret is made, with nothing of it on a command line that others see; ``held`` are the shell's variables
+    by the names that they have in it."""
+    lines = "".join(f"{name}=%s\\n" for name in held)
+    values = " ".join(f'"${variable}"' for variable in held.values())
     made = " ".join(cluster.within("create", "secret", "generic", SECRET))
-    return f'printf %s "${KEY}" | {made} --from-file=key=/dev/stdin{others}'
+    return f"printf '{lines}' {values} | {made} --from-env-file=/dev/stdin"
 
 
-def play(folder: Path, secret: str) -> None:
-    """Play ``deployment.yaml`` with the key of clients as a secret that goes through no file and no command line.
+def play(folder: Path, secret: str, keys: ClientKeys = ONE_KEY) -> None:
+    """Play ``deployment.yaml`` with the key of clients, or where their keys are, as a secret that goes through no file
+    and no command line.
 
     The form in which a secret is looked up changed between podman's versions; the second is tried after the first.
     """
-    key = os.environ.get(KEY)
-    if not key:
-        raise UserError(f"{KEY}: set the key that clients send; the pod does not start without one")
-    data = {"key": base64.b64encode(key.encode()).decode()}
+    data: dict[str, str] = {}
+    for name, variable in {"key": KEY, **keys.held()}.items():
+        if value := os.environ.get(variable):
+            data[name] = base64.b64encode(value.encode()).decode()
+        elif name in keys.held():
+            raise UserError(f"{variable}: set it; the pod does not start without it")
     whole = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}, "data": data}
     for form, last in ((data, False), (whole, True)):
         drop_secret(folder, secret)

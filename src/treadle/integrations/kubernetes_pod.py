@@ -13,6 +13,7 @@ import yaml
 
 from treadle.core.secrets import is_reference
 from treadle.integrations.docker import PORT, USER, image
+from treadle.integrations.kubernetes_keys import KEY, ONE_KEY, ClientKeys
 from treadle.stages.deploy.targets import Rendering
 
 SECRET = "treadle-api-key"  # noqa: S105 (the name of one)
@@ -52,7 +53,9 @@ def volumes() -> list[dict[str, Any]]:
     return [{"name": name, "emptyDir": {}} for name in _VOLUMES]
 
 
-def container(release: Rendering, named: str, cpus: int, *, gpu: bool = False) -> dict[str, Any]:
+def container(
+    release: Rendering, named: str, cpus: int, *, gpu: bool = False, keys: ClientKeys = ONE_KEY
+) -> dict[str, Any]:
     """The one container of a pod, with what it needs and how it is asked whether it lives. ``gpu``: it gets one, by the
     name that NVIDIA's device plugin has for them."""
     memory = int((_GATEWAY + (release.memory or release.bytes + _ENGINE)) * _ROOM) // _MEBI + 1
@@ -62,7 +65,11 @@ def container(release: Rendering, named: str, cpus: int, *, gpu: bool = False) -
         "image": named or image(release.slug, release.tag),
         "imagePullPolicy": "IfNotPresent",
         "ports": [{"name": "http", "containerPort": PORT}],
-        "env": [_secret("TREADLE_API_KEY", "key"), *(_secret(name, name) for name in variables(release))],
+        "env": [
+            _secret(KEY, "key", optional=keys.shared),
+            *(_secret(name, name) for name in (*keys.secrets(), *variables(release))),
+            *keys.plain(),
+        ],
         "resources": {
             "requests": {"cpu": str(cpus), "memory": f"{memory}Mi"},
             "limits": {"memory": f"{memory}Mi", **({"nvidia.com/gpu": 1} if gpu else {})},
@@ -80,8 +87,9 @@ def container(release: Rendering, named: str, cpus: int, *, gpu: bool = False) -
     }
 
 
-def _secret(variable: str, key: str) -> dict[str, Any]:
-    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key}}}
+def _secret(variable: str, key: str, *, optional: bool = False) -> dict[str, Any]:
+    reference: dict[str, Any] = {"name": SECRET, "key": key, **({"optional": True} if optional else {})}
+    return {"name": variable, "valueFrom": {"secretKeyRef": reference}}
 
 
 def variables(release: Rendering) -> list[str]:

@@ -50,14 +50,14 @@ def scaled(way: str, waiting: int, *, gpu: bool) -> dict[str, Any]:
     return {"metrics": [queue] if gpu else [queue, cpu], "behavior": {"scaleDown": slowly}}
 
 
-def monitor(slug: str) -> dict[str, Any]:
-    """Of a PodMonitor: the pods of a release, and of one that is tried beside it, asked with the clients' key."""
+def monitor(slug: str, key: str) -> dict[str, Any]:
+    """Of a PodMonitor: the pods of a release, and of one that is tried beside it, asked with a key of the secret."""
     named = {"key": NAME, "operator": "In", "values": [slug, trial_name(slug)]}
     endpoint = {
         "port": "http",
         "path": "/metrics",
         "interval": f"{_SECONDS}s",
-        "authorization": {"type": "Bearer", "credentials": {"name": SECRET, "key": "key"}},
+        "authorization": {"type": "Bearer", "credentials": {"name": SECRET, "key": key}},
     }
     return {"selector": {"matchExpressions": [named]}, "podMetricsEndpoints": [endpoint]}
 

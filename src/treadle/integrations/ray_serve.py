@@ -31,7 +31,8 @@ Told = Callable[[dict[str, Any]], Awaitable[None]]
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """What the file says to an application. ``host`` is where Ray's proxy listens: beyond this machine clients need a
-    key, TREADLE_API_KEY where Ray was started."""
+    key, TREADLE_API_KEY where Ray was started, or one of the project whose database TREADLE_KEYS_DATABASE names
+    there."""
 
     release_folder: str
     journal: str
@@ -96,18 +97,24 @@ class Replica:
         from treadle.serve.server import is_loopback
         from treadle.serve.table import Table
         from treadle.stages.deploy.carried import own_record, read_carried
+        from treadle.stages.deploy.carried_keys import DEGRADE, VARIABLE, project_keys, read_degrade
         from treadle.stages.deploy.serving import new_gateway
 
         given = self._arguments
-        if not is_loopback(given.host) and not os.environ.get(API_KEY_VARIABLE):
-            raise UserError(
-                f"host {given.host}: reachable from other machines; set {API_KEY_VARIABLE} where Ray starts"
-            )
         folder = Path(given.release_folder)
         carried = await asyncio.to_thread(read_carried, folder, expected=given.digest, name=given.name)
-        record = self._open.enter_context(own_record(Path(given.journal), carried.spec.name))
         try:
-            self._gateway = new_gateway(record, Recording(), Table(await carried.open()), hosts=None)
+            record = self._open.enter_context(own_record(Path(given.journal), carried.spec.name))
+            keys = self._open.enter_context(project_keys(record))
+            keyed = bool(os.environ.get(API_KEY_VARIABLE)) or (keys is not None and bool(keys.all()))
+            if not is_loopback(given.host) and not keyed:
+                raise UserError(
+                    f"host {given.host}: reachable from other machines; set {API_KEY_VARIABLE} where Ray starts, or"
+                    f" {VARIABLE} where the project has a key"
+                )
+            degraded = read_degrade(os.environ.get(DEGRADE))
+            table = Table(await carried.open())
+            self._gateway = new_gateway(record, Recording(), table, hosts=None, degrade_seconds=degraded, keys=keys)
             await self._gateway.keyring.start()
         except BaseException:
             self._open.close()

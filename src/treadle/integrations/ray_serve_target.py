@@ -17,6 +17,7 @@ import yaml
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.integrations.docker import PORT, USER, image
+from treadle.integrations.kubernetes_keys import ClientKeys
 from treadle.integrations.kubernetes_pod import container
 from treadle.integrations.ray_serve import DEPLOYMENT
 from treadle.stages.deploy.call import Call, output_of
@@ -57,10 +58,12 @@ class RayServe:
         replicas: int = 1,
         most: int = 4,
         cpus: int = 2,
+        keys: str = "",
+        degrade_for: str = "",
     ) -> None:
         """``address`` of the cluster's dashboard; its proxy listens on ``port`` of 127.0.0.1; the release is put under
         ``home``, which every node has. From ``replicas`` to ``most`` by requests under way, ``cpus`` each. ``image``,
-        ``namespace``: of the RayService."""
+        ``namespace``, ``keys``, ``degrade_for``: of the RayService, as of `Kubernetes`."""
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
             raise UserError("target rayserve: address: expected one such as http://127.0.0.1:8265, without a login")
@@ -71,6 +74,7 @@ class RayServe:
         self._address, self._port, self._home = address, port, home
         self._image, self._namespace = image, namespace
         self._replicas, self._most, self._cpus = replicas, most, cpus
+        self._keys = ClientKeys(keys, degrade_for).checked("rayserve")
 
     def render(self, release: Rendering) -> Mapping[str, bytes]:
         """As `Target.render`."""
@@ -147,8 +151,8 @@ class RayServe:
 
     def _service(self, release: Rendering, ray: str) -> dict[str, Any]:
         inside = self._config(release, "0.0.0.0", PORT, "/release", "/journal")  # noqa: S104 (a pod's; it needs a key)
-        worker = _pod(_plain(container(release, self._image, self._cpus), "ray-worker"))
-        head = _plain(container(release, self._image, 1), "ray-head")
+        worker = _pod(_plain(container(release, self._image, self._cpus, keys=self._keys), "ray-worker"))
+        head = _plain(container(release, self._image, 1, keys=self._keys), "ray-head")
         head["ports"] = [*_HEAD, *head["ports"]]
         group = {
             "groupName": "serving",

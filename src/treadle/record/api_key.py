@@ -123,11 +123,27 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(b"treadle api key " + secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-class ApiKeys:
+class KnownKeys:
+    """The keys that there are, to be read: for that their table is enough."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self) -> Sequence[ApiKey]:
+        """Every key there ever was, in the order they were made."""
+        return [_key(row) for row in self._database.query(f"SELECT {_COLUMNS} FROM api_keys ORDER BY id")]
+
+    def stamp(self) -> tuple[int, int]:
+        """Another one after each change; costs one small query."""
+        rows = self._database.query("SELECT count(*), count(revoked) FROM api_keys")
+        return int(rows[0][0]), int(rows[0][1])
+
+
+class ApiKeys(KnownKeys):
     """Makes, lists and revokes keys."""
 
     def __init__(self, database: Database, ledger: Ledger) -> None:
-        self._database = database
+        super().__init__(database)
         self._ledger = ledger
 
     def create(self, name: str, rules: Rules, *, seconds: float | None, actor: str) -> tuple[ApiKey, str]:
@@ -171,15 +187,6 @@ class ApiKeys:
         if not any(row.body["key"] == key.id for row in self._ledger.rows("key.revoked")):  # or killed before that
             self._ledger.append(Fact("key.revoked", {"key": key.id, "actor": actor}), sync=True)
         return next(each for each in self.all() if each.id == key.id)
-
-    def all(self) -> Sequence[ApiKey]:
-        """Every key there ever was, in the order they were made."""
-        return [_key(row) for row in self._database.query(f"SELECT {_COLUMNS} FROM api_keys ORDER BY id")]
-
-    def stamp(self) -> tuple[int, int]:
-        """Another one after each change; costs one small query."""
-        rows = self._database.query("SELECT count(*), count(revoked) FROM api_keys")
-        return int(rows[0][0]), int(rows[0][1])
 
 
 def _key(row: tuple[Any, ...]) -> ApiKey:

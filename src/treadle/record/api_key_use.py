@@ -27,8 +27,8 @@ from pathlib import Path
 
 from treadle.core.database import Cursor, Database
 from treadle.core.identifiers import new_id, time_of
-from treadle.core.state import State
-from treadle.record.api_key import ApiKeys, Limit, Per
+from treadle.core.state import Leases
+from treadle.record.api_key import KnownKeys, Limit, Per
 
 LEASE = "gateway:"  # and the holder: held for as long as it may report
 AHEAD = 32  # a holder takes what at least so many requests like the one that waits need,
@@ -82,11 +82,11 @@ class Used:
 class ApiKeyUse:
     """One holder's side of the table, and what a gateway needs to know of the keys (``serve.keyring.KeyBook``)."""
 
-    def __init__(self, database: Database, state: State, keys: ApiKeys, folder: Path) -> None:
+    def __init__(self, database: Database, leases: Leases, keys: KnownKeys, folder: Path) -> None:
         """``folder`` is where use is noted that cannot be counted yet."""
         self._database = database
         self._folder = folder
-        self._state = state
+        self._leases = leases
         self.stamp = keys.stamp
         self.all = keys.all
         self.holder = new_id("gw")
@@ -94,20 +94,20 @@ class ApiKeyUse:
     def begin(self) -> None:
         """Say that this holder lives; what dead ones left is counted as spent."""
         self._make_up()
-        for lease in self._state.dead_leases(LEASE):
+        for lease in self._leases.dead_leases(LEASE):
             self._fold(lease.removeprefix(LEASE))
-            self._state.drop_lease(lease)
+            self._leases.drop_lease(lease)
         self._forget()
-        self._state.take_lease(LEASE + self.holder)
+        self._leases.take_lease(LEASE + self.holder)
 
     def beat(self) -> None:
         """Say so again; who was silent for too long has lost the lease."""
-        self._state.take_lease(LEASE + self.holder)
+        self._leases.take_lease(LEASE + self.holder)
 
     def end(self) -> None:
         """Nothing more will be reported."""
         self._fold(self.holder, ended=True)
-        self._state.drop_lease(LEASE + self.holder)
+        self._leases.drop_lease(LEASE + self.holder)
 
     def clock(self) -> float:
         """Seconds since 1970 by the database's clock."""
@@ -161,7 +161,7 @@ class ApiKeyUse:
         if not self._folder.is_dir():
             return
         with _alone(self._folder):
-            living = set(self._state.live_leases(LEASE))
+            living = set(self._leases.live_leases(LEASE))
             for path in sorted(self._folder.glob("*.json")):
                 try:
                     holder, key, reports = _noted(path.read_bytes())

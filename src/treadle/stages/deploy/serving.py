@@ -58,10 +58,11 @@ def new_gateway(
     hosts: Sequence[str] | None = (),
     degrade_seconds: float = 0.0,
     sticky: str = "user",
+    keys: ApiKeyUse | None = None,
 ) -> Gateway:
     """A gateway that records by the project's rules, and holds no more requests than these allow; ``keyed``: the
-    project's API keys are good there, and needed; ``hosts``, ``degrade_seconds`` and ``sticky`` as in
-    `GatewaySettings`."""
+    project's API keys are good there, and needed, as ``keys`` of another record's database are; ``hosts``,
+    ``degrade_seconds`` and ``sticky`` as in `GatewaySettings`."""
     from treadle.serve.gateway import Gateway, GatewaySettings
     from treadle.text.personal_data import redact
 
@@ -77,7 +78,6 @@ def new_gateway(
     )
     workspace = record.workspace
     folder = workspace.root / UNCOUNTED
-    keys = None
     if keyed:
         workspace.database.bound(_ANSWER)  # one that hangs is one that is away
         keys = ApiKeyUse(workspace.database, workspace.state, record.api_keys, folder)
