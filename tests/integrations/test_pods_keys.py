@@ -176,13 +176,13 @@ def test_the_command_that_makes_the_secret(
     settings = {**SHARED, "kube_context": "toy"}
     written, _ = render("kubernetes", replace(RELEASE, spec=UPSTREAM, engine="upstream"), tmp_path, settings)
     [needed] = re.findall("^# Needs: (printf .*)$", (tmp_path / "kustomization.yaml").read_text(), re.MULTILINE)
-    made = subprocess.run(
-        ["sh", "-c", f"{needed} --dry-run=client -o yaml"], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    said = {name: base64.b64decode(value).decode() for name, value in yaml.safe_load(made.stdout)["data"].items()}
-    assert said == {VARIABLE: URL, "SERVERS": "http://10.0.0.5:8000/v1"}
     target = find_target("kubernetes", written.settings, None)
     with cluster(home) as there:
+        made = subprocess.run(
+            ["sh", "-c", f"{needed} --dry-run=client -o yaml"], capture_output=True, text=True, check=True
+        )
+        said = {name: base64.b64decode(value).decode() for name, value in yaml.safe_load(made.stdout)["data"].items()}
+        assert said == {VARIABLE: URL, "SERVERS": "http://10.0.0.5:8000/v1"}
         with pytest.raises(UserError, match=rf"has no secret treadle-api-key.*{VARIABLE}=%s") as raised:
             carry_out(target.apply(written), tmp_path)
         assert URL not in str(raised.value)

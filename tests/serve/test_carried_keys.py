@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,7 +105,10 @@ def carried(folder: Path, number: int, *more: str) -> Iterator[Carried]:
     """``treadle serve`` of the release in ``folder``, as a container runs it."""
     journal = folder.parent / f"journal-{number}"
     given = ("--release-folder", str(folder), "--journal", str(journal), "--name", "helper@v1")
-    process = command.start("serve", *given, "--port", "0", "--json", *more)
+    process = subprocess.Popen(  # not forked from one whose libraries have said where logs go
+        [sys.executable, "-m", "treadle", "serve", *given, "--port", "0", "--json", *more],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("{"), line + process.communicate(timeout=60)[0]
@@ -190,8 +195,11 @@ def test_a_database_that_goes_away_and_comes_back(tmp_path: Path, monkeypatch: p
             with carried(release, 0) as refusing, carried(release, 1, "--degrade-for", "2m") as lending:
                 assert asked(refusing.url) == asked(lending.url) == (200, "")
                 server.stop()
+                begun = time.monotonic()
                 until(lambda: asked(refusing.url) == (503, "keys_unavailable"), 30)
-                assert [asked(lending.url) for _ in range(20)] == [(200, "")] * 20
+                while time.monotonic() < begun + 13:  # longer than a server that restarts is waited for
+                    assert asked(lending.url) == (200, "")
+                    time.sleep(0.05)
                 assert list((lending.journal / "uncounted").glob("*.json"))
                 server.start()
                 until(lambda: asked(refusing.url) == (200, ""), 40)
