@@ -171,6 +171,6 @@ def test_a_container_has_time_to_answer_what_it_began(tmp_path: Path) -> None:
 
 def test_an_image_for_processors_has_nothing_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     here = {"torch": "2.13.0", "nvidia-cublas-cu12": "12.9", "cuda-bindings": "12.9", "triton": "3.5", "httpx": "0.28"}
-    monkeypatch.setattr(docker_files, "_installed", lambda _: {n: SimpleNamespace(version=v) for n, v in here.items()})
+    monkeypatch.setattr(docker_files, "_installed", lambda *_: {n: SimpleNamespace(version=v) for n, v in here.items()})
     assert docker_files.pinned("transformers") == {"torch": "2.13.0+cpu", "httpx": "0.28"}
     assert docker_files.pinned("transformers", gpu=True) == here
