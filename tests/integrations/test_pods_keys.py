@@ -183,10 +183,14 @@ def test_the_command_that_makes_the_secret(
         )
         said = {name: base64.b64decode(value).decode() for name, value in yaml.safe_load(made.stdout)["data"].items()}
         assert said == {VARIABLE: URL, "SERVERS": "http://10.0.0.5:8000/v1"}
-        with pytest.raises(UserError, match=rf"has no secret treadle-api-key.*{VARIABLE}=%s") as raised:
-            carry_out(target.apply(written), tmp_path)
-        assert URL not in str(raised.value)
-        there.put(("secrets", "default", "treadle-api-key"), yaml.safe_load(made.stdout))
+        whole = yaml.safe_load(made.stdout)
+        for lacking in (None, {**whole, "data": {"key": "a2V5"}}):
+            if lacking is not None:
+                there.put(("secrets", "default", "treadle-api-key"), lacking)
+            with pytest.raises(UserError, match=rf"has no secret treadle-api-key with {VARIABLE}, .*=%s") as raised:
+                carry_out(target.apply(written), tmp_path)
+            assert URL not in str(raised.value)
+        there.put(("secrets", "default", "treadle-api-key"), whole)
         carry_out(target.apply(written), tmp_path)
 
 

@@ -23,6 +23,7 @@ from toy_server import serve_toy
 from toy_upstream import write_folder
 
 import command
+import containers
 from postgresql_server import Server, programs
 from treadle.core.digest import canonical_json
 from treadle.core.errors import UserError
@@ -32,6 +33,7 @@ from treadle.record.api_key_use import period_of
 from treadle.record.release import ReleaseSpec
 from treadle.stages.deploy.carried import own_record, read_carried
 from treadle.stages.deploy.carried_keys import DEGRADE, NEEDS, VARIABLE, project_keys, read_degrade
+from treadle.stages.deploy.targets import Rendering, render
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "stages" / "deploy.md"
 PASSWORD = "Tr0ub4dor-and-3"  # of nobody; it shows whether URLs are told of
@@ -212,6 +214,67 @@ def test_a_database_that_goes_away_and_comes_back(tmp_path: Path, monkeypatch: p
         assert PASSWORD not in lending.said + refusing.said
         book.close()
     finally:
+        server.close()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@contextmanager
+def contained(image: str, socket: Path) -> Iterator[Carried]:
+    """The image as a container, on this machine's own network, with the database's socket."""
+    port = containers.free_port()
+    given = ["--detach", "--network", "host", "--volume", f"{socket}:/database", "--env", VARIABLE]
+    command = ["podman", "run", *given, image, "serve", "--host", "0.0.0.0", "--port", str(port)]
+    name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    served = Carried(f"http://127.0.0.1:{port}", Path())
+    try:
+        until(lambda: answers(served.url), 90)
+        yield served
+    finally:
+        subprocess.run(["podman", "stop", "-t", "45", name], capture_output=True)
+        logs = ["podman", "logs", name]
+        served.said = subprocess.run(logs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+        subprocess.run(["podman", "rm", "--force", "--volumes", name], capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(programs() is None, reason="no PostgreSQL here")
+def test_two_containers_of_the_image_share_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    containers.make_base_image()
+    found, most, image = programs(), 8_000, "localhost/treadle-test-keys:1"
+    assert found is not None
+    server = Server(found)
+    server.folder.chmod(0o755)  # the user in the container is nobody here
+    try:
+        book = Book(tmp_path / "store", server.schema())
+        key, secret = book.create("one", Limit("tokens", most))
+        there = guest(server, place(book)).replace(str(server.folder), "/database")
+        monkeypatch.setenv(VARIABLE, there)
+        with serve_toy() as behind:
+            folder = write_release(tmp_path / "docker" / "release", behind.url)
+            release = read_carried(folder)
+            rendering = Rendering(release.digest, "helper@v1", release.spec, "upstream", 1000)
+            render("docker", rendering, folder.parent, {"tool": "podman", "keys": "postgresql"})
+            containers.add_wheels(folder.parent)
+            build = ["podman", "build", "--build-arg", "PIP_NO_INDEX=1", "--tag", image, "."]
+            subprocess.run(build, cwd=folder.parent, check=True, capture_output=True)
+            with contained(image, server.folder) as one, contained(image, server.folder) as two:
+                spent = asyncio.run(spend([one.url, two.url], secret))
+                book.keys.revoke("one", actor="k3:me")
+                assert until(lambda: all(ask(each.url, secret).status_code == 401 for each in (one, two))) < 3
+        assert most <= sum(spent) < most + max(spent)
+        assert book.used(key).tokens == sum(spent)
+        assert not book.workspace.state.live_leases("gateway:")
+        assert "helper@v1" in one.said
+        assert PASSWORD not in one.said + two.said
+        book.close()
+    finally:
+        subprocess.run(["podman", "rmi", "--force", image], capture_output=True)
         server.close()
 
 

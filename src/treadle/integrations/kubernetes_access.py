@@ -28,6 +28,7 @@ _FORWARDING = re.compile(r"127\.0\.0\.1:([0-9]{1,5}) ->")
 _PATIENCE = 30.0  # seconds until a forwarded port is there
 _ENDING = 120.0  # seconds that pods of an earlier release get to end
 _PAUSE = 3.0  # seconds between two questions
+_NAMES = "go-template={{range $name, $value := .data}}{{$name}} {{end}}"  # in a secret; of no value
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,252}")
 
 
@@ -91,12 +92,15 @@ class Cluster:
 
     def _need_key(self, _folder: Path, keys: ClientKeys) -> None:
         try:
-            found = output_of(self.within("get", "secret", SECRET, "--ignore-not-found", "-o", "name"))
+            shape = _NAMES if keys.shared else "name"
+            found = output_of(self.within("get", "secret", SECRET, "--ignore-not-found", "-o", shape))
         except UserError:  # who may not look into secrets may still apply; what else it is, the next command says
             return
-        if not found.strip():
+        lacking = [name for name in keys.secrets() if name not in found.split()]
+        if lacking or not found.strip():
+            what = f"secret {SECRET}" + (f" with {lacking[0]}" if lacking else "")
             raise UserError(
-                f"kubernetes: namespace {self.namespace} has no secret {SECRET}, without which no pod starts; make it:"
+                f"kubernetes: namespace {self.namespace} has no {what}, without which no pod starts; make it:"
                 f" {secret_command(self, keys.held())}"
             )
 
