@@ -49,7 +49,8 @@ deploy: {quantize: null}
 }
 WAYS = {
     "chat": (
-        *("bfloat16", "gguf-f16", "gguf-q8_0", "gguf-q8_0-f32", "gguf-q4_1", "gguf-q4_0"),
+        *("bfloat16", "gguf-q8_0", "openvino-int8-rows", "gguf-f16", "gguf-q8_0-f32", "gguf-q4_1", "gguf-q4_0"),
+        "openvino-int4",
         *("magnitude-30", "layers-67-q8_0"),
     ),
     "classify": (

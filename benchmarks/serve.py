@@ -5,7 +5,8 @@ the same prompts, model file and scheduler, driven in a loop by a process of its
 
 ``vllm_16``, ``llamacpp_16``: our tokens/s of 16 streams over those of vLLM's and of llama.cpp's server
 (``benchmarks/serve_peers.py`` says how they are set), which are sent the same bytes. vLLM runs the weights in bfloat16,
-llama.cpp and we the same file of 8 bits.
+llama.cpp a file of 8 bits (Q8_0), we 8 bits as well, in the way that ``treadle optimize`` finds quickest
+(``openvino-int8-rows``). ``..._q8_0`` is our server with llama.cpp's own file, which is what a release has by default.
 
 All stay up and take turns, each round with prompts that none has seen; a ratio is the median over the rounds. A peer
 that is not asked sleeps. What a peer cannot be had for is left out, and ``not_run`` says why.
@@ -108,20 +109,46 @@ def prepare(folder: Path) -> Path:
     return folder
 
 
+def prepare_quickest(folder: Path, scratch: Path) -> Path:
+    """The base model in the quickest way that ``treadle optimize`` keeps; ``benchmarks/optimize.py`` has its loss."""
+    from treadle.integrations.openvino_generator import OpenVinoInt8Rows
+    from treadle.lm.base_model import resolve
+    from treadle.lm.optimization import Material
+
+    for each in (folder, scratch):
+        each.mkdir(parents=True)
+    OpenVinoInt8Rows().write(Material(resolve(MODEL).path, scratch, _talks(), system_prompt=SYSTEM_PROMPT), folder)
+    return folder
+
+
+def _talks() -> list[list[dict[str, str]]]:
+    """Questions about other modules than those that are asked about, with the first line of their documentation."""
+    found = []
+    for name in ("json", "pathlib", "shutil", "collections"):
+        for attribute, value in sorted(vars(importlib.import_module(name)).items()):
+            if not attribute.startswith("_") and (said := inspect.getdoc(value)):
+                question = {"role": "user", "content": f"What does {name}.{attribute} do, and when should it be used?"}
+                found.append([question, {"role": "assistant", "content": said.splitlines()[0]}])
+    return found
+
+
 def streams(folder: Path, scratch: Path, *, rounds: int, waves: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Ratios ``engine_N``, ``vllm_16`` and ``llamacpp_16``, and the tokens/s and gaps behind them."""
-    asked = questions()
+    """Ratios ``engine_N``, ``vllm_16`` and ``llamacpp_16``, the latter two also of a release as it is by default
+    (``..._q8_0``), and the tokens/s and gaps behind them."""
+    asked, quickest = questions(), prepare_quickest(scratch / "quickest", scratch / "passing")
     with ExitStack() as open_together:
         peers, figures = peer_sides(folder, scratch, asked, open_together)
-        url, _ = open_together.enter_context(worker(serve_engine, folder))
-        _, bare = open_together.enter_context(worker(_run_bare, folder))
+        url, _ = open_together.enter_context(worker(serve_engine, quickest))
+        default, _ = open_together.enter_context(worker(serve_engine, folder))
+        _, bare = open_together.enter_context(worker(_run_bare, quickest))
 
         def directly(texts: list[str], n: int) -> http_load.Load:
             bare.send((texts, n))
             load: http_load.Load = bare.recv()
             return load
 
-        sides: dict[str, Side] = {"treadle": partial(_over_http, url), "bare": directly, **peers}
+        sides: dict[str, Side] = {"treadle": partial(_over_http, url), "bare": directly}
+        sides |= {"q8_0": partial(_over_http, default), **peers}
         warm_up = [next(asked) for _ in range(4)]
         for run in sides.values():
             run(warm_up, 4)
@@ -135,13 +162,23 @@ def streams(folder: Path, scratch: Path, *, rounds: int, waves: int) -> tuple[di
             figures[f"ttft_p50_ms_{n}"] = round(percentile(first, 50) * 1e3, 1)
             figures[f"longest_gap_ms_{n}"] = round(max(load.longest_gap for load in theirs) * 1e3, 1)
         else:
-            ours = [load.tokens / load.seconds for load in loads["treadle", n]]
-            name = "engine" if side == "bare" else side
-            ratios[f"{name}_{n}"] = statistics.median(a / b for a, b in zip(ours, rates, strict=True))
+            ratios |= _ratios(loads, side, n)
         if n == MOST:
             answers = sum(load.tokens for load in theirs) / sum(load.requests for load in theirs)
             figures[f"{side}_tokens_an_answer_{n}"] = round(answers, 1)
     return ratios, figures | {"rounds": rounds}
+
+
+def _ratios(loads: dict[tuple[str, int], list[http_load.Load]], side: str, n: int) -> dict[str, float]:
+    """Our tokens a second over those of a side."""
+
+    def over(ours: str) -> float:
+        rates = ([load.tokens / load.seconds for load in loads[name, n]] for name in (ours, side))
+        return statistics.median(a / b for a, b in zip(*rates, strict=True))
+
+    if side in ("bare", "q8_0"):
+        return {f"{'engine' if side == 'bare' else side}_{n}": over("treadle")}
+    return {f"{side}_{n}": over("treadle"), f"{side}_{n}_q8_0": over("q8_0")}
 
 
 def _in_turn(
@@ -270,6 +307,7 @@ def _run_bare(folder: Path, connection: Connection) -> None:
     openvino = importlib.import_module("openvino")
     import numpy as np
 
+    from treadle.integrations.openvino import spelled, token_tokenizer
     from treadle.lm.tokenizer import ChatTokenizer
 
     tokenizer = ChatTokenizer.load(folder)
@@ -277,7 +315,8 @@ def _run_bare(folder: Path, connection: Connection) -> None:
     schedule.enable_prefix_caching = True
     schedule.num_kv_blocks = 1024
     # Not pinned, as ours: pinned threads of two processes would share a core.
-    pipeline = genai.ContinuousBatchingPipeline(str(folder / "model.gguf"), schedule, "CPU", PROPERTIES)
+    tokens = token_tokenizer(spelled(folder), min(tokenizer.eos_ids))  # as ours: none of its own
+    pipeline = genai.ContinuousBatchingPipeline(str(folder), tokens, schedule, "CPU", **PROPERTIES)
     config = genai.GenerationConfig()
     config.max_new_tokens = TOKENS
     config.eos_token_id = min(tokenizer.eos_ids)

@@ -98,7 +98,7 @@ class OpenVinoBackend:
         self._threads = threads
         self._settings = settings
         self._vocabulary = int(config.get("vocab_size") or 1)
-        self._spelled, self._end = _spelled(folder), _end_id(config)
+        self._spelled, self._end = spelled(folder), _end_id(config)
         self._pipeline: Any = self._open_pipeline(prefix_caching=settings.prefix_caching)
         self._scoring: Any = None if settings.prefix_caching else self._pipeline
         self._queue: deque[Generate] = deque()
@@ -227,7 +227,7 @@ class OpenVinoBackend:
         try:
             with _writable(self._source) as source:
                 pipeline = genai.ContinuousBatchingPipeline(
-                    str(source), _token_tokenizer(self._spelled, self._end), schedule, "CPU", **properties
+                    str(source), token_tokenizer(self._spelled, self._end), schedule, "CPU", **properties
                 )
         except RuntimeError as error:
             raise UserError(f"{self._source}: OpenVINO cannot open it ({first_line(error)})") from None
@@ -312,7 +312,7 @@ def _genai() -> Any:
     return openvino_genai
 
 
-def _spelled(folder: Path) -> list[bytes]:
+def spelled(folder: Path) -> list[bytes]:
     """What each id stands for, none where the tokenizer does not say."""
     from tokenizers import Tokenizer
 
@@ -332,7 +332,7 @@ def _end_id(config: dict[str, Any]) -> int:
     return next((end for end in ends if isinstance(end, int)), 0)
 
 
-def _token_tokenizer(spelled: Sequence[bytes], end: int) -> Any:
+def token_tokenizer(spelled: Sequence[bytes], end: int) -> Any:
     """The smallest pair of models that the pipeline takes for a tokenizer; it is never asked to work.
 
     The pipeline reads what tokens stand for off a node that is called VocabDecoder: where each begins and ends in the

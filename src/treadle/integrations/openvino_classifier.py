@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,7 +38,7 @@ class OpenVinoClassifierBackend(ClassifierBackend):
     cannot = _CANNOT
 
     def __init__(self, folder: Path, threads: int | None, precision: str) -> None:
-        openvino = _openvino()
+        openvino = require_openvino()
         self.context_length = int(read_config(folder).get("max_position_embeddings") or _LONGEST)
         properties: dict[str, Any] = {"ENABLE_CPU_PINNING": False, "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
@@ -70,7 +72,7 @@ class OpenVinoClassifier:
 
     def write(self, material: Material, out: Path) -> None:
         """As ``Optimization.write``."""
-        openvino = _openvino()
+        openvino = require_openvino()
         whole = material.scratch / "onnx"
         whole.mkdir()
         export(material.model, whole, seed=material.seed)
@@ -97,7 +99,7 @@ class OpenVinoClassifierInt8(OpenVinoClassifier):
 
     def smaller(self, graph: Any, material: Material) -> Any:
         """The graph with what converts to 8 bits and back; ranges by ``_CALIBRATED`` texts, spread over all."""
-        nncf = _nncf()
+        nncf = require_nncf()
         texts = [text for text, _ in material.labeled]
         if not texts:
             raise UserError("openvino-int8: no text to find the ranges of activations on; expected a training split")
@@ -110,13 +112,14 @@ class OpenVinoClassifierInt8(OpenVinoClassifier):
             max_length=int(read_config(material.model).get("max_position_embeddings") or _LONGEST),
         )
         given = [arrays for _, arrays in encoder.batches(texts)]
-        return nncf.quantize(
-            graph, nncf.Dataset(given), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(given),
-            target_device=nncf.TargetDevice.CPU,
-        )  # fmt: skip
+        with redirect_stdout(io.StringIO()):  # NNCF draws its progress there
+            return nncf.quantize(
+                graph, nncf.Dataset(given), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(given),
+                target_device=nncf.TargetDevice.CPU,
+            )  # fmt: skip
 
 
-def _nncf() -> Any:
+def require_nncf() -> Any:
     try:
         import nncf
     except ModuleNotFoundError:
@@ -125,7 +128,7 @@ def _nncf() -> Any:
     return nncf
 
 
-def _openvino() -> Any:
+def require_openvino() -> Any:
     try:
         import openvino
     except ModuleNotFoundError:
