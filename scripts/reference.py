@@ -396,7 +396,9 @@ def _most(schema: dict[str, Any], key: str, text: str) -> str:
 def prometheus() -> Iterator[str]:
     """The metrics at /metrics, from a gateway that has answered nothing."""
     from treadle.lm.engine import EngineStats
+    from treadle.record.recording import Recording
     from treadle.serve.gateway import Gateway, GatewaySettings, ServedRelease, Serving
+    from treadle.serve.served_model import ServedModel
 
     class Idle:
         name = "none"
@@ -405,7 +407,8 @@ def prometheus() -> Iterator[str]:
             return EngineStats()
 
     serving = Serving(ServedRelease("none", "none"), Idle())  # type: ignore[arg-type]
-    gateway = Gateway(serving, None, settings=GatewaySettings(record="full", api_key=None))  # type: ignore[arg-type]
+    rules, other = GatewaySettings(record="full", api_key=None), ServedModel("other", None, Recording("full"))  # type: ignore[arg-type]
+    gateway = Gateway(serving, None, settings=rules, name="none", others=[other])  # type: ignore[arg-type]
     yield "| metric | kind | what it counts |"
     yield "|---|---|---|"
     for family in gateway.metrics.registry.collect():

@@ -182,7 +182,14 @@ def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Proje
     """The project around ``start``, open until the block ends."""
     folder = find_folder(start.resolve())
     os.environ[PROJECT] = str(folder)
-    file = load(folder / FILE, File, overrides)
+    with open_folder(folder, load(folder / FILE, File, overrides)) as project:
+        yield project
+
+
+@contextmanager
+def open_folder(folder: Path, file: File) -> Iterator[Project]:
+    """The project in a folder whose settings were read, open until the block ends; code of its own is not for the
+    processes that are started meanwhile."""
     bucket = file.store if is_bucket(file.store) else None
     root, cipher = store_folder(folder, file), cipher_of(folder, file)
     with Workspace(root, ledger_of(folder, file), PROJECTIONS, cipher, bucket=bucket) as workspace:

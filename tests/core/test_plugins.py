@@ -143,3 +143,19 @@ def test_an_unknown_name_suggests_the_nearest(monkeypatch: pytest.MonkeyPatch) -
         load(GROUP, "zzz")
     with pytest.raises(UserError, match="cannot be loaded: no such package"):
         load(GROUP, "lower")
+
+
+def test_two_projects_with_modules_of_one_name_get_each_their_own(folder: Path) -> None:
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        write(
+            folder / name,
+            same_guard=f"from same_words import WORD\n\ndef f():\n    return WORD + ' of {name}'\n",
+            same_words=f"WORD = 'word {name}'\n",
+        )
+    found = {name: load(GROUP, "same_guard:f", folder / name).value for name in ("one", "two", "one", "two")}
+    again = {name: load(GROUP, "same_guard:f", folder / name).value for name in ("one", "two")}
+    for values in (found, again):
+        assert {name: value() for name, value in values.items()} == {
+            "one": "word one of one", "two": "word two of two"
+        }  # fmt: skip

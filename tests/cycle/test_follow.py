@@ -22,11 +22,11 @@ import httpx
 import pytest
 
 from small_project import SUBJECT, Project
-from treadle.cli.serve import _finder
 from treadle.core.artifacts import Builder
 from treadle.core.digest import canonical_json
 from treadle.core.identifiers import new_id
 from treadle.core.ledger import Fact
+from treadle.hosting import _finder
 from treadle.lm.gguf import write_gguf
 from treadle.lm.model import Model
 from treadle.lm.tokenizer import ChatTokenizer
@@ -535,12 +535,13 @@ def test_a_killed_engine_is_covered_by_the_fallback_and_a_challenger_gets_copies
 
 
 @pytest.mark.parametrize("named", ["helper@v99", "nobody"])
-def test_a_fallback_that_is_not_there_is_said(three: Three, capsys: pytest.CaptureFixture[str], named: str) -> None:
+def test_a_fallback_that_is_not_there_is_said(three: Three, named: str) -> None:
+    said: list[str] = []
     with open_project(three.project.folder) as opened:
-        find = _finder(opened, "fallback", named)
+        find = _finder(opened, "fallback", named, said.append)
         assert find is not None
         assert find() is None
-        assert capsys.readouterr().err.splitlines()[0].startswith("deploy.fallback: there is no ")
+        assert said[0].startswith("deploy.fallback: there is no ")
 
 
 def test_a_release_that_another_server_runs_goes_the_whole_way(built: tuple[Project, Any], tmp_path: Path) -> None:

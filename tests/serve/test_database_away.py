@@ -283,7 +283,7 @@ def test_memory_does_not_grow_with_what_is_lent(book: Book) -> None:
             [note] = (book.workspace.root / "uncounted").glob("*.json")
             sizes.append(note.stat().st_size)
         assert max(sizes) < 1000
-        assert not served.gateway.unrecorded
+        assert not served.gateway.first.unrecorded
 
 
 @pytest.mark.skipif(programs() is None, reason="no PostgreSQL here")

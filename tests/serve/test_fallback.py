@@ -238,7 +238,7 @@ def test_a_fallback_stays_open_while_its_guardrails_look_at_a_platform_s_request
         champion, fallback = server.gateway.table.champion, server.gateway.table.fallback
         assert fallback is not None
         guarded = replace(fallback, guardrails=Guardrails(inward=(Named("waits", waits),)))
-        server.gateway.table = Table(champion, fallback=guarded)
+        server.gateway.first.table = Table(champion, fallback=guarded)
         server.one.failing = GONE
         text = f"{'w' * 200} " * 110  # looked at in a thread
         asking = beside.submit(server.http.post, "/predict", json={"instances": [text]})

@@ -295,7 +295,7 @@ def test_refusals_wait_for_a_record_that_cannot_be_written(start: Callable[..., 
     served.recorder.broken = True
     for _ in range(20):
         assert served.chat("a bomb").status_code == 503
-    assert len(served.gateway.unrecorded) == 1
+    assert len(served.gateway.first.unrecorded) == 1
     served.recorder.broken = False
     assert served.chat("a bomb").json()["error"]["code"] == "content_filter"
-    assert not served.gateway.unrecorded
+    assert not served.gateway.first.unrecorded

@@ -79,7 +79,7 @@ def test_the_share_is_kept() -> None:
     with tabled(shadow={"share": 0.3, "waiting": 1000, "at_once": 8}) as server:
         for _ in range(400):
             server.chat("x")
-        until(lambda: server.gateway.shadows.waiting + server.gateway.shadows.running == 0)
+        until(lambda: server.gateway.first.shadows.waiting + server.gateway.shadows.running == 0)
         assert abs(len(server.of(TWO)) - 120) < 6 * (400 * 0.3 * 0.7) ** 0.5
 
 
@@ -118,7 +118,7 @@ def test_a_slow_shadow_holds_nobody_up_and_what_is_too_much_is_dropped_and_count
         for _ in range(20):
             assert server.chat("one two three").status_code == 200
         assert time.monotonic() - begun < 2
-        assert server.gateway.shadows.waiting <= 3
+        assert server.gateway.first.shadows.waiting <= 3
         assert server.two.running <= 2
         assert server.metric('treadle_shadow_requests_total{release="docs@v2",status="dropped"}') == 15
         until(lambda: len(server.of(TWO)) == 5)
@@ -159,7 +159,7 @@ def test_a_shadow_that_is_taken_away_ends_with_its_copies() -> None:
         server.two.pace = 0.5
         for _ in range(6):
             server.chat()
-        loop = next(iter(server.gateway.shadows._running)).get_loop()
+        loop = next(iter(server.gateway.first.shadows._running)).get_loop()
 
         async def away() -> None:
             server.gateway.replace(Table(server.gateway.table.champion))
@@ -167,7 +167,7 @@ def test_a_shadow_that_is_taken_away_ends_with_its_copies() -> None:
         asyncio.run_coroutine_threadsafe(away(), loop).result()
         until(lambda: server.two.closed)
         assert server.two.running == 0
-        assert server.gateway.shadows.waiting == 0
+        assert server.gateway.first.shadows.waiting == 0
         assert server.metric('treadle_shadow_requests_total{release="docs@v2",status="dropped"}') >= 4
         assert server.chat().status_code == 200
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,15 @@ from treadle.project import Project, open_project
 from treadle.record.recording import Recording
 from treadle.stages.deploy.carried import CarriedRelease, own_record, read_carried
 from treadle.stages.deploy.carried_keys import DEGRADE, project_keys, read_degrade
-from treadle.stages.deploy.serving import RecordGuide, new_gateway
+from treadle.stages.deploy.serving import new_gateway
 
 if TYPE_CHECKING:
+    from treadle.serve.following import Follower, Guide
     from treadle.serve.gateway import Gateway
     from treadle.serve.release import ServedRelease
+    from treadle.serve.served_model import ServedModel
     from treadle.serve.table import Table
+    from treadle.stages.deploy import DeploySettings
 
 _CONSOLE = "/console"
 
@@ -94,6 +98,7 @@ def serve(
     header's value.
     With RELEASE (a version, an alias or a digest) it is that release and stays so; deploy.fallback and deploy.shadow
     stand beside it as they do beside the champion.
+    deploy.also_serve names other projects for whose models this server answers as well.
 
     With TREADLE_API_KEY set, or a key made by treadle keys create, every request needs one. With the
     former, the console's pages are under /console and ask for it. /metrics is for Prometheus. With --release-folder
@@ -117,82 +122,108 @@ def serve(
         degraded = read_degrade(degrade_for)
         _serve_folder(carried, journal, host, port, no_key=no_key, degrade_seconds=degraded, as_json=as_json)
         return
-    from treadle.serve.following import Follower
+    with open_project(here()) as project:
+        _serve_project(project, release, host, port, keep=keep, no_key=no_key, as_json=as_json)
+
+
+def _serve_project(
+    project: Project,
+    release: str | None,
+    host: str | None,
+    port: int | None,
+    *,
+    keep: float,
+    no_key: bool,
+    as_json: bool,
+) -> None:
+    """What the record says, or the one release, and the models of other projects that the file names."""
+    from treadle.hosting import guide_of, neighbors_of
+    from treadle.serve.following import Follower, Followers
+    from treadle.serve.gateway import API_KEY_VARIABLE
     from treadle.serve.server import run
     from treadle.serve.table import Table
 
-    with open_project(here()) as project:
-        record, settings = project.record, project.file.deploy
-        chosen = find_release(project, release)
-        gateway = None
-        address = host or settings.host
-        recording = project.file.monitor.recording(project.file.govern.purpose)
-        follower = Follower(
-            RecordGuide(
-                record,
-                chosen if release is not None else None,
-                fallback=_finder(project, "fallback", settings.fallback),
-                shadow=_finder(project, "shadow", settings.shadow.release if settings.shadow else None),
-            ),
-            keep_seconds=keep,
-            on_switch=None if as_json else _tell,
-            shadow=settings.shadow,
+    record, settings = project.record, project.file.deploy
+    fixed = find_release(project, release) if release is not None or not settings.also_serve else None
+    address = host or settings.host
+    gateway: Gateway | None = None
+    answering = False
+
+    def keyed() -> bool:
+        """Whether who asks now needs a key; before that, whether who asks first will."""
+        if no_key or os.environ.get(API_KEY_VARIABLE):
+            return True
+        return gateway.keyring.required if gateway is not None and answering else bool(record.api_keys.all())
+
+    def follower(guide: Guide, deploy: DeploySettings, model: ServedModel | None = None) -> Follower:
+        said = None if as_json else partial(_tell, model.name if model is not None else project.file.name)
+        return Follower(guide, keep_seconds=keep, on_switch=said, shadow=deploy.shadow, model=model)
+
+    own = guide_of(project, _warn, fixed=fixed if release is not None else None)
+    with neighbors_of(project, _warn, keyed) as neighbors, _console(address) as mounts:
+        followers = Followers(
+            [
+                follower(own, settings),
+                *(follower(each.guide, each.file.deploy, each.model) for each in neighbors),
+            ]
         )
 
         async def open_gateway() -> Gateway:
             nonlocal gateway
-            most, slo = settings.max_in_flight, settings.slo
             gateway = new_gateway(
                 record,
-                recording,
+                project.file.monitor.recording(project.file.govern.purpose),
                 Table(),
                 keyed=True,
-                max_in_flight=most,
-                slo=slo,
+                max_in_flight=settings.max_in_flight,
+                slo=settings.slo,
                 hosts=None if no_key else [*settings.hosts, address],
                 degrade_seconds=settings.degrade_seconds,
                 sticky=settings.sticky,
+                others=[each.model for each in neighbors],
             )
-            await follower.start(gateway)
+            try:
+                await followers.start(gateway)
+            except BaseException:  # what was opened before the one that cannot be
+                await gateway.close()
+                raise
             return gateway
 
         def ready(url: str) -> None:
+            nonlocal answering
             assert gateway is not None
-            served = gateway.serving.release
+            answering = True
             if as_json:
-                click.echo(json.dumps({"url": url, "release": served.digest, "model": _ref(served)}))
+                click.echo(json.dumps({"url": url, **_described(gateway)}))
             else:
-                say(f"{_line(gateway.table)} at {url}/v1; metrics at {url}/metrics; Ctrl-C ends it")
+                lines = [_line(each.table) for each in gateway.models]
+                say(f"{', '.join(filter(None, lines))} at {url}/v1; metrics at {url}/metrics; Ctrl-C ends it")
 
-        with _console(address) as mounts:
-            run(
-                open_gateway,
-                host=address,
-                port=settings.port if port is None else port,
-                on_ready=ready,
-                beside=follower.following,
-                mounts=mounts,
-                keyed=no_key or bool(record.api_keys.all()),
-            )
+        run(
+            open_gateway,
+            host=address,
+            port=settings.port if port is None else port,
+            on_ready=ready,
+            beside=followers.following,
+            mounts=mounts,
+            keyed=no_key or bool(record.api_keys.all()),
+        )
 
 
-def _finder(project: Project, setting: str, ref: str | None) -> Callable[[], str | None] | None:
-    """What finds the release that a name of the file stands for at that moment; None where there is none yet, which is
-    said now."""
-    if ref is None:
-        return None
+def _described(gateway: Gateway) -> dict[str, Any]:
+    """The release of the first model, and of each where there are several; null for one that does not answer yet."""
+    told = []
+    for model in gateway.models:
+        found = model.table.champion or model.table.fallback
+        served = found.release if found is not None else None
+        told.append({"release": served and served.digest, "model": _ref(served) if served is not None else None})
+    if len(told) == 1:
+        return told[0]
+    return told[0] | {"models": {model.name: each for model, each in zip(gateway.models, told, strict=True)}}
 
-    def find() -> str | None:
-        try:
-            return find_release(project, ref).digest
-        except UserError:
-            return None
 
-    try:
-        find_release(project, ref)
-    except UserError as error:
-        click.echo(f"deploy.{setting}: {error}; it is taken as soon as there is one", err=True)
-    return find
+def _warn(said: str) -> None:
+    click.echo(said, err=True)
 
 
 def _serve_folder(
@@ -251,9 +282,9 @@ def _console(host: str) -> Iterator[Mapping[str, Any]]:
         yield {_CONSOLE: console}
 
 
-def _tell(table: Table) -> None:
+def _tell(name: str, table: Table) -> None:
     said = _line(table)
-    say(f"{said} from now on" if said else "nothing answers: the champion was withdrawn")
+    say(f"{said} from now on" if said else f"nothing answers for {name}: the champion was withdrawn")
 
 
 def _line(table: Table) -> str:

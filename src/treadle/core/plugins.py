@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
@@ -113,7 +113,7 @@ def _from_project(name: str, folder: Path | None) -> Plugin:
 
 def _import(module_name: str, path: Path, folder: Path, version: str) -> Any:
     known = sys.modules.get(module_name)
-    if known is not None and _loaded.get(path) == version:
+    if known is not None and _loaded.get(path) == version and _is_at(known, path):
         return known
     if module_name in sys.stdlib_module_names or (known is not None and not _is_of_projects(known)):
         raise UserError(f"{path} has the name of an installed module, {module_name}; give it another one")
@@ -125,8 +125,15 @@ def _import(module_name: str, path: Path, folder: Path, version: str) -> Any:
         raise
     except Exception as error:
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    if not _is_at(module, path):
+        raise UserError(f"{path} has the name of a module of another project that is open here, {module.__file__}")
     _loaded[path] = version
     return module
+
+
+def _is_at(module: Any, path: Path) -> bool:
+    found = getattr(module, "__file__", None)
+    return found is not None and Path(found).resolve() == path.resolve()
 
 
 class _FromSource(SourceFileLoader):
@@ -139,12 +146,15 @@ class _FromSource(SourceFileLoader):
 
 
 def _open_to_imports(folder: Path) -> None:
-    """Let the project's modules import each other, after everything that is installed."""
+    """Let the project's modules import each other, after everything that is installed and before the modules of other
+    projects that are open."""
     if str(folder) in _opened:
+        _place_before(folder, _opened)
         return
-    _opened.add(str(folder))
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
+        _place_before(folder, _opened)
+    _opened.add(str(folder))
 
     def finder(path: str) -> FileFinder:
         if not _is_of_project(Path(path), folder):
@@ -155,6 +165,13 @@ def _open_to_imports(folder: Path) -> None:
     for path in list(sys.path_importer_cache):
         if _is_of_project(Path(path), folder):
             del sys.path_importer_cache[path]
+
+
+def _place_before(folder: Path, others: Collection[str]) -> None:
+    """In the path where modules are looked for."""
+    places = [place for place, entry in enumerate(sys.path) if entry in others and entry != str(folder)]
+    if str(folder) in sys.path and places and places[0] < (now := sys.path.index(str(folder))):
+        sys.path.insert(places[0], sys.path.pop(now))
 
 
 def _is_of_project(path: Path, folder: Path) -> bool:

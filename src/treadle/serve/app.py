@@ -257,19 +257,19 @@ def _own_origin(origin: str | None) -> bool:
 
 
 async def _models(incoming: Incoming) -> None:
-    table = incoming.gateway.table
-    shown = [each for each in table.answering() if may_use(incoming.meter, each)]
-    await incoming.reply({"object": "list", "data": [_described(table, each) for each in shown]})
+    known = [(each.table, serving) for each in incoming.gateway.models for serving in each.table.answering()]
+    shown = [_described(table, serving) for table, serving in known if may_use(incoming.meter, serving)]
+    await incoming.reply({"object": "list", "data": shown})
 
 
 async def _model(incoming: Incoming) -> None:
-    table = incoming.gateway.table
     asked = incoming.scope["path_params"]["model"]
-    champion = incoming.gateway.serving
-    found = champion if asked == champion.release.base else table.choose(asked, None).serving
+    model = incoming.gateway.model_of(asked)
+    champion = model.serving
+    found = champion if asked == champion.release.base else model.table.choose(asked, None).serving
     if incoming.meter is not None:
         check_model(incoming.meter, found)
-    await incoming.reply(_described(table, found) | model_status(found))
+    await incoming.reply(_described(model.table, found) | model_status(found))
 
 
 def _described(table: Table, serving: Serving) -> dict[str, Any]:

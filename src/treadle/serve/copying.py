@@ -55,9 +55,9 @@ class Copy(Incoming):
 def offer(incoming: Incoming, answered_by: Serving, answer: Answer) -> None:
     """A request was answered by that: perhaps a copy of it goes to the shadow. One whose text may not be kept does
     not."""
-    gateway = incoming.gateway
-    shadow = gateway.table.shadow
-    if shadow is None or gateway.draining or incoming.status != 200 or incoming.failed is not None:
+    model = incoming.model
+    shadow = model.table.shadow
+    if shadow is None or incoming.gateway.draining or incoming.status != 200 or incoming.failed is not None:
         return
     serving = shadow.serving
     if serving.engine is answered_by.engine or serving.release.asking != answered_by.release.asking:
@@ -65,7 +65,7 @@ def offer(incoming: Incoming, answered_by: Serving, answer: Answer) -> None:
     if not incoming.stored or secrets.randbelow(_STEPS) >= shadow.share * _STEPS:
         return
     work = partial(_answered, Copy(incoming), Chosen(serving, None), answer)
-    gateway.shadows.add(work, serving, size=incoming.size, most=shadow.waiting, at_once=shadow.at_once)
+    model.shadows.add(work, serving, size=incoming.size, most=shadow.waiting, at_once=shadow.at_once)
 
 
 async def _answered(copy: Copy, chosen: Chosen, answer: Answer) -> None:

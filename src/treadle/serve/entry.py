@@ -14,6 +14,7 @@ from treadle.serve.aside import aside, is_large
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.gateway import Gateway
 from treadle.serve.release import Serving
+from treadle.serve.served_model import ServedModel
 
 logger = logging.getLogger("treadle.serve")
 NO_TOKENS = Tokens()
@@ -31,9 +32,10 @@ class ContextPiece:
 
 @dataclass(slots=True)
 class Entry:
-    """What is known when a request goes to the engine. ``arrived`` is on ``time.perf_counter``'s clock; ``share`` as in
-    `Chosen`."""
+    """What is known when a request goes to the engine. ``model``: whose record it goes to. ``arrived`` is on
+    ``time.perf_counter``'s clock; ``share`` as in `Chosen`."""
 
+    model: ServedModel
     request: str
     endpoint: str
     arrived: float
@@ -75,7 +77,7 @@ async def clean_long_texts(gateway: Gateway, entry: Entry) -> None:
     written without waiting for anything."""
     texts = [*(message["content"] for message in entry.messages), *(piece.text for piece in entry.context)]
     size = sum(map(len, texts))
-    if is_large(size) and entry.store and gateway.settings.record == "redacted":
+    if is_large(size) and entry.store and entry.model.recording.mode == "redacted":
         entry.cleaned = await aside(size, lambda: {text: gateway.redact(text) for text in texts})
 
 
@@ -87,10 +89,10 @@ def record(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome) -
     ended = time.perf_counter()
     row = _row(gateway, serving, entry, outcome, ended)
     try:
-        gateway.recorder.interaction(row)
+        entry.model.recorder.interaction(row)
     except Exception as error:
         logger.error("interaction %s could not be recorded: %s", row.id, type(error).__name__)  # noqa: TRY400
-        gateway.unrecorded.append(replace(row, status="failed", error=_UNAVAILABLE, finish_reason="error"))
+        entry.model.unrecorded.append(replace(row, status="failed", error=_UNAVAILABLE, finish_reason="error"))
         raise _unavailable() from error
     _count(gateway, row)
     if outcome.status == "ok" and entry.copy_of is None:
@@ -99,14 +101,14 @@ def record(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome) -
     return row
 
 
-def catch_up(gateway: Gateway) -> None:
-    """Write what the record could not take. Raises 503 as long as it cannot."""
-    while gateway.unrecorded:
+def catch_up(gateway: Gateway, model: ServedModel) -> None:
+    """Write what the model's record could not take. Raises 503 as long as it cannot."""
+    while model.unrecorded:
         try:
-            gateway.recorder.interaction(gateway.unrecorded[0])
+            model.recorder.interaction(model.unrecorded[0])
         except Exception as error:
             raise _unavailable() from error
-        _count(gateway, gateway.unrecorded.popleft())
+        _count(gateway, model.unrecorded.popleft())
 
 
 def _unavailable() -> ApiError:
@@ -116,14 +118,14 @@ def _unavailable() -> ApiError:
 
 
 def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, ended: float) -> Interaction:
-    settings, release, recorder = gateway.settings, serving.release, gateway.recorder
-    kept = entry.store and settings.record != "none"
+    rules, release, recorder = entry.model.recording, serving.release, entry.model.recorder
+    kept = entry.store and rules.mode != "none"
 
     def redacted(text: str) -> str:
         found = entry.cleaned.get(text)
         return gateway.redact(text) if found is None else found
 
-    clean = redacted if settings.record == "redacted" else _unchanged
+    clean = redacted if rules.mode == "redacted" else _unchanged
     tokens = outcome.tokens
     parameters = dict(entry.parameters)
     if kept and entry.stop:
@@ -171,8 +173,8 @@ def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, end
         stream=entry.stream,
         parameters=parameters,
         metadata={k: clean(v) for k, v in entry.metadata.items()} if kept and entry.metadata else None,
-        purpose=settings.purpose,
-        retain_until=_retain_until(entry.time, settings.retention_seconds),
+        purpose=rules.purpose,
+        retain_until=_retain_until(entry.time, rules.retention),
         share=entry.share,
         guardrails=tuple(entry.guardrails),
         upstream=entry.upstream,

@@ -108,7 +108,7 @@ class Exchange:
         if generation.tools:
             entry.parameters["tools"] = [tool["function"]["name"] for tool in generation.tools]
         if generation.schema is not None:
-            entry.parameters["schema"] = gateway.recorder.keyed_text(generation.schema)
+            entry.parameters["schema"] = entry.model.recorder.keyed_text(generation.schema)
 
     @property
     def tokens(self) -> Tokens:

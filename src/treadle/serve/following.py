@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from treadle.record.deployment import Routing
 from treadle.record.shadow import ShadowSettings
 from treadle.serve.gateway import Gateway
 from treadle.serve.release import Serving
+from treadle.serve.served_model import ServedModel
 from treadle.serve.table import Shadow, Table
 
 KEEP_SECONDS = 600.0
@@ -81,7 +82,7 @@ class _Failure:
 
 
 class Follower:
-    """One for each server; made and used in its event loop. `start`, then `following` while the server answers."""
+    """One for each model of a server; used in its event loop. `start`, then `following` while the server answers."""
 
     def __init__(
         self,
@@ -90,13 +91,16 @@ class Follower:
         keep_seconds: float = KEEP_SECONDS,
         on_switch: Callable[[Table], None] | None = None,
         shadow: ShadowSettings | None = None,
+        model: ServedModel | None = None,
     ) -> None:
         """``keep_seconds``: how long a champion stays open after another took its place. ``on_switch`` is told of every
-        table in which something else answers. ``shadow``: of how many requests it gets a copy."""
+        table in which something else answers. ``shadow``: of how many requests it gets a copy. ``model``: the one that
+        is followed, the gateway's first by default."""
         self._guide = guide
         self._keep = keep_seconds
         self._on_switch = on_switch
         self._shadow = shadow
+        self._model = model
         self._opening: dict[str, asyncio.Task[Serving]] = {}
         self._opened: dict[str, Serving] = {}
         self._failed: dict[str, _Failure] = {}
@@ -111,21 +115,22 @@ class Follower:
         if view.routing is None:
             raise UserError("nothing has been promoted yet; run: treadle run")
         try:
-            champion = await self._guide.open(view.routing.champion)
+            champion = await self._open(view.routing.champion, gateway)
         except TreadleError as error:
             if view.routing.fallback is None:
                 raise
-            fallback = await self._guide.open(view.routing.fallback)
+            fallback = await self._open(view.routing.fallback, gateway)
             await self._note_failure(view.routing.champion, error)
-            gateway.replace(Table(fallback=_called(fallback, view)))
+            gateway.replace(Table(fallback=_called(fallback, view)), self._model)
         else:
-            gateway.replace(Table(_called(champion, view)))
+            gateway.replace(Table(_called(champion, view)), self._model)
 
     @asynccontextmanager
     async def following(self, gateway: Gateway, endpoint: str) -> AsyncIterator[None]:
         """Follow for as long as the block lasts."""
         await asyncio.to_thread(self._guide.begin, endpoint)
-        await self._report(gateway.table)
+        with suppress(TreadleError):  # it is said again below
+            await self._report(self._of(gateway).table)
         task = asyncio.create_task(self._run(gateway), name="treadle-follower")
         try:
             yield
@@ -140,6 +145,18 @@ class Follower:
             with suppress(TreadleError):
                 await asyncio.to_thread(self._guide.end)
 
+    def _of(self, gateway: Gateway) -> ServedModel:
+        return self._model or gateway.first
+
+    async def _open(self, release: str, gateway: Gateway) -> Serving:
+        """Where a server has several models, by its own name alone: a key for another must not be good for it."""
+        serving = await self._guide.open(release)
+        name, found = self._of(gateway).name, serving.release.base
+        if name and found != name:
+            await serving.engine.close()
+            raise UserError(f"it was made as a release of {found}, and is to answer for {name}; release it anew")
+        return serving
+
     async def _run(self, gateway: Gateway) -> None:
         told = ""
         while True:
@@ -149,19 +166,24 @@ class Follower:
             except Exception as error:  # whatever it is, what answers goes on answering
                 said = f"{type(error).__name__}: {error}"
                 if said != told:
-                    logger.warning("who ought to answer cannot be found out: %s", said)
+                    logger.warning("who ought to answer%s cannot be found out: %s", self._for(gateway), said)
                     told = said
                 await asyncio.sleep(_INTERVAL)
 
+    def _for(self, gateway: Gateway) -> str:
+        name = self._of(gateway).name
+        return f" for {name}" if name else ""
+
     async def _once(self, gateway: Gateway) -> None:
-        held = frozenset(each.release.digest for each in gateway.table.held())
+        model = self._of(gateway)
+        held = frozenset(each.release.digest for each in model.table.held())
         view = await asyncio.to_thread(self._guide.look, held)
         wanted = view.routing.all() if view.routing else set()
         await self._collect(wanted)
-        self._open_missing(wanted - held)
+        self._open_missing(wanted - held, gateway)
         self._exchange(gateway, view)
-        await self._report(gateway.table)
-        await self._watch(gateway.table)
+        await self._report(model.table)
+        await self._watch(model.table)
         if self._opening:  # switch as soon as one is there
             await asyncio.wait(self._opening.values(), timeout=_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
         else:
@@ -188,12 +210,12 @@ class Follower:
         for release in set(self._failed) - wanted:
             del self._failed[release]
 
-    def _open_missing(self, missing: set[str]) -> None:
+    def _open_missing(self, missing: set[str], gateway: Gateway) -> None:
         now = asyncio.get_running_loop().time()
         for release in missing - set(self._opening) - set(self._opened):
             failure = self._failed.get(release)
             if failure is None or failure.again <= now:
-                self._opening[release] = asyncio.create_task(self._guide.open(release), name=f"opening {release}")
+                self._opening[release] = asyncio.create_task(self._open(release, gateway), name=f"opening {release}")
 
     async def _note_failure(self, release: str, error: BaseException) -> None:
         failure = self._failed.setdefault(release, _Failure(0.0, _FIRST_PAUSE / 2))
@@ -206,13 +228,13 @@ class Follower:
 
     def _exchange(self, gateway: Gateway, view: View) -> None:
         """Make the table what it ought to be, as far as the engines are open."""
-        before = gateway.table
+        before = self._of(gateway).table
         table = self._table(before, view)
         if table == before:
             return
         for serving in table.held():
             self._opened.pop(serving.release.digest, None)
-        gateway.replace(table)
+        gateway.replace(table, self._model)
         if self._on_switch is not None and _roles(table) != _roles(before):
             self._on_switch(table)
 
@@ -270,6 +292,36 @@ class Follower:
         if shares != self._reported:
             await asyncio.to_thread(self._guide.report, shares)
             self._reported = shares
+
+
+class Followers:
+    """Those of all models of a server, the first's first; what befalls one is nothing to the others."""
+
+    def __init__(self, followers: Sequence[Follower]) -> None:
+        self._followers = followers
+
+    async def start(self, gateway: Gateway) -> None:
+        """Open what each has. Where one has nothing, or it cannot be opened, the others answer, and it is tried again.
+        Raises what the first raises where none has anything that answers."""
+        failed: list[Exception] = []
+        for each, model in zip(self._followers, gateway.models, strict=True):
+            try:
+                await each.start(gateway)
+            except Exception as error:
+                failed.append(error)
+                if len(gateway.models) > 1:
+                    said = error if isinstance(error, TreadleError) else f"{type(error).__name__}: {error}"
+                    logger.warning("%s does not answer yet: %s", model.name, said)
+        if len(failed) == len(self._followers):
+            raise failed[0]
+
+    @asynccontextmanager
+    async def following(self, gateway: Gateway, endpoint: str) -> AsyncIterator[None]:
+        """Follow for as long as the block lasts."""
+        async with AsyncExitStack() as stack:
+            for each in self._followers:
+                await stack.enter_async_context(each.following(gateway, endpoint))
+            yield
 
 
 def _called(serving: Serving, view: View) -> Serving:

@@ -1,4 +1,4 @@
-"""The gateway: what answers (a table of releases), how requests are recorded, and who may still come in.
+"""The gateway: what answers (tables of releases), how requests are recorded, and who may still come in.
 
 A hot swap replaces the table. What is in the table is open; what falls out of it is closed when the last of its
 requests has ended.
@@ -10,32 +10,33 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from treadle.core.errors import TreadleError
 from treadle.lm.engine import EngineStats
-from treadle.record.interaction import Interaction
+from treadle.record.recording import Recording
 from treadle.serve.admission import Admission
 from treadle.serve.allowance import Allowance
-from treadle.serve.errors import RATE, SERVER, ApiError, no_model
+from treadle.serve.errors import RATE, SERVER, ApiError
 from treadle.serve.keyring import KeyBook, Keyring, no_key
 from treadle.serve.metrics import Metrics
 from treadle.serve.recorder import Recorder
 from treadle.serve.release import Price as Price
 from treadle.serve.release import ServedRelease as ServedRelease
 from treadle.serve.release import Serving as Serving
+from treadle.serve.served_model import ServedModel
 from treadle.serve.shadow import Shadows
-from treadle.serve.table import Chosen, Table
+from treadle.serve.table import Table
 
 if TYPE_CHECKING:
     from treadle.record.slo import Slo
 
 API_KEY_VARIABLE = "TREADLE_API_KEY"
 _HOUR = 3600.0  # seconds
+_DIGEST = "b3:"
 logger = logging.getLogger("treadle.serve")
 RecordMode = Literal["full", "redacted", "none"]
 
@@ -80,26 +81,36 @@ class Gateway:
         settings: GatewaySettings | None = None,
         redact: Callable[[str], str] | None = None,
         keys: KeyBook | None = None,
+        name: str = "",
+        others: Sequence[ServedModel] = (),
     ) -> None:
-        """``redact`` takes personal data out of a text; it is required when ``settings.record`` is ``redacted``.
+        """``redact`` takes personal data out of a text; it is required where ``redacted`` is what is kept.
 
-        Keys of ``keys`` are good beside ``settings.api_key`` once the keyring was started.
+        Keys of ``keys`` are good beside ``settings.api_key`` once the keyring was started, and for ``others`` as well:
+        models that answer beside this one, which is called ``name`` then. Raises ``ValueError`` where two have one
+        name.
         """
-        self.table = Table(answers) if isinstance(answers, Serving) else answers
-        self.recorder = recorder
         self.settings = settings or GatewaySettings()
-        if self.settings.record == "redacted" and redact is None:
+        rules = self.settings
+        recording = Recording(rules.record, rules.retention_seconds, rules.purpose)
+        table = Table(answers) if isinstance(answers, Serving) else answers
+        self.first = ServedModel(name, recorder, recording, table=table, sticky=rules.sticky)
+        self.models = (self.first, *others)
+        self._named = {each.name: each for each in self.models}
+        if others and ("" in self._named or len(self._named) < len(self.models)):
+            raise ValueError("each model of a server needs a name of its own")
+        if redact is None and any(each.recording.mode == "redacted" for each in self.models):
             raise ValueError("record: redacted needs a function that redacts")
         self.redact = redact or (lambda text: text)
         self.admission = Admission(self.settings.max_in_flight, self.settings.slo)
         self.draining = False
-        self.unrecorded: deque[Interaction] = deque()  # while there are any, no other request is answered or refused
         self.arriving = 0  # bytes of bodies that are not whole yet
         self.keyring = Keyring(
             self.settings.api_key, keys, self.end_requests_of, degrade_seconds=self.settings.degrade_seconds
         )
         self.metrics = Metrics(self)
-        self.shadows = Shadows(self._note_dropped, self._note_failed)
+        for each in self.models:
+            each.shadows = Shadows(self._note_dropped, self._note_failed)
         self.feedback_lock = asyncio.Lock()
         self._feedback = (
             Allowance(self.settings.feedback_per_key, _HOUR),
@@ -121,12 +132,24 @@ class Gateway:
         logger.error("a copy for the shadow failed: %s", type(error).__name__)
 
     @property
+    def table(self) -> Table:
+        """What answers for the first model."""
+        return self.first.table
+
+    @property
     def serving(self) -> Serving:
-        """What answers a request that asks for nothing else, canary aside. Raises 503 when nothing does."""
-        found = self.table.champion or self.table.fallback
-        if found is None:
-            raise no_model()
-        return found
+        """What answers a request that asks for nothing, canary aside. Raises 503 when nothing does."""
+        return self.first.serving
+
+    def model_of(self, asked: str | None) -> ServedModel:
+        """Whose releases a request wants, by a name or a digest; the first where it names none that is here."""
+        if asked is None or len(self.models) == 1:
+            return self.first
+        found = self._named.get(asked.partition("@")[0])
+        if found is None and asked.startswith(_DIGEST):
+            held = (each for each in self.models if any(s.release.digest == asked for s in each.table.answering()))
+            found = next(held, None)
+        return found or self.first
 
     @property
     def in_flight(self) -> int:
@@ -136,12 +159,6 @@ class Gateway:
     def in_flight_of(self, serving: Serving) -> int:
         """Those of them that a release answers."""
         return sum(each.engine is serving.engine for each in self._working.values())
-
-    def choose(self, model: str | None, drawn_by: str | None) -> Chosen:
-        """What answers this request; those with the same ``drawn_by`` get the same. Raises 404 and 503, as
-        `Table.choose`."""
-        person = self.recorder.keyed(drawn_by) if drawn_by and self.table.canary is not None else None
-        return self.table.choose(model, person)
 
     def admit_feedback(self, user: str | None, key: str | None) -> None:
         """Count one piece of feedback; ``user`` is a keyed digest. Raises 429 when there were too many."""
@@ -221,7 +238,7 @@ class Gateway:
 
     def servings(self) -> list[Serving]:
         """Every release whose engine is open, those that end with their last requests included."""
-        return [*self.table.held(), *self._ending.values()]
+        return [*(serving for each in self.models for serving in each.table.held()), *self._ending.values()]
 
     def engine_stats(self) -> EngineStats:
         """The open engines' own count, together; one that is gone counts as zero."""
@@ -233,29 +250,24 @@ class Gateway:
         )
 
     def ready(self) -> bool:
-        """True when a request sent now would be answered."""
-        first = self.table.champion or self.table.fallback
-        if self.draining or first is None:
-            return False
-        try:
-            first.engine.stats()
-        except TreadleError:
-            return False
-        return True
+        """True when a request for one of the models at least would be answered, if it was sent now."""
+        return not self.draining and any(each.ready() for each in self.models)
 
-    def replace(self, table: Table) -> None:
-        """Answer with this from now on. Engines that are not in it are closed when their last requests have ended."""
-        before, self.table = self.table, table
+    def replace(self, table: Table, model: ServedModel | None = None) -> None:
+        """Answer with this from now on, for a model or the first. Engines that are not in it are closed when their last
+        requests have ended."""
+        changed = model or self.first
+        before, changed.table = changed.table, table
         for serving in before.held():
             if all(serving.engine is not each.engine for each in table.held()):
-                task = asyncio.create_task(self._end(serving), name=f"ending {serving.release.name}")
+                task = asyncio.create_task(self._end(serving, changed), name=f"ending {serving.release.name}")
                 self._ending[task] = serving
                 task.add_done_callback(lambda done: self._ending.pop(done, None))
 
-    async def _end(self, serving: Serving) -> None:
+    async def _end(self, serving: Serving, model: ServedModel) -> None:
         while tasks := {task for task, each in self._holding() if each.engine is serving.engine}:
             await asyncio.wait(tasks)
-        await self.shadows.end(serving)
+        await model.shadows.end(serving)
         with suppress(TreadleError):
             await serving.engine.close()
 
@@ -266,12 +278,13 @@ class Gateway:
     async def close(self) -> None:
         """Close every engine; nothing answers after that."""
         await self.keyring.close()
-        for row in self.unrecorded:  # the last chance
+        for model, row in [(each, row) for each in self.models for row in each.unrecorded]:  # the last chance
             with suppress(Exception):
-                self.recorder.interaction(row)
+                model.recorder.interaction(row)
         open_ones = self.servings()
-        self.table = Table()
-        await self.shadows.close()
+        for model in self.models:
+            model.table = Table()
+            await model.shadows.close()
         tasks = list(self._ending)
         for task in tasks:
             task.cancel()

@@ -192,6 +192,7 @@ def _entry(incoming: Incoming, body: Sampling, endpoint: str, messages: Sequence
         raise invalid("stream_options", "stream_options: only goes with stream: true")
     refuse_in_vain(body)
     entry = Entry(
+        model=incoming.model,
         request=incoming.request,
         endpoint=endpoint,
         arrived=incoming.arrived,

@@ -32,13 +32,14 @@ class Incoming:
     ``failed`` the code of what went wrong. ``given``: the body, where it was read already. ``told`` makes of an error
     what its client can read.
 
-    ``chosen``: the release that is to answer, ``answered_by`` the one that did. ``interaction`` is the last that it
-    became; ``instead_of`` the one that failed, where another release answers; ``copy_of`` the one that it repeats in
-    the background. ``stored``: its text may be kept. ``size``: of its body."""
+    ``model``: the one that is asked. ``chosen``: the release that is to answer, ``answered_by`` the one that did.
+    ``interaction`` is the last that it became; ``instead_of`` the one that failed, where another release answers;
+    ``copy_of`` the one that it repeats in the background. ``stored``: its text may be kept. ``size``: of its body."""
 
     def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         self.arrived = time.perf_counter()
         self.gateway = gateway
+        self.model = gateway.first
         self.scope = scope
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.meter: Meter | None = None
@@ -134,20 +135,26 @@ class Incoming:
     def choose(self, model: str | None, user: str | None) -> Chosen:
         """What answers; a key that is for some models gets the first of them where it asks for none. Raises 404,
         503."""
+        asked = self.asked(model)
+        self.model = self.gateway.model_of(asked)
+        return self.model.choose(asked, self._drawn_by(user))
+
+    def asked(self, model: str | None) -> str | None:
+        """What is asked for by a request that names this model or, with None, leaves it to its key."""
         if model is None and self.meter is not None and self.meter.key.rules.models:
-            model = self.meter.key.rules.models[0]
-        return self.gateway.choose(model, self._drawn_by(user))
+            return self.meter.key.rules.models[0]
+        return model
 
     def _drawn_by(self, user: str | None) -> str | None:
-        """What sticks to a release, as the server was told; the user where the request has nothing of that."""
-        sticky = self.gateway.settings.sticky
+        """What sticks to a release, as the model's project says; the user where the request has nothing of that."""
+        sticky = self.model.sticky
         if sticky == "user":
             return user
         return (self.key if sticky == "key" else self.header(sticky)) or user
 
     def other(self, error: ApiError) -> Serving | None:
         """The release to be asked after this error; None where there is none, or it is not for this."""
-        chosen, other = self.chosen, self.gateway.table.fallback
+        chosen, other = self.chosen, self.model.table.fallback
         if chosen is None or other is None or error.code not in FAILED_OVER or self.status or chosen.share is None:
             return None
         if other.engine is chosen.serving.engine or other.release.asking != chosen.serving.release.asking:
@@ -168,7 +175,7 @@ class Incoming:
         Call it when the body was read. Raises 401, 403, 429, 503, 504 and ``ClientLeft``.
         """
         self.check(serving, endpoint)
-        catch_up(self.gateway)
+        catch_up(self.gateway, self.model)
         gateway, task = self.gateway, current_task()
         seconds = gateway.settings.request_seconds
         with gateway.place(serving, self.key):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -15,7 +15,7 @@ from treadle.lm.engine import EngineStats
 from treadle.lm.upstream_address import upstreams_of
 from treadle.serve.admission import Admission
 from treadle.serve.release import Serving
-from treadle.serve.table import Table
+from treadle.serve.served_model import ServedModel
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds: from a cached prefix on a GPU to a long answer on a laptop.
@@ -50,7 +50,7 @@ class Observed(Protocol):
     """What the gauges are read off: the gateway."""
 
     @property
-    def table(self) -> Table:
+    def models(self) -> Sequence[ServedModel]:
         """What answers now."""
         ...
 
@@ -168,7 +168,7 @@ class _State:
 
     def collect(self) -> Iterable[Metric]:
         """Read the gateway and its engines."""
-        gateway, table = self._gateway, self._gateway.table
+        gateway, models = self._gateway, self._gateway.models
         stats = gateway.engine_stats()
         yield GaugeMetricFamily("treadle_queue_requests", "Requests waiting for an engine.", stats.queued)
         yield GaugeMetricFamily("treadle_running_requests", "Requests the engines are working on.", stats.running)
@@ -186,16 +186,21 @@ class _State:
             "treadle_release_in_flight_requests", "Requests a release holds.", labels=("digest", "release")
         )
         for (digest, name), each in {(s.release.digest, s.release.name): s for s in gateway.servings()}.items():
-            shares.add_metric((digest, name), table.share_of(each))
+            shares.add_metric((digest, name), sum(model.table.share_of(each) for model in models))
             held.add_metric((digest, name), gateway.in_flight_of(each))
         yield shares
         yield held
         yield from _upstreams(gateway.servings())
         releases = InfoMetricFamily("treadle_release", "A release that answers.")
-        for each in table.answering():
+        for each in (serving for model in models for serving in model.table.answering()):
             found = {"release": each.release.name, "digest": each.release.digest, "engine": each.engine.name}
             releases.add_metric((), found)
         yield releases
+        if len(models) > 1:
+            ready = GaugeMetricFamily("treadle_model_ready", "1 while a model of several answers.", labels=("model",))
+            for model in models:
+                ready.add_metric((model.name,), float(model.ready()))
+            yield ready
 
 
 def _upstreams(servings: Iterable[Serving]) -> Iterable[Metric]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -18,8 +19,10 @@ from treadle.serve.gateway import Gateway
 from treadle.serve.generate import decode
 from treadle.serve.incoming import Incoming
 from treadle.serve.requests import FeedbackRequest
+from treadle.serve.served_model import ServedModel
 
 _T = TypeVar("_T")
+_UNREAD = 5.0  # seconds
 _decoder = msgspec.json.Decoder(FeedbackRequest)
 
 
@@ -29,30 +32,48 @@ async def feedback(incoming: Incoming) -> None:
     429 when one sender says too much.
     """
     body: FeedbackRequest = decode(_decoder, await incoming.body())
-    gateway, recorder = incoming.gateway, incoming.gateway.recorder
+    gateway = incoming.gateway
     kind, value = _said(body)
-    user = recorder.keyed(body.user) if body.user else None
-    gateway.admit_feedback(user, incoming.key)
+    gateway.admit_feedback(_keyed(gateway.first, body), incoming.key)
     async with gateway.feedback_lock:  # so that of two that say the same at once, the second finds the first
-        found = None
-        if is_interaction_id(body.interaction):
-            found = await _found(recorder.find_interaction, body.interaction)
-        if found is None:
-            raise ApiError(
-                404, "interaction: no such interaction; send the id of an answer", param="interaction", code="not_found"
-            )
+        model, found = await _looked_up(gateway, body.interaction)
         _check(body, found)
-        row = _row(gateway, body, found, kind, value, user)
+        user = _keyed(model, body)
+        row = _row(gateway, model, body, found, kind, value, user)
         # Only against the last word of the same kind: up, down, up again is a change of mind, not a repetition.
-        before = await _found(recorder.feedback_on, found.id)
+        before = await _found(model.recorder.feedback_on, found.id)
         same = [each for each in before if each.kind == kind and each.user == user][-1:]
         repeated = bool(same) and same[0].says_the_same(row)
         if repeated:
             row = same[0]
         else:
-            _record(gateway, row)
+            _record(gateway, model, row)
     answer = {"id": row.id, "object": "feedback", "interaction": row.interaction, "kind": row.kind, "time": row.time}
     await incoming.reply(answer, status=200 if repeated else 201)
+
+
+def _keyed(model: ServedModel, body: FeedbackRequest) -> str | None:
+    return model.recorder.keyed(body.user) if body.user else None
+
+
+async def _looked_up(gateway: Gateway, interaction: str) -> tuple[ServedModel, Interaction]:
+    """The interaction, and the model whose record has it. Raises 404; 503 where that may be one that cannot be read,
+    which is not tried again for a while: others must not wait for it."""
+    unread: ApiError | None = None
+    for model in gateway.models if is_interaction_id(interaction) else ():
+        if len(gateway.models) > 1 and time.monotonic() < model.unread_until:
+            unread = _unavailable("read")
+            continue
+        try:
+            found = await _found(model.recorder.find_interaction, interaction)
+        except ApiError as error:
+            unread, model.unread_until = error, time.monotonic() + _UNREAD
+            continue
+        if found is not None:
+            return model, found
+    raise unread or ApiError(
+        404, "interaction: no such interaction; send the id of an answer", param="interaction", code="not_found"
+    )
 
 
 async def _found(find: Callable[[str], _T], interaction: str) -> _T:
@@ -69,9 +90,15 @@ def _unavailable(done: str) -> ApiError:
 
 
 def _row(
-    gateway: Gateway, body: FeedbackRequest, found: Interaction, kind: Kind, value: float | None, user: str | None
+    gateway: Gateway,
+    model: ServedModel,
+    body: FeedbackRequest,
+    found: Interaction,
+    kind: Kind,
+    value: float | None,
+    user: str | None,
 ) -> Feedback:
-    clean = gateway.redact if gateway.settings.record == "redacted" else _unchanged
+    clean = gateway.redact if model.recording.mode == "redacted" else _unchanged
     return Feedback(
         id=new_feedback_id(),
         interaction=found.id,
@@ -84,10 +111,10 @@ def _row(
     )
 
 
-def _record(gateway: Gateway, row: Feedback) -> None:
+def _record(gateway: Gateway, model: ServedModel, row: Feedback) -> None:
     """Raises 503 when the record cannot take it."""
     try:
-        gateway.recorder.feedback(row)
+        model.recorder.feedback(row)
     except Exception as error:
         logger.error("feedback on %s could not be recorded: %s", row.interaction, type(error).__name__)
         raise _unavailable("written") from error

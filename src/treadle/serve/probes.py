@@ -11,10 +11,12 @@ async def live(incoming: Incoming) -> None:
 
 
 async def ready(incoming: Incoming) -> None:
-    """200 while requests are answered, 503 otherwise."""
+    """200 while requests are answered, 503 otherwise. Of several models one that answers is enough: whoever leads
+    requests here would else take them from all for the one that does not, which is ``partial``."""
     gateway = incoming.gateway
-    state = "ok"
-    if not gateway.ready():
-        nobody = gateway.table.champion is None
-        state = "draining" if gateway.draining else "no_model" if nobody else "engine_unavailable"
-    await incoming.reply({"status": state}, status=200 if state == "ok" else 503)
+    if gateway.ready():
+        await incoming.reply({"status": "ok" if all(each.ready() for each in gateway.models) else "partial"})
+        return
+    nobody = all(each.table.champion is None for each in gateway.models)
+    state = "draining" if gateway.draining else "no_model" if nobody else "engine_unavailable"
+    await incoming.reply({"status": state}, status=503)

@@ -25,7 +25,7 @@ async def screen(incoming: Incoming, serving: Serving, entry: Entry, values: Seq
     guards = serving.guardrails.inward
     if not guards:
         return list(values)
-    catch_up(incoming.gateway)  # a refusal is recorded too
+    catch_up(incoming.gateway, incoming.model)  # a refusal is recorded too
     try:
         with incoming.gateway.keeping(serving):
             shown, done = await aside(len(str(values)), lambda: screened(guards, values))

@@ -138,6 +138,7 @@ async def run_on_texts(
     refuse_in_vain(body)
     serving = chosen.serving
     entry = Entry(
+        model=incoming.model,
         request=incoming.request,
         endpoint=endpoint,
         arrived=incoming.arrived,

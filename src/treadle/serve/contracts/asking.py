@@ -270,7 +270,7 @@ def found_model(incoming: Incoming) -> str | None:
     version, label = asked.get("version"), asked.get("label")
     if model is None or (version is None and label is None):
         return model
-    for serving in incoming.gateway.table.answering():
+    for serving in incoming.gateway.model_of(model).table.answering():
         release = serving.release
         if version is not None and model == release.base and version == version_of(release.name):
             return release.name
@@ -279,7 +279,9 @@ def found_model(incoming: Incoming) -> str | None:
 
 def described(incoming: Incoming) -> Serving:
     """What a path names, to be told of. Raises 403 where the key is not for it, 404, 503."""
-    serving = incoming.gateway.table.choose(found_model(incoming), None).serving
+    asked = found_model(incoming)
+    incoming.model = incoming.gateway.model_of(asked)
+    serving = incoming.model.table.choose(asked, None).serving
     if incoming.meter is not None:
         check_model(incoming.meter, serving)
     return serving

@@ -162,7 +162,7 @@ async def _model(incoming: Incoming) -> None:
 
 async def _model_ready(incoming: Incoming) -> None:
     release = described(incoming).release
-    if not incoming.gateway.ready():
+    if incoming.gateway.draining or not incoming.model.ready():
         raise ApiError(503, f"{release.name} does not answer now", type=SERVER, code="not_ready", retry_after=1)
     await incoming.reply({"name": release.base, "ready": True})
 

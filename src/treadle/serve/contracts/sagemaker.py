@@ -22,8 +22,9 @@ from treadle.serve.generate import chat, completions, decode
 from treadle.serve.incoming import Incoming
 from treadle.serve.probes import ready
 from treadle.serve.release import ServedRelease
-from treadle.serve.requests import ChatRequest, CompletionRequest, EmbeddingsRequest, RerankRequest, ScoreRequest
+from treadle.serve.requests import ChatRequest, CompletionRequest, EmbeddingsRequest, Name, RerankRequest, ScoreRequest
 from treadle.serve.scoring import rerank, score
+from treadle.serve.served_model import ServedModel
 from treadle.serve.tasks import classify, embeddings, tag
 
 _ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
@@ -42,9 +43,11 @@ class HuggingFaceParameters(Parameters, kw_only=True):
 
 
 class HuggingFaceRequest(Struct, forbid_unknown_fields=True, kw_only=True):
-    """``{"inputs": ...}``: a text, a question with its context, or a list of such."""
+    """``{"inputs": ...}``: a text, a question with its context, or a list of such. ``model`` is ours: the platform has
+    one behind an endpoint."""
 
     inputs: Given | Annotated[list[Given], Meta(min_length=1, max_length=256)]
+    model: Name | None = None
     parameters: HuggingFaceParameters | None = None
 
 
@@ -81,8 +84,16 @@ def _ours(incoming: Incoming, fields: dict[str, Any]) -> Handler | None:
     if "query" in fields:
         return rerank
     if "input" in fields:
-        return _BY_ASKING.get(incoming.gateway.serving.release.asking, embeddings)
+        return _BY_ASKING.get(_model_asked(incoming, fields).serving.release.asking, embeddings)
     return None
+
+
+def _model_asked(incoming: Incoming, fields: dict[str, Any]) -> ServedModel:
+    try:
+        named = msgspec.json.decode(fields.get("model", b"null"), type=Name | None)
+    except msgspec.DecodeError:  # the handler says so
+        named = None
+    return incoming.gateway.model_of(incoming.asked(named))
 
 
 async def _plain(incoming: Incoming, data: bytes) -> None:
@@ -113,7 +124,7 @@ async def _hugging_face(incoming: Incoming, body: HuggingFaceRequest) -> None:
         parameters.temperature = 0.0
     several = isinstance(body.inputs, list)
     instances: list[str | Instance] = list(body.inputs) if isinstance(body.inputs, list) else [body.inputs]
-    found = await predict(incoming, instances, parameters, incoming.choose(None, parameters.user))
+    found = await predict(incoming, instances, parameters, incoming.choose(body.model, parameters.user))
     await incoming.reply(_told(found, several=several, top_k=given.top_k), headers=_headers(found))
 
 

@@ -19,6 +19,7 @@ from treadle.serve.contracts.contract import Contract, ContractPath
 from treadle.serve.generate import decode
 from treadle.serve.incoming import Incoming
 from treadle.serve.probes import ready
+from treadle.serve.requests import Name
 
 PORT, HEALTH, PREDICT = "AIP_HTTP_PORT", "AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE"
 _DEPLOYED = "AIP_DEPLOYED_MODEL_ID"
@@ -26,9 +27,11 @@ _DEFAULT = "/predict"
 
 
 class VertexRequest(Struct, forbid_unknown_fields=True, kw_only=True):
-    """``parameters`` hold for all instances; an instance that is an object may have its own."""
+    """``parameters`` hold for all instances; an instance that is an object may have its own. ``model`` is ours: the
+    platform has one behind an endpoint."""
 
     instances: Annotated[list[Given], Meta(min_length=1, max_length=256)]
+    model: Name | None = None
     parameters: Parameters | None = None
 
 
@@ -49,7 +52,7 @@ _GIVES = {
 async def _predict(incoming: Incoming) -> None:
     body: VertexRequest = decode(_decoder, await incoming.body())
     parameters = body.parameters or Parameters()
-    found = await predict(incoming, body.instances, parameters, incoming.choose(None, parameters.user))
+    found = await predict(incoming, body.instances, parameters, incoming.choose(body.model, parameters.user))
     content = {
         "predictions": [each.value for each in found.found],
         "deployedModelId": os.environ.get(_DEPLOYED) or found.release.digest,

@@ -118,6 +118,11 @@ class DeploySettings(Settings):
         None, min_length=1, description="release that answers what the champion cannot: @previous, model@v1 or b3:..."
     )
     shadow: ShadowSettings | None = Field(None, description="a release that gets copies of requests, shown to nobody")
+    also_serve: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        max_length=64,
+        description="folders of other projects for whose models treadle serve answers as well, by this one's keys",
+    )
     smoke_requests: int = Field(60, ge=0, description="test questions a new release answers before it is judged")
 
     @property

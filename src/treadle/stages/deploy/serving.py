@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from treadle.serve.following import View
     from treadle.serve.gateway import Gateway
     from treadle.serve.release import ServedRelease, Serving
+    from treadle.serve.served_model import ServedModel
     from treadle.serve.table import Table
 
 LEASE = "serve:"  # and the URL: held by a server for as long as it answers
@@ -59,10 +60,12 @@ def new_gateway(
     degrade_seconds: float = 0.0,
     sticky: str = "user",
     keys: ApiKeyUse | None = None,
+    others: Sequence[ServedModel] = (),
 ) -> Gateway:
     """A gateway that records by the project's rules, and holds no more requests than these allow; ``keyed``: the
     project's API keys are good there, and needed, as ``keys`` of another record's database are; ``hosts``,
-    ``degrade_seconds`` and ``sticky`` as in `GatewaySettings`."""
+    ``degrade_seconds`` and ``sticky`` as in `GatewaySettings`; ``others``: models of other projects, which answer
+    beside it."""
     from treadle.serve.gateway import Gateway, GatewaySettings
     from treadle.text.personal_data import redact
 
@@ -79,13 +82,20 @@ def new_gateway(
     workspace = record.workspace
     folder = workspace.root / UNCOUNTED
     if keyed:
-        workspace.database.bound(_ANSWER)  # one that hangs is one that is away
+        bound_database(record)
         keys = ApiKeyUse(workspace.database, workspace.state, record.api_keys, folder)
-    return Gateway(table, record.recorder, settings=settings, redact=redact, keys=keys)
+    name = record.name if others else ""
+    return Gateway(table, record.recorder, settings=settings, redact=redact, keys=keys, name=name, others=others)
 
 
-async def open_release(record: Record, release: Release) -> Serving:
-    """Open the engine; files are verified in a thread, so that others are answered meanwhile."""
+def bound_database(record: Record) -> None:
+    """A database that hangs is one that is away."""
+    record.workspace.database.bound(_ANSWER)
+
+
+async def open_release(record: Record, release: Release, project: Path | None = None) -> Serving:
+    """Open the engine; files are verified in a thread, so that others are answered meanwhile. ``project``: the folder
+    with guardrails of one's own, that of the project that is open by default."""
     import asyncio
 
     spec = await asyncio.to_thread(release.read)
@@ -93,7 +103,7 @@ async def open_release(record: Record, release: Release) -> Serving:
     version = next(iter(await asyncio.to_thread(record.versions.with_digest, spec.model)), None)
     name = f"{spec.name}@v{version.number}" if version else spec.name
     aliases = await asyncio.to_thread(_aliases, record, release.digest, spec.model)
-    return await open_serving(served_as(spec, release.digest, name, aliases), spec, folder)
+    return await open_serving(served_as(spec, release.digest, name, aliases), spec, folder, project)
 
 
 def served_as(spec: ReleaseSpec, digest: str, name: str, aliases: tuple[str, ...] = ()) -> ServedRelease:
@@ -112,8 +122,8 @@ def served_as(spec: ReleaseSpec, digest: str, name: str, aliases: tuple[str, ...
     )
 
 
-async def open_serving(served: ServedRelease, spec: ReleaseSpec, folder: Path) -> Serving:
-    """Open the engine of a release on its ``model`` folder, and its guardrails."""
+async def open_serving(served: ServedRelease, spec: ReleaseSpec, folder: Path, project: Path | None = None) -> Serving:
+    """Open the engine of a release on its ``model`` folder, and its guardrails; ``project`` as in `open_release`."""
     import asyncio
 
     from treadle.lm.engines import open_engine
@@ -123,7 +133,7 @@ async def open_serving(served: ServedRelease, spec: ReleaseSpec, folder: Path) -
     from treadle.serve.guardrail_settings import open_guardrails
     from treadle.serve.release import Serving
 
-    guardrails = open_guardrails(spec.settings.get("guardrails") or {}, _project())
+    guardrails = open_guardrails(spec.settings.get("guardrails") or {}, project or _project())
     engine = await open_engine(spec.engine, folder, settings=dict(spec.optimization.get("settings") or {}))
     if spec.asking not in ("chat", "extract"):
         return Serving(served, engine, guardrails=guardrails)
@@ -161,9 +171,12 @@ class RecordGuide:
         *,
         fallback: FindRelease | None = None,
         shadow: FindRelease | None = None,
+        project: Path | None = None,
     ) -> None:
-        """``fallback`` and ``shadow`` find the releases that go by these names now."""
+        """``fallback`` and ``shadow`` find the releases that go by these names now; ``project`` as in
+        `open_release`."""
         self._record = record
+        self._project = project
         self._fixed = fixed
         self._beside = (fallback, shadow)
         self._endpoint: str | None = None
@@ -222,7 +235,7 @@ class RecordGuide:
 
     async def open(self, release: str) -> Serving:
         """As `Guide.open`."""
-        return await open_release(self._record, Release(release, self._record.store))
+        return await open_release(self._record, Release(release, self._record.store), self._project)
 
     def begin(self, endpoint: str) -> None:
         """Take the lease; what died without dropping one leaves none behind."""
