@@ -29,6 +29,9 @@ def clerk_built(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
     def make(root: Path) -> None:
         project = make_project(root, base)
         project.edit("name: helper", "name: clerk")
+        project.edit("tokens: 3000", "tokens: 500")
+        project.edit("smoke_requests: 4", "smoke_requests: 0")
+        project.edit("    - quality: {metric: log_likelihood, beats: base}\n", "")
         project.call("run")
 
     return made_once(tmp_path_factory, "built-clerk", make)
@@ -96,7 +99,8 @@ def test_one_server_for_two_projects(project: Project, clerk: Project) -> None:
         assert clerk.json("status")["deployment"]["release"] == said["models"]["clerk"]["release"]
 
         secret = project.json("keys", "create", "for-clerk", "--model", "clerk@champion")["key"]
-        until(lambda: ask(url, "clerk").status_code == 401)
+        until(lambda: httpx.get(f"{url}/v1/models").status_code == 401)
+        assert ask(url, "clerk").status_code == 401
         assert ask(url, key=secret).json()["model"] == "clerk@v1"
         assert ask(url, "helper", secret).status_code == 403
         assert ask(alone["url"]).status_code == 200  # whose keys are its own

@@ -79,7 +79,7 @@ def test_the_share_is_kept() -> None:
     with tabled(shadow={"share": 0.3, "waiting": 1000, "at_once": 8}) as server:
         for _ in range(400):
             server.chat("x")
-        until(lambda: server.gateway.first.shadows.waiting + server.gateway.shadows.running == 0)
+        until(lambda: server.gateway.first.shadows.waiting + server.gateway.first.shadows.running == 0)
         assert abs(len(server.of(TWO)) - 120) < 6 * (400 * 0.3 * 0.7) ** 0.5
 
 

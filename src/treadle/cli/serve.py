@@ -141,7 +141,6 @@ def _serve_project(
     from treadle.serve.following import Follower, Followers
     from treadle.serve.gateway import API_KEY_VARIABLE
     from treadle.serve.server import run
-    from treadle.serve.table import Table
 
     record, settings = project.record, project.file.deploy
     fixed = find_release(project, release) if release is not None or not settings.also_serve else None
@@ -161,27 +160,13 @@ def _serve_project(
 
     own = guide_of(project, _warn, fixed=fixed if release is not None else None)
     with neighbors_of(project, _warn, keyed) as neighbors, _console(address) as mounts:
-        followers = Followers(
-            [
-                follower(own, settings),
-                *(follower(each.guide, each.file.deploy, each.model) for each in neighbors),
-            ]
-        )
+        others = [follower(each.guide, each.file.deploy, each.model) for each in neighbors]
+        followers = Followers([follower(own, settings), *others])
 
         async def open_gateway() -> Gateway:
             nonlocal gateway
-            gateway = new_gateway(
-                record,
-                project.file.monitor.recording(project.file.govern.purpose),
-                Table(),
-                keyed=True,
-                max_in_flight=settings.max_in_flight,
-                slo=settings.slo,
-                hosts=None if no_key else [*settings.hosts, address],
-                degrade_seconds=settings.degrade_seconds,
-                sticky=settings.sticky,
-                others=[each.model for each in neighbors],
-            )
+            hosts = None if no_key else [*settings.hosts, address]
+            gateway = _new_gateway(project, hosts, [each.model for each in neighbors])
             try:
                 await followers.start(gateway)
             except BaseException:  # what was opened before the one that cannot be
@@ -208,6 +193,25 @@ def _serve_project(
             mounts=mounts,
             keyed=no_key or bool(record.api_keys.all()),
         )
+
+
+def _new_gateway(project: Project, hosts: list[str] | None, others: list[ServedModel]) -> Gateway:
+    """By the rules of the project's file; nothing answers yet."""
+    from treadle.serve.table import Table
+
+    settings = project.file.deploy
+    return new_gateway(
+        project.record,
+        project.file.monitor.recording(project.file.govern.purpose),
+        Table(),
+        keyed=True,
+        max_in_flight=settings.max_in_flight,
+        slo=settings.slo,
+        hosts=hosts,
+        degrade_seconds=settings.degrade_seconds,
+        sticky=settings.sticky,
+        others=others,
+    )
 
 
 def _described(gateway: Gateway) -> dict[str, Any]:
