@@ -173,8 +173,8 @@ def _ratios(loads: dict[tuple[str, int], list[http_load.Load]], side: str, n: in
     """Our tokens a second over those of a side."""
 
     def over(ours: str) -> float:
-        rates = ([load.tokens / load.seconds for load in loads[name, n]] for name in (ours, side))
-        return statistics.median(a / b for a, b in zip(*rates, strict=True))
+        rates, theirs = ([load.tokens / load.seconds for load in loads[name, n]] for name in (ours, side))
+        return statistics.median(a / b for a, b in zip(rates, theirs, strict=True))
 
     if side in ("bare", "q8_0"):
         return {f"{'engine' if side == 'bare' else side}_{n}": over("treadle")}
