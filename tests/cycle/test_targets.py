@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +200,121 @@ def test_the_image_is_built_and_answers_as_the_project_does(
         httpx.get(f"http://127.0.0.1:{port}/health/live")
     target_results.keep("docker", validated="hadolint", ran="podman: image built and run", same_text=True, digest=True)
     subprocess.run(["podman", "volume", "rm", "--force", "treadle-helper"], check=True)
+
+
+@pytest.fixture
+def away(
+    request: pytest.FixtureRequest, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, str]]:
+    """Settings for a release that is not in the image, and what has to be in the environment where it is applied. A
+    remote is called ``team`` in the project."""
+    if request.param == "mounted":
+        yield {"model": "mounted"}
+        return
+    place, inside = "../remote", ""
+    with ExitStack() as stack:
+        if request.param == "bucket":
+            server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="0.0.0.0", port=0, verbose=False)
+            server.start()
+            stack.callback(server.stop)
+            port = server.get_host_and_port()[1]
+            keys = {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "DEFAULT_REGION": "us-east-1"}
+            for name, value in {**keys, "ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
+                monkeypatch.setenv(f"AWS_{name}", value)
+            httpx.put(f"http://127.0.0.1:{port}/models").raise_for_status()
+            place, inside = "s3://models/team", f"http://host.containers.internal:{port}"
+        project.edit("seed: 17\n", f"seed: 17\nremotes: {{team: {place}}}\n")
+        yield {"model": "pulled", "remote": "team", "endpoint": inside}
+
+
+def answer_at(url: str) -> Any:
+    """Once it is ready again."""
+    until = time.monotonic() + 120
+    while True:
+        try:
+            if httpx.get(f"{url}/health/ready", timeout=5).status_code == 200:
+                break
+        except httpx.HTTPError:
+            pass
+        assert time.monotonic() < until, fetched_lines()
+        time.sleep(0.3)
+    return httpx.post(f"{url}/v1/chat/completions", json=ASKED, headers=KEY, timeout=60).json()
+
+
+def fetched_lines() -> list[str]:
+    """What the container says of what it fetched, since it was made."""
+    done = subprocess.run(["podman", "logs", "treadle-helper"], capture_output=True, text=True)
+    return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("fetched ")]
+
+
+def releases_in_the_volume() -> Path:
+    command = ["podman", "volume", "inspect", "--format", "{{.Mountpoint}}", "treadle-helper-releases"]
+    return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+
+
+def change_a_byte(folder: Path) -> None:
+    path = folder / "release.json"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(b"You help", b"You hurt"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("away", ["mounted", "folder", "bucket"], indirect=True)
+def test_a_release_that_is_not_in_the_image(
+    away: dict[str, str], project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    containers.make_base_image()
+    monkeypatch.setenv("TREADLE_API_KEY", "a-key-for-a-test")
+    out, port, endpoint = tmp_path / "docker", containers.free_port(), away.pop("endpoint", "")
+    url, pulled = f"http://127.0.0.1:{port}", away["model"] == "pulled"
+    given = {"tool": "podman", "port": str(port), "wheels_only": "true", **away}
+    settings = [part for name, value in given.items() for part in ("--with", f"{name}={value}")]
+    old = project.json("render", "docker", "--out", str(out), *settings)["release"]
+    expected = project.json("ask", "What can you do?")["answer"]
+    containers.add_wheels(out)
+
+    def apply(check: int = 0) -> Any:
+        with monkeypatch.context() as patch:
+            if endpoint:
+                patch.setenv("AWS_ENDPOINT_URL", endpoint)
+            return project.json("apply", "docker", str(out), check=check)
+
+    restart, images = ["podman", "restart", "-t", "45", "treadle-helper"], [old]
+    try:
+        if pulled:
+            apply(check=2)  # nobody has sent it there
+            project.call("push", "team", old)
+        said = apply()
+        assert (said["answer"], said["release"], len(fetched_lines())) == (expected, old, pulled)
+        subprocess.run(restart, check=True)
+        assert answer_at(url)["system_fingerprint"] == old
+        assert len(fetched_lines()) == pulled  # it was there
+        there = releases_in_the_volume() if pulled else out / "releases"
+        (one,) = [path for path in there.iterdir() if path.name.startswith("b3-")]
+        change_a_byte(one)
+        subprocess.run(restart, check=True)
+        if pulled:  # it fetches what is right
+            assert answer_at(url)["system_fingerprint"] == old
+            assert len(fetched_lines()) == 2
+        else:  # it does not start, until it is put right
+            until = time.monotonic() + 60
+            while inspected("{{.State.Running}}") == "true":
+                assert time.monotonic() < until
+                time.sleep(0.3)
+            assert inspected("{{.State.ExitCode}}") == "1"
+            assert apply()["answer"] == expected
+        project.edit("system_prompt: You help.", "system_prompt: You help a lot.")
+        new = project.json("deploy")["release"]
+        images.append(new)
+        if pulled:
+            project.call("push", "team", new)
+        project.call("render", "docker", new, "--out", str(out), *settings)
+        assert apply()["release"] == answer_at(url)["system_fingerprint"] == new
+        assert fetched_lines() == []  # the one on trial did
+        assert len([path for path in there.iterdir() if path.name.startswith("b3-")]) == 2
+    finally:
+        project.call("apply", "docker", str(out), "--down", check=None)
+        for name in ("treadle-helper", "treadle-helper-releases"):
+            subprocess.run(["podman", "volume", "rm", "--force", name], check=True)
+        for digest in images:
+            subprocess.run(["podman", "rmi", "--force", f"localhost/treadle-helper:{digest.replace(':', '-')[:19]}"])

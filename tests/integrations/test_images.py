@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import venv
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,26 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
+from described_release import described
 from treadle.core.errors import UserError
 from treadle.integrations import docker_files
 from treadle.integrations.docker_running import STOPPING
 from treadle.integrations.vllm import VARIABLE
-from treadle.record.release import ReleaseSpec
 from treadle.serve.server import DRAIN_SECONDS
-from treadle.stages.deploy.targets import Rendering, find_target, render, shown
-
-SPEC = ReleaseSpec(
-    name="helper",
-    task="chat",
-    model="b3:" + "11" * 32,
-    dataset="b3:" + "22" * 32,
-    base_model={"name": "tiny", "digest": "b3:" + "33" * 32, "license": "MIT", "origin": "here"},
-    engine="auto",
-)
-
-
-def release(engine: str) -> Rendering:
-    return Rendering("b3:" + "ab" * 32, "helper@v3", replace(SPEC, engine=engine), engine, 140_000_000)
+from treadle.stages.deploy.targets import find_target, render, shown
 
 
 def lines(path: Path) -> list[str]:
@@ -75,22 +61,22 @@ def install(packages: Path, name: str, version: str, *needs: str) -> None:
 
 
 def test_torch_for_processors_comes_from_its_own_index(tmp_path: Path) -> None:
-    render("docker", release("transformers"), tmp_path / "cpu", {})
+    render("docker", described(engine="transformers"), tmp_path / "cpu", {})
     pins = lines(tmp_path / "cpu" / "requirements.txt")
     assert pins[0] == "--extra-index-url https://download.pytorch.org/whl/cpu"
     assert [pin for pin in pins if re.match(r"torch==[0-9.]+\+cpu$", pin)]
     assert not any(pin.startswith(("nvidia-", "triton==")) for pin in pins)
-    render("docker", release("transformers"), tmp_path / "gpu", {"gpu": True})
+    render("docker", described(engine="transformers"), tmp_path / "gpu", {"gpu": True})
     on_gpu = lines(tmp_path / "gpu" / "requirements.txt")
     assert [pin.removesuffix("+cpu") for pin in pins[1:]] == on_gpu  # PyPI's torch brings CUDA itself
     assert "+cpu" not in (tmp_path / "gpu" / "sbom.cdx.json").read_text()
-    render("docker", release("openvino"), tmp_path / "without", {})
+    render("docker", described(engine="openvino"), tmp_path / "without", {})
     assert "torch" not in (tmp_path / "without" / "requirements.txt").read_text()
 
 
 def test_the_image_has_vllm_in_an_environment_of_its_own(vllm: Path, tmp_path: Path) -> None:
     install(vllm, "torch", "2.13.0+cpu", "numpy[extra]", "left_out", "intel-openmp")
-    written, _ = render("docker", release("vllm"), tmp_path / "a", {"tool": "docker"})
+    written, _ = render("docker", described(engine="vllm"), tmp_path / "a", {"tool": "docker"})
     assert lines(tmp_path / "a" / "vllm.txt") == [
         "--extra-index-url https://wheels.vllm.ai/0.32.0/cpu",
         "--extra-index-url https://download.pytorch.org/whl/cpu",
@@ -118,13 +104,13 @@ def test_the_image_has_vllm_in_an_environment_of_its_own(vllm: Path, tmp_path: P
     assert "--tmpfs /tmp:exec " in run
     assert "--gpus" not in run
     assert service_in(tmp_path / "a")["tmpfs"] == ["/tmp:exec"]
-    render("docker", release("vllm"), tmp_path / "b", {"tool": "docker"})
+    render("docker", described(engine="vllm"), tmp_path / "b", {"tool": "docker"})
     for path in [*written.files, "treadle.json"]:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
 
 
 def test_the_image_for_a_gpu_has_vllms_build_for_one(vllm: Path, tmp_path: Path) -> None:
-    written, _ = render("docker", release("vllm"), tmp_path, {"tool": "docker", "gpu": True})
+    written, _ = render("docker", described(engine="vllm"), tmp_path, {"tool": "docker", "gpu": True})
     # What the build for processors needs here says nothing of what this one needs there.
     index = "--extra-index-url https://download.pytorch.org/whl/cu129"
     assert lines(tmp_path / "vllm.txt") == [index, "vllm==0.32.0"]
@@ -139,7 +125,7 @@ def test_the_image_for_a_gpu_has_vllms_build_for_one(vllm: Path, tmp_path: Path)
     for path in vllm.glob("vllm-*"):
         path.rename(path.with_name("vllm-0.32.0.dist-info"))
     install(vllm, "vllm", "0.32.0", "torch==2.13.0", "msgspec")
-    render("docker", release("vllm"), tmp_path, {"tool": "docker", "gpu": True})
+    render("docker", described(engine="vllm"), tmp_path, {"tool": "docker", "gpu": True})
     assert lines(tmp_path / "vllm.txt") == [index, "msgspec==0.22.0", "numpy==2.3.1", "torch==2.13.0", "vllm==0.32.0"]
 
 
@@ -150,19 +136,19 @@ def test_where_there_is_no_vllm_it_says_so(tmp_path: Path, monkeypatch: pytest.M
         python.write_text(f"#!/bin/sh\n{script}\n")
         python.chmod(0o755)
         with pytest.raises(UserError, match=said):
-            render("docker", release("vllm"), tmp_path / "out", {})
+            render("docker", described(engine="vllm"), tmp_path / "out", {})
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("target", ["docker", "kubernetes", "kserve"])
 def test_an_engine_that_leaves_a_gpu_idle_gets_none(target: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"target {target}: gpu: engine openvino computes on the processor"):
-        render(target, release("openvino"), tmp_path, {"gpu": True})
+        render(target, described(engine="openvino"), tmp_path, {"gpu": True})
 
 
 def test_a_container_has_time_to_answer_what_it_began(tmp_path: Path) -> None:
     assert STOPPING >= DRAIN_SECONDS + 10  # connections, engines
-    written, _ = render("docker", release("openvino"), tmp_path, {"tool": "docker"})
+    written, _ = render("docker", described(engine="openvino"), tmp_path, {"tool": "docker"})
     target: Any = find_target("docker", written.settings, None)
     assert shown(target.down(written)) == [f"docker stop -t {STOPPING} treadle-helper  # and take it away"]
     assert f"--stop-timeout {STOPPING} " in shown(target.apply(written))[1]

@@ -14,23 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
+from described_release import described
 from toy_cluster import cluster
 from treadle.core.errors import UserError
 from treadle.integrations import kubernetes_route
-from treadle.record.release import ReleaseSpec
 from treadle.serve.replies import RELEASE as RELEASE_HEADER
 from treadle.stages.deploy.targets import Rendering, Written, carry_out, conclude, find_target, render, shown
 
-SPEC = ReleaseSpec(
-    name="Docs_Assistant",
-    task="chat",
-    model="b3:" + "11" * 32,
-    dataset="b3:" + "22" * 32,
-    base_model={"name": "tiny", "digest": "b3:" + "33" * 32, "license": "MIT", "origin": "here"},
-    engine="openvino",
-)
-OLD = Rendering("b3:" + "ab" * 32, "Docs_Assistant@v3", SPEC, "openvino", 140_000_000, 500_000_000)
-NEW = Rendering("b3:" + "cd" * 32, "Docs_Assistant@v4", SPEC, "openvino", 140_000_000, 500_000_000)
+OLD = described("Docs_Assistant")
+NEW = described("Docs_Assistant", version=4, digest="cd")
 ROUTED = {"namespace": "models", "gateway": "infra/web", "host": "models.example.org"}
 TRIED = {**ROUTED, "canary": "model@v4"}
 OBJECTS = ("deployment", "service", "autoscaler", "disruption", "network")
@@ -357,7 +349,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], said: str
 def test_a_release_is_no_canary_of_itself_nor_of_one_that_is_asked_otherwise(tmp_path: Path) -> None:
     for found, said in (
         (replace(OLD, model="again@v3"), "is the release itself"),
-        (replace(NEW, spec=replace(SPEC, asking="classify")), "is asked to classify, Docs_Assistant@v3 to chat"),
+        (replace(NEW, spec=replace(NEW.spec, asking="classify")), "is asked to classify, Docs_Assistant@v3 to chat"),
     ):
         with pytest.raises(UserError, match=re.escape(said)):
             render("kubernetes", OLD, tmp_path, TRIED, find=lambda _, found=found: found)
@@ -392,7 +384,7 @@ def test_a_folder_of_somebody_elses_names_no_other_canary(tmp_path: Path, wrong:
 
 def test_what_an_upstream_needs_reaches_its_pods(tmp_path: Path) -> None:
     servers = {"urls": ["${env:SERVERS}"], "model": "helper", "api_key": "${env:UPSTREAM_KEY}"}
-    spec = replace(SPEC, engine="upstream", optimization={"settings": servers})
+    spec = replace(OLD.spec, engine="upstream", optimization={"settings": servers})
     rendered(tmp_path, replace(OLD, spec=spec, engine="upstream"))
     (container,) = read(tmp_path / "deployment.yaml")["spec"]["template"]["spec"]["containers"]
     assert [each["name"] for each in container["env"]] == ["TREADLE_API_KEY", "SERVERS", "UPSTREAM_KEY"]

@@ -14,22 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
+from described_release import described
 from toy_cluster import cluster
 from treadle.core.errors import UserError
 from treadle.integrations.kubernetes_scale import QUEUE
-from treadle.record.release import ReleaseSpec
 from treadle.stages.deploy.targets import Rendering, carry_out, find_target, render
 
-SPEC = ReleaseSpec(
-    name="helper",
-    task="chat",
-    model="b3:" + "11" * 32,
-    dataset="b3:" + "22" * 32,
-    base_model={"name": "tiny", "digest": "b3:" + "33" * 32, "license": "MIT", "origin": "here"},
-    engine="openvino",
-)
-ON_CPU = Rendering("b3:" + "ab" * 32, "helper@v3", SPEC, "openvino", 140_000_000, 500_000_000)
-VLLM = replace(ON_CPU, spec=replace(SPEC, engine="vllm"), engine="vllm")
+ON_CPU, VLLM = described(), described(engine="vllm")
 CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}
 SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "treadle-api-key"}}
 

@@ -18,22 +18,14 @@ import yaml
 import debian
 import given_away
 import target_results
+from described_release import described
 from treadle.core.digest import blake3_bytes
 from treadle.core.errors import UserError
 from treadle.core.plugins import names
-from treadle.record.release import ReleaseSpec
 from treadle.serve.contracts.asking import outputs_of
 from treadle.stages.deploy.targets import GROUP, Rendering, Written, find_target, render, shown
 
-SPEC = ReleaseSpec(
-    name="Docs_Assistant",
-    task="chat",
-    model="b3:" + "11" * 32,
-    dataset="b3:" + "22" * 32,
-    base_model={"name": "tiny", "digest": "b3:" + "33" * 32, "license": "MIT", "origin": "here"},
-    engine="openvino",
-)
-RELEASE = Rendering("b3:" + "ab" * 32, "Docs_Assistant@v3", SPEC, "openvino", 140_000_000, 500_000_000)
+RELEASE = described("Docs_Assistant")
 
 # TensorFlow has an environment of its own, which `make test` does not make.
 TARGETS = [
@@ -241,7 +233,7 @@ def test_the_model_repository(asking: str, tmp_path: Path) -> None:
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     text_format = pytest.importorskip("google.protobuf.text_format")
-    release = replace(RELEASE, spec=replace(SPEC, asking=asking))
+    release = described("Docs_Assistant", asking=asking)
     render("triton", release, tmp_path, {"python": "/opt/treadle/bin/python", "environment": "/opt/triton"})
     folder = tmp_path / "models" / "Docs_Assistant"
     config: Any = text_format.Parse((folder / "config.pbtxt").read_text(), module.ModelConfig())

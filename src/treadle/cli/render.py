@@ -14,6 +14,7 @@ from treadle.asking import find_release
 from treadle.cli.output import emit, here, json_option, say, short
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
+from treadle.core.remote import is_bucket
 from treadle.core.runs import Run
 from treadle.exporting import export_folder
 from treadle.lm.model import Model
@@ -21,7 +22,7 @@ from treadle.project import Project, open_project
 from treadle.record.release import Release
 from treadle.stages.deploy.carried import read_carried
 from treadle.stages.deploy.targets import (
-    RELEASE,
+    REMOTE,
     Plan,
     Rendering,
     Written,
@@ -54,6 +55,7 @@ def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json:
     \b
     Example:
       treadle render docker @champion --out deploy/docker
+      treadle render docker --out deploy/docker --with model=pulled --with remote=s3://bucket/team
       treadle render kubernetes --out deploy/kubernetes --with image=registry.example/helper:1
       treadle render kubernetes --out deploy/kubernetes --with gateway=web --with canary=@challenger --with share=0.1
       treadle render huggingface --out deploy/hub --with license=apache-2.0
@@ -61,7 +63,7 @@ def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json:
     out = here() / out
     with open_project(here()) as project:
         release = _rendering(project, find_release(project, ref))
-        given = _parsed(target, settings)
+        given = _named(project, _parsed(target, settings))
         written, changed = render_files(
             target, release, out, given, project.folder, lambda other: _rendering(project, find_release(project, other))
         )
@@ -147,7 +149,7 @@ def _act(project: Project, written: Written, folder: Path, plan: Plan, *, down: 
 
     def work(run: Run) -> dict[str, Any]:
         if plan.release and not down:
-            _bring(project, releases[0], folder / RELEASE)
+            _bring(project, releases[0], folder / plan.release)
         carry_out(plan, folder.resolve())
         if plan.endpoint is not None and not down:
             answers.extend(smoke(plan, each) for each in written.answering())
@@ -208,6 +210,15 @@ def _rendering(project: Project, release: Release) -> Rendering:
         Model(spec.model, record.store) if record.store.has(spec.model) else None,
         card_of(record, release),
     )
+
+
+def _named(project: Project, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with a remote as what its name stands for here."""
+    name = given.get(REMOTE)
+    if not isinstance(name, str) or not name:
+        return given
+    place = project.file.remotes.get(name, name)
+    return {**given, REMOTE: place if is_bucket(place) else str((project.folder / place).resolve())}
 
 
 def _parsed(target: str, settings: tuple[str, ...]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
@@ -13,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from treadle.asking import find_release
-from treadle.cli.output import here, json_option, say
+from treadle.cli.output import here, json_option, say, short
 from treadle.core.errors import UserError
 from treadle.project import Project, open_project
 from treadle.record.recording import Recording
 from treadle.stages.deploy.carried import CarriedRelease, own_record, read_carried
 from treadle.stages.deploy.carried_keys import DEGRADE, project_keys, read_degrade
+from treadle.stages.deploy.fetched import fetched
 from treadle.stages.deploy.serving import new_gateway
 
 if TYPE_CHECKING:
@@ -69,6 +72,12 @@ _CONSOLE = "/console"
     envvar="TREADLE_RELEASE_DIGEST",
     help="With --release-folder: refuse to start when the folder is not this release.",
 )
+@click.option(
+    "--remote",
+    envvar="TREADLE_RELEASE_REMOTE",
+    help="With --release-folder and --digest: where treadle push sent the release; it is fetched from there, checked,"
+    " and put into the folder whole, unless it is there.",
+)
 @click.option("--name", envvar="TREADLE_RELEASE_NAME", help="With --release-folder: the model's name, NAME@v1.")
 @click.option(
     "--degrade-for",
@@ -87,6 +96,7 @@ def serve(
     release_folder: Path | None,
     journal: Path | None,
     digest: str | None,
+    remote: str | None,
     name: str | None,
     degrade_for: str | None,
     as_json: bool,
@@ -111,6 +121,7 @@ def serve(
       treadle serve
       treadle serve model@v1 --port 9000
       treadle serve --release-folder release --journal journal
+      treadle serve --release-folder release --journal journal --digest b3:... --remote s3://bucket/team
     """
     from treadle.serve.contracts import asked_port
 
@@ -118,7 +129,7 @@ def serve(
     if release_folder is not None:
         if journal is None:
             raise UserError("serve --release-folder: --journal DIR is missing; nothing is answered unrecorded")
-        carried = read_carried(release_folder, expected=digest, name=name)
+        carried = _carried(release_folder, digest, remote, name)
         degraded = read_degrade(degrade_for)
         _serve_folder(carried, journal, host, port, no_key=no_key, degrade_seconds=degraded, as_json=as_json)
         return
@@ -228,6 +239,32 @@ def _described(gateway: Gateway) -> dict[str, Any]:
 
 def _warn(said: str) -> None:
     click.echo(said, err=True)
+
+
+def _carried(folder: Path, digest: str | None, remote: str | None, name: str | None) -> CarriedRelease:
+    """The release in a folder, from a remote where one is named."""
+    with _ended_by_sigterm():
+        if not remote:
+            return read_carried(folder, expected=digest, name=name)
+        carried, moved = fetched(folder, remote, digest, name=name)
+    if moved is not None:
+        what = f"{moved.objects:,} objects, {moved.bytes / 1e6:,.1f} MB"
+        click.echo(f"fetched {carried.name} ({short(carried.digest)}) from {remote}: {what}", err=True)
+    return carried
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """End at once, as by Ctrl-C: nothing is answered yet, and the first process of a container is deaf to a signal
+    that it does not ask for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _serve_folder(

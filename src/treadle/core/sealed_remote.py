@@ -57,7 +57,10 @@ class SealedRemote:
         data = self._remote.read(name, 0, None if length is None else max(length, encrypted_size(LARGEST)))
         if is_encrypted(data) and blake3_bytes(data) != digest_in(name):
             if self._cipher is None:
-                raise UserError(f"{self.url} is encrypted; name its keys by encryption in treadle.yaml")
+                raise UserError(
+                    f"{self.url} is encrypted; name its keys by encryption in treadle.yaml, for treadle serve"
+                    " --release-folder by TREADLE_ENCRYPTION_KEY"
+                )
             data = self._cipher.decrypt(data, f"{self.url}/{name}")
         return data if length is None else data[:length]
 

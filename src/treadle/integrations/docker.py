@@ -1,4 +1,4 @@
-"""The target ``docker``: an image with the release in it, and a compose file that watches it.
+"""The target ``docker``: an image with the release in it, or beside it, and a compose file that watches it.
 
 The base image is named by its tag, for no registry is asked here; pin it by digest before it goes to production.
 """
@@ -9,23 +9,25 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from treadle.core.errors import UserError
 from treadle.integrations.docker_files import VLLM, beside, bill, check_gpu, pinned, requirements
+from treadle.integrations.docker_release import Model, way
 from treadle.integrations.docker_running import STOPPING, Container
 from treadle.stages.deploy.call import Call
 from treadle.stages.deploy.carried_keys import DEGRADE, VARIABLE
-from treadle.stages.deploy.targets import RELEASE, Plan, Rendering, Written
+from treadle.stages.deploy.targets import Plan, Rendering, Written
 
 _PYTHON = f"docker.io/library/python:{sys.version_info[0]}.{sys.version_info[1]}-slim"
 BASE = f"{_PYTHON}-bookworm"
 _VLLM_BASE = f"{_PYTHON}-trixie"  # vLLM's builds for processors ask for a newer C library than bookworm's
 PORT, USER = 8000, 10001
 _TOOLS = ("docker", "podman")
+_HERE = Path()  # the rendered folder, for whoever works in it
 _DOCKERFILE = """\
 # {model}, release {digest}. Written by `treadle render docker`.
-# Needs release/ (treadle export folder {digest} --out release; `treadle apply` does it) and takes wheels that lie in
-# wheels/ before any index; with --build-arg PIP_NO_INDEX=1 it takes those alone.
+# {said} before any index; with --build-arg PIP_NO_INDEX=1 it takes those alone.
 FROM {base}
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=passive
 ARG PIP_NO_INDEX
@@ -34,17 +36,15 @@ COPY wheels/ /tmp/wheels/
 {apart}RUN pip install --no-cache-dir --find-links /tmp/wheels -r /tmp/requirements.txt \\
  && rm -rf /tmp/wheels \\
  && useradd --uid {user} --no-create-home --shell /usr/sbin/nologin treadle \\
- && install -d -o {user} -g {user} /journal
-COPY {release}/ /release/
-COPY sbom.cdx.json /usr/share/doc/treadle/sbom.cdx.json
-ENV TREADLE_RELEASE_FOLDER=/release \\
-    TREADLE_RELEASE_DIGEST={digest} \\
+ && install -d -o {user} -g {user} {folders}
+{copied}COPY sbom.cdx.json /usr/share/doc/treadle/sbom.cdx.json
+ENV {found}    TREADLE_RELEASE_DIGEST={digest} \\
     TREADLE_RELEASE_NAME={model} \\
     TREADLE_JOURNAL=/journal
 USER {user}:{user}
-VOLUME /journal
+VOLUME {folders}
 EXPOSE {port}
-HEALTHCHECK --interval=15s --timeout=5s --start-period=120s CMD ["python3", "-c", \
+HEALTHCHECK --interval=15s --timeout=5s --start-period={patience}s CMD ["python3", "-c", \
 "import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/health/ready', timeout=4)"]
 ENTRYPOINT ["treadle"]
 CMD ["serve", "--host", "0.0.0.0", "--port", "{port}"]
@@ -69,8 +69,8 @@ services:
     build: .
     environment:
       TREADLE_API_KEY: ${{TREADLE_API_KEY:?set a key that clients send}}
-{shared}    ports: ["127.0.0.1:${{PORT:-{port}}}:{port}"]
-    volumes: ["journal:/journal"]
+{variables}{shared}    ports: ["127.0.0.1:${{PORT:-{port}}}:{port}"]
+    volumes: ["journal:/journal"{mounts}]
     read_only: true
     tmpfs: ["{tmp}"]
     cap_drop: [ALL]
@@ -100,7 +100,7 @@ configs:
           static_configs: [{{targets: ["{slug}:{port}"]}}]
 volumes:
   journal:
-"""
+{volumes}"""
 _SHARED = f"""\
       {VARIABLE}: ${{{VARIABLE}:?set the URL of the project's database}}
       {DEGRADE}: ${{{DEGRADE}:-}}
@@ -128,7 +128,7 @@ _PANELS = (
 
 
 class Docker:
-    """An image with the release in it, by docker or podman; a compose file with Prometheus and Grafana beside it."""
+    """An image with the release inside, mounted or pulled, by docker or podman; Prometheus and Grafana beside it."""
 
     def __init__(
         self,
@@ -139,10 +139,13 @@ class Docker:
         wheels_only: bool = False,
         gpu: bool = False,
         keys: str = "",
+        model: Model = "inside",
+        remote: str = "",
     ) -> None:
         """``base``: another image with Python and pip; ``port`` on this machine; ``wheels_only`` asks no index.
         ``gpu``: packages built for NVIDIA's GPUs, and one of those for the container. ``keys``: ``postgresql`` for an
-        image that takes them from the project's database."""
+        image that takes them from the project's database. ``model``: inside the image, mounted from a folder of this
+        machine, or pulled from a ``remote`` of `treadle push`."""
         if tool not in ("", *_TOOLS):  # a rendered folder says it, and it is run
             raise UserError(f"target docker: tool {tool!r}: expected {' or '.join(_TOOLS)}")
         self.tool = tool or ("podman" if shutil.which("docker") is None and shutil.which("podman") else "docker")
@@ -150,12 +153,13 @@ class Docker:
         if keys not in ("", "postgresql"):
             raise UserError(f"target docker: keys {keys!r}: expected postgresql")
         self._shared = bool(keys)
+        self._way = way(model, remote)
 
     def render(self, release: Rendering) -> Mapping[str, bytes]:
         """As `Target.render`."""
         check_gpu("docker", release.engine, gpu=self._gpu)
-        packages = pinned(release.engine, gpu=self._gpu, postgres=self._shared)
-        apart = beside(release.engine, gpu=self._gpu)
+        packages = pinned(release.engine, gpu=self._gpu, postgres=self._shared, scheme=self._way.scheme)
+        apart, ours = beside(release.engine, gpu=self._gpu), self._way
         named = {
             "digest": release.digest,
             "model": release.model,
@@ -164,7 +168,12 @@ class Docker:
             "base": self._base or (_VLLM_BASE if apart else BASE),
             "user": USER,
             "port": PORT,
-            "release": RELEASE,
+            "said": ours.said(release.digest, release.tag),
+            "folders": ours.folders,
+            "copied": ours.copied(),
+            "found": ours.found(release.tag),
+            "patience": ours.patience,
+            **ours.compose(release.tag),
             "apart": (_APART + (_OPENMP if "intel-openmp" in apart else "")) if apart else "",
             "tmp": _tmp(release.engine),
             "stopping": STOPPING,
@@ -172,11 +181,12 @@ class Docker:
             "shared": _SHARED if self._shared else "",
         }
         lists = {"requirements.txt": packages, **({"vllm.txt": apart} if apart else {})}
-        ignored = "".join(f"!{each}\n" for each in (*lists, "wheels", RELEASE, "sbom.cdx.json"))
+        place = ours.place(release.tag)
+        copied = (*lists, "wheels", *((place,) if ours.copied() else ()), "sbom.cdx.json")
         return {
             "Dockerfile": _DOCKERFILE.format(**named).encode(),
-            ".dockerignore": f"*\n{ignored}".encode(),
-            ".gitignore": b"/release/\n/wheels/*.whl\n",
+            ".dockerignore": "".join(["*\n", *(f"!{each}\n" for each in copied)]).encode(),
+            ".gitignore": (f"/{place.partition('/')[0]}/\n" if place else "").encode() + b"/wheels/*.whl\n",
             **{name: requirements(each, gpu=self._gpu) for name, each in lists.items()},
             "sbom.cdx.json": bill(release, [*packages.items(), *apart.items()]),
             "wheels/README": b"Wheels that lie here are taken before any index.\n",
@@ -191,15 +201,15 @@ class Docker:
         tag = image(written.slug, written.tag)
         alone = ["--build-arg", "PIP_NO_INDEX=1"] if self._wheels_only else []
         form = ["--format", "docker"] if self.tool == "podman" else []  # OCI images have no health check
-        ours = self._container(written)
+        build = (self.tool, "build", *form, *alone, "--tag", tag, ".")
         started = Call(
-            f"{ours.shown()}  # in the place of the one that runs, once it was tried beside it",
-            lambda _: ours.start(written),
+            f"{self._container(written).shown()}  # in the place of the one that runs, once it was tried beside it",
+            lambda folder: self._container(written, folder).start(written),
         )
         return Plan(
-            ((self.tool, "build", *form, *alone, "--tag", tag, "."), started),
+            (*self._way.before(written), build, started),
             endpoint=f"http://127.0.0.1:{self._port}",
-            release=True,
+            release=self._way.place(written.tag),
         )
 
     def down(self, written: Written) -> Plan:
@@ -208,12 +218,13 @@ class Docker:
         ended = Call(f"{ours.stopped()}  # and take it away", lambda _: ours.end())
         return Plan((ended,), f"http://127.0.0.1:{self._port}")
 
-    def _container(self, written: Written) -> Container:
-        """Everything that an image is run with. How it was rendered says which engine it has."""
+    def _container(self, written: Written, folder: Path = _HERE) -> Container:
+        """Everything that an image is run with. How it was rendered says which engine it has; ``folder`` is where."""
         engine = VLLM if "vllm.txt" in written.files else ""
         options = ["--env", "TREADLE_API_KEY", "--read-only", "--tmpfs", _tmp(engine), "--cap-drop", "ALL"]
         options += ["--stop-timeout", str(STOPPING)]
         options += ["--env", VARIABLE, "--env", DEGRADE] if self._shared else []
+        options += self._way.options(written, folder)
         if self._gpu:
             options += ["--device", "nvidia.com/gpu=all"] if self.tool == "podman" else ["--gpus", "all"]
         return Container(
@@ -224,6 +235,7 @@ class Docker:
             port=self._port,
             inside=PORT,
             beside=not self._gpu,
+            seconds=self._way.seconds,
         )
 
 

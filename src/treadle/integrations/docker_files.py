@@ -24,6 +24,8 @@ VLLM = "vllm"  # the engine, and the package
 _EXTRAS = {"openvino": "openvino", "onnx": "onnx", "torchao": "torchao", "transformers": "train"}
 _BESIDE = ("google-re2",)  # takes personal data out of what is recorded
 _ON_GPU = ("transformers", VLLM)  # engines that compute on one
+_REMOTES = "treadle.remotes"  # what opens a bucket, by its kind
+_OPENED_BY = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _TORCH = "https://download.pytorch.org/whl"
 _CUDA = ("nvidia-", "cuda-")  # what torch's build for GPUs asks for, as it does for triton
 _VLLM_CUDA = "cu129"  # what vLLM's own builds are for
@@ -36,10 +38,11 @@ def check_gpu(target: str, engine: str, *, gpu: bool) -> None:
         raise UserError(f"target {target}: gpu: engine {engine} computes on the processor; gpu is for {able}")
 
 
-def pinned(engine: str, *, gpu: bool = False, postgres: bool = False) -> dict[str, str]:
-    """Versions of everything that the server needs for an engine, by name, as installed here; ``UserError`` where a
-    part is not. What vLLM itself needs is `beside`. ``postgres``: and for keys in a PostgreSQL."""
-    found = _installed(engine, "serve,postgres" if postgres else "serve")
+def pinned(engine: str, *, gpu: bool = False, postgres: bool = False, scheme: str = "") -> dict[str, str]:
+    """Versions of everything that the server needs for an engine, and for a remote of a kind of bucket, by name, as
+    installed here; ``UserError`` where a part is not. What vLLM itself needs is `beside`. ``postgres``: and for keys in
+    a PostgreSQL."""
+    found = _installed(engine, "serve,postgres" if postgres else "serve", scheme)
     if not gpu:
         found = {name: each for name, each in found.items() if name != "triton" and not name.startswith(_CUDA)}
     return _versions(found, gpu=gpu)
@@ -99,11 +102,13 @@ def _version(name: str, installed: str, *, gpu: bool) -> str:
     return f"{public}+cpu" if not gpu and (local == "cpu" or name == "torch") else public
 
 
-def _installed(engine: str, extras: str) -> dict[str, Distribution]:
-    extras += f",{_EXTRAS[engine]}" if engine in _EXTRAS else ""
-    waiting = [Requirement(f"treadle[{extras}]"), *map(Requirement, _BESIDE)]
-    here = (entry.dist for entry in entry_points(group=GROUP) if entry.name == engine)
-    waiting += [Requirement(each.name) for each in here if each is not None]
+def _installed(engine: str, extras: str, scheme: str) -> dict[str, Distribution]:
+    extras += (f",{_EXTRAS[engine]}" if engine in _EXTRAS else "") + (",remote" if scheme else "")
+    opened = [_OPENED_BY[scheme]] if scheme in _OPENED_BY else []
+    waiting = [Requirement(f"treadle[{extras}]"), *map(Requirement, (*_BESIDE, *opened))]
+    for group, name in ((GROUP, engine), (_REMOTES, scheme)):
+        here = (entry.dist for entry in entry_points(group=group) if entry.name == name)
+        waiting += [Requirement(each.name) for each in here if each is not None]
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
     while waiting:
@@ -115,8 +120,9 @@ def _installed(engine: str, extras: str) -> dict[str, Distribution]:
         try:
             found[name] = distribution(wanted.name)
         except PackageNotFoundError:
+            more = "".join(f" {name}" for name in opened)
             raise UserError(
-                f"render: {wanted.name} is not installed here; run: pip install 'treadle[{extras}]'"
+                f"render: {wanted.name} is not installed here; run: pip install 'treadle[{extras}]'{more}"
             ) from None
         seen |= {(name, each) for each in fresh}
         waiting += _needs(found[name], fresh)

@@ -20,13 +20,13 @@ from treadle.stages.deploy.call import output_of
 from treadle.stages.deploy.targets import Plan, Written, smoke
 
 STOPPING = 45  # seconds until a container that is to end is killed: a drain of thirty, and some
-_START = 180.0  # seconds until one is ready
 _PAUSE = 0.2  # seconds between two looks
 
 
 @dataclass(frozen=True)
 class Container:
-    """What one is run with: ``port`` of 127.0.0.1 leads to ``inside``. ``beside``: whether two have room."""
+    """What one is run with: ``port`` of 127.0.0.1 leads to ``inside``. ``beside``: whether two have room; ``seconds``
+    until it is ready."""
 
     tool: str
     name: str
@@ -35,6 +35,7 @@ class Container:
     port: int
     inside: int
     beside: bool
+    seconds: float
 
     def shown(self) -> str:
         """How it is started, as a shell takes it."""
@@ -47,6 +48,7 @@ class Container:
         state = self._state(self.name)
         if state is None:
             output_of(self._run())
+            self._ask(self.name, f"http://127.0.0.1:{self.port}", written)
             return
         if state == "true" and self.beside:
             self._try(written)
@@ -112,13 +114,15 @@ class Container:
 
     def _ask(self, name: str, url: str, written: Written) -> None:
         """Once it is ready. Its last words go to where errors are read when it is not."""
-        until = time.monotonic() + _START
+        until = time.monotonic() + self.seconds
         try:
             while not _ready(url):
                 if self._state(name) != "true":
                     raise UserError(f"{written.model} ended before it was ready; its last words are above")
                 if time.monotonic() > until:
-                    raise UserError(f"{written.model} was not ready within {_START:.0f} s; its last words are above")
+                    raise UserError(
+                        f"{written.model} was not ready within {self.seconds:.0f} s; its last words are above"
+                    )
                 time.sleep(_PAUSE)
             smoke(Plan((), url), written)
         except BaseException:

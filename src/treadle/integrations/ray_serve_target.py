@@ -104,7 +104,7 @@ class RayServe:
             ("cp", "-rT", RELEASE, f"{self._home}/{written.tag}"),
             ("serve", "deploy", "--address", self._address, "serve.yaml"),
         )
-        return Plan(commands, f"http://127.0.0.1:{self._port}", release=True)
+        return Plan(commands, f"http://127.0.0.1:{self._port}", release=RELEASE)
 
     def down(self, written: Written) -> Plan:
         """As `Target.down`; release and journal stay."""

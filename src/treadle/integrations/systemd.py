@@ -94,7 +94,7 @@ class Systemd:
                 ("systemctl", "restart", unit),
             ),
             endpoint=f"http://127.0.0.1:{self._port}",
-            release=True,
+            release=RELEASE,
         )
 
     def down(self, written: Written) -> Plan:

@@ -17,7 +17,7 @@ from typing import Any
 
 from treadle.core.errors import UserError
 from treadle.stages.deploy.call import Call
-from treadle.stages.deploy.targets import QUESTION, Plan, Rendering, Written
+from treadle.stages.deploy.targets import QUESTION, RELEASE, Plan, Rendering, Written
 
 _LONGEST = 600.0  # seconds that a model gets to be loaded
 _LOG, _PID = "triton.log", "triton.pid"
@@ -130,7 +130,7 @@ class Triton:
         """As `Target.apply`."""
         url = self._url(written)
         loaded = Call(f"GET {url}/ready until it is loaded, or Triton has ended", partial(_until_loaded, url))
-        return Plan((("sh", "start.sh"), loaded), self._endpoint, release=True, ask=self._ask)
+        return Plan((("sh", "start.sh"), loaded), self._endpoint, release=RELEASE, ask=self._ask)
 
     def down(self, written: Written) -> Plan:
         """As `Target.down`; release and journal stay."""

@@ -33,6 +33,7 @@ GROUP = "treadle.targets"
 WRITTEN = "treadle.json"
 FORMAT = 1
 QUESTION = "What can you do?"
+REMOTE = "remote"  # the setting that names a place of treadle push, of targets that have a release fetched from there
 CANARY = "canary"  # the setting that names another release, of targets that can try one beside the first
 RELEASE = "release"  # the folder beside the files that the release itself is put into when they are applied
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z")
@@ -85,14 +86,14 @@ class Plan:
     """How rendered files are put to work: commands (run in their folder) and calls of the platform's API, in order;
     then ``endpoint`` is asked, if there is one.
 
-    ``release``: the release's files are needed in ``release/`` there. ``ask``: how it is asked where our own paths are
-    not at ``endpoint``; gives what they would answer. ``then``: what is done once the answers were right, such as
+    ``release``: the folder there in which the release's files are needed. ``ask``: how it is asked where our own paths
+    are not at ``endpoint``; gives what they would answer. ``then``: what is done once the answers were right, such as
     sending requests there.
     """
 
     commands: tuple[Command, ...]
     endpoint: str | None = None
-    release: bool = False
+    release: str = ""
     ask: Callable[[Written], Any] | None = None
     then: tuple[Command, ...] = ()
 
@@ -101,7 +102,8 @@ class Target(Protocol):
     """A platform. Its settings are the parameters it is made with; ``tool`` is the program that applies its files.
 
     A setting ``canary`` names another release, which `Rendering.canary` then is; such a target has ``share``, the part
-    of the requests that it gives to that release.
+    of the requests that it gives to that release. A setting ``remote`` is the address, or the whole path, of a place
+    that releases are pushed to; whoever renders may say its name in the project.
     """
 
     tool: str
