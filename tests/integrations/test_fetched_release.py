@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import random
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +18,7 @@ import command
 from treadle.core import remote as remotes
 from treadle.core.cipher import open_cipher
 from treadle.core.errors import Corrupt, TreadleError, UserError
-from treadle.core.remote import FolderRemote, introduce, open_remote, place
+from treadle.core.remote import introduce, open_remote, place
 from treadle.core.sealed_remote import SealedRemote
 from treadle.core.store import Store
 from treadle.core.transfer import Transfer
@@ -30,7 +28,6 @@ from treadle.stages.deploy.fetched import KEYS, check_sent, fetched
 
 KEY = "5a" * 32
 SPEC = ReleaseSpec("tiny", "chat", "b3:" + "11" * 32, "b3:" + "22" * 32, {}, "transformers")
-forked = multiprocessing.get_context("fork")
 
 
 def put_release(store: Store, seed: int = 1, size: int = 9 << 20) -> str:
@@ -70,12 +67,33 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def in_process(work: Callable[..., Any], *given: Any) -> int | None:
-    """The exit code of a process that does it, negative where a signal ended it."""
-    process = forked.Process(target=work, args=given)
-    process.start()
-    process.join(60)
-    return process.exitcode
+# Killed when it asks the remote once more than so often.
+FETCH = """
+import itertools, os, sys
+from pathlib import Path
+from treadle.core.remote import FolderRemote
+from treadle.stages.deploy.fetched import fetched
+
+read, asked, most = FolderRemote.read, itertools.count(), int(sys.argv[4])
+def counted(self, name, start=0, length=None):
+    if next(asked) == most:
+        os.kill(os.getpid(), 9)
+    return read(self, name, start, length)
+FolderRemote.read = counted
+print("fetched" if fetched(Path(sys.argv[1]), sys.argv[2], sys.argv[3])[1] else "there")
+"""
+
+
+def fetching(folder: Path, url: str, digest: str, reads: int = -1) -> subprocess.Popen[str]:
+    """A process of its own that fetches."""
+    command = [sys.executable, "-c", FETCH, str(folder), url, digest, str(reads)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def fetch_and_die(folder: Path, url: str, digest: str, reads: int) -> int:
+    """Its exit code."""
+    with fetching(folder, url, digest, reads) as process:
+        return process.wait(60)
 
 
 def test_a_release_is_fetched_once(store: Store, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,27 +141,13 @@ def test_what_was_changed_is_fetched_again(store: Store, tmp_path: Path, change:
     assert [path.name for path in folder.parent.iterdir()] == ["one"]
 
 
-def fetch_and_die(folder: Path, url: str, digest: str, reads: int) -> None:
-    """Killed when it asks the remote once more than that."""
-    read, left = FolderRemote.read, iter(range(reads))
-
-    def counted(self: FolderRemote, name: str, start: int = 0, length: int | None = None) -> bytes:
-        if next(left, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return read(self, name, start, length)
-
-    FolderRemote.read = counted  # type: ignore[method-assign] # in a process of its own
-    fetched(folder, url, digest)
-    os._exit(0)
-
-
 def test_killed_anywhere_nothing_is_there_that_would_be_served(store: Store, tmp_path: Path) -> None:
     digest, url = put_release(store), str(tmp_path / "remote")
     push(store, digest, url)
     folder = tmp_path / "releases" / "one"
     killed = 0
     for reads in range(40):
-        if in_process(fetch_and_die, folder, url, digest, reads) == 0:
+        if fetch_and_die(folder, url, digest, reads) == 0:
             break
         killed += 1
         assert not folder.exists()
@@ -158,7 +162,7 @@ def test_what_was_cut_off_goes_on(store: Store, tmp_path: Path) -> None:
     push(store, digest, url)
     folder = tmp_path / "releases" / "one"
     # Two reads say that it is there, one brings the manifest, five the files and the list; then some four chunks.
-    assert in_process(fetch_and_die, folder, url, digest, 8 + 8) == -signal.SIGKILL
+    assert fetch_and_die(folder, url, digest, 8 + 8) == -signal.SIGKILL
     carried, moved = fetched(folder, url, digest)
     assert moved is not None
     assert moved.present >= 3
@@ -166,21 +170,12 @@ def test_what_was_cut_off_goes_on(store: Store, tmp_path: Path) -> None:
     assert carried.digest == digest
 
 
-def fetch_late(folder: Path, url: str, digest: str, until: float, said: Any) -> None:
-    time.sleep(max(0.0, until - time.monotonic()))
-    said.put(fetched(folder, url, digest)[1] is not None)
-
-
 def test_of_several_at_once_one_fetches(store: Store, tmp_path: Path) -> None:
     digest, url = put_release(store), str(tmp_path / "remote")
     push(store, digest, url)
-    folder, said, until = tmp_path / "releases" / "one", forked.SimpleQueue(), time.monotonic() + 0.5
-    all_ = [forked.Process(target=fetch_late, args=(folder, url, digest, until, said)) for _ in range(4)]
-    for each in all_:
-        each.start()
-    for each in all_:
-        each.join(60)
-    assert sorted(said.get() for _ in all_) == [False, False, False, True]
+    folder = tmp_path / "releases" / "one"
+    several = [fetching(folder, url, digest) for _ in range(3)]
+    assert sorted(each.communicate(timeout=60)[0] for each in several) == ["fetched\n", "there\n", "there\n"]
     assert read_carried(folder, expected=digest).digest == digest
 
 
@@ -263,6 +258,7 @@ def test_sigterm_ends_it_while_it_fetches(tmp_path: Path, bucket: str, monkeypat
         with silent.accept()[0]:
             began = time.monotonic()
             started.terminate()
-            assert started.wait(60) == 130
+            said, _ = started.communicate(timeout=60)
+            assert started.returncode == 130, said
     assert time.monotonic() - began < 30
     assert not (tmp_path / "releases" / "one").exists()
