@@ -222,7 +222,9 @@ def away(
             for name, value in {**keys, "ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
                 monkeypatch.setenv(f"AWS_{name}", value)
             httpx.put(f"http://127.0.0.1:{port}/models").raise_for_status()
-            place, inside = "s3://models/team", f"http://host.containers.internal:{port}"
+            shown = ["podman", "network", "inspect", "podman", "--format", "{{(index .Subnets 0).Gateway}}"]
+            gateway = subprocess.run(shown, capture_output=True, text=True, check=True).stdout.strip()
+            place, inside = "s3://models/team", f"http://{gateway}:{port}"  # by a name, moto would look for its bucket
         project.edit("seed: 17\n", f"seed: 17\nremotes: {{team: {place}}}\n")
         yield {"model": "pulled", "remote": "team", "endpoint": inside}
 
