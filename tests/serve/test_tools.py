@@ -6,12 +6,17 @@ import json
 import time
 from typing import Any
 
+import jsonschema
 import pytest
 from toy_server import Served
 
+from treadle.core.errors import UserError
 from treadle.serve.tools import CallsInStream
 
 WEATHER: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+CITY = {"type": "object", "properties": {"city": {"$ref": "#/$defs/City"}}, "required": ["city"]}
+NAMES = {"City": {"enum": ["Bern", "Oslo"]}}
+MOVE: Any = {"type": "function", "function": {"name": "move", "strict": True, "parameters": {**CITY, "$defs": NAMES}}}
 CALL = '<tool_call> {"name": "weather", "arguments": {"city": "Bern"}} </tool_call>'  # the toy says what it is told
 
 
@@ -74,6 +79,90 @@ def test_the_answer_of_a_tool_goes_back_to_the_model(served: Served) -> None:
     refused = served.http.post("/v1/chat/completions", json={"messages": messages, "tools": [WEATHER]})
     assert refused.status_code == 400
     assert "answers a call that was not made" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "move"}}])
+def test_a_call_that_is_asked_for_comes_parsed_by_openais_own_client(served: Served, choice: Any) -> None:
+    served.engine.holds_schema = True  # type: ignore[attr-defined]
+    asked: dict[str, Any] = {"model": "docs-assistant", "tools": [MOVE], "tool_choice": choice}
+    asked["messages"] = [{"role": "user", "content": json.dumps({"name": "move", "arguments": {"city": "Bern"}})}]
+    with served.client.chat.completions.stream(**asked) as events:
+        streamed = events.get_final_completion()
+    for answer in (served.client.chat.completions.parse(**asked), streamed):
+        [said] = answer.choices
+        [made] = said.message.tool_calls or []
+        assert (made.function.name, made.function.parsed_arguments) == ("move", {"city": "Bern"})
+        assert said.finish_reason == "tool_calls"
+        assert not said.message.content  # of a stream, a text without a letter
+
+
+def test_the_schema_of_a_call(served: Served) -> None:
+    served.engine.holds_schema = True  # type: ignore[attr-defined]
+    itself: Any = {"type": "function", "function": {"name": "tree", "parameters": {"properties": {
+        "left": {"$ref": "#"}, "enum": {"$ref": "#/properties/left"}, "is": {"enum": [{"$ref": "#"}]}}}}}  # fmt: skip
+
+    def held(choice: Any) -> Any:
+        answer = served.chat(CALL, tools=[WEATHER, MOVE, itself], tool_choice=choice)
+        assert answer.status_code == 200, answer.text
+        [request] = served.engine.requests[-1:]
+        assert request.schema is not None
+        assert not request.tools
+        assert request.said is not None
+        assert '"name": "move"' in request.said[0]["content"]  # type: ignore[index]
+        assert served.engine.tokenizer.tools == [WEATHER, MOVE, itself]
+        assert served.rows[-1]["parameters"]["tools"] == ["weather", "move", "tree"]
+        jsonschema.Draft202012Validator.check_schema(schema := json.loads(request.schema))
+        return jsonschema.Draft202012Validator(schema)
+
+    def fits(validator: Any, name: str, arguments: Any, **more: Any) -> bool:
+        return bool(validator.is_valid({"name": name, "arguments": arguments, **more}))
+
+    one, any_of = held({"type": "function", "function": {"name": "move"}}), held("required")
+    for each in (one, any_of):
+        assert fits(each, "move", {"city": "Oslo"})
+        for wrong in ({"city": "Rome"}, {}, [], "Oslo"):
+            assert not fits(each, "move", wrong)
+        assert not fits(each, "move", {"city": "Oslo"}, why="because")
+        assert not fits(each, "stay", {"city": "Oslo"})
+    assert fits(any_of, "weather", {"city": "Rome"})
+    assert not fits(any_of, "weather", [])
+    assert not fits(one, "weather", {})
+    assert fits(any_of, "tree", {"left": {"left": {}}, "enum": {"left": {}}, "is": {"$ref": "#"}})
+    for wrong in ({"left": 1}, {"left": {"left": 1}}, {"enum": 1}, {"enum": {"enum": []}}, {"is": {}}):
+        assert not fits(any_of, "tree", wrong)
+
+
+def test_what_no_call_can_be_held_to_is_named(served: Served) -> None:
+    served.engine.holds_schema = True  # type: ignore[attr-defined]
+    for change, param, told in (
+        ({"tool_choice": "required"}, "tool_choice", "only goes with tools"),
+        ({"tool_choice": {"type": "function", "function": {"name": "fly"}}}, "tool_choice", "only goes with tools"),
+        ({"tools": [MOVE]}, "tools[0].function.strict", "unless tool_choice asks for one"),
+        ({"tools": [WEATHER], "tool_choice": "needed"}, "tool_choice", "needed"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.type", "allowed_tools"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "fly"}}},
+         "tool_choice.function.name", "one of tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}],
+          "tool_choice": "required"}, "tools[0].function.parameters.type", "expected object"),
+        ({"tools": [WEATHER], "tool_choice": "required", "response_format": {"type": "json_object"}},
+         "response_format", "may call tools"),
+    ):  # fmt: skip
+        error = served.chat("x", **change)  # type: ignore[arg-type]
+        assert error.status_code == 400, error.text
+        assert error.json()["error"]["param"] == param
+        assert told in error.json()["error"]["message"]
+    assert served.rows == []
+    served.engine.failing = UserError("response_format: this schema cannot be kept to (#/x)")
+    error = served.chat("x", tools=[WEATHER], tool_choice="required")
+    assert error.json()["error"]["message"] == "tools: this schema cannot be kept to (#/x)"
+
+
+def test_a_call_is_as_the_description_says(served: Served) -> None:
+    described = served.http.get("/openapi.json").json()
+    answer = served.chat(CALL, tools=[WEATHER]).json()
+    assert answer["choices"][0]["message"]["tool_calls"]
+    shown = {"$ref": "#/components/schemas/ChatCompletion", "components": described["components"]}
+    jsonschema.Draft202012Validator(shown).validate(answer)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])

@@ -333,6 +333,23 @@ def test_a_schema_goes_there_only_where_the_file_says_that_it_is_held(folder: Pa
             assert behind.asked[0]["response_format"]["json_schema"]["schema"] == {"type": "object"}
 
 
+def test_a_call_that_is_asked_for_is_a_schema_to_the_server_and_told_in_words(folder: Path) -> None:
+    tool = {"type": "function", "function": {"name": "move", "parameters": {"required": ["to"]}}}
+    call = '{"name": "move", "arguments": {"to": 3}}'
+    with Misbehaving(lambda h: stream(h, piece(call), piece(reason="stop"))) as behind:
+        with fronting(folder, behind.url) as front:
+            assert front.chat(tools=[tool], tool_choice="required").status_code == 400
+        with fronting(folder, behind.url, structured=True) as front:
+            (choice,) = front.chat(tools=[tool], tool_choice="required").json()["choices"]
+            assert choice["message"]["tool_calls"][0]["function"] == {"name": "move", "arguments": '{"to": 3}'}
+            (sent,) = behind.asked
+            assert "tools" not in sent
+            assert '"name": "move"' in sent["messages"][0]["content"]
+            schema = sent["response_format"]["json_schema"]["schema"]
+            assert schema["properties"]["name"] == {"const": "move"}
+            assert schema["$defs"]["f0"] == {"type": "object", "required": ["to"]}
+
+
 def test_a_context_that_the_server_says_is_kept_to(folder: Path) -> None:
     listed = {"data": [{"id": "other", "max_model_len": 5}, {"id": "docs-assistant", "max_model_len": 30}]}
     with (

@@ -65,6 +65,7 @@ class Generation:
 
 
 Source = Callable[[GenerateRequest], AsyncIterator[Chunk]]
+_OF_SCHEMA = "response_format: "  # how engines begin when they cannot hold an answer to one
 _TEMPLATE = 1024  # tokens; a system prompt by default and instructions for tools come to some hundreds
 
 
@@ -149,6 +150,8 @@ class Exchange:
                         break
         except Exception as error:
             told = translated(error, entry.id)
+            if self.generation.tools and told.message.startswith(_OF_SCHEMA):  # which was made of the tools
+                told.message = "tools: " + told.message.removeprefix(_OF_SCHEMA)
             self._void = self._came_to_nothing(told)
             raise told from error
         if None in self.reasons:
@@ -214,7 +217,7 @@ class Exchange:
             schema=g.schema,
             alternatives=g.alternatives,
             said=g.said,
-            tools=g.tools,
+            tools=g.tools if g.schema is None else (),  # with one, they stand in what is said
             whole=not self.entry.stream,
         )
 

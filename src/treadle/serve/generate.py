@@ -13,7 +13,7 @@ import msgspec
 
 from treadle.core.errors import UserError
 from treadle.lm.engine import Chunk
-from treadle.lm.tool_prompt import with_written_calls
+from treadle.lm.tool_prompt import with_functions, with_written_calls
 from treadle.serve.aside import aside
 from treadle.serve.client import ClientLeft
 from treadle.serve.context import with_context
@@ -36,6 +36,7 @@ from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shap
 from treadle.serve.requests import ChatMessage, ChatRequest, CompletionRequest, Sampling, asked_in_vain
 from treadle.serve.screening import screen
 from treadle.serve.table import Chosen
+from treadle.serve.tool_choice import call_schema, demanded_calls
 from treadle.serve.tools import CallsInStream, as_said, asked_tools, check_answers, with_calls
 
 _chat_decoder = msgspec.json.Decoder(ChatRequest)
@@ -64,6 +65,7 @@ async def _chat(body: ChatRequest, incoming: Incoming, chosen: Chosen) -> None:
     user = body.user or body.safety_identifier
     serving = chosen.serving
     messages, tools = _messages(body.messages), asked_tools(body)
+    demanded = demanded_calls(body, serving)
     entry = _entry(incoming, body, "chat", ())
     entry.share, entry.user = chosen.share, user
     given = [[each.text, each.title, each.id] for each in body.context or ()]
@@ -73,6 +75,8 @@ async def _chat(body: ChatRequest, incoming: Incoming, chosen: Chosen) -> None:
     messages, tools, given, shown = await screen(incoming, serving, entry, (messages, tools, given, held), "messages")
     if shown != held:  # what an answer is held to is said to the model, too
         schema = msgspec.json.encode(shown).decode()
+    if demanded:
+        schema = call_schema(tools, demanded)
     context = _pieces(given)
     entry.messages, entry.context = with_written_calls(messages), context
     try:
@@ -258,8 +262,16 @@ async def _generation(
         tools=tuple(tools),
         schema=schema,
         alternatives=alternatives,
-        said=prompt if isinstance(prompt, str) else tuple(prompt),
+        said=_said(prompt, tools if schema is not None else ()),
     )
+
+
+def _said(prompt: str | list[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> str | tuple[Mapping[str, Any], ...]:
+    """The prompt for a server with a template of its own. An answer that is held to a call is text to it: it is told of
+    these ``tools`` in words, or it would call them its own way."""
+    if isinstance(prompt, str):
+        return prompt
+    return tuple(with_functions(with_written_calls(prompt), tools) if tools else prompt)
 
 
 async def _answer(

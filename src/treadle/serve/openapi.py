@@ -61,6 +61,12 @@ _LOGPROBS = {
     },
 }
 _REASON = {"enum": ["stop", "length", "content_filter"]}
+_CALL = _object({"id": _TEXT, "type": {"enum": ["function"]}, "function": _object({"name": _TEXT, "arguments": _TEXT})})
+_MESSAGE = {
+    "type": "object",
+    "properties": {"role": _TEXT, "content": _NULLABLE, "refusal": _NULLABLE, "tool_calls": _list(_CALL)},
+    "required": ["role", "content", "refusal"],
+}
 
 _RESPONSES: dict[str, Any] = {
     "Error": _object({"error": _object({"message": _TEXT, "type": _TEXT, "param": _NULLABLE, "code": _NULLABLE})}),
@@ -84,9 +90,9 @@ _RESPONSES: dict[str, Any] = {
                 _object(
                     {
                         "index": _COUNT,
-                        "message": _object({"role": _TEXT, "content": _TEXT, "refusal": _NULLABLE}),
+                        "message": _MESSAGE,
                         "logprobs": _CHAT_LOGPROBS,
-                        "finish_reason": _REASON,
+                        "finish_reason": {"enum": [*_REASON["enum"], "tool_calls"]},
                     }
                 )
             ),

@@ -23,6 +23,7 @@ Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
 ]
 Alternatives = Annotated[int, Meta(ge=0, le=20)]
+FunctionName = Annotated[str, Meta(min_length=1, max_length=64)]
 Text = Annotated[str, Meta(min_length=1)]
 Texts = Text | Annotated[list[Text], Meta(min_length=1, max_length=256)]
 
@@ -59,12 +60,13 @@ class ChatMessage(Struct, forbid_unknown_fields=True, kw_only=True):
     function_call: Any = None
     tool_calls: Any = None
     tool_call_id: Any = None
+    parsed: Any = None  # what OpenAI's client read out of the content, and sends back
 
 
 class Function(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A function that the model may call; ``parameters`` is a JSON Schema, which is shown and not enforced."""
+    """A function that the model may call; ``parameters``, a JSON Schema, holds where ``tool_choice`` asks for a call."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    name: FunctionName
     description: Annotated[str, Meta(max_length=10_000)] | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -75,6 +77,19 @@ class Tool(Struct, forbid_unknown_fields=True, kw_only=True):
 
     type: Literal["function"]
     function: Function
+
+
+class NamedFunction(Struct, forbid_unknown_fields=True, kw_only=True):
+    """One of ``tools``."""
+
+    name: FunctionName
+
+
+class ToolChoice(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The answer is a call of this function alone, where the engine can; with ``required``, of one of ``tools``."""
+
+    type: Literal["function"]
+    function: NamedFunction
 
 
 class JsonSchema(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -137,7 +152,7 @@ class ChatRequest(Sampling, kw_only=True):
     prompt_cache_options: Any = None
     top_logprobs: Alternatives | None = None
     tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
-    tool_choice: Any = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     functions: Any = None
     function_call: Any = None

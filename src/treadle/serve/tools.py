@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from treadle.serve.errors import invalid, unsupported
+from treadle.serve.errors import invalid
 from treadle.serve.requests import ChatMessage, ChatRequest
 from treadle.text.tool_calls import ToolCallError, answered, read_calls, tool_message
 
@@ -21,11 +21,6 @@ _MOST_CHARACTERS = 200_000
 
 def asked_tools(body: ChatRequest) -> list[dict[str, Any]]:
     """The functions that the model is shown, as its template takes them. Raises 400."""
-    if body.tool_choice not in (None, "none", "auto"):
-        raise unsupported("tool_choice", "anything but none and auto: the model decides by itself")
-    for place, tool in enumerate(body.tools or ()):
-        if tool.function.strict:
-            raise unsupported(f"tools[{place}].function.strict", "an answer that is held to a schema")
     if not body.tools or body.tool_choice == "none":
         return []
     tools = [
