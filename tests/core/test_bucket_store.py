@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from faulty_proxy import FaultyProxy
+from faulty_proxy import FaultyProxy, ask_again_at_once
 from postgresql_server import Server
 from treadle.core.artifacts import Artifact, Builder
 from treadle.core.bucket_store import BucketStore
@@ -58,7 +58,7 @@ def machines(tmp_path: Path) -> Machines:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """No long pauses between attempts."""
-    monkeypatch.setattr("treadle.core.remote._FIRST_PAUSE", 0.01)
+    ask_again_at_once(monkeypatch)
 
 
 def put(store: Store, files: dict[str, bytes]) -> Artifact:

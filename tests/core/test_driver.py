@@ -169,7 +169,7 @@ def test_reasons_name_version_seed_packages_and_loss(workspace: Workspace, monke
     workspace.store.delete(set(outputs.values()))
     lost.run(shout, lost.run(write))
     assert reason(lost) == "its result is no longer in the store"
-    monkeypatch.setattr("treadle.core.steps.version", lambda name: "999")
+    monkeypatch.setattr("treadle.core.steps.version_of", lambda name: "999")
     packaged = driver(workspace)
     packaged.run(shout, packaged.run(write))
     assert reason(packaged) == "a package it depends on changed: blake3"

@@ -135,7 +135,7 @@ def test_an_unknown_name_suggests_the_nearest(monkeypatch: pytest.MonkeyPatch) -
             return self._value
 
     entries = [Entry("shorten", len), Entry("lower", ImportError("no such package"))]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: entries)
+    monkeypatch.setattr(plugins, "entries", lambda group: entries)
     assert load(GROUP, "shorten").value is len
     with pytest.raises(UserError, match="there is no transform called 'shortn'; did you mean 'shorten'"):
         load(GROUP, "shortn")

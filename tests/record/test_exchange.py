@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from faulty_proxy import FaultyProxy
+from faulty_proxy import FaultyProxy, ask_again_at_once
 from stores import KINDS, Kind, damage
 from treadle.core.artifacts import Artifact
 from treadle.core.chunks import read_list
@@ -334,7 +334,7 @@ def test_another_projects_store_is_a_remote_to_pull_from(record: Record, model: 
 def test_a_bad_way_only_costs_time(
     record: Record, model: Model, bucket: str, s3: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr("treadle.core.remote._FIRST_PAUSE", 0.02)
+    ask_again_at_once(monkeypatch)
     proxy = FaultyProxy(s3, lambda number: fault if number % 3 == 1 else "")
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     try:
@@ -351,7 +351,7 @@ def test_a_bad_way_only_costs_time(
 def test_a_remote_that_dies_leaves_both_sides_usable(
     record: Record, model: Model, bucket: str, s3: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("treadle.core.remote._FIRST_PAUSE", 0.01)
+    ask_again_at_once(monkeypatch)
     dead = FaultyProxy(s3, lambda number: "500")
     dying = FaultyProxy(s3, lambda number: "late")  # each connection dies after 3,000 bytes
     for proxy, move in ((dead, push), (dying, pull)):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from faulty_proxy import FaultyProxy
+from faulty_proxy import FaultyProxy, ask_again_at_once
 from postgresql_server import Server
 from stores import remove
 from treadle.cli.main import main
@@ -161,7 +161,7 @@ def test_what_is_damaged_or_gone_there_is_named_and_mended(machines: Machines, t
 def test_an_erasure_reaches_the_bucket_or_stays_open(
     machines: Machines, s3: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("treadle.core.remote._FIRST_PAUSE", 0.01)
+    ask_again_at_once(monkeypatch)
     with machines.on(machines.a) as record:
         made = cycle(record, "of a person")
     with machines.on(machines.b) as record:

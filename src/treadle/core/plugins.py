@@ -12,7 +12,7 @@ import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from itertools import accumulate
 from pathlib import Path
 from types import CodeType
@@ -20,6 +20,7 @@ from typing import Any
 
 from treadle.core.digest import blake3_bytes
 from treadle.core.errors import TreadleError, UserError, nearest
+from treadle.core.installed import entries, name_and_version
 
 GROUPS = (
     "treadle.engines",
@@ -63,14 +64,14 @@ class Plugin:
 
 def names(group: str) -> list[str]:
     """What is installed under a group."""
-    return sorted({entry.name for entry in entry_points(group=group)})
+    return sorted({entry.name for entry in entries(group)})
 
 
 def load(group: str, name: str, folder: Path | None = None) -> Plugin:
     """The part called ``name``: an entry point, or ``module:attribute`` in ``folder``; ``UserError`` otherwise."""
     if ":" in name:
         return _from_project(name, folder)
-    for entry in entry_points(group=group):
+    for entry in entries(group):
         if entry.name == name:
             return Plugin(name, _load(entry), _entry_version(entry))
     noun = group.rpartition(".")[2].removesuffix("s")
@@ -85,10 +86,8 @@ def _load(entry: EntryPoint) -> Any:
 
 
 def _entry_version(entry: EntryPoint) -> str:
-    distribution = entry.dist
-    if distribution is None or distribution.name == "treadle":
-        return ""
-    return f"{distribution.name} {distribution.version}"
+    name, version = ("treadle", "") if entry.dist is None else name_and_version(entry.dist)
+    return "" if name == "treadle" else f"{name} {version}"
 
 
 def _from_project(name: str, folder: Path | None) -> Plugin:

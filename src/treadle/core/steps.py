@@ -13,12 +13,12 @@ import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import TreadleError, UserError, nearest
+from treadle.core.installed import version_of
 from treadle.core.runs import Run
 
 KEY_FORMAT = 1
@@ -232,7 +232,4 @@ def _plain(value: Any) -> Any:
 
 
 def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
+    return version_of(package) or "absent"

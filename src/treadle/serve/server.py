@@ -208,7 +208,11 @@ async def _serve(plan: _Plan, stop: _Stop) -> None:
 
 @contextlib.contextmanager
 def _settled() -> Iterator[None]:
-    """What is loaded by now is not looked through for garbage again, during which nobody is answered."""
+    """What is loaded by now is not looked through for garbage again, during which nobody is answered. A process that
+    has seen to that itself is left as it is."""
+    if gc.get_freeze_count():
+        yield
+        return
     gc.freeze()
     try:
         yield
