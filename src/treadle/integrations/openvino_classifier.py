@@ -120,6 +120,7 @@ class OpenVinoClassifierInt8(OpenVinoClassifier):
 
 
 def require_nncf() -> Any:
+    """The module, quiet; ``MissingExtra`` where it is not installed."""
     try:
         import nncf
     except ModuleNotFoundError:
@@ -129,6 +130,7 @@ def require_nncf() -> Any:
 
 
 def require_openvino() -> Any:
+    """The module; ``MissingExtra`` where it is not installed."""
     try:
         import openvino
     except ModuleNotFoundError:
