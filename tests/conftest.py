@@ -66,7 +66,7 @@ def pytest_collection_finish() -> None:
     the time of tests with buckets went into that."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(5_000, 10, 20)
+    gc.set_threshold(5_000, 10, 10)
 
 
 def pytest_sessionfinish() -> None:
