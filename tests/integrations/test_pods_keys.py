@@ -137,7 +137,14 @@ def test_the_image_has_what_it_takes(tmp_path: Path) -> None:
     assert "psycopg" not in alone
     compose = read(tmp_path / "shared" / "compose.yaml")["services"]["helper"]["environment"]
     assert compose[VARIABLE] == f"${{{VARIABLE}:?set the URL of the project's database}}"
-    assert VARIABLE not in read(tmp_path / "alone" / "compose.yaml")["services"]["helper"]["environment"]
+    assert compose["TREADLE_API_KEY"] == "${TREADLE_API_KEY:-}"
+    alone_says = read(tmp_path / "alone" / "compose.yaml")["services"]["helper"]["environment"]
+    assert alone_says == {"TREADLE_API_KEY": "${TREADLE_API_KEY:?set a key that clients send}"}
+    scraped = [read(tmp_path / name / "compose.yaml")["configs"]["scrape"]["content"] for name in ("alone", "shared")]
+    assert [re.findall(r'credentials: "\$\{(\w+)', each) for each in scraped] == [
+        ["TREADLE_API_KEY"],
+        ["TREADLE_METRICS_KEY"],
+    ]
     said = " ".join(shown(find_target("docker", written.settings, None).apply(written)))
     assert f"--env {VARIABLE} --env {DEGRADE} " in said
     assert URL not in everything(tmp_path) + said
@@ -148,6 +155,7 @@ def test_the_image_has_what_it_takes(tmp_path: Path) -> None:
     [
         ("kubernetes", {"keys": "redis"}),
         ("kubernetes", {"degrade_for": "10m"}),
+        ("kubernetes", {"database_port": 6543}),
         ("kubernetes", {"database_network": "10.0.5.0/24"}),
         ("kubernetes", {**SHARED, "degrade_for": "soon"}),
         ("kubernetes", {**SHARED, "database_port": 0}),

@@ -131,6 +131,16 @@ def test_both_kinds_of_keys(book: Book) -> None:
     assert secret not in json.dumps(served.rows)
 
 
+def test_a_projects_key_stays_itself_where_it_is_the_one_key_too(book: Book) -> None:
+    key, secret = book.create("one", scope=("chat",))
+    with serve_toy(keys=book.use(), key=secret) as served:
+        assert CLIENT.get(f"{served.url}/metrics", headers={"authorization": f"Bearer {secret}"}).status_code == 403
+        assert ask(served.url, secret).status_code == 200
+        book.keys.revoke(key.id, actor="k3:me")
+        until(lambda: ask(served.url, secret).status_code == 401)
+    assert {row["key"] for row in served.rows} == {key.id}
+
+
 def test_what_a_key_is_for(book: Book) -> None:
     _, vectors = book.create("vectors", scope=("embeddings", "metrics"))
     _, other = book.create("other", models=("another@v1",))

@@ -62,14 +62,13 @@ ENV TREADLE_VLLM_PYTHON=/opt/vllm/bin/python HOME=/tmp
 # As vLLM's documentation has it, for its builds for Intel's and AMD's processors.
 _OPENMP = "ENV LD_PRELOAD=/opt/vllm/lib/libiomp5.so\n"
 _COMPOSE = """\
-# Written by `treadle render docker`. Set TREADLE_API_KEY, then: docker compose up
+# Written by `treadle render docker`. Set {asked}, then: docker compose up
 services:
   {slug}:
     image: {image}
     build: .
     environment:
-      TREADLE_API_KEY: ${{TREADLE_API_KEY:?set a key that clients send}}
-{variables}{shared}    ports: ["127.0.0.1:${{PORT:-{port}}}:{port}"]
+{one}{variables}{shared}    ports: ["127.0.0.1:${{PORT:-{port}}}:{port}"]
     volumes: ["journal:/journal"{mounts}]
     read_only: true
     tmpfs: ["{tmp}"]
@@ -96,12 +95,17 @@ configs:
     content: |
       scrape_configs:
         - job_name: treadle
-          authorization: {{credentials: "${{TREADLE_API_KEY}}"}}
+          authorization: {{credentials: "${{{scraping}}}"}}
           static_configs: [{{targets: ["{slug}:{port}"]}}]
 volumes:
   journal:
 {volumes}"""
+_METRICS = "TREADLE_METRICS_KEY"
+_ONE = """\
+      TREADLE_API_KEY: ${TREADLE_API_KEY:?set a key that clients send}
+"""
 _SHARED = f"""\
+      TREADLE_API_KEY: ${{TREADLE_API_KEY:-}}
       {VARIABLE}: ${{{VARIABLE}:?set the URL of the project's database}}
       {DEGRADE}: ${{{DEGRADE}:-}}
 """
@@ -178,7 +182,10 @@ class Docker:
             "tmp": _tmp(release.engine),
             "stopping": STOPPING,
             "device": _DEVICE if self._gpu else "",
+            "one": "" if self._shared else _ONE,
             "shared": _SHARED if self._shared else "",
+            "asked": f"{VARIABLE} and {_METRICS}" if self._shared else "TREADLE_API_KEY",
+            "scraping": f"{_METRICS}:?set a key whose scope is metrics" if self._shared else "TREADLE_API_KEY",
         }
         lists = {"requirements.txt": packages, **({"vllm.txt": apart} if apart else {})}
         place = ours.place(release.tag)

@@ -14,7 +14,7 @@ from treadle.stages.deploy.carried_keys import DEGRADE, VARIABLE
 
 KEY = "TREADLE_API_KEY"
 WAYS = ("postgresql",)
-_DNS = 53  # the port
+_DNS, _PORT = 53, 5432  # of name servers and of PostgreSQL
 _METRICS = "metrics"  # in the secret: a key whose scope names them
 _ONE_SAID = """\
 # Clients send the one key in the secret. Each pod stands alone: keys of `treadle keys`, with their budgets and rates,
@@ -34,15 +34,17 @@ class ClientKeys:
 
     where: str = ""
     degrade_for: str = ""
-    port: int = 5432
+    port: int = _PORT
     network: str = ""
 
     def checked(self, target: str) -> Self:
         """Itself; ``UserError`` for settings that nothing can be made of."""
         if self.where not in ("", *WAYS):
             raise UserError(f"target {target}: keys {self.where!r}: expected {' or '.join(WAYS)}")
-        if not self.shared and (self.degrade_for or self.network):
-            raise UserError(f"target {target}: degrade_for and database_network are of a database: keys=postgresql")
+        if not self.shared and (self.degrade_for or self.network or self.port != _PORT):
+            raise UserError(
+                f"target {target}: degrade_for, database_port and database_network are of a database: keys=postgresql"
+            )
         if self.degrade_for:
             try:
                 parse_seconds(self.degrade_for)
@@ -87,7 +89,8 @@ class ClientKeys:
             return []
         database: dict[str, Any] = {"ports": [{"port": self.port, "protocol": "TCP"}]}
         if self.network:
-            database["to"] = [{"ipBlock": {"cidr": self.network}}]
+            cidr = str(ipaddress.ip_network(self.network))  # as Kubernetes takes it: a single address has its length
+            database["to"] = [{"ipBlock": {"cidr": cidr}}]
         return [{"ports": [{"port": _DNS, "protocol": each} for each in ("UDP", "TCP")]}, database]
 
     def said(self) -> str:

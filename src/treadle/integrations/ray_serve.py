@@ -105,8 +105,9 @@ class Replica:
         carried = await asyncio.to_thread(read_carried, folder, expected=given.digest, name=given.name)
         try:
             record = self._open.enter_context(own_record(Path(given.journal), carried.spec.name))
-            keys = self._open.enter_context(project_keys(record))
-            keyed = bool(os.environ.get(API_KEY_VARIABLE)) or (keys is not None and bool(keys.all()))
+            keys = await asyncio.to_thread(self._open.enter_context, project_keys(record))
+            known = await asyncio.to_thread(keys.all) if keys is not None else []
+            keyed = bool(os.environ.get(API_KEY_VARIABLE)) or bool(known)
             if not is_loopback(given.host) and not keyed:
                 raise UserError(
                     f"host {given.host}: reachable from other machines; set {API_KEY_VARIABLE} where Ray starts, or"

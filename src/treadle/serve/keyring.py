@@ -136,21 +136,22 @@ class Keyring:
         if not self.required and fresh:
             return None
         given = _bearer(authorizations)
-        # Compared as bytes and in constant time: how long it takes says nothing about the key.
-        if given is not None and self._default is not None and hmac.compare_digest(given, self._default):
-            return self._meters[DEFAULT]
-        if given is not None and given.startswith(PREFIX.encode()):
-            if not fresh:
-                raise _unchecked()
+        ours = given is not None and given.startswith(PREFIX.encode())
+        if given is not None and ours:  # before the default, which may be one of these: it stays what it is
             digest = digest_of(given.decode("latin-1"))
             meter = self._by_digest.get(digest)
             if meter is not None and hmac.compare_digest(meter.key.digest, digest):
+                if not fresh:
+                    raise _unchecked()
                 why = meter.key.ended(self.outage.now())
                 if why is None:
                     return meter
                 raise no_key(f"This API key is {why}")
-            if self.outage.lending:  # it may be a new one
-                raise _unchecked()
+        # Compared as bytes and in constant time: how long it takes says nothing about the key.
+        if given is not None and self._default is not None and hmac.compare_digest(given, self._default):
+            return self._meters[DEFAULT]
+        if ours and (not fresh or self.outage.lending):  # it may be a new one
+            raise _unchecked()
         if not self.required:
             raise _unchecked()
         raise no_key("Incorrect or missing API key; send it as 'Authorization: Bearer KEY'")
