@@ -135,7 +135,7 @@ def _talks() -> list[list[dict[str, str]]]:
 def streams(folder: Path, scratch: Path, *, rounds: int, waves: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Ratios ``engine_N``, ``vllm_16`` and ``llamacpp_16``, the latter two also of a release as it is by default
     (``..._q8_0``), and the tokens/s and gaps behind them."""
-    asked, quickest = questions(), prepare_quickest(scratch / "quickest", scratch / "passing")
+    asked, quickest = questions(), prepare_quickest(scratch / "quickest", scratch / "quickest-passing")
     with ExitStack() as open_together:
         peers, figures = peer_sides(folder, scratch, asked, open_together)
         url, _ = open_together.enter_context(worker(serve_engine, quickest))
