@@ -135,13 +135,14 @@ def lay_out(scratch: Path) -> tuple[Path, Path, Path]:
     """The classifier as it was trained, as OpenVINO IR, and as ONNX with weights and activations of 8 bits."""
     from treadle.lm.optimization import Material, load
 
-    model, passing = scratch / "classifier", scratch / "passing"
+    model = scratch / "classifier"
     train_classifier(model, list(intents("train", quick=True)), quick=True)
-    passing.mkdir()
     made = []
     for way in ("openvino", "onnx-int8"):
         made.append(scratch / f"classifier-{way}")
-        made[-1].mkdir()
+        passing = scratch / f"passing-{way}"
+        for folder in (made[-1], passing):
+            folder.mkdir()
         load(way).write(Material(model, passing), made[-1])
     return model, made[0], made[1]
 

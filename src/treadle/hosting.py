@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -127,7 +127,8 @@ class NeighborGuide:
     def look(self, held: frozenset[str]) -> View:
         """As `Guide.look`. Nothing answers where the project wants a key of who asks, and the server does not."""
         project, guide = self._open()
-        if self._may_answer(project):
+        self._model.withheld = not self._may_answer(project)
+        if not self._model.withheld:
             return guide.look(held)
         said = (
             f"{self._model.name} has API keys, and this server, where those of another project are good, asks for none;"
@@ -155,10 +156,8 @@ class NeighborGuide:
         return await guide.open(release)
 
     def begin(self, endpoint: str) -> None:
-        """As `Guide.begin`, now or when the project is open."""
+        """As `Guide.begin`, when the project is looked at next: the others do not wait for it."""
         self._endpoint = endpoint
-        with suppress(TreadleError):
-            self._open()
 
     def report(self, shares: Mapping[str, float]) -> None:
         """As `Guide.report`."""
@@ -194,9 +193,12 @@ class NeighborGuide:
                     raise TreadleError(self._failed)
                 try:
                     self._opened = self._opened_now()
-                except TreadleError as error:
-                    self._failed, self._again = str(error), time.monotonic() + _AGAIN
-                    raise
+                except Exception as error:  # whatever it is, the others answer
+                    said = str(error) if isinstance(error, TreadleError) else f"{type(error).__name__}: {error}"
+                    self._failed, self._again = said, time.monotonic() + _AGAIN
+                    if isinstance(error, TreadleError):
+                        raise
+                    raise TreadleError(said) from error
             if self._endpoint is not None and not self._begun:
                 self._opened[1].begin(self._endpoint)
                 self._begun = True

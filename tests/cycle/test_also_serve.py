@@ -135,8 +135,13 @@ def test_a_project_that_cannot_be_opened_yet_and_one_that_wants_a_key(project: P
         assert httpx.get(f"{url}/health/ready").json() == {"status": "ok"}
         assert httpx.post(f"{url}/v1/feedback", json=opinion).status_code == 404
 
+        answered = ask(url, "clerk").json()["id"]
+        thumbs = {"interaction": answered, "thumbs": "up"}
+        assert httpx.post(f"{url}/v1/feedback", json=thumbs).status_code == 201
         own = clerk.json("keys", "create", "its-own")["key"]  # from now on nobody is to ask it without one
         until(lambda: ask(url, "clerk").status_code == 503)
+        correction = {"interaction": answered, "correction": "Something else."}
+        assert httpx.post(f"{url}/v1/feedback", json=correction).status_code == 404  # nor to tell it anything
         assert ask(url, "helper").status_code == 200
         secret = project.json("keys", "create", "both")["key"]
         until(lambda: ask(url, "clerk", secret).status_code == 200)

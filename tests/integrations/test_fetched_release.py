@@ -112,7 +112,7 @@ def test_a_release_is_fetched_once(store: Store, url: str, tmp_path: Path, monke
     assert fetched(folder, url, digest)[1] is None
 
 
-@pytest.mark.parametrize("change", ["byte", "more", "fewer", "another", "link"])
+@pytest.mark.parametrize("change", ["byte", "more", "fewer", "another", "link", "linked folder"])
 def test_what_was_changed_is_fetched_again(store: Store, tmp_path: Path, change: str) -> None:
     digest, other, url = put_release(store), put_release(store, 2), str(tmp_path / "remote")
     push(store, digest, url)
@@ -125,6 +125,9 @@ def test_what_was_changed_is_fetched_again(store: Store, tmp_path: Path, change:
         weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     elif change == "more":
         (folder / "model" / "more.json").write_text("{}")
+    elif change == "linked folder":  # no digest looks into it
+        (tmp_path / "elsewhere").mkdir()
+        (folder / "model" / "more").symlink_to(tmp_path / "elsewhere")
     elif change == "fewer":
         weights.unlink()
     elif change == "another":
@@ -139,6 +142,17 @@ def test_what_was_changed_is_fetched_again(store: Store, tmp_path: Path, change:
     assert files(carried.folder) == before
     assert not folder.is_symlink()
     assert [path.name for path in folder.parent.iterdir()] == ["one"]
+
+
+def test_a_folder_of_something_else_is_left_alone(store: Store, tmp_path: Path) -> None:
+    digest, url = put_release(store), str(tmp_path / "remote")
+    push(store, digest, url)
+    theirs = tmp_path / "models" / "theirs.bin"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"precious")
+    with pytest.raises(UserError, match="holds something else than a release; name a folder of its own"):
+        fetched(theirs.parent, url, digest)
+    assert theirs.read_bytes() == b"precious"
 
 
 def test_killed_anywhere_nothing_is_there_that_would_be_served(store: Store, tmp_path: Path) -> None:

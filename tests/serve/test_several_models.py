@@ -285,6 +285,7 @@ def ways_to(name: str, version: str, release: str) -> list[tuple[str, dict[str, 
 
 def test_a_key_for_one_model_is_for_no_other(book: Book) -> None:
     _, secret = book.create("for-moods", models=("moods@champion",))
+    _, every = book.create("for-all")
     with several(keys=book.use()) as world:
         for path, body in ways_to("docs", "1", ONE):
             assert code_of(world.post(path, body, secret)) == 403, path
@@ -299,6 +300,9 @@ def test_a_key_for_one_model_is_for_no_other(book: Book) -> None:
         for path in ("/v1/models/docs", "/v2/models/docs", "/v2/models/docs/ready", "/v1/models/docs/metadata"):
             assert world.http.get(path, headers=headers).status_code == 403
         assert world.chat("moods").status_code == 401  # and the other project's name is no way in without one
+        for name, status in (("docs", 404), ("moods", 201)):
+            said = {"interaction": world.chat(name, key=every).json()["id"], "thumbs": "up"}
+            assert world.post("/v1/feedback", said, secret).status_code == status
 
 
 def code_of(answer: httpx.Response) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 from treadle.asking import find_release
 from treadle.cli.output import emit, here, json_option, say, short
 from treadle.core.driver import Driver
-from treadle.core.errors import UserError
+from treadle.core.errors import Corrupt, Refused, UserError
 from treadle.core.remote import is_bucket
 from treadle.core.runs import Run
 from treadle.exporting import export_folder
@@ -180,8 +181,9 @@ def _note(project: Project, written: Written, endpoint: str, *, down: bool) -> N
 def _bring(project: Project, release: Release, place: Path) -> None:
     """The release's files into the folder, unless they are there."""
     if place.exists():
-        if read_carried(place).digest == release.digest:
-            return
+        with suppress(UserError, Refused, Corrupt):  # not a release any more, where a file was lost
+            if read_carried(place).digest == release.digest:
+                return
         shutil.rmtree(place)
     if not project.record.store.has(release.digest):
         raise UserError(f"apply: release {release.digest} is not in this project's store; treadle pull fetches it")

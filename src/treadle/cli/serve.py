@@ -161,7 +161,7 @@ def _serve_project(
 
     def keyed() -> bool:
         """Whether who asks now needs a key; before that, whether who asks first will."""
-        if no_key or os.environ.get(API_KEY_VARIABLE):
+        if os.environ.get(API_KEY_VARIABLE):
             return True
         return gateway.keyring.required if gateway is not None and answering else bool(record.api_keys.all())
 

@@ -25,7 +25,7 @@ _THERE = "/remote"  # where a remote is mounted that is a folder of this machine
 _START = 180.0  # seconds until a release that is there has to be ready
 _FETCHED = 3600.0  # the same of one that is fetched first
 _BUCKET = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._~/%+=-]+\Z")  # no letter that Dockerfiles or Compose know
-_FOLDER = re.compile(r"/[^,:\"\\\x00-\x1f]*\Z")  # no letter that divides the parts of a mount
+_FOLDER = re.compile(r"/[^,:\"\\\x00-\x1f\x7f]*\Z")  # no letter that divides the parts of a mount
 _NOT = "a comma, a colon, a double quote or a backslash"
 # What the libraries read that open a bucket; a container gets those that are set.
 _VARIABLES = {
@@ -193,7 +193,7 @@ def _below(folder: Path, name: str) -> str:
 
 def _bind(source: str, target: str) -> str:
     """One more of a service's volumes: a folder of this machine, which has to be there."""
-    named = json.dumps(source.replace("$", "$$"))
+    named = json.dumps(source.replace("$", "$$"), ensure_ascii=False)
     return f", {{type: bind, source: {named}, target: {target}, read_only: true, bind: {{create_host_path: false}}}}"
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar
 
 from treadle.core.errors import MissingExtra, UserError
 from treadle.integrations.openvino_classifier import require_nncf, require_openvino
+from treadle.lm.architecture import config_to_gguf
 from treadle.lm.engine_worker import first_line
 from treadle.lm.model_folder import read_config
 from treadle.lm.optimization import Material, Task
@@ -44,10 +46,13 @@ class OpenVinoInt8Rows:
     engine: ClassVar[str] = "openvino"
     settings: ClassVar[Mapping[str, Any]] = {}
     learns: ClassVar[bool] = True
+    groups: ClassVar[Sequence[int]] = _GROUPS
 
     def write(self, material: Material, out: Path) -> None:
         """As ``Optimization.write``."""
         config = read_config(material.model)
+        config_to_gguf(config, where=material.model)  # before the long work, what cannot come of it is said
+        require_nncf()
         whole = require_openvino().Core().read_model(_graph(material))
         with redirect_stdout(io.StringIO()):  # NNCF draws its progress there
             graph = self.smaller(whole)
@@ -63,16 +68,18 @@ class OpenVinoInt8Rows:
 
     def group(self, config: Mapping[str, Any]) -> int:
         """How many activations share a scale: the most that divide the rows of every matrix, since OpenVINO does not
-        round those that are not divided, and is slower there."""
+        round those that are not divided, and is slower there. OpenVINO's own where none does."""
         hidden = int(config.get("hidden_size") or 0)
         heads = int(config.get("num_attention_heads") or 1)
         attention = heads * int(config.get("head_dim") or hidden // heads)
         widths = math.gcd(hidden, attention, int(config.get("intermediate_size") or 0))
-        return next((group for group in _GROUPS if widths % group == 0), _GROUPS[-1])
+        return next((group for group in self.groups if widths % group == 0), _GROUPS[-1])
 
 
 class OpenVinoInt4(OpenVinoInt8Rows):
     """OpenVINO IR with weights of 4 bits, 64 with a scale, and the vectors of tokens in 8."""
+
+    groups: ClassVar[Sequence[int]] = (64, 32)  # those that divide the weights' own
 
     def smaller(self, graph: Any) -> Any:
         """As above."""
@@ -85,10 +92,6 @@ class OpenVinoInt4(OpenVinoInt8Rows):
             ratio=1.0,
             advanced_parameters=narrower,  # where a row is not divided by 64
         )
-
-    def group(self, config: Mapping[str, Any]) -> int:
-        """Within the weights' own."""
-        return math.gcd(super().group(config), _GROUP_4_BITS)
 
 
 def _graph(material: Material) -> Path:
@@ -104,6 +107,7 @@ def _graph(material: Material) -> Path:
     folder.mkdir()
     smooth(material, material.scratch / "smooth")
     write_gguf(material.scratch / "smooth", folder / _GGUF, "f16")
+    shutil.rmtree(material.scratch / "smooth")  # four bytes a weight
     try:
         openvino_genai.LLMPipeline(str(folder / _GGUF), "CPU", enable_save_ov_model=True)
     except RuntimeError as error:

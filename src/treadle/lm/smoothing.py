@@ -28,13 +28,11 @@ def smooth(material: Material, out: Path) -> None:
 
     ``UserError`` where there is no conversation to see them on, or the model is of another build.
     """
-    import torch
-    import transformers
-
+    torch, transformers = torch_runtime.libraries()
     examples = _examples(material)
     if not examples:
         raise UserError("no conversation to find the range of activations on; expected a training split")
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(material.model, dtype=torch.float32).eval()
+    model: Any = torch_runtime.load(material.model, transformers.AutoModelForCausalLM).eval()
     layers = getattr(getattr(model, "model", None), "layers", None)
     if layers is None or not all(_is_known(layer) for layer in layers):
         kind = getattr(model.config, "model_type", "?")
@@ -75,7 +73,7 @@ def _examples(material: Material) -> list[list[int]]:
     every = list(zip_longest(material.conversations, material.tools))
     tokenizer = ChatTokenizer.load(material.model)
     found = []
-    for conversation, tools in every[:: max(1, len(every) // _CONVERSATIONS)][:_CONVERSATIONS]:
+    for conversation, tools in every[:: max(1, -(-len(every) // _CONVERSATIONS))]:
         told = with_system_prompt(conversation, material.system_prompt)
         found.append(tokenizer.encode_for_training(told, tools=tools)[0][:_TOKENS])
     return [ids for ids in found if ids]

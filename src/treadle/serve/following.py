@@ -289,7 +289,7 @@ class Follower:
 
     async def _report(self, table: Table) -> None:
         shares = _shares(table)
-        if shares != self._reported:
+        if shares != (self._reported or {}):  # nothing, before anything, is no news
             await asyncio.to_thread(self._guide.report, shares)
             self._reported = shares
 
@@ -303,17 +303,14 @@ class Followers:
     async def start(self, gateway: Gateway) -> None:
         """Open what each has. Where one has nothing, or it cannot be opened, the others answer, and it is tried again.
         Raises what the first raises where none has anything that answers."""
-        failed: list[Exception] = []
-        for each, model in zip(self._followers, gateway.models, strict=True):
-            try:
-                await each.start(gateway)
-            except Exception as error:
-                failed.append(error)
-                if len(gateway.models) > 1:
-                    said = error if isinstance(error, TreadleError) else f"{type(error).__name__}: {error}"
-                    logger.warning("%s does not answer yet: %s", model.name, said)
-        if len(failed) == len(self._followers):
-            raise failed[0]
+        starting = (each.start(gateway) for each in self._followers)
+        ended = await asyncio.gather(*starting, return_exceptions=True)  # at once: one may take long
+        for error, model in zip(ended, gateway.models, strict=True):
+            if error is not None and len(ended) > 1:
+                said = error if isinstance(error, TreadleError) else f"{type(error).__name__}: {error}"
+                logger.warning("%s does not answer yet: %s", model.name, said)
+        if ended[0] is not None and None not in ended:
+            raise ended[0]
 
     @asynccontextmanager
     async def following(self, gateway: Gateway, endpoint: str) -> AsyncIterator[None]:

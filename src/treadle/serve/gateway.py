@@ -111,7 +111,6 @@ class Gateway:
         self.metrics = Metrics(self)
         for each in self.models:
             each.shadows = Shadows(self._note_dropped, self._note_failed)
-        self.feedback_lock = asyncio.Lock()
         self._feedback = (
             Allowance(self.settings.feedback_per_key, _HOUR),
             Allowance(self.settings.feedback_per_hour, _HOUR),

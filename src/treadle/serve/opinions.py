@@ -18,6 +18,7 @@ from treadle.serve.errors import SERVER, ApiError, invalid
 from treadle.serve.gateway import Gateway
 from treadle.serve.generate import decode
 from treadle.serve.incoming import Incoming
+from treadle.serve.meter import Meter
 from treadle.serve.requests import FeedbackRequest
 from treadle.serve.served_model import ServedModel
 
@@ -35,9 +36,9 @@ async def feedback(incoming: Incoming) -> None:
     gateway = incoming.gateway
     kind, value = _said(body)
     gateway.admit_feedback(_keyed(gateway.first, body), incoming.key)
-    async with gateway.feedback_lock:  # so that of two that say the same at once, the second finds the first
-        model, found = await _looked_up(gateway, body.interaction)
-        _check(body, found)
+    model, found = await _looked_up(gateway, body.interaction, incoming.meter)
+    _check(body, found)
+    async with model.feedback_lock:  # so that of two that say the same at once, the second finds the first
         user = _keyed(model, body)
         row = _row(gateway, model, body, found, kind, value, user)
         # Only against the last word of the same kind: up, down, up again is a change of mind, not a repetition.
@@ -56,11 +57,14 @@ def _keyed(model: ServedModel, body: FeedbackRequest) -> str | None:
     return model.recorder.keyed(body.user) if body.user else None
 
 
-async def _looked_up(gateway: Gateway, interaction: str) -> tuple[ServedModel, Interaction]:
-    """The interaction, and the model whose record has it. Raises 404; 503 where that may be one that cannot be read,
-    which is not tried again for a while: others must not wait for it."""
+async def _looked_up(gateway: Gateway, interaction: str, meter: Meter | None) -> tuple[ServedModel, Interaction]:
+    """The interaction, and the model whose record has it. Raises 404, also for one of a model that the key is not for
+    or that nobody is answered by; 503 where that may be one that cannot be read, which is not tried again for a while:
+    others must not wait for it."""
     unread: ApiError | None = None
     for model in gateway.models if is_interaction_id(interaction) else ():
+        if model.withheld:
+            continue
         if len(gateway.models) > 1 and time.monotonic() < model.unread_until:
             unread = _unavailable("read")
             continue
@@ -69,18 +73,23 @@ async def _looked_up(gateway: Gateway, interaction: str) -> tuple[ServedModel, I
         except ApiError as error:
             unread, model.unread_until = error, time.monotonic() + _UNREAD
             continue
-        if found is not None:
+        if found is not None and (len(gateway.models) == 1 or _is_for(meter, model, found)):
             return model, found
     raise unread or ApiError(
         404, "interaction: no such interaction; send the id of an answer", param="interaction", code="not_found"
     )
 
 
+def _is_for(meter: Meter | None, model: ServedModel, found: Interaction) -> bool:
+    names = () if meter is None else meter.key.rules.models
+    return not names or any(name.partition("@")[0] == model.name or name == found.release for name in names)
+
+
 async def _found(find: Callable[[str], _T], interaction: str) -> _T:
     """Raises 503 when the record cannot be read, for its database is away."""
     try:
         return await asyncio.to_thread(find, interaction)
-    except TreadleError as error:
+    except (TreadleError, OSError) as error:
         logger.error("the record cannot be read: %s", type(error).__name__)
         raise _unavailable("read") from error
 

@@ -6,6 +6,7 @@ alone, whatever key it was asked with.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ class ServedModel:
         self.sticky = sticky
         self.table = Table() if table is None else table
         self.unrecorded: deque[Interaction] = deque()
+        self.feedback_lock = asyncio.Lock()
+        self.withheld = False  # nobody is answered, and nobody may say anything of what was answered
         self.unread_until = 0.0  # its record could not be read; on time.monotonic's clock
 
     @property

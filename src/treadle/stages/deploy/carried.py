@@ -43,7 +43,10 @@ def read_carried(folder: Path, *, expected: str | None = None, name: str | None 
     """The release in a folder. ``UserError`` when there is none, ``Refused`` when it is not the ``expected`` digest."""
     try:
         found: Any = parsed((folder / "release.json").read_text())
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        every = list(folder.rglob("*"))
+        if linked := next((path for path in every if path.is_symlink() and path.is_dir()), None):
+            raise Refused(f"{linked} is a link to a folder, into which no digest looks; put its files there")
+        paths = sorted(path for path in every if path.is_file())
         entries = [Entry(path.relative_to(folder).as_posix(), path.stat().st_size, blake3_file(path)) for path in paths]
     except (OSError, ValueError) as error:
         raise UserError(

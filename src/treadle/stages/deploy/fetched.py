@@ -81,6 +81,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _fetch(url: str, digest: str, folder: Path) -> Moved:
+    if folder.is_dir() and not folder.is_symlink() and any(folder.iterdir()) and not (folder / "release.json").exists():
+        raise UserError(f"{folder} holds something else than a release; name a folder of its own for it")
     arriving = folder.parent / _ARRIVING
     here = arriving / digest.removeprefix(PREFIX)
     cipher = open_cipher(f"${{env:{KEYS}}}", here) if os.environ.get(KEYS) else None
