@@ -5,8 +5,9 @@ the same prompts, model file and scheduler, driven in a loop by a process of its
 
 ``vllm_16``, ``llamacpp_16``: our tokens/s of 16 streams over those of vLLM's and of llama.cpp's server
 (``benchmarks/serve_peers.py`` says how they are set), which are sent the same bytes. vLLM runs the weights in bfloat16,
-llama.cpp a file of 8 bits (Q8_0), we 8 bits as well, in the way that ``treadle optimize`` finds quickest
-(``openvino-int8-rows``). ``..._q8_0`` is our server with llama.cpp's own file, which is what a release has by default.
+llama.cpp a file of 8 bits (Q8_0), we 8 bits as well, as ``openvino-int8-rows`` writes them
+(``benchmarks/optimize.py`` measures what that loses). ``..._q8_0`` is our server with llama.cpp's own file, which is
+what a release has by default.
 
 All stay up and take turns, each round with prompts that none has seen; a ratio is the median over the rounds. A peer
 that is not asked sleeps. What a peer cannot be had for is left out, and ``not_run`` says why.
@@ -110,7 +111,7 @@ def prepare(folder: Path) -> Path:
 
 
 def prepare_quickest(folder: Path, scratch: Path) -> Path:
-    """The base model in the quickest way that ``treadle optimize`` keeps; ``benchmarks/optimize.py`` has its loss."""
+    """The base model as ``openvino-int8-rows`` writes it."""
     from treadle.integrations.openvino_generator import OpenVinoInt8Rows
     from treadle.lm.base_model import resolve
     from treadle.lm.optimization import Material

@@ -15,23 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
+from described_release import SPEC, described
 from toy_cluster import cluster
 from treadle.core.errors import UserError
 from treadle.integrations import kubernetes_access
 from treadle.integrations.kubernetes_keys import ClientKeys
-from treadle.record.release import ReleaseSpec
 from treadle.stages.deploy.carried_keys import DEGRADE, VARIABLE
-from treadle.stages.deploy.targets import Rendering, carry_out, find_target, render, shown
+from treadle.stages.deploy.targets import carry_out, find_target, render, shown
 
-SPEC = ReleaseSpec(
-    name="helper",
-    task="chat",
-    model="b3:" + "11" * 32,
-    dataset="b3:" + "22" * 32,
-    base_model={"name": "tiny", "digest": "b3:" + "33" * 32, "license": "MIT", "origin": "here"},
-    engine="openvino",
-)
-RELEASE = Rendering("b3:" + "ab" * 32, "helper@v3", SPEC, "openvino", 140_000_000, 500_000_000)
+RELEASE = described()
 UPSTREAM = replace(SPEC, engine="upstream", optimization={"settings": {"urls": ["${env:SERVERS}"], "model": "helper"}})
 SHARED = {"keys": "postgresql", "degrade_for": "10m"}
 URL = "postgresql://pods:Tr0ub4dor&3=@db.example.org/treadle?sslmode=verify-full&sslrootcert=system"
