@@ -25,14 +25,14 @@ from treadle.lm.optimizations import copy_beside
 
 _GGUF, _IR = "model.gguf", "openvino_model.xml"
 _GROUP_4_BITS = 64  # weights with a scale
-_GROUPS = range(128, 31, -1)  # activations with a scale; OpenVINO's own are 32, and the wider the more is lost
+_GROUPS = range(192, 31, -1)  # activations with a scale; OpenVINO's own are 32, and the wider the more is lost
 
 
 class OpenVinoInt8Rows:
     """OpenVINO IR with weights of 8 bits, a scale for each row, and activations of 8 in wider groups than GGUF's,
     evened out before (SmoothQuant) on conversations of the training split."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     tasks: ClassVar[tuple[Task, ...]] = ("chat",)
     packages: ClassVar[tuple[str, ...]] = (
         "gguf",
