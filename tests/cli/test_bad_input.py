@@ -97,6 +97,9 @@ def test_missing_things(tmp_path: Path, project: Path) -> None:
     for arguments, said in (
         (("run", "--until", "develp"), "did you mean 'develop'"),
         (("serve",), "nothing has been promoted"),
+        (("serve", "--journal", "j"), "serve --journal: it is of --release-folder DIR"),
+        (("serve", "--degrade-for", "10m"), "in a project, deploy.degrade_for says it"),
+        (("render", "docker", "--out", "o", "--with", "model=wrong"), "model: input should be 'inside'"),
         (("ask", "What?"), "nothing has been promoted"),
         (("lineage", "model@v1"), "there is no model"),
         (("diff", "model@v1", "model@v2"), "there is no model"),

@@ -18,6 +18,7 @@ import command
 from treadle.core import remote as remotes
 from treadle.core.cipher import open_cipher
 from treadle.core.errors import Corrupt, TreadleError, UserError
+from treadle.core.partial import Partial
 from treadle.core.remote import introduce, open_remote, place
 from treadle.core.sealed_remote import SealedRemote
 from treadle.core.store import Store
@@ -209,6 +210,37 @@ def test_what_is_damaged_there_is_not_served(store: Store, tmp_path: Path, kind:
     folder = tmp_path / "releases" / "one"
     with pytest.raises(Corrupt, match="the release is served once the remote has it whole"):
         fetched(folder, str(url), digest)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("kind", ["objects", "lists"])
+def test_of_what_is_longer_there_no_more_is_taken_than_it_should_be(
+    store: Store, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, url = put_release(store), tmp_path / "remote"
+    push(store, digest, str(url))
+    (chunks,) = (path for path in (url / "lists").rglob("*") if path.is_file())
+    if kind == "lists":
+        told = json.loads(chunks.read_bytes())
+        chunks.write_text(json.dumps(told | {"chunks": told["chunks"] * 8}))
+    else:
+        whole = url / place("objects", next(each.digest for each in store.entries(digest) if each.size > 1 << 20))
+        chunks.unlink()
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        with whole.open("wb") as file:
+            file.truncate(1 << 30)
+    taken, append = 0, Partial.append
+
+    def counted(growing: Partial, data: bytes) -> None:
+        nonlocal taken
+        taken += len(data)
+        append(growing, data)
+
+    monkeypatch.setattr(Partial, "append", counted)
+    folder = tmp_path / "releases" / "one"
+    with pytest.raises(Corrupt, match="the release is served once the remote has it whole"):
+        fetched(folder, str(url), digest)
+    assert taken <= 3 * (9 + 8 << 20)  # tried thrice, and the last piece is 8 MB
     assert not folder.exists()
 
 

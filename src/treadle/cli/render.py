@@ -63,12 +63,13 @@ def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json:
     """
     out = here() / out
     with open_project(here()) as project:
-        release = _rendering(project, find_release(project, ref))
         given = _named(project, _parsed(target, settings))
+        found = find_target(target, given, project.folder)  # a wrong setting is said before anything is looked for
+        release = _rendering(project, find_release(project, ref))
         written, changed = render_files(
             target, release, out, given, project.folder, lambda other: _rendering(project, find_release(project, other))
         )
-        then = getattr(find_target(target, given, project.folder), "then", None)
+        then = getattr(found, "then", None)
         if not then:
             _tell_of_keys(project)
     if as_json:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from treadle.asking import find_release
 from treadle.cli.output import here, json_option, say, short
@@ -133,8 +134,19 @@ def serve(
         degraded = read_degrade(degrade_for)
         _serve_folder(carried, journal, host, port, no_key=no_key, degrade_seconds=degraded, as_json=as_json)
         return
+    _refuse_of_folder()
     with open_project(here()) as project:
         _serve_project(project, release, host, port, keep=keep, no_key=no_key, as_json=as_json)
+
+
+def _refuse_of_folder() -> None:
+    """``UserError`` for an option that is of --release-folder alone."""
+    context = click.get_current_context()
+    for name in ("journal", "digest", "remote", "name", "degrade_for"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = f"--{name.replace('_', '-')}"
+            settled = "; in a project, deploy.degrade_for says it" if name == "degrade_for" else ""
+            raise UserError(f"serve {option}: it is of --release-folder DIR, which is missing{settled}")
 
 
 def _serve_project(

@@ -37,7 +37,7 @@ from treadle.core.views import Views
 from treadle.core.workplace import Workplace
 
 FORMAT = 2  # of a store with packs or encrypted objects; one without is of format 1, as before there were any
-_MANIFEST_LIMIT = 512 << 20  # bytes, some five million files; a manifest larger than this is not read
+MANIFEST_LIMIT = 512 << 20  # bytes, some five million files; a manifest larger than this is not read
 _NOWHERE = Stored("", 0, encrypted=True)
 _TRIES = 3  # to find an object that is being put somewhere else
 
@@ -95,7 +95,7 @@ class Store:
 
     def _put_manifest(self, entries: list[Entry]) -> str:
         data = manifest_bytes(entries)
-        if len(data) > _MANIFEST_LIMIT:
+        if len(data) > MANIFEST_LIMIT:
             raise UserError(f"{len(entries):,} files are too many for one artifact; make archives of them, or several")
         return self.put_bytes(data)
 
@@ -248,7 +248,7 @@ class Store:
 
     def entries(self, digest: str) -> tuple[Entry, ...]:
         """The files of an artifact, from its verified manifest."""
-        if self.size(digest) > _MANIFEST_LIMIT:
+        if self.size(digest) > MANIFEST_LIMIT:
             raise Corrupt(f"object {digest} is too large to be a manifest")
         return read_manifest(self.read(digest))
 

@@ -6,9 +6,10 @@ only when its digest is right; until then it grows in `cache/pull/`, where the n
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ _WHOLE_AT_ONCE = 16  # objects that travel as they are: mostly small, and then e
 _SMALL = 64 << 10  # bytes; to send so little costs no more than to ask whether it is there
 _NAMED_AT_ONCE = 8192  # objects that are put on the disk together, or fewer of so many bytes
 _NAMED_BYTES = 256 << 20
+_LONGEST_LIST = 64 << 20  # bytes, of an object of more than a terabyte
 _TRIES = 3  # of a chunk whose bytes are wrong: the way may be to blame, and not the remote
 
 
@@ -64,6 +66,7 @@ class Transfer:
         self._objects, self._lists, self._chunks = known.objects, known.lists, known.chunks
         self._pool = ThreadPoolExecutor(_WHOLE_AT_ONCE)
         self._cached = CachedLists(store)
+        self._most: Mapping[str, int] = {}
 
     def __enter__(self) -> Transfer:
         return self
@@ -211,13 +214,15 @@ class Transfer:
             return []
 
     def _list(self, digest: str) -> list[Chunk]:
-        return read_list(self.remote.read(place("lists", digest)))
+        return read_list(self.remote.read(place("lists", digest), 0, _LONGEST_LIST))
 
     # -- back
 
-    def fetch(self, digests: Iterable[str]) -> None:
+    def fetch(self, digests: Iterable[str], most: Mapping[str, int] | None = None) -> None:
         """Fetch objects and give them their names; over what is there, for it is damaged. What the remote lacks, or
-        has damaged, is a problem, and the others go on."""
+        has damaged, is a problem, and the others go on. ``most`` bytes by digest, where known: of what is longer
+        at the remote no more is taken, and it is damaged."""
+        self._most = most or {}
         whole: list[str] = []
         in_chunks: list[str] = []
         for digest in digests:
@@ -276,7 +281,7 @@ class Transfer:
         """The rest of an object that is whole at another project's store, piece by piece; None when it is damaged."""
         with Partial(self.store, digest) as growing:
             growing.restart()
-            while data:
+            while data and growing.size <= self._most.get(digest, math.inf):
                 growing.append(data)
                 data = self._read(place("objects", digest), growing.size) if len(data) == LARGEST else b""
             if growing.digest() == digest:
@@ -296,6 +301,8 @@ class Transfer:
             chunks = self._list(digest)
         except FileNotFoundError:
             raise Corrupt(f"object {digest} is missing from {self.remote.url}") from None
+        if sum(chunk.size for chunk in chunks) > self._most.get(digest, math.inf):
+            raise Corrupt(f"{self.remote.url} has the chunk list of {digest} damaged; it was not taken")
         with Partial(self.store, digest) as growing:
             rest = chunks[growing.resume(chunks) :]
             for data, travelled in self._side_by_side(self._fetch_chunk, rest, _AT_ONCE):

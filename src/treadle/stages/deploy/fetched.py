@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from treadle.core.errors import Corrupt, Refused, UserError
 from treadle.core.known import Known
 from treadle.core.remote import Remote, introduce, is_there, open_remote, place
 from treadle.core.sealed_remote import SealedRemote
-from treadle.core.store import Store
+from treadle.core.store import MANIFEST_LIMIT, Store
 from treadle.core.store_remote import readable
 from treadle.core.transfer import Moved, Transfer
 from treadle.stages.deploy.carried import CarriedRelease, read_carried
@@ -94,8 +94,8 @@ def _fetch(url: str, digest: str, folder: Path) -> Moved:
     with closing(Store(here)) as store, Transfer(store, remote, Known()) as transfer:
         store.clear_temporary()
         store.mend()
-        _take(transfer, [digest])
-        _take(transfer, sorted({entry.digest for entry in store.entries(digest)}))
+        _take(transfer, {digest: MANIFEST_LIMIT})
+        _take(transfer, {entry.digest: entry.size for entry in store.entries(digest)})
         shown = store.view(digest)
         if folder.exists() or folder.is_symlink():
             folder.rename(store.new_folder("before-") / folder.name)  # not the release, or changed since
@@ -105,16 +105,16 @@ def _fetch(url: str, digest: str, folder: Path) -> Moved:
     return moved
 
 
-def _take(transfer: Transfer, digests: list[str]) -> None:
-    """Fetch those that have not arrived, or not whole; the first problem is raised."""
+def _take(transfer: Transfer, most: Mapping[str, int]) -> None:
+    """Fetch those that have not arrived, or not whole, each of so many bytes at most; the first problem is raised."""
     wanted = []
-    for digest in digests:
+    for digest in most:
         try:
             transfer.store.check(digest)
             transfer.moved.present += 1
         except Corrupt:
             wanted.append(digest)
-    transfer.fetch(wanted)
+    transfer.fetch(wanted, most)
     for problem in transfer.moved.problems.values():
         raise Corrupt(f"{problem}; the release is served once the remote has it whole")
 
