@@ -188,7 +188,7 @@ def test_podman_plays_the_deployment(
     assert image in (Path(out) / "deployment.yaml").read_text()
     expected = project.json("ask", "What can you do?")["answer"]
     monkeypatch.delenv("TREADLE_API_KEY", raising=False)
-    assert "set the key that clients send" in project.call("apply", "kubernetes", out, check=2).stderr
+    assert "TREADLE_API_KEY: set it" in project.call("apply", "kubernetes", out, check=2).stderr
     monkeypatch.setenv("TREADLE_API_KEY", "a-key-for-a-test")
     try:
         for _ in range(2):  # again replaces the pods

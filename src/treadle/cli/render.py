@@ -70,7 +70,7 @@ def render(target: str, ref: str, out: Path, settings: tuple[str, ...], as_json:
             target, release, out, given, project.folder, lambda other: _rendering(project, find_release(project, other))
         )
         then = getattr(found, "then", None)
-        if not then:
+        if not then and not given.get("keys"):
             _tell_of_keys(project)
     if as_json:
         emit({"target": target, **_told(written), "path": str(out), "files": sorted(written.files),
@@ -111,7 +111,7 @@ def apply(target: str, folder: Path, dry_run: bool, down: bool, as_json: bool) -
         plan = found.down(written) if down else found.apply(written)
         told: dict[str, Any] = {"target": target, **_told(written), "endpoint": plan.endpoint}
         told |= {"commands": shown(plan), "done": not dry_run}
-        if not down:
+        if not down and not written.settings.get("keys"):
             _tell_of_keys(project)
         answers = [] if dry_run else _act(project, written, folder, plan, down=down)
         if answers:
@@ -133,7 +133,8 @@ def _tell_of_keys(project: Project) -> None:
     if made > revoked:
         click.echo(
             f"the API keys of this project ({made - revoked}), with their budgets and rates, are not known there, and"
-            " each copy stands alone; where limits have to hold over all, run treadle serve with a PostgreSQL ledger",
+            " each copy stands alone; where limits have to hold over all, keep the ledger in PostgreSQL and serve with"
+            " TREADLE_KEYS_DATABASE, as --with keys=postgresql does",
             err=True,
         )
 

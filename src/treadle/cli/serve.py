@@ -19,11 +19,10 @@ from treadle.asking import find_release
 from treadle.cli.output import here, json_option, say, short
 from treadle.core.errors import UserError
 from treadle.project import Project, open_project
-from treadle.record.recording import Recording
 from treadle.stages.deploy.carried import CarriedRelease, own_record, read_carried
 from treadle.stages.deploy.carried_keys import DEGRADE, project_keys, read_degrade
 from treadle.stages.deploy.fetched import fetched
-from treadle.stages.deploy.serving import new_gateway
+from treadle.stages.deploy.serving import carried_gateway, new_gateway
 
 if TYPE_CHECKING:
     from treadle.serve.following import Follower, Guide
@@ -297,9 +296,9 @@ def _serve_folder(
     with own_record(journal, carried.spec.name) as record, project_keys(record) as keys:
 
         async def open_gateway() -> Gateway:
-            return new_gateway(
+            return carried_gateway(
                 record,
-                Recording(),
+                carried.spec,
                 Table(await carried.open()),
                 hosts=None if no_key else [address],
                 degrade_seconds=degrade_seconds,

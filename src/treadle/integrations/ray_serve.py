@@ -91,14 +91,13 @@ class Replica:
                 return
 
     async def _start(self) -> None:
-        from treadle.record.recording import Recording
         from treadle.serve.app import create_app
         from treadle.serve.gateway import API_KEY_VARIABLE
         from treadle.serve.server import is_loopback
         from treadle.serve.table import Table
         from treadle.stages.deploy.carried import own_record, read_carried
         from treadle.stages.deploy.carried_keys import DEGRADE, VARIABLE, project_keys, read_degrade
-        from treadle.stages.deploy.serving import new_gateway
+        from treadle.stages.deploy.serving import carried_gateway
 
         given = self._arguments
         folder = Path(given.release_folder)
@@ -115,7 +114,9 @@ class Replica:
                 )
             degraded = read_degrade(os.environ.get(DEGRADE))
             table = Table(await carried.open())
-            self._gateway = new_gateway(record, Recording(), table, hosts=None, degrade_seconds=degraded, keys=keys)
+            self._gateway = carried_gateway(
+                record, carried.spec, table, hosts=None, degrade_seconds=degraded, keys=keys
+            )
             await self._gateway.keyring.start()
         except BaseException:
             self._open.close()

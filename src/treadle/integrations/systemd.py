@@ -37,7 +37,7 @@ PrivateDevices=yes
 PrivateTmp=yes
 ProtectClock=yes
 ProtectControlGroups=yes
-ProtectHome=yes
+ProtectHome={homes}
 ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
@@ -70,7 +70,11 @@ class Systemd:
 
     def render(self, release: Rendering) -> Mapping[str, bytes]:
         """As `Target.render`."""
+        # Hidden, /home would hide an interpreter that lies there as well.
+        there = (Path(self._python), Path(self._python).resolve(), Path(self._home))
+        at_home = any(path.is_relative_to(home) for path in there for home in ("/home", "/root"))
         text = _UNIT.format(
+            homes="read-only" if at_home else "yes",
             model=release.model,
             digest=release.digest,
             slug=release.slug,

@@ -151,7 +151,7 @@ def config_to_gguf(config: Mapping[str, Any], *, where: Path) -> dict[str, Any]:
     if family != "llama" or kind != "default" or config.get("attention_bias") or config.get("mlp_bias"):
         raise UserError(
             f"{where}: {family} with rope {kind!r} cannot be written as a Llama GGUF;"
-            " set deploy.quantize.format to none and serve the folder"
+            " set deploy.quantize: null, and the model is served as it is"
         )
     heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
     head_dim = int(config.get("head_dim") or hidden // heads)

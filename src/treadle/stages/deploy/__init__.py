@@ -227,7 +227,7 @@ def deploy(
         engine_settings=made.settings,
         system_prompt=settings.system_prompt,
         max_tokens=settings.max_tokens,
-        gateway=_for_gateway(settings, driver.folder),
+        gateway=_for_gateway(settings, recording, driver.folder),
         format=made.format,
     )
     if settings.smoke_requests:
@@ -242,8 +242,11 @@ def deploy(
     return Deployed(release, made.loss)
 
 
-def _for_gateway(settings: DeploySettings, folder: Path | None) -> dict[str, Any]:
-    """What the gateway does with a release's requests; part of the release. ``UserError`` for a wrong guardrail."""
+def _for_gateway(settings: DeploySettings, recording: Recording, folder: Path | None) -> dict[str, Any]:
+    """What the gateway does with a release's requests; part of the release. ``UserError`` for a wrong guardrail.
+
+    How requests are recorded and how many are held go along for where it is served without the project's file.
+    """
     found: dict[str, Any] = {}
     if settings.price is not None:
         found["price"] = settings.price.model_dump()
@@ -251,6 +254,12 @@ def _for_gateway(settings: DeploySettings, folder: Path | None) -> dict[str, Any
         from treadle.serve.guardrail_settings import described
 
         found["guardrails"] = described(settings.guardrails, folder)
+    if rules := recording.unusual():
+        found["recording"] = rules
+    if settings.slo is not None:
+        found["slo"] = settings.slo.model_dump(exclude_none=True)
+    if "max_in_flight" in settings.model_fields_set:
+        found["max_in_flight"] = settings.max_in_flight
     return found
 
 

@@ -88,6 +88,30 @@ def new_gateway(
     return Gateway(table, record.recorder, settings=settings, redact=redact, keys=keys, name=name, others=others)
 
 
+def carried_gateway(
+    record: Record,
+    spec: ReleaseSpec,
+    table: Table,
+    *,
+    hosts: Sequence[str] | None,
+    degrade_seconds: float,
+    keys: ApiKeyUse | None,
+) -> Gateway:
+    """A gateway where the project is not: it records, and holds requests, as the release says. The rest as
+    `new_gateway`."""
+    carried = spec.settings
+    return new_gateway(
+        record,
+        Recording.carried(carried.get("recording")),
+        table,
+        max_in_flight=int(carried.get("max_in_flight", 256)),
+        slo=Slo(**carried["slo"]) if carried.get("slo") else None,
+        hosts=hosts,
+        degrade_seconds=degrade_seconds,
+        keys=keys,
+    )
+
+
 def bound_database(record: Record) -> None:
     """A database that hangs is one that is away."""
     record.workspace.database.bound(_ANSWER)
