@@ -3,8 +3,8 @@
 The release is that of ``benchmarks.serve``: SmolLM2 by OpenVINO, behind the gateway without keys, in a process of its
 own. The trace is ten minutes of the Azure conversation trace (one with ``--quick``), scaled to the machine: prompts and
 answers cut to what it reads and writes in seconds, and as many of the requests, or as many times more, as make 70 or
-200 % of what it answers of that size. Below capacity there may be no error; above, the excess has to be refused with 429 within
-50 ms, and what was accepted to keep the objective.
+200 % of what it answers of that size. Below capacity there may be no error; above, the excess has to be refused with
+429 within 50 ms, and what was accepted to keep the objective.
 """
 
 from __future__ import annotations
