@@ -33,7 +33,7 @@ from treadle.record.suppression import SuppressionList
 from treadle.record.turn import TurnInputs
 from treadle.record.version import FROM_NOTHING, NOT_RECORDED
 from treadle.stages.collect import admit, collect
-from treadle.stages.deploy import Deployed, deploy
+from treadle.stages.deploy import Deployed, check_deployment, deploy
 from treadle.stages.deploy.serving import serving_now
 from treadle.stages.develop import Base, Continuing, Developed, check_trainings, develop
 from treadle.stages.govern import Governed, govern
@@ -242,7 +242,8 @@ def policy_of(project: Project) -> Policy:
 
 
 def begin(project: Project, *, listener: Listener | None = None, planning: bool = False) -> Turn:
-    """A turn that has not run yet. ``UserError`` for trainings that cannot be as the file has them."""
+    """A turn that has not run yet. ``UserError`` for trainings and engines that cannot be as the file has them."""
+    check_deployment(project.file.deploy)
     check_trainings(project.file.develop, load_task(project.file.task, project.folder), project.folder)
     runs, seed = project.record.runs, project.file.seed
     return Turn(project, Driver(runs, project.folder, seed=seed, listener=listener, planning=planning))

@@ -53,6 +53,7 @@ def guide_of(project: Project, tell: Tell, *, fixed: Release | None = None, apar
         fallback=_finder(project, "fallback", settings.fallback, tell),
         shadow=_finder(project, "shadow", shadow, tell),
         project=project.folder if apart else None,
+        threads=settings.threads,
     )
 
 

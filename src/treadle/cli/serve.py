@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from treadle.asking import find_release
 from treadle.cli.output import here, json_option, say, short
+from treadle.core.duration import seconds_of
 from treadle.core.errors import UserError
 from treadle.project import Project, open_project
 from treadle.stages.deploy.carried import CarriedRelease, own_record, read_carried
@@ -228,6 +229,7 @@ def _new_gateway(project: Project, hosts: list[str] | None, others: list[ServedM
         Table(),
         keyed=True,
         max_in_flight=settings.max_in_flight,
+        seconds=seconds_of(settings.timeout),
         slo=settings.slo,
         hosts=hosts,
         degrade_seconds=settings.degrade_seconds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,17 @@ def serves_gguf(name: str) -> bool:
         return any(getattr(plugins.load(GROUP, kind).value, "reads_gguf", False) for kind in kinds)
     except (ImportError, MissingExtra):
         return True
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """``UserError`` for settings that the engine called ``name`` does not have. One that is not installed here is not
+    asked: opening it will say so."""
+    try:
+        read = getattr(plugins.load(GROUP, name).value, "read_settings", None)
+    except (ImportError, MissingExtra):
+        return
+    if read is not None:
+        read(settings)
 
 
 def loads_adapters(name: str) -> bool:

@@ -21,7 +21,7 @@ from treadle.evals.report import answer_all, load_metrics
 from treadle.evals.task import Asking, Task
 from treadle.lm.adapter import FOLDER as ADAPTER
 from treadle.lm.adapter import described as described_adapter
-from treadle.lm.engines import loads_adapters, serves_gguf
+from treadle.lm.engines import AUTO, check_settings, loads_adapters, serves_gguf
 from treadle.lm.model import Model, Optimized
 from treadle.lm.optimization import UNCHANGED
 from treadle.lm.upstream_settings import UpstreamSettings
@@ -83,6 +83,12 @@ class DeploySettings(Settings):
         "auto", description="auto, openvino, transformers, upstream (servers elsewhere), or another installed engine"
     )
     upstream: UpstreamSettings | None = Field(None, description="for engine: upstream; part of the release")
+    engine_settings: dict[str, str | bool | int | float] = Field(
+        default_factory=dict, description="of the engine that is named, such as memory: 0.8; part of the release"
+    )
+    threads: int | None = Field(
+        None, ge=1, le=4096, description="of the engine; all processors by default, fewer leave a training the rest"
+    )
     quantize: QuantizeSettings | None = QuantizeSettings()
     optimization: OptimizationSettings | None = None
     adapter: Literal["merged", "separate"] = Field(
@@ -99,6 +105,7 @@ class DeploySettings(Settings):
         description="what requests (in) and answers (out) are looked through for; part of the release",
     )
     max_in_flight: int = Field(256, ge=1, le=100_000, description="requests held at once; beyond them 429 is answered")
+    timeout: Duration = Field("10m", description="for a whole answer; one that takes longer ends with an error")
     slo: Slo | None = Field(None, description="what answers are to keep: the server holds no more requests than that")
     when_database_is_away: Literal["refuse", "degrade"] = Field(
         "refuse", description="refuse: no key is good then; degrade: keys known already are, their use counted later"
@@ -140,6 +147,10 @@ class DeploySettings(Settings):
         """Servers elsewhere run what they run; nothing here is made smaller for them."""
         if (self.engine == _UPSTREAM) != (self.upstream is not None):
             raise ValueError("engine: upstream and the section upstream go together; give both, or neither")
+        if self.engine_settings and self.engine in (AUTO, _UPSTREAM):
+            raise ValueError(
+                f"engine_settings are of one engine, and {self.engine} is none; name it, as engine: openvino"
+            )
         if self.upstream is not None and self.optimization is not None:
             raise ValueError("optimization is for engines here; leave it out with engine: upstream")
         if self.adapter == "separate":
@@ -209,6 +220,7 @@ def deploy(
     task: Task,
 ) -> Deployed:
     """Optimize, measure, bundle, and let the release answer its first questions over HTTP."""
+    check_deployment(settings)
     if settings.adapter == "separate":
         made = _beside_base(driver, settings, model)
     elif settings.optimization is not None:
@@ -224,7 +236,7 @@ def deploy(
         task=task.name,
         asking=task.asking,
         engine=made.engine,
-        engine_settings=made.settings,
+        engine_settings=made.settings | _told(settings, made.engine),
         system_prompt=settings.system_prompt,
         max_tokens=settings.max_tokens,
         gateway=_for_gateway(settings, recording, driver.folder),
@@ -240,6 +252,22 @@ def deploy(
     if not driver.planning:
         driver.listener.say(_line(release, made.optimized, made.loss))
     return Deployed(release, made.loss)
+
+
+def check_deployment(settings: DeploySettings) -> None:
+    """``UserError`` for settings that the engine does not have, before anything is trained for it."""
+    if settings.engine_settings:
+        check_settings(settings.engine, settings.engine_settings)
+
+
+def _told(settings: DeploySettings, engine: str) -> dict[str, Any]:
+    """What the file says to the engine that the release is served by."""
+    if settings.engine_settings and engine != settings.engine:
+        raise UserError(
+            f"deploy.engine_settings: they are of {settings.engine}, and deploy.optimization is served by {engine};"
+            f" set deploy.engine: {engine}, or leave either out"
+        )
+    return settings.engine_settings
 
 
 def _for_gateway(settings: DeploySettings, recording: Recording, folder: Path | None) -> dict[str, Any]:
@@ -260,6 +288,8 @@ def _for_gateway(settings: DeploySettings, recording: Recording, folder: Path | 
         found["slo"] = settings.slo.model_dump(exclude_none=True)
     if "max_in_flight" in settings.model_fields_set:
         found["max_in_flight"] = settings.max_in_flight
+    if "timeout" in settings.model_fields_set:
+        found["timeout"] = settings.timeout
     return found
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from treadle.core.duration import seconds_of
 from treadle.lm.own_model import PROJECT
 from treadle.record.api_key_use import UNCOUNTED, ApiKeyUse
 from treadle.record.deployment import Routing
@@ -55,6 +56,7 @@ def new_gateway(
     *,
     keyed: bool = False,
     max_in_flight: int = 256,
+    seconds: float = 600.0,
     slo: Slo | None = None,
     hosts: Sequence[str] | None = (),
     degrade_seconds: float = 0.0,
@@ -62,7 +64,8 @@ def new_gateway(
     keys: ApiKeyUse | None = None,
     others: Sequence[ServedModel] = (),
 ) -> Gateway:
-    """A gateway that records by the project's rules, and holds no more requests than these allow; ``keyed``: the
+    """A gateway that records by the project's rules, and holds no more requests than these allow, none for more than
+    ``seconds``; ``keyed``: the
     project's API keys are good there, and needed, as ``keys`` of another record's database are; ``hosts``,
     ``degrade_seconds`` and ``sticky`` as in `GatewaySettings`; ``others``: models of other projects, which answer
     beside it."""
@@ -74,6 +77,7 @@ def new_gateway(
         retention_seconds=recording.retention,
         purpose=recording.purpose,
         max_in_flight=max_in_flight,
+        request_seconds=seconds,
         slo=slo,
         hosts=None if hosts is None else frozenset(map(str.lower, hosts)),
         degrade_seconds=degrade_seconds,
@@ -105,6 +109,7 @@ def carried_gateway(
         Recording.carried(carried.get("recording")),
         table,
         max_in_flight=int(carried.get("max_in_flight", 256)),
+        seconds=seconds_of(carried.get("timeout", "10m")),
         slo=Slo(**carried["slo"]) if carried.get("slo") else None,
         hosts=hosts,
         degrade_seconds=degrade_seconds,
@@ -117,9 +122,11 @@ def bound_database(record: Record) -> None:
     record.workspace.database.bound(_ANSWER)
 
 
-async def open_release(record: Record, release: Release, project: Path | None = None) -> Serving:
+async def open_release(
+    record: Record, release: Release, project: Path | None = None, threads: int | None = None
+) -> Serving:
     """Open the engine; files are verified in a thread, so that others are answered meanwhile. ``project``: the folder
-    with guardrails of one's own, that of the project that is open by default."""
+    with guardrails of one's own, that of the project that is open by default. ``threads`` of the engine; None: all."""
     import asyncio
 
     spec = await asyncio.to_thread(release.read)
@@ -127,7 +134,7 @@ async def open_release(record: Record, release: Release, project: Path | None = 
     version = next(iter(await asyncio.to_thread(record.versions.with_digest, spec.model)), None)
     name = f"{spec.name}@v{version.number}" if version else spec.name
     aliases = await asyncio.to_thread(_aliases, record, release.digest, spec.model)
-    return await open_serving(served_as(spec, release.digest, name, aliases), spec, folder, project)
+    return await open_serving(served_as(spec, release.digest, name, aliases), spec, folder, project, threads)
 
 
 def served_as(spec: ReleaseSpec, digest: str, name: str, aliases: tuple[str, ...] = ()) -> ServedRelease:
@@ -146,8 +153,11 @@ def served_as(spec: ReleaseSpec, digest: str, name: str, aliases: tuple[str, ...
     )
 
 
-async def open_serving(served: ServedRelease, spec: ReleaseSpec, folder: Path, project: Path | None = None) -> Serving:
-    """Open the engine of a release on its ``model`` folder, and its guardrails; ``project`` as in `open_release`."""
+async def open_serving(
+    served: ServedRelease, spec: ReleaseSpec, folder: Path, project: Path | None = None, threads: int | None = None
+) -> Serving:
+    """Open the engine of a release on its ``model`` folder, and its guardrails; ``project`` and ``threads`` as in
+    `open_release`."""
     import asyncio
 
     from treadle.lm.engines import open_engine
@@ -158,7 +168,8 @@ async def open_serving(served: ServedRelease, spec: ReleaseSpec, folder: Path, p
     from treadle.serve.release import Serving
 
     guardrails = open_guardrails(spec.settings.get("guardrails") or {}, project or _project())
-    engine = await open_engine(spec.engine, folder, settings=dict(spec.optimization.get("settings") or {}))
+    given = dict(spec.optimization.get("settings") or {})
+    engine = await open_engine(spec.engine, folder, threads=threads, settings=given)
     if spec.asking not in ("chat", "extract"):
         return Serving(served, engine, guardrails=guardrails)
     if isinstance(engine, WorkerEngine | UpstreamEngine):  # it has one already, and loading takes time and memory
@@ -196,10 +207,11 @@ class RecordGuide:
         fallback: FindRelease | None = None,
         shadow: FindRelease | None = None,
         project: Path | None = None,
+        threads: int | None = None,
     ) -> None:
-        """``fallback`` and ``shadow`` find the releases that go by these names now; ``project`` as in
+        """``fallback`` and ``shadow`` find the releases that go by these names now; ``project`` and ``threads`` as in
         `open_release`."""
-        self._record = record
+        self._record, self._threads = record, threads
         self._project = project
         self._fixed = fixed
         self._beside = (fallback, shadow)
@@ -259,7 +271,7 @@ class RecordGuide:
 
     async def open(self, release: str) -> Serving:
         """As `Guide.open`."""
-        return await open_release(self._record, Release(release, self._record.store), self._project)
+        return await open_release(self._record, Release(release, self._record.store), self._project, self._threads)
 
     def begin(self, endpoint: str) -> None:
         """Take the lease; what died without dropping one leaves none behind."""
