@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from stores import Kind, damage, everywhere, remove, stored_at
 from treadle.core import taking
 from treadle.core.artifacts import Artifact, Builder, Entry, check_path, digest_of, manifest_bytes, read_manifest
+from treadle.core.cipher import HEADER, Cipher
 from treadle.core.digest import blake3_bytes, blake3_file, canonical_json
 from treadle.core.driver import Driver
 from treadle.core.errors import Corrupt, TreadleError
@@ -540,3 +541,18 @@ def test_a_full_disk_leaves_nothing_half_there(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     assert list(store.objects()) == []
     store.check(next(entry.digest for entry in store.entries(store.add(folder)) if entry.path == "large"))
+
+
+def test_any_byte_of_the_head_of_what_is_encrypted(tmp_path: Path) -> None:
+    """A changed number of its format is damage, and not a newer Treadle's."""
+    store = Store(tmp_path / "store", Cipher([b"k" * 32]))
+    digest = store.put_bytes(b"a text")
+    (path,) = (tmp_path / "store").rglob("*.sealed")
+    data = path.read_bytes()
+    path.chmod(0o644)
+    for at in range(HEADER):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(Corrupt, match="its bytes changed"):
+            Store(tmp_path / "store", Cipher([b"k" * 32])).check(digest)
+    path.write_bytes(data)
+    Store(tmp_path / "store", Cipher([b"k" * 32])).check(digest)

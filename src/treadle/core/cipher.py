@@ -157,7 +157,8 @@ class Cipher:
         _, number, name, salt = _HEADER.unpack(header)
         if number != FORMAT:
             raise UnknownKey(
-                f"{what} is encrypted in format {number}, this Treadle reads format {FORMAT}; use a newer", name.hex()
+                f"{what} is encrypted in format {number}, this Treadle reads format {FORMAT}; use a newer",
+                f"format {number}",
             )
         key = self._keys.get(name)
         if key is None:

@@ -100,7 +100,7 @@ class Reader:
             raise self._damage(error) from None
 
     def _damage(self, error: UnknownKey) -> UserError | Corrupt:
-        """A key that was never used here stands where a byte changed."""
+        """A key, or a format, that was never used here stands where a byte changed."""
         return error if (self._keys / error.key_id).exists() else Corrupt(str(error))
 
     def _key(self, stored: Stored) -> Cipher:
