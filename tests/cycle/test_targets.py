@@ -83,6 +83,8 @@ def test_render_and_a_dry_run(project: Project, tmp_path: Path) -> None:
     try:
         for call in (("render", "kubernetes", "--out", pods), ("apply", "kubernetes", pods, "--dry-run")):
             assert "the API keys of this project (1)" in project.call(*call).stderr
+        shared = ("render", "kubernetes", "--out", str(tmp_path / "shared"), "--with", "keys=postgresql")
+        assert "API keys" not in project.call(*shared).stderr  # which know them
         hub = str(tmp_path / "hub")
         assert "API keys" not in project.call("render", "huggingface", "--out", hub, "--with", "license=mit").stderr
     finally:

@@ -323,3 +323,12 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     (out / ".Dockerfile.new").symlink_to(victim)
     render("docker", RELEASE, out, {})
     assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("python", "homes"), [("/opt/treadle/bin/python", "yes"), ("/home/me/bin/python", "read-only")]
+)
+def test_a_unit_sees_its_interpreter(python: str, homes: str, tmp_path: Path) -> None:
+    render("systemd", RELEASE, tmp_path, {"python": python})
+    (unit,) = tmp_path.glob("*.service")
+    assert f"\nProtectHome={homes}\n" in unit.read_text()
