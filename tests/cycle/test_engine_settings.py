@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import psutil
 import pytest
@@ -39,7 +38,7 @@ def test_settings_are_of_the_engine_that_serves() -> None:
     assert _for_gateway(DeploySettings.model_validate({"timeout": "90s"}), USUAL, None) == {"timeout": "90s"}
 
 
-def test_threads_and_settings_reach_the_process(project: Project, tmp_path: Path) -> None:
+def test_threads_and_settings_reach_the_process(project: Project) -> None:
     project.edit("deploy:\n", "deploy:\n  threads: 1\n  engine: openvino\n  engine_settings: {wait_policy: active}\n")
     release = project.json("deploy")["release"]
     started = project.start("serve", release, "--port", "0", "--json")
