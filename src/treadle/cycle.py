@@ -243,7 +243,8 @@ def policy_of(project: Project) -> Policy:
 
 def begin(project: Project, *, listener: Listener | None = None, planning: bool = False) -> Turn:
     """A turn that has not run yet. ``UserError`` for trainings and engines that cannot be as the file has them."""
-    check_deployment(project.file.deploy)
-    check_trainings(project.file.develop, load_task(project.file.task, project.folder), project.folder)
+    develop_settings, task = project.file.develop, load_task(project.file.task, project.folder)
+    check_trainings(develop_settings, task, project.folder)
+    check_deployment(project.file.deploy, task, develop_settings.base_model)
     runs, seed = project.record.runs, project.file.seed
     return Turn(project, Driver(runs, project.folder, seed=seed, listener=listener, planning=planning))

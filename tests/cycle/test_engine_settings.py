@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import psutil
 import pytest
 
 from small_project import Project
+from tiny_models import write_model
 from treadle.core.errors import UserError
 from treadle.record.recording import USUAL
-from treadle.stages.deploy import DeploySettings, _for_gateway, _told
+from treadle.stages.deploy import DeploySettings
+from treadle.stages.deploy.bundling import for_gateway
+from treadle.stages.deploy.chain import _told
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,7 @@ def test_settings_are_of_the_engine_that_serves() -> None:
     with pytest.raises(UserError, match="is served by onnx; set deploy"):
         _told(settings, "onnx")
     assert _told(DeploySettings(), "onnx") == {}
-    assert _for_gateway(DeploySettings.model_validate({"timeout": "90s"}), USUAL, None) == {"timeout": "90s"}
+    assert for_gateway(DeploySettings.model_validate({"timeout": "90s"}), USUAL, None) == {"timeout": "90s"}
 
 
 def test_threads_and_settings_reach_the_process(project: Project) -> None:
@@ -57,3 +61,17 @@ def test_threads_and_settings_reach_the_process(project: Project) -> None:
         started.terminate()
         rest = started.communicate(timeout=60)[0]
         assert started.returncode == 0, line + rest
+
+
+def test_a_model_that_cannot_be_quantized_is_refused_before_it_is_trained(
+    project: Project, tmp_path: Path, base: Path
+) -> None:
+    folder = write_model(tmp_path / "gpt2", "gpt2")
+    project.edit(f"base_model: {base}", f"base_model: {folder}")
+    before = project.json("runs")
+    for command in ("plan", "run"):
+        said = project.call(command, check=2).stderr
+        assert "gpt2 with rope 'default' cannot be written as a Llama GGUF; set deploy.quantize: null" in said
+    assert project.json("runs") == before
+    project.edit("quantize: {format: q8_0, max_loss: 0.5}", "quantize: null")
+    project.call("plan")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
+import resource
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +91,67 @@ def test_too_little_memory_is_answered_by_fewer_rows_at_a_time(
     with pytest.raises(UserError, match="one sample does not fit into the memory"):
         train(tiny_llama, tmp_path / "none", _examples(), CHAT)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("kind", killed_training.KINDS)
+def test_words_that_the_model_does_not_have_are_one_line(tmp_path: Path, begun: dict[str, Path], kind: str) -> None:
+    import transformers
+
+    base = Path(shutil.copytree(begun[killed_training.KINDS[kind]], tmp_path / "base"))
+    named = json.loads((base / "config.json").read_text())["architectures"][0]
+    model = getattr(transformers, named).from_pretrained(base)
+    model.resize_token_embeddings(100)
+    model.save_pretrained(base)
+    training = killed_training.training_of(kind, base, tmp_path / "out", 6, watched=kind != "pretrain")
+    with pytest.raises(UserError, match=r"the tokenizer gives id \d{3}, and the model has 100 words") as error:
+        training()
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_is_full_while_checkpointing_leaves_the_checkpoint_before(tmp_path: Path, tiny_llama: Path) -> None:
+    whole = train(tiny_llama, tmp_path / "whole", _examples(), CHAT)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(report: StepReport) -> None:
+        time.sleep(0.05)
+        if report.step == 4:
+            checkpoints.wait()
+            while not checkpoints.due():
+                time.sleep(0.01)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+
+    try:
+        with (
+            Checkpoints(tmp_path / "kept", every=0.0) as checkpoints,
+            pytest.raises(UserError, match=r"no checkpoint could be written to .*; the one before it is as it was"),
+        ):
+            train(tiny_llama, tmp_path / "out", _examples(), CHAT, on_step=fill, checkpoints=checkpoints)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "out").exists()
+    assert all(path.suffix == ".checkpoint" for path in (tmp_path / "kept").iterdir())
+    with Checkpoints(tmp_path / "kept", every=0.0) as checkpoints:
+        found = checkpoints.latest()
+        assert found is not None
+        result = train(tiny_llama, tmp_path / "out", _examples(), CHAT, checkpoints=checkpoints)
+    assert result.resumed == found.step <= 4
+    assert result.loss == whole.loss
+    assert blake3_file(tmp_path / "out" / "model.safetensors") == blake3_file(tmp_path / "whole" / "model.safetensors")
+
+
+def test_a_loss_that_stands_out_is_noticed(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = training.answer_loss, list[int]()
+
+    def jumping(model: Any, examples: Any, rows: Any, width: int) -> Any:
+        calls.append(1)
+        return real(model, examples, rows, width) * (8 if len(calls) == 55 else 1)
+
+    monkeypatch.setattr(training, "answer_loss", jumping)
+    settings = TrainingSettings(
+        token_budget=60 * 48, rows=1, width=48, learning_rate=1e-5, threads=1, precision="float32", save_dtype="float32"
+    )
+    assert train(tiny_llama, tmp_path / "out", _examples(), settings).spikes == (55,)
 
 
 @pytest.mark.slow

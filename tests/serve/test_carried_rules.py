@@ -14,7 +14,8 @@ from toy_server import serve_toy
 
 from treadle.core.digest import canonical_json
 from treadle.record.recording import USUAL, Recording
-from treadle.stages.deploy import DeploySettings, _for_gateway
+from treadle.stages.deploy import DeploySettings
+from treadle.stages.deploy.bundling import for_gateway
 from treadle.stages.deploy.carried import read_carried
 from treadle.stages.monitor import MonitorSettings
 
@@ -23,9 +24,9 @@ STRICT = Recording("none", 3600.0, "help")
 
 def test_a_release_carries_what_is_not_as_usual() -> None:
     assert MonitorSettings().recording(None) == USUAL
-    assert _for_gateway(DeploySettings(), USUAL, None) == {}
+    assert for_gateway(DeploySettings(), USUAL, None) == {}
     settings = DeploySettings.model_validate({"slo": {"ttft": "2s"}, "max_in_flight": 7})
-    found = _for_gateway(settings, STRICT, None)
+    found = for_gateway(settings, STRICT, None)
     assert found == {
         "recording": {"mode": "none", "retention": 3600.0, "purpose": "help"},
         "slo": {"ttft": "2s"},
@@ -43,7 +44,7 @@ def test_it_is_served_by_them(strict: bool, tmp_path: Path, monkeypatch: pytest.
         folder = write_release(tmp_path / "release", behind.url)
         if strict:
             settings = DeploySettings.model_validate({"slo": {"ttft": "60s"}, "max_in_flight": 7})
-            spec = replace(read_carried(folder).spec, settings=_for_gateway(settings, STRICT, None))
+            spec = replace(read_carried(folder).spec, settings=for_gateway(settings, STRICT, None))
             (folder / "release.json").write_bytes(canonical_json(spec.to_json()))
         with carried(folder, 0) as served:
             assert ask(served.url, None).status_code == 200

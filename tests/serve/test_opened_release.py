@@ -20,7 +20,8 @@ from treadle.record.release import Release, ReleaseSpec
 from treadle.serve.guardrail import Stopped, screened
 from treadle.serve.guardrail_settings import described
 from treadle.serve.release import Price, Serving
-from treadle.stages.deploy import DeploySettings, _for_gateway
+from treadle.stages.deploy import DeploySettings
+from treadle.stages.deploy.bundling import for_gateway
 from treadle.stages.deploy.serving import open_release
 
 
@@ -47,12 +48,12 @@ def test_price_and_guardrails_of_the_file_reach_the_server(tmp_path: Path, monke
             "guardrails": {"in": [{"block_list": {"words": ["bomb"]}}], "out": ["personal_data"]},
         }
     )
-    serving = opened(tmp_path, _for_gateway(file, USUAL, tmp_path), monkeypatch)
+    serving = opened(tmp_path, for_gateway(file, USUAL, tmp_path), monkeypatch)
     assert serving.release.price == Price("USD", 0.1, 0.4)
     assert [each.name for each in serving.guardrails.outward] == ["personal_data"]
     with pytest.raises(Stopped):
         screened(serving.guardrails.inward, ["a BOMB"])
-    assert _for_gateway(DeploySettings(), USUAL, tmp_path) == {}
+    assert for_gateway(DeploySettings(), USUAL, tmp_path) == {}
 
 
 def test_a_mistake_in_the_file_is_found_before_anything_is_trained() -> None:

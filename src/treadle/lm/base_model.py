@@ -100,6 +100,14 @@ def fingerprint(name: str, cache_dir: Path | None = None) -> str:
     return _digest(_find(name).path, cache_dir or cache_folder())
 
 
+def folder_of(name: str) -> Path | None:
+    """The folder that a name leads to as it is; None for a GGUF, which has to be converted, and what is not there."""
+    with suppress(UserError):
+        path = _find(name).path
+        return path if path.is_dir() else None
+    return None
+
+
 def license_of(name: str) -> str:
     """The license that ``resolve`` will give, without converting anything."""
     return _find(name).license

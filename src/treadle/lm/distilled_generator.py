@@ -87,7 +87,8 @@ def distill_generator(
         return lessons
 
     carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team, "saved": "bfloat16"}
-    taught = teach(teacher, out, begun, lessons_of, how, looks=settings.looks, **carried)
+    highest = max(max(each.ids, default=0) for each in every)
+    taught = teach(teacher, out, begun, lessons_of, how, highest=highest, looks=settings.looks, **carried)
     left_out = sum(len(example.ids) > settings.max_length for example in examples)
     return fitted(taught, left_out, layers=kept)
 

@@ -35,15 +35,13 @@ def write_gguf(model_folder: Path, out: Path, kind: Kind = "q8_0") -> None:
     if kind not in get_args(Kind):
         raise UserError(f"deploy.quantize.format: {kind!r};{nearest(kind, get_args(Kind))}")
     check_folder(model_folder)
-    config: dict[str, Any] = json.loads((model_folder / "config.json").read_bytes())
-    hyperparameters = architecture.config_to_gguf(config, where=model_folder)
-    vocabulary = tokenizer_to_gguf(model_folder)
+    config, metadata = described(model_folder)
     with _written_whole(out) as temporary:
         writer = gguf.GGUFWriter(temporary, architecture.GGUF_NAME)
         writer.add_name(model_folder.name)
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         writer.add_file_type(getattr(gguf.LlamaFileType, _FILE_TYPES.get(kind, f"MOSTLY_{kind.upper()}")))
-        for key, value in (hyperparameters | vocabulary).items():
+        for key, value in metadata.items():
             _add(writer, key, value)
         for name, array in _arrays(model_folder, config):
             stored = _stored_as(array, kind)
@@ -54,6 +52,15 @@ def write_gguf(model_folder: Path, out: Path, kind: Kind = "q8_0") -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+
+
+def described(model_folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The folder's ``config.json``, and what a GGUF says of the model and its tokenizer.
+
+    Raises ``UserError`` for those that this writer does not know.
+    """
+    config: dict[str, Any] = json.loads((model_folder / "config.json").read_bytes())
+    return config, architecture.config_to_gguf(config, where=model_folder) | tokenizer_to_gguf(model_folder)
 
 
 def _arrays(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -46,6 +46,11 @@ class PackedRows:
 
         return np.asarray(self._ids[self._start(place) : int(self._ends[place])], dtype=np.int64)
 
+    @property
+    def highest(self) -> int:
+        """The largest id; 0 where there is none."""
+        return int(self._ids.max()) if len(self._ids) else 0
+
     def order(self, first: int, count: int, seed: int) -> list[int]:
         """The rows that a training with this seed takes as its samples ``first`` ... ``first + count``; every row
         comes once in an epoch, each epoch in another order."""

@@ -118,6 +118,7 @@ def train_on_preferences(
         lessons.of,
         lessons.how,
         make=partial(learner_by, settings=settings),
+        highest=lessons.highest,
         looks=settings.looks,
         ready=lessons.remember,
         done=lambda model: found.extend(lessons.margins(model)),
@@ -176,6 +177,11 @@ class _Lessons:
         """Of the pairs that are held out, now."""
         found = zip(self._judged, self._log_ratios(model, self._judged), strict=True)
         return [self._settings.beta * (now - self._before[place]) for place, now in found]
+
+    @property
+    def highest(self) -> int:
+        """The largest id in them."""
+        return max(max(said.ids, default=0) for pair in self._pairs for said in (pair.chosen, pair.rejected))
 
     def size(self, step: int) -> int:
         return len(self._batches[step - 1])

@@ -123,6 +123,7 @@ def pretrain(
         lambda: use_blocks(torch_runtime.load(base, kind, attn_implementation=attention), device),
         lessons_of,
         how,
+        highest=rows.highest,
         on_step=on_step,
         checkpoints=checkpoints,
         team=team,

@@ -58,7 +58,6 @@ def train_sequences(
 
     def begun() -> Any:
         model = torch_runtime.load(base, transformers.AutoModelForSeq2SeqLM)
-        _check_fits(base, model.config.vocab_size, pairs)
         model.config.prefix = prefix
         return model
 
@@ -74,7 +73,8 @@ def train_sequences(
         held_out=in_batches(count, len(pairs), settings.batch_size),
     )
     carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
-    taught = teach(base, out, begun, lambda _model: lessons, how, looks=settings.looks, **carried)
+    highest = max(id_ for pair in pairs for ids in pair for id_ in ids)
+    taught = teach(base, out, begun, lambda _model: lessons, how, highest=highest, looks=settings.looks, **carried)
     cut = {"cut_sources": cut_sources, "cut_targets": cut_targets}
     return fitted(taught, cut_sources + cut_targets, figures=cut)
 
@@ -119,11 +119,3 @@ def _check(base: Path, sources: Sequence[str], targets: Sequence[str], settings:
     if not sources or len(sources) != len(targets):
         raise UserError(f"training: {len(sources)} sources with {len(targets)} targets; expected at least one of each")
     settings.check()
-
-
-def _check_fits(base: Path, vocabulary: int, pairs: Sequence[tuple[Ids, Ids]]) -> None:
-    highest = max(max(ids, default=0) for pair in pairs for ids in pair)
-    if highest >= vocabulary:
-        raise UserError(
-            f"{base}: the tokenizer gives id {highest}, and the model has {vocabulary}; they do not belong together"
-        )

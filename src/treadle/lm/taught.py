@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import Course, Lessons, OnStep, Progress, Telling
@@ -75,6 +76,7 @@ def teach(
     *,
     make: MakeLearner = all_of,
     texts: Iterable[Sequence[int]] | None = None,
+    highest: int = 0,
     looks: Looks | None = None,
     ready: Callable[[Any], None] = lambda _model: None,
     done: Callable[[Any], None] = lambda _model: None,
@@ -87,10 +89,11 @@ def teach(
     folder ``base``, to the folder ``out``, whole or not at all.
 
     ``make`` says what is updated. ``texts``: the ids of all that the model will see, where they are known; then only
-    their rows of its table of words are held and updated. ``ready`` sees the model before the first step, ``done``
+    their rows of its table of words are held and updated; where they are not, ``highest`` is the largest id among them.
+    ``ready`` sees the model before the first step, ``done``
     after the last, both in the type that it computes in. ``looks`` are for lessons that are ``Judged``. Goes on from
-    the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike. ``UserError`` for a
-    loss that is no number.
+    the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike. ``UserError`` for ids
+    that the model does not have, and a loss that is no number.
     """
     torch, transformers = torch_runtime.libraries()
     started, team = time.monotonic(), team or Team()
@@ -99,7 +102,9 @@ def teach(
             device = torch_runtime.device()
             precision = torch_runtime.precision(how.precision, device)
             table = WordTable(texts)
-            model = table.narrow(begun().to(device)).train()
+            fresh = begun()
+            _check_fits(base, fresh, max(highest, table.highest))
+            model = table.narrow(fresh.to(device)).train()
             lessons: Any = lessons_of(model)
             optimizer = AdamW(
                 how.learning_rate,
@@ -145,3 +150,14 @@ def teach(
             "transformers": transformers.__version__,
         },
     )
+
+
+def _check_fits(base: Path, model: Any, highest: int) -> None:
+    """``UserError`` where the tokenizer says words that the model's table does not have."""
+    words = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    rows = getattr(words, "num_embeddings", None)
+    if rows is not None and highest >= rows:
+        raise UserError(
+            f"{base}: the tokenizer gives id {highest}, and the model has {rows} words; they do not belong together:"
+            " take a base model with its own tokenizer.json"
+        )

@@ -127,6 +127,7 @@ def train(
         lambda _model: lessons,
         lessons.how,
         make=partial(learner_by, settings=settings),
+        highest=lessons.highest,
         looks=settings.looks,
         saved=settings.save_dtype,
         on_step=on_step,
@@ -194,6 +195,11 @@ class _Lessons:
             settings.micro,
             settings.precision,
         )
+
+    @property
+    def highest(self) -> int:
+        """The largest id in them."""
+        return max(max(each.ids, default=0) for each in self._examples)
 
     def size(self, step: int) -> int:
         return self._settings.rows

@@ -35,6 +35,11 @@ class WordTable:
         self._whole: torch.Tensor | None = None
         self._hook: Any = None
 
+    @property
+    def highest(self) -> int:
+        """The largest of the ids; 0 where they are not known."""
+        return max(self._ids or (0,))
+
     def narrow(self, model: Any) -> Any:
         """The model with these rows alone. Another id raises ``IndexError`` when it is looked up. A model that is not
         of transformers stays as it is: it may look rows up in a way of its own."""
