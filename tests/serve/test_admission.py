@@ -22,11 +22,11 @@ from treadle.serve.admission import Admission
 
 
 def simulated(
-    admission: Admission, *, rate: float, capacity: float, seconds: float
+    admission: Admission, *, rate: float, capacity: float, seconds: float, seed: int = 11
 ) -> list[tuple[float, float | None]]:
     """(arrival, seconds of the answer; None: refused) at a server that shares ``capacity`` answers a second among those
     in flight, each of a size by chance."""
-    draw = random.Random(11)
+    draw = random.Random(seed)
     now, due, at_work, found = 0.0, 0.0, {}, []
     while now < seconds:
         speed = capacity / max(len(at_work), 1)
@@ -54,6 +54,22 @@ def test_twice_the_capacity_is_half_refused_and_the_rest_in_time(capacity: float
     answered = [took for took in settled if took is not None]
     assert len(answered) / 540 > 0.9 * capacity
     assert sum(took > 2 for took in answered) / len(answered) < 0.02
+
+
+def test_below_capacity_nobody_is_refused() -> None:
+    for seed in range(10):
+        admission = Admission(256, Slo(total="4s"))
+        simulated(admission, rate=80, capacity=40, seconds=60)  # finds out how many it can hold
+        found = simulated(admission, rate=28, capacity=40, seconds=600, seed=seed)
+        assert all(took is not None for _, took in found)
+
+
+@pytest.mark.parametrize(("seconds", "room"), [(6.0, 51), (8.0, 49), (11.0, 35), (14.0, 8)])
+def test_a_burst_goes_beyond_what_was_tried_where_that_would_be_in_time(seconds: float, room: int) -> None:
+    admission = Admission(256, Slo(total="20s"))
+    for number in range(500):  # never more than 33 ask
+        admission.answered(number, number + seconds, None, 10, min(33, admission.limit))
+    assert admission.limit == room
 
 
 def test_a_quiet_server_refuses_nobody_for_its_slow_answers() -> None:
@@ -129,4 +145,4 @@ def test_answers_that_come_late_leave_room_for_fewer(start: Callable[..., Served
 def test_answers_in_time_leave_the_room_there_is(start: Callable[..., Served]) -> None:
     served = start(slo=Slo(total="10m"), pace=0.002)
     assert [served.chat().status_code for _ in range(10)] == [200] * 10
-    assert served.gateway.admission.limit == 8
+    assert served.gateway.admission.limit == 12  # the first eight, and half as many in a burst
