@@ -4,6 +4,8 @@ Ours has everything on: an API key with limits on tokens and requests, personal 
 request in the journal, metrics. Its engine answers at once, in the same process.
 
 ``added_p50_ms``, ``added_p99_ms``: what a request costs beyond that engine called directly, one at a time.
+``upstream_added_p50_ms``, ``upstream_added_p99_ms``: the same of a gateway before a server of another process that
+answers at once (engine ``upstream``), beyond that server asked directly.
 ``rss_mb``: resident memory after the last request, tokenizer and record included; ``rss_growth_mb``: since a tenth of
 them.
 ``litellm``: requests a second with 16 connections, ours over those of LiteLLM's proxy in an environment of its own
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import multiprocessing
 import os
 import statistics
@@ -24,6 +27,8 @@ from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import uvloop
 
 from benchmarks import http_load
 from benchmarks.peers import PeerServer, environment, peer_server
@@ -47,10 +52,11 @@ def main() -> None:
     rounds, theirs_each, ours_each = (2, 200, 2_000) if quick else (5, 1_000, 10_000)
     with tempfile.TemporaryDirectory() as scratch:
         folder = prepare(Path(scratch, "model"))
+        figures: dict[str, Any] = before_upstream(folder, 1_000 if quick else 10_000)
         with ours(folder) as (url, key, process), litellm(peer_folder, Path(scratch)) as theirs:
             mine, other = (http_load.request_bytes(CHAT, BODY, secret) for secret in (key, _KEY))
             count = 1_000 if quick else 10_000
-            figures: dict[str, Any] = {**added(url, mine, count)}
+            figures |= added(url, mine, count)
             with theirs.awake() as peer:
                 http_load.side_by_side(peer, other, 50, CONNECTIONS)
             rates: list[tuple[float, float]] = []
@@ -73,6 +79,21 @@ def added(url: str, request: bytes, count: int) -> dict[str, float]:
     return {f"added_p{percent}_ms": round((percentile(seconds, percent) - engine) * 1e3, 3) for percent in (50, 99)}
 
 
+def before_upstream(folder: Path, count: int) -> dict[str, float]:
+    """Milliseconds beyond the server behind, both asked over HTTP in turns."""
+    with in_process(_upstream, folder) as (behind, _, _), in_process(_serve, folder, behind) as (url, key, _):
+        direct, mine = (http_load.request_bytes(CHAT, BODY, secret) for secret in (None, key))
+        alone, through = list[float](), list[float]()
+        for _ in range(11):
+            alone.append(statistics.median(http_load.in_turn(behind, direct, count // 10)))
+            through += http_load.in_turn(url, mine, count // 10)
+    through = through[count // 10 :]  # after a warm-up
+    return {
+        f"upstream_added_p{percent}_ms": round((percentile(through, percent) - statistics.median(alone[1:])) * 1e3, 3)
+        for percent in (50, 99)
+    }
+
+
 def memory(url: str, request: bytes, process: int, count: int) -> dict[str, float]:
     """Resident memory in MB, and what it grew by after the first tenth of so many requests."""
     http_load.side_by_side(url, request, count // 10, CONNECTIONS)
@@ -87,11 +108,16 @@ def resident(process: int) -> float:
     return int(Path(f"/proc/{process}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-@contextmanager
-def ours(folder: Path) -> Iterator[tuple[str, str, int]]:
+def ours(folder: Path) -> AbstractContextManager[tuple[str, str, int]]:
     """URL, key and process of our gateway."""
+    return in_process(_serve, folder)
+
+
+@contextmanager
+def in_process(serve: Callable[..., None], *arguments: Any) -> Iterator[tuple[str, str, int]]:
+    """URL, key and process of a server in a process of its own."""
     here, there = _spawn.Pipe()
-    process = _spawn.Process(target=_serve, args=(folder, there))
+    process = _spawn.Process(target=serve, args=(there, *arguments))
     process.start()
     there.close()
     try:
@@ -105,17 +131,69 @@ def ours(folder: Path) -> Iterator[tuple[str, str, int]]:
         process.join()
 
 
-def _serve(folder: Path, connection: Connection) -> None:
-    with opened(folder) as address:
+def _serve(connection: Connection, folder: Path, upstream: str | None = None) -> None:
+    with opened(folder, upstream=upstream) as address:
         connection.send(address)
         connection.recv()
 
 
+class _Answering(asyncio.Protocol):
+    """Answers each request at once: in events where it says ``stream``, else whole."""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport, self._data = transport, b""
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        head, found, body = self._data.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
+        if not found or len(body) < length:
+            return
+        self._data = body[length:]
+        if head.startswith(b"GET"):
+            kind, said = b"application/json", [{"object": "list", "data": [{"id": "bench", "object": "model"}]}]
+        elif b'"stream":true' in body.replace(b" ", b""):
+            kind, said = b"text/event-stream", [_chunk({"role": "assistant", "content": ANSWER}), _chunk({}, "stop")]
+        else:
+            message = {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}
+            kind, said = b"application/json", [{**_HEAD, "object": "chat.completion", "choices": [message]}]
+        text = [json.dumps(each).encode() for each in said]
+        if kind == b"text/event-stream":
+            text = [b"data: %s\n\n" % each for each in (*text, b"[DONE]")]
+        whole = b"".join(text)
+        self._transport.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n%s" % (kind, len(whole), whole)
+        )
+
+
+_USAGE = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
+_HEAD: dict[str, Any] = {"id": "chatcmpl-1", "created": 0, "model": "bench", "usage": _USAGE}
+
+
+def _chunk(delta: dict[str, str], ended: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": ended}
+    return {**_HEAD, "object": "chat.completion.chunk", "choices": [choice]}
+
+
+def _upstream(connection: Connection, _folder: Path) -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(_Answering, "127.0.0.1", 0)
+        connection.send((f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", ""))
+        await asyncio.to_thread(connection.recv)
+
+    uvloop.run(run())
+
+
 @contextmanager
-def opened(folder: Path, begin: Callable[[], object] = lambda: None) -> Iterator[tuple[str, str]]:
-    """URL and key of our gateway in a thread of this process, which calls ``begin`` first."""
+def opened(
+    folder: Path, begin: Callable[[], object] = lambda: None, *, upstream: str | None = None
+) -> Iterator[tuple[str, str]]:
+    """URL and key of our gateway in a thread of this process, which calls ``begin`` first. ``upstream``: who answers,
+    in place of the engine that does at once."""
     from treadle.core.workspace import Workspace
     from treadle.lm.tokenizer import ChatTokenizer
+    from treadle.lm.upstream import UpstreamEngine
     from treadle.record.api_key import ApiKeys, Limit, Rules
     from treadle.record.api_key_use import ApiKeyUse
     from treadle.record.recorder import JournalRecorder
@@ -137,12 +215,18 @@ def opened(folder: Path, begin: Callable[[], object] = lambda: None) -> Iterator
 
         async def build() -> Gateway:
             begin()
-            engine: Any = Trivial()
+            engine: Any = Trivial() if upstream is None else UpstreamEngine(_settings(upstream), tokenizer)
             served = Serving(release, engine, tokenizer)
             return Gateway(served, recorder, settings=GatewaySettings(api_key=None), redact=redact, keys=use)
 
         with serving(build) as url:
             yield url, secret
+
+
+def _settings(upstream: str) -> Any:
+    from treadle.lm.upstream_settings import UpstreamSettings
+
+    return UpstreamSettings(urls=[f"{upstream}/v1"], model="bench")
 
 
 def litellm(folder: Path, scratch: Path) -> AbstractContextManager[PeerServer]:

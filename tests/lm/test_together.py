@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 
 import together_job
 import toy_training
+from importing.peers import peer
 from treadle.core.errors import TreadleError, UserError
 from treadle.lm import torch_runtime
 from treadle.lm.checkpoint import Checkpoints
@@ -77,6 +79,16 @@ def _check(losses: list[float], out: Path, alone: tuple[list[float], Path]) -> N
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 5e-3
 
 
+def found_by_workers(strategies: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that are started find what these tests have beside them and, for ZeRO, DeepSpeed."""
+    folders = [Path(together_job.__file__).parent]
+    if any(name.startswith("zero") for name in strategies):
+        programs = peer("deepspeed", "hjson", "ninja", "py-cpuinfo", "einops", ours=True, alone=("deepspeed==0.19.8",))
+        folders += programs.parent.glob("lib/python*/site-packages")
+        monkeypatch.syspath_prepend(str(folders[-1]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
+
+
 STRATEGIES = pytest.mark.parametrize(
     "strategies", [["ddp", "fsdp2"], pytest.param(["zero2", "zero3"], marks=pytest.mark.slow)], ids="-".join
 )
@@ -86,9 +98,7 @@ STRATEGIES = pytest.mark.parametrize(
 def test_two_processes_learn_what_one_does(
     tmp_path: Path, strategies: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "zero2" in strategies:
-        pytest.importorskip("deepspeed")
-    monkeypatch.setenv("PYTHONPATH", str(Path(toy_training.__file__).parent))
+    found_by_workers(strategies, monkeypatch)
     with torch_runtime.session(1, 0):
         losses, weights, _ = toy_training.train(Team(), None)
         arguments = (strategies, tmp_path / "out")
@@ -121,9 +131,7 @@ def test_two_pretrain_as_one_does(
     strategies: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if "zero2" in strategies:
-        pytest.importorskip("deepspeed")
-    monkeypatch.setenv("PYTHONPATH", str(Path(together_job.__file__).parent))
+    found_by_workers(strategies, monkeypatch)
     out = tmp_path / "out"
     arguments = (strategies, tiny_llama, out, rows)
     result = carry_out(
@@ -140,10 +148,16 @@ def test_two_pretrain_as_one_does(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero2", "zero3"])
 def test_a_killed_worker_is_answered_from_the_last_checkpoint(
-    tmp_path: Path, tiny_llama: Path, rows: PackedRows, alone: tuple[list[float], Path], strategy: Any
+    tmp_path: Path,
+    tiny_llama: Path,
+    rows: PackedRows,
+    alone: tuple[list[float], Path],
+    strategy: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    found_by_workers([strategy], monkeypatch)
     losses, killed = list[float](), list[int]()
 
     def kill(report: StepReport) -> None:

@@ -3,9 +3,9 @@
 An engine that works on many requests at a time gets slower for all of them with each one more, so whoever lets in
 everybody is in time for nobody. Here the limit is the number in flight: it rises by one in a round of requests while
 answers come well within the objective and the limit is what keeps others out, and falls by a quarter when more of them
-than chance explains come late (additive increase, multiplicative decrease; Chiu and Jain 1989). A burst may go beyond it
-by half for as long as what was answered lately was so quick that all of these would be in time as well. What is beyond
-that is refused at once, before any work was done for it.
+than chance explains come late (additive increase, multiplicative decrease; Chiu and Jain 1989). A burst may go beyond
+it by half for as long as what was answered lately was so quick that all of these would be in time as well. What is
+beyond that is refused at once, before any work was done for it.
 """
 
 from __future__ import annotations
