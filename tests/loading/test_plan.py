@@ -16,11 +16,13 @@ from treadle.cli.load_plan import lines
 from treadle.cli.main import main
 from treadle.core.errors import UserError
 from treadle.lm.engine import Chunk, GenerateRequest
-from treadle.loading.curve import Curve, Level
+from treadle.loading.client import Client, Target
+from treadle.loading.curve import Curve, Level, measure
 from treadle.loading.plan import plan, simulate
 from treadle.loading.trace import Arrival, busier, steady
 from treadle.record.slo import Slo
 
+COUNTED = {"stream_options": {"include_usage": True}}
 FLAT = Curve([Level(1, 10.0, 0.1, 0.01, 100.0)])  # a hundred tokens a second for all together
 
 
@@ -98,6 +100,54 @@ class Paced(ToyEngine):
         async for chunk in super().generate(request):
             yield chunk
             await asyncio.sleep(0.005 + 0.002 * (self.running - 1))
+
+
+class Stopping(ToyEngine):
+    """Goes on in steps, all that are under way together: in one it writes a token for each, 5 ms, unless prompts wait,
+    which it reads first, all in one go, 40 ms."""
+
+    turns: asyncio.Task[None] | None = None
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        if self.turns is None:
+            self.waiting, self.step = list[asyncio.Event](), asyncio.Event()
+            self.turns = asyncio.create_task(self._turn())
+        read = asyncio.Event()
+        self.waiting.append(read)
+        await read.wait()
+        async for chunk in super().generate(request):
+            await self.step.wait()
+            yield chunk
+
+    async def _turn(self) -> None:
+        while not self.closed:
+            reading, self.waiting = self.waiting, []
+            await asyncio.sleep(0.04 if reading else 0.005)
+            for each in reading:
+                each.set()
+            if not reading:
+                self.step.set()
+                self.step = asyncio.Event()
+
+
+def test_answers_are_held_up_by_each_others_prompts_while_the_pace_is_measured() -> None:
+    body = {"messages": [{"role": "user", "content": "how long is this " * 10}], "stream": True, **COUNTED}
+
+    async def measured(url: str) -> Curve:
+        client = Client(Target(url, "/v1/chat/completions"))
+        try:
+            return await measure(
+                client, lambda times: json.dumps(body | {"max_tokens": round(20 * times)}).encode(), 1.0
+            )
+        finally:
+            await client.close()
+
+    with serve_toy() as served:
+        served.engine.__class__ = Stopping
+        curve = asyncio.run(measured(served.url))
+    one, eight = (next(level for level in curve.levels if level.at_once == number) for number in (1, 8))
+    assert one.per_token == pytest.approx(0.005, rel=0.5)
+    assert eight.per_token > 2.5 * one.per_token  # begun together they would all be written for at the pace of one
 
 
 @pytest.mark.slow

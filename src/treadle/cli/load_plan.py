@@ -33,12 +33,12 @@ async def planned(
     from treadle.loading.plan import plan, simulate
     from treadle.loading.trace import Arrival
 
-    usual = Arrival(0.0, round(median(a.prompt for a in arrivals)), max(8, round(median(a.answer for a in arrivals))))
+    prompt, answer = median(a.prompt for a in arrivals), max(8, median(a.answer for a in arrivals))
     if not quiet:
-        say(f"measuring with prompts of {usual.prompt:,} and answers of {usual.answer:,} tokens, the trace's medians")
+        say(f"measuring with prompts of {prompt:,.0f} and answers of {answer:,.0f} tokens, the trace's medians")
     curve = await measure(
         client,
-        lambda: questions.body(usual),
+        lambda times: questions.body(Arrival(0.0, round(prompt), max(2, round(answer * times)))),
         _LEVEL_SECONDS,
         None
         if quiet

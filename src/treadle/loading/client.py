@@ -166,19 +166,23 @@ class Client:
         make: Callable[[], bytes | None],
         at_once: int,
         on_answer: Callable[[Answered], None] | None = None,
+        *,
+        apart: float = 0.0,
     ) -> list[Answered]:
-        """Keep ``at_once`` requests going, each begun when one before it ended, until ``make`` gives none."""
+        """Keep ``at_once`` requests going, each begun when one before it ended, until ``make`` gives none; the first of
+        them begin so many seconds ``apart``."""
         self._began = perf_counter()
         found: list[Answered] = []
 
-        async def one_after_another() -> None:
+        async def one_after_another(wait: float) -> None:
+            await asyncio.sleep(wait)
             while (data := make()) is not None:
                 answered = await self._one(data, perf_counter() - self._began, on_answer)
                 found.append(answered)
                 if answered.error is not None:  # one that refuses at once is not asked in a spin
                     await asyncio.sleep(min(answered.retry_after or 0.05, 1.0))
 
-        await asyncio.gather(*(one_after_another() for _ in range(at_once)))
+        await asyncio.gather(*(one_after_another(number * apart) for number in range(at_once)))
         return found
 
     async def ask(self, data: bytes) -> Answered:
