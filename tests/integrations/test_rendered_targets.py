@@ -121,7 +121,6 @@ def test_the_image(tmp_path: Path) -> None:
     bill = json.loads((tmp_path / "sbom.cdx.json").read_text())
     assert len(bill["components"]) == len(pins)
     assert bill["metadata"]["component"]["bom-ref"] == RELEASE.digest
-    assert json.loads((tmp_path / "grafana" / "treadle.json").read_text())["panels"]
 
 
 def test_the_kustomize_base(tmp_path: Path) -> None:

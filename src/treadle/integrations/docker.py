@@ -5,7 +5,6 @@ The base image is named by its tag, for no registry is asked here; pin it by dig
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from treadle.core.errors import UserError
 from treadle.integrations.docker_files import VLLM, beside, bill, check_gpu, pinned, requirements
 from treadle.integrations.docker_release import Model, way
 from treadle.integrations.docker_running import STOPPING, Container
+from treadle.integrations.grafana import dashboard
 from treadle.stages.deploy.call import Call
 from treadle.stages.deploy.carried_keys import DEGRADE, VARIABLE
 from treadle.stages.deploy.targets import Plan, Rendering, Written
@@ -125,10 +125,6 @@ apiVersion: 1
 providers:
   - {name: treadle, type: file, options: {path: /var/lib/grafana/dashboards}}
 """
-_PANELS = (
-    ("Requests a second", "sum by (endpoint, status) (rate(treadle_requests_total[1m]))", "reqps"),
-    ("Answers not given", 'sum by (status) (rate(treadle_requests_total{status!="200"}[1m]))', "reqps"),
-)
 
 
 class Docker:
@@ -200,7 +196,7 @@ class Docker:
             "compose.yaml": _COMPOSE.format(**named).encode(),
             "grafana/datasource.yaml": _DATASOURCE.encode(),
             "grafana/dashboards.yaml": _DASHBOARDS.encode(),
-            "grafana/treadle.json": _dashboard(release),
+            "grafana/treadle.json": dashboard(release.spec.name),
         }
 
     def apply(self, written: Written) -> Plan:
@@ -254,21 +250,3 @@ def _tmp(engine: str) -> str:
 def image(slug: str, tag: str) -> str:
     """The name of the image of exactly one release."""
     return f"localhost/treadle-{slug}:{tag}"
-
-
-def _dashboard(release: Rendering) -> bytes:
-    source = {"type": "prometheus", "uid": "prometheus"}
-    panels = [
-        {
-            "id": number + 1,
-            "title": title,
-            "type": "timeseries",
-            "datasource": source,
-            "gridPos": {"h": 8, "w": 12, "x": 12 * (number % 2), "y": 8 * (number // 2)},
-            "fieldConfig": {"defaults": {"unit": unit}, "overrides": []},
-            "targets": [{"refId": "A", "datasource": source, "expr": expression}],
-        }
-        for number, (title, expression, unit) in enumerate(_PANELS)
-    ]
-    said = {"uid": "treadle", "title": f"Treadle: {release.spec.name}", "schemaVersion": 39, "panels": panels}
-    return (json.dumps({**said, "time": {"from": "now-1h", "to": "now"}}, indent=2) + "\n").encode()
