@@ -9,9 +9,9 @@ the settings of the best does, and finds its steps done.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from treadle.core.config import load, read_yaml
 from treadle.core.driver import Listener
 from treadle.core.errors import TreadleError, UserError
 from treadle.cycle import STAGES, begin
+from treadle.evals.intervals import LEVEL, Comparison
+from treadle.evals.metric import Metric, load_metric
+from treadle.evals.results import Evaluation
 from treadle.evals.task import load_task
 from treadle.project import FILE, File, find_folder, open_project
 
@@ -30,13 +33,15 @@ Overrides = tuple[str, ...]
 
 @dataclass(frozen=True)
 class GridRun:
-    """One combination: its settings, the model and its scores with intervals; ``error`` where it failed."""
+    """One combination: its settings, the model and its scores with intervals; ``error`` where it failed.
+    ``against_best``: this one minus the best by the metric that decides, paired on the test items that both have."""
 
     settings: dict[str, str]
     model: str | None = None
     run: str | None = None
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: str | None = None
+    against_best: Comparison | None = None
 
     def public(self) -> dict[str, Any]:
         """As JSON."""
@@ -46,6 +51,7 @@ class GridRun:
             "run": self.run,
             "scores": self.scores,
             "error": self.error,
+            "against_best": self.against_best.to_json() if self.against_best else None,
         }
 
 
@@ -72,13 +78,10 @@ class Grid:
         return float(score["value"]) * (1 if score["higher_is_better"] else -1)
 
     def undecided(self) -> int:
-        """How many others have an interval that overlaps that of the best."""
+        """How many others are not told apart from the best, all comparisons together."""
         best = self.best
-        if best is None:
-            return 0
-        low, high = _ends(best.scores[self.by])
-        others = [_ends(run.scores[self.by]) for run in self.runs if run is not best and self.by in run.scores]
-        return sum(other_low <= high and low <= other_high for other_low, other_high in others)
+        others = [run for run in self.runs if run is not best and self.by in run.scores]
+        return sum(run.against_best is None or not run.against_best.decided for run in others)
 
     def public(self) -> dict[str, Any]:
         """The shape that ``treadle run --json`` promises for a grid."""
@@ -139,11 +142,16 @@ def run_grid(
         raise UserError(f"--until {until}: a grid compares models and promotes none; {known}")
     changing = [place for place in range(len(grid[0])) if len({each[place] for each in grid}) > 1]
     runs, by = [], ""
+    judged: dict[int, Evaluation] = {}
+    metric: Metric | None = None
+    seed = 0
     for overrides in grid:
         settings = dict(overrides[place].split("=", 1) for place in changing)
         with open_project(start, overrides) as project, project.record.workspace.exclusive(waiting):
             file = project.file
-            by = by or (file.develop.evaluate.metrics or load_task(file.task, project.folder).metrics)[0]
+            if metric is None:
+                by = (file.develop.evaluate.metrics or load_task(file.task, project.folder).metrics)[0]
+                metric, seed = load_metric(by, project.folder), file.seed
             with watching() as listener:
                 listener.say("grid: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
                 this = begin(project, listener=listener)
@@ -155,10 +163,29 @@ def run_grid(
                     continue
             model = this.developed.model
             made = project.record.runs.producer(model.digest)
-            scores = this.developed.evaluations["model"].scores()
-            runs.append(GridRun(settings, model.digest, made.id if made else None, scores))
-    return Grid(tuple(runs), by)
+            report = this.developed.evaluations["model"]
+            judged[len(runs)] = report.items()
+            runs.append(GridRun(settings, model.digest, made.id if made else None, report.scores()))
+    found = Grid(tuple(runs), by)
+    return compared(found, judged, metric, seed) if metric is not None else found
 
 
-def _ends(score: dict[str, Any]) -> tuple[float, float]:
-    return float(score["low"]), float(score["high"])
+def compared(grid: Grid, judged: Mapping[int, Evaluation], metric: Metric, seed: int) -> Grid:
+    """The grid with each run's comparison with the best; ``judged`` are the runs' items, by their place. Intervals are
+    widened so that all of them hold together (Bonferroni)."""
+    best = grid.best
+    if best is None:
+        return grid
+    first = grid.runs.index(best)
+    level = 1 - (1 - LEVEL) / max(1, len(judged) - 1)
+
+    def against(place: int, run: GridRun) -> GridRun:
+        if place == first or place not in judged:
+            return run
+        try:
+            found = judged[place].against(judged[first], metric, seed=seed, level=level)
+        except UserError:  # they have no items in common: another split
+            return run
+        return replace(run, against_best=found)
+
+    return replace(grid, runs=tuple(against(place, run) for place, run in enumerate(grid.runs)))

@@ -103,9 +103,8 @@ def _compared(found: Grid) -> list[str]:
     best = found.best
     if best is not None:
         rest = found.undecided()
-        unsure = (
-            f"; not decided against {rest} other{'' if rest == 1 else 's'}, their intervals overlap" if rest else ""
-        )
+        others = f"{rest} other{'' if rest == 1 else 's'}"
+        unsure = f"; not told apart from {others}, item by item and all comparisons together" if rest else ""
         chosen = " ".join(f"--set {name}={value}" for name, value in best.settings.items())
         lines += [f"best by {found.by}{unsure}", f"nothing was promoted; to go on with it: treadle run {chosen}"]
     return lines
