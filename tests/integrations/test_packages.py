@@ -15,6 +15,7 @@ import pytest
 import given_away
 import target_results
 from given_away import CARD, TEXTS, release_of, write_classifier
+from importing.peers import peer
 from tiny_models import write_encoder, write_encoder_decoder, write_model
 from treadle.core.errors import UserError
 from treadle.stages.deploy.targets import Rendering, render
@@ -78,6 +79,36 @@ def test_transformers_and_the_hub_s_own_parser_read_the_folder(classifier: Rende
         with torch.inference_mode():
             logits = model(**tokenizer(said, return_tensors="pt", return_token_type_ids=False)).logits
         assert model.config.id2label[int(logits.argmax())] == label_of(classifier, said)
+
+
+LOGITS = """
+import json, sys, torch, transformers
+model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], local_files_only=True, dtype=torch.float32)
+with torch.inference_mode():
+    logits = model.eval()(torch.tensor([list(range(5, 45))])).logits[0, -1, :20]
+print(json.dumps([transformers.__version__, logits.tolist()]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_transformers_4_turns_its_positions_by_the_same_base(tmp_path: Path) -> None:
+    programs = peer("transformers-4", "transformers==4.57.6", ours=True)
+    render("huggingface", release_of(tmp_path / "llama", write_model, "chat"), tmp_path / "out", {})
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] != 10_000
+
+    def logits(python: Path | str) -> list[float]:
+        said = subprocess.run([python, "-c", LOGITS, tmp_path / "out"], capture_output=True, text=True, check=True)
+        version, found = json.loads(said.stdout)
+        assert version.startswith("4." if python == programs / "python" else "5.")
+        return list(found)
+
+    ours = logits(sys.executable)
+    assert logits(programs / "python") == pytest.approx(ours, abs=1e-4)
+    del config["rope_theta"]
+    (tmp_path / "out" / "config.json").write_text(json.dumps(config))
+    assert logits(programs / "python") != pytest.approx(ours, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Metadata of the card: https://github.com/huggingface/hub-docs/blob/main/modelcar
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,7 +78,11 @@ class HuggingFace(Package):
     def render(self, release: Rendering) -> Mapping[str, Content]:
         """As `Target.render`."""
         folder = trained_folder(release, self.name)
-        return {**weights(folder), **beside_weights(folder), CARD: self._card(release, folder)}
+        files: dict[str, Content] = {**weights(folder), **beside_weights(folder), CARD: self._card(release, folder)}
+        config = read_config(folder)
+        if older := _rope_of_older(config):
+            files["config.json"] = (json.dumps({**config, **older}, indent=2, sort_keys=True) + "\n").encode()
+        return files
 
     def _card(self, release: Rendering, folder: Path) -> bytes:
         spec, card = release.spec, release.card
@@ -107,6 +112,17 @@ class HuggingFace(Package):
     def _base(self, release: Rendering) -> str | None:
         base = release.spec.base_model
         return hub_id(base["name"], base.get("origin", ""))
+
+
+def _rope_of_older(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers before 5 reads of a model's rotary embedding: without it, it takes a base of 10,000 and says
+    nothing."""
+    rope = config.get("rope_parameters") or {}
+    if "rope_theta" not in rope or "rope_theta" in config:
+        return {}
+    scaled = {name: value for name, value in rope.items() if name != "rope_theta"}
+    usual = scaled.get("rope_type", "default") == "default"
+    return {"rope_theta": rope["rope_theta"], **({} if usual else {"rope_scaling": scaled})}
 
 
 def _license(name: str) -> dict[str, str]:
