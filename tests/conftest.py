@@ -57,8 +57,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole cycles first, as they take longest: else one worker waits for the other's last."""
+    """Whole cycles first, as they take longest: else one worker waits for the other's last. Real trainings may take
+    their time, as the machine is."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/cycle/"))
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(3_600))
 
 
 def pytest_collection_finish() -> None:

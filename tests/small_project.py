@@ -68,7 +68,7 @@ class Project:
     def file(self) -> Path:
         return self.folder / "treadle.yaml"
 
-    def call(self, *arguments: str, check: int | None = 0, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def call(self, *arguments: str, check: int | None = 0, timeout: float = 1_800) -> subprocess.CompletedProcess[str]:
         """Run a command and check its exit code."""
         done = command.run("-C", str(self.folder), *arguments, timeout=timeout)
         if check is not None:
