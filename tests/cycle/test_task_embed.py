@@ -78,6 +78,15 @@ def test_from_pairs_to_served_vectors(tmp_path: Path) -> None:
         with serving(opener(opened.record, find_release(opened, None), recording)) as url:
             texts = ["where is the tent", *(f"to {place}" for place in THINGS.values())]
             reply = httpx.post(f"{url}/v1/embeddings", json={"input": texts}, timeout=60).json()
+            # The same model by a server elsewhere, which is this one: another release, the same vectors.
+            behind = f"upstream: {{urls: [{url}/v1], model: vectors}}"
+            small.edit("deploy: {smoke_requests: 4}", f"deploy: {{smoke_requests: 4, engine: upstream, {behind}}}")
+            release = small.json("deploy")["release"]
+            with open_project(small.folder) as again:
+                front = opener(again.record, find_release(again, release), recording)
+                with serving(front) as other:
+                    through = httpx.post(f"{other}/v1/embeddings", json={"input": texts}, timeout=60).json()
+    assert through["data"] == reply["data"]
     asked, *places = (row["embedding"] for row in reply["data"])
     assert math.hypot(*asked) == pytest.approx(1, abs=1e-4)
     cosines = [sum(a * b for a, b in zip(asked, place, strict=True)) for place in places]

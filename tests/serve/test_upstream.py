@@ -419,3 +419,71 @@ def test_two_servers_in_a_row_give_the_answer_of_the_last(folder: Path) -> None:
         assert front.chat("one two").json()["choices"][0]["message"]["content"] == "one two"
         assert front.rows[0]["upstream"]["fingerprint"] == DIGEST
         assert middle.rows[0]["upstream"]["fingerprint"] == THEIRS
+
+
+def vectors(*each: tuple[int, Any]) -> dict[str, Any]:
+    return {"object": "list", "data": [{"object": "embedding", "index": at, "embedding": said} for at, said in each]}
+
+
+EMBEDS = {"name": "vectors@v1", "asking": "embed"}
+
+
+def test_embeddings_are_those_of_the_server(folder: Path, start: Start) -> None:
+    behind = start(release=EMBEDS)
+    with fronting(folder, f"{behind.url}/v1", release=EMBEDS, model="vectors") as front:
+        create = front.client.embeddings.create
+        packed = create(model="vectors", input=["abc", "aaaa"])  # base64 by itself
+        found = create(model="vectors", input=["abc", "aaaa"], encoding_format="float")
+        for given in (packed, found):
+            assert [each.embedding for each in given.data] == [[3.0, 0.5, 1.0], [4.0, 2.0, 1.0]]
+        assert found.usage.prompt_tokens > 0
+        assert [row["status"] for row in front.rows] == ["ok", "ok"]
+        assert len(behind.rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code"),
+    [
+        (lambda handler: reply(handler, 200, vectors((1, [1.0]), (0, [2.0]))), 200, None),
+        (lambda handler: reply(handler, 200, vectors((0, [1.0]))), 502, "upstream_garbled"),
+        (lambda handler: reply(handler, 200, vectors((0, [1.0]), (0, [2.0]))), 502, "upstream_garbled"),
+        (lambda handler: reply(handler, 200, vectors((0, [1.0]), (1, [2.0, 3.0]))), 502, "upstream_garbled"),
+        (lambda handler: reply(handler, 200, vectors((0, []), (1, []))), 502, "upstream_garbled"),
+        (lambda handler: reply(handler, 200, vectors((0, ["x"]), (1, [1.0]))), 502, "upstream_garbled"),
+        (lambda handler: reply(handler, 200, []), 502, "upstream_garbled"),
+        (lambda handler: stream(handler, piece("fine"), piece(reason="stop")), 502, "upstream_garbled"),
+        (lambda handler: reply(handler, 500, {"error": KEY}), 503, "upstream_unavailable"),
+        (lambda handler: reply(handler, 401, {}), 502, "upstream_misconfigured"),
+        (lambda handler: reply(handler, 429, {}), 429, "upstream_busy"),
+        (lambda handler: reply(handler, 404, {}), 400, "wrong_endpoint"),
+        (lambda handler: reply(handler, 400, {"error": KEY}), 400, "wrong_endpoint"),
+    ],
+)
+def test_embeddings_that_go_wrong_there_are_a_clean_error_here(
+    folder: Path, answer: Callable[[BaseHTTPRequestHandler], None], status: int, code: str | None
+) -> None:
+    with Misbehaving(answer) as behind, fronting(folder, behind.url, release=EMBEDS, retries=0) as front:
+        found = front.http.post("/v1/embeddings", json={"input": ["a", "b"]})
+        assert found.status_code == status, found.text
+        assert KEY not in found.text
+        assert behind.paths == ["/v1/embeddings"]
+        if code is None:
+            assert [each["embedding"] for each in found.json()["data"]] == [[2.0], [1.0]]
+        else:
+            assert found.json()["error"]["code"] == code
+            assert [row["status"] for row in front.rows] == ["failed"]
+        assert front.chat().status_code == 400  # of a release that makes embeddings
+
+
+def test_embeddings_are_asked_for_elsewhere_where_one_server_fails(folder: Path, start: Start) -> None:
+    behind = start(release=EMBEDS)
+    with (
+        Misbehaving(lambda handler: reply(handler, 503, {})) as broken,
+        fronting(
+            folder, broken.url, f"{behind.url}/v1", release=EMBEDS, model="vectors", spread="round_robin"
+        ) as front,
+    ):
+        for _ in range(4):
+            assert front.http.post("/v1/embeddings", json={"input": "abc"}).status_code == 200
+        assert len(broken.asked) > 0
+        assert len(behind.rows) == 4

@@ -23,13 +23,22 @@ from treadle.lm.engine import Chunk, ClassScores, EngineStats, Extract, Generate
 from treadle.lm.model_folder import model_folder
 from treadle.lm.tokenizer import ChatTokenizer
 from treadle.lm.upstream_address import Address, Addresses, Attempt, UpstreamError, UpstreamState
-from treadle.lm.upstream_client import UpstreamClient, finish
+from treadle.lm.upstream_client import JSON, UpstreamClient, finish
 from treadle.lm.upstream_reader import Reader
 from treadle.lm.upstream_settings import WHERE, UpstreamSettings
-from treadle.lm.upstream_wire import GarbledError, path_and_body, read_events
+from treadle.lm.upstream_wire import (
+    LARGEST,
+    GarbledError,
+    embeddings_body,
+    path_and_body,
+    read_events,
+    read_vectors,
+)
 
 logger = logging.getLogger("treadle.upstream")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds before the same address is asked again
+_NO_TEXTS = "the server that answers continues no plain texts; send a conversation"
+_NO_VECTORS = "the server that answers makes no embeddings"
 _UNSAID_LENGTH = 4096  # tokens, where neither model nor server says
 
 
@@ -37,11 +46,12 @@ _UNSAID_LENGTH = 4096  # tokens, where neither model nor server says
 class _Asked:
     """A request as it is sent; ``tried`` are the addresses that it went to, ``deadline`` is on the loop's clock."""
 
-    request: GenerateRequest
+    id: str
     path: str
     body: bytes
     deadline: float
     tried: list[Address]
+    request: GenerateRequest | None = None  # for text
 
 
 class UpstreamEngine:
@@ -81,7 +91,8 @@ class UpstreamEngine:
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """As ``Engine.generate``. Raises ``UpstreamError``, or ``UserError`` for what the server refuses."""
         loop = asyncio.get_running_loop()
-        asked = _Asked(request, *path_and_body(request, self.settings), loop.time() + self.settings.timeout, [])
+        path, body = path_and_body(request, self.settings)
+        asked = _Asked(request.id, path, body, loop.time() + self.settings.timeout, [], request)
         begun = False
         while True:
             address = await self._next(asked)
@@ -95,16 +106,19 @@ class UpstreamEngine:
                 if self._closed:
                     yield Chunk("", 0, "cancelled")
                     return
-                level = logging.WARNING if error.code == "upstream_misconfigured" else logging.INFO
-                logger.log(level, "attempt %d of %s: %s", len(asked.tried), request.id, error)
-                final = len(asked.tried) > self.settings.retries or loop.time() >= asked.deadline
-                if final or (begun and not request.whole):
+                if self._is_last(asked, error) or (begun and not request.whole):
                     raise
                 if begun:
                     begun = False
                     yield Chunk("", restarted=True)
             else:
                 return
+
+    def _is_last(self, asked: _Asked, error: UpstreamError) -> bool:
+        """Whether no further attempt is made after this one."""
+        level = logging.WARNING if error.code == "upstream_misconfigured" else logging.INFO
+        logger.log(level, "attempt %d of %s: %s", len(asked.tried), asked.id, error)
+        return len(asked.tried) > self.settings.retries or asyncio.get_running_loop().time() >= asked.deadline
 
     async def _next(self, asked: _Asked) -> Address:
         """Where the next attempt goes; after a pause where that is where the last one went, not all at once."""
@@ -118,10 +132,11 @@ class UpstreamEngine:
 
     async def _answer(self, address: Address, asked: _Asked, attempt: Attempt) -> AsyncGenerator[Chunk]:
         """One attempt: nothing is given before the server said something of the answer."""
+        assert asked.request is not None
         reader = Reader(asked.request, address.place, len(asked.tried), self._client.key)
-        aside = asked.path != self._path
+        lacks = "" if asked.path == self._path else _NO_TEXTS
         try:
-            async with self._client.answer(address, asked.path, asked.body, asked.deadline, aside=aside) as data:
+            async with self._client.answer(address, asked.path, asked.body, asked.deadline, lacks=lacks) as data:
                 async for event in read_events(data):
                     if (chunk := reader.feed(event)) is not None:
                         yield chunk
@@ -169,8 +184,38 @@ class UpstreamEngine:
         _refuse("score")
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Refused, as `score`."""
-        _refuse("embed")
+        """As ``Engine.embed``, all texts in one request. Raises as `generate`."""
+        body = embeddings_body(texts, self.settings)
+        deadline = asyncio.get_running_loop().time() + self.settings.timeout
+        asked = _Asked("embeddings", "/embeddings", body, deadline, [])
+        while True:
+            address = await self._next(asked)
+            try:
+                with address.asked() as attempt:
+                    return await self._vectors(address, asked, attempt, len(texts))
+            except UpstreamError as error:
+                if self._is_last(asked, error):
+                    raise
+
+    async def _vectors(self, address: Address, asked: _Asked, attempt: Attempt, count: int) -> list[list[float]]:
+        """One attempt."""
+        data = bytearray()
+        try:
+            async with self._client.answer(
+                address, asked.path, asked.body, asked.deadline, lacks=_NO_VECTORS, kind=JSON
+            ) as pieces:
+                async for piece in pieces:
+                    data += piece
+                    if len(data) > LARGEST:
+                        raise GarbledError("more than an answer can be")
+            found = read_vectors(bytes(data), count)
+        except GarbledError as error:
+            raise UpstreamError(f"{address.place} answered with {error}", "upstream_garbled") from None
+        except UserError:
+            attempt.outcome = "refused"
+            raise
+        attempt.outcome = "ok"
+        return found
 
     async def classify(self, texts: Sequence[str]) -> list[ClassScores]:
         """Refused, as `score`."""
@@ -198,4 +243,4 @@ def read_settings(settings: dict[str, Any]) -> UpstreamSettings:
 
 
 def _refuse(what: str) -> NoReturn:
-    raise UserError(f"engine upstream cannot {what}: it asks for text only; choose another engine")
+    raise UserError(f"engine upstream cannot {what}: it asks for text and embeddings only; choose another engine")

@@ -21,6 +21,7 @@ from treadle.lm.upstream_wire import GarbledError
 if TYPE_CHECKING:
     import httpx
 
+EVENTS, JSON = "text/event-stream", "application/json"
 _REFUSED = (400, 413, 415, 422)  # what is wrong with one request
 _MISCONFIGURED = (401, 402, 403, 404, 405)  # what is wrong with address, key or model
 _OPENING = 10.0  # seconds for a look at an address
@@ -60,16 +61,16 @@ class UpstreamClient:
 
     @asynccontextmanager
     async def answer(
-        self, address: Address, path: str, body: bytes, deadline: float, *, aside: bool
+        self, address: Address, path: str, body: bytes, deadline: float, *, lacks: str = "", kind: str = EVENTS
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The body of an answer, once it is known to be a stream of events; leaving hangs up. ``deadline`` is on the
-        event loop's clock; ``aside``: it is asked at a path that it need not have.
+        """The body of an answer, once it is known to be of that ``kind``; leaving hangs up. ``deadline`` is on the
+        event loop's clock; ``lacks``: what is said of a server that has no such path, where it need not have it.
 
         Raises ``UpstreamError``, ``GarbledError``, and ``UserError`` for what is wrong with the request.
         """
         import httpx
 
-        headers = {"content-type": "application/json", "accept": "text/event-stream"}
+        headers = {"content-type": "application/json", "accept": kind}
         asked = self._http.build_request("POST", address.url + path, content=body, headers=headers)
         try:
             async with asyncio.timeout(self._patience(deadline)):
@@ -79,13 +80,13 @@ class UpstreamClient:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _gone(address, error) from None
         try:
-            if aside and response.status_code in (404, 405):
-                raise UserError("the server that answers continues no plain texts; send a conversation")
+            if lacks and response.status_code in (404, 405):
+                raise UserError(lacks)
             if response.status_code in _REFUSED and await self._is_too_long(address, response, deadline):
                 raise TooLongError("The messages and the answer do not fit into the context; shorten them")
             _check_status(response, address)
-            if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                raise GarbledError("no stream of events")
+            if not response.headers.get("content-type", "").startswith(kind):
+                raise GarbledError("no stream of events" if kind == EVENTS else "no JSON")
             yield self._pieces(address, response, deadline)
         finally:
             await response.aclose()

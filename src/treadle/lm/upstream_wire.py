@@ -250,3 +250,37 @@ class Calls:
             call = json.dumps({"name": self._names[index], "arguments": arguments}, ensure_ascii=False)
             written.append(f"\n<tool_call>\n{call}\n</tool_call>")
         return "".join(written)
+
+
+class _Vector(msgspec.Struct):
+    embedding: list[float]
+    index: int
+
+
+class _Vectors(msgspec.Struct):
+    data: list[_Vector]
+
+
+_vectors_decoder = msgspec.json.Decoder(_Vectors)
+
+
+def embeddings_body(texts: Sequence[str], settings: UpstreamSettings) -> bytes:
+    """What is sent for the vectors of some texts; as numbers, which all servers know."""
+    try:
+        return msgspec.json.encode({"model": settings.model, "input": list(texts), "encoding_format": "float"})
+    except UnicodeError:
+        raise UserError("engine upstream: the texts cannot be written as JSON") from None
+
+
+def read_vectors(data: bytes, count: int) -> list[list[float]]:
+    """The vectors in an answer, in the order of the texts, all of one length. Raises ``GarbledError``."""
+    try:
+        found = sorted(_vectors_decoder.decode(data).data, key=lambda each: each.index)
+    except (msgspec.DecodeError, RecursionError):
+        raise GarbledError("no embeddings") from None
+    vectors = [each.embedding for each in found]
+    if [each.index for each in found] != list(range(count)) or len({len(vector) for vector in vectors}) != 1:
+        raise GarbledError("embeddings that are not those of the texts")
+    if not vectors[0]:
+        raise GarbledError("embeddings of no length")
+    return vectors
