@@ -193,7 +193,6 @@ def opened(
     in place of the engine that does at once."""
     from treadle.core.workspace import Workspace
     from treadle.lm.tokenizer import ChatTokenizer
-    from treadle.lm.upstream import UpstreamEngine
     from treadle.record.api_key import ApiKeys, Limit, Rules
     from treadle.record.api_key_use import ApiKeyUse
     from treadle.record.recorder import JournalRecorder
@@ -215,7 +214,7 @@ def opened(
 
         async def build() -> Gateway:
             begin()
-            engine: Any = Trivial() if upstream is None else UpstreamEngine(_settings(upstream), tokenizer)
+            engine: Any = Trivial() if upstream is None else _before(upstream, tokenizer)
             served = Serving(release, engine, tokenizer)
             return Gateway(served, recorder, settings=GatewaySettings(api_key=None), redact=redact, keys=use)
 
@@ -223,10 +222,12 @@ def opened(
             yield url, secret
 
 
-def _settings(upstream: str) -> Any:
+def _before(upstream: str, tokenizer: Any) -> Any:
+    """The engine of a gateway before that server. What it imports is no part of a gateway without."""
+    from treadle.lm.upstream import UpstreamEngine
     from treadle.lm.upstream_settings import UpstreamSettings
 
-    return UpstreamSettings(urls=[f"{upstream}/v1"], model="bench")
+    return UpstreamEngine(UpstreamSettings(urls=[f"{upstream}/v1"], model="bench"), tokenizer)
 
 
 def litellm(folder: Path, scratch: Path) -> AbstractContextManager[PeerServer]:

@@ -203,6 +203,11 @@ class Turn:
         """Run the stages, or as far as ``until``. Raises what a stage raises; what was done before it stays done."""
         if until is not None and until not in STAGES:
             raise UserError(f"there is no stage {until!r};{nearest(until, STAGES)}")
+        if until is None or STAGES.index(until) >= STAGES.index("deploy"):
+            file = self.project.file
+            init = file.develop.init
+            beginning = init.tokenizer if init is not None else file.develop.base_model
+            check_deployment(file.deploy, load_task(file.task, self.project.folder), beginning, whole=init is None)
         last = None
         for stage in self.stages():
             if last is not None and last == until:
@@ -242,9 +247,7 @@ def policy_of(project: Project) -> Policy:
 
 
 def begin(project: Project, *, listener: Listener | None = None, planning: bool = False) -> Turn:
-    """A turn that has not run yet. ``UserError`` for trainings and engines that cannot be as the file has them."""
-    develop_settings, task = project.file.develop, load_task(project.file.task, project.folder)
-    check_trainings(develop_settings, task, project.folder)
-    check_deployment(project.file.deploy, task, develop_settings.base_model)
+    """A turn that has not run yet. ``UserError`` for trainings that cannot be as the file has them."""
+    check_trainings(project.file.develop, load_task(project.file.task, project.folder), project.folder)
     runs, seed = project.record.runs, project.file.seed
     return Turn(project, Driver(runs, project.folder, seed=seed, listener=listener, planning=planning))

@@ -150,8 +150,9 @@ def run_grid(
         with open_project(start, overrides) as project, project.record.workspace.exclusive(waiting):
             file = project.file
             if metric is None:
-                by = (file.develop.evaluate.metrics or load_task(file.task, project.folder).metrics)[0]
-                metric, seed = load_metric(by, project.folder), file.seed
+                named = (file.develop.evaluate.metrics or load_task(file.task, project.folder).metrics)[0]
+                metric, seed = load_metric(named, project.folder), file.seed
+                by = metric.name
             with watching() as listener:
                 listener.say("grid: " + ", ".join(f"{name}={value}" for name, value in settings.items()))
                 this = begin(project, listener=listener)
@@ -182,10 +183,9 @@ def compared(grid: Grid, judged: Mapping[int, Evaluation], metric: Metric, seed:
     def against(place: int, run: GridRun) -> GridRun:
         if place == first or place not in judged:
             return run
-        try:
-            found = judged[place].against(judged[first], metric, seed=seed, level=level)
-        except UserError:  # they have no items in common: another split
+        shared = {item.id for item in judged[place].items} & {item.id for item in judged[first].items}
+        if len(shared) < 2:  # another split
             return run
-        return replace(run, against_best=found)
+        return replace(run, against_best=judged[place].against(judged[first], metric, seed=seed, level=level))
 
     return replace(grid, runs=tuple(against(place, run) for place, run in enumerate(grid.runs)))

@@ -74,4 +74,4 @@ def test_a_model_that_cannot_be_quantized_is_refused_before_it_is_trained(
         assert "gpt2 with rope 'default' cannot be written as a Llama GGUF; set deploy.quantize: null" in said
     assert project.json("runs") == before
     project.edit("quantize: {format: q8_0, max_loss: 0.5}", "quantize: null")
-    project.call("plan")
+    assert project.json("deploy")["release"]  # trained, answered for its evaluation, and answered over HTTP

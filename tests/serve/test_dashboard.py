@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from test_following import until
 from toy_server import Served, serve_toy
@@ -43,9 +44,11 @@ def test_it_is_rendered_beside_the_image(tmp_path: Path) -> None:
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
     assert len(places) == len(panels)
     assert all(panel["targets"] and panel["title"] for panel in panels)
-    said = (tmp_path / "compose.yaml").read_text() + (tmp_path / "grafana" / "datasource.yaml").read_text()
-    assert {target["datasource"]["uid"] for panel in panels for target in panel["targets"]} == {"prometheus"}
-    assert "uid: prometheus" in said
+    (source,) = yaml.safe_load((tmp_path / "grafana" / "datasource.yaml").read_text())["datasources"]
+    assert {target["datasource"]["uid"] for panel in panels for target in panel["targets"]} == {source["uid"]}
+    told = yaml.safe_load((tmp_path / "compose.yaml").read_text())["configs"]["scrape"]["content"]
+    # Grafana takes four times this as the interval of a rate: of less, a rate would have one count alone.
+    assert source["jsonData"]["timeInterval"] == yaml.safe_load(told)["global"]["scrape_interval"]
 
 
 @pytest.fixture

@@ -455,7 +455,7 @@ def test_embeddings_are_those_of_the_server(folder: Path, start: Start) -> None:
         (lambda handler: reply(handler, 500, {"error": KEY}), 503, "upstream_unavailable"),
         (lambda handler: reply(handler, 401, {}), 502, "upstream_misconfigured"),
         (lambda handler: reply(handler, 429, {}), 429, "upstream_busy"),
-        (lambda handler: reply(handler, 404, {}), 400, "wrong_endpoint"),
+        (lambda handler: reply(handler, 404, {}), 502, "upstream_misconfigured"),
         (lambda handler: reply(handler, 400, {"error": KEY}), 400, "wrong_endpoint"),
     ],
 )
@@ -473,6 +473,27 @@ def test_embeddings_that_go_wrong_there_are_a_clean_error_here(
             assert found.json()["error"]["code"] == code
             assert [row["status"] for row in front.rows] == ["failed"]
         assert front.chat().status_code == 400  # of a release that makes embeddings
+
+
+def test_a_release_that_chats_asks_no_server_for_embeddings(folder: Path) -> None:
+    with Misbehaving(lambda handler: reply(handler, 404, {})) as behind, fronting(folder, behind.url) as front:
+        found = front.http.post("/v1/embeddings", json={"input": "a"})
+        assert (found.status_code, found.json()["error"]["code"]) == (400, "wrong_endpoint")
+        assert behind.asked == []
+        assert front.breakers() == ["closed"]
+
+
+def test_many_texts_go_in_several_requests_and_vectors_may_be_cut(folder: Path, start: Start) -> None:
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, "hidden_size": 3, "matryoshka_dimensions": [2, 3]}))
+    behind = start(release=EMBEDS)
+    with fronting(folder, f"{behind.url}/v1", release=EMBEDS, model="vectors") as front:
+        texts = ["a" * size for size in range(1, 201)]
+        found = front.client.embeddings.create(model="vectors", input=texts, dimensions=2, encoding_format="float")
+        assert [len(each.embedding) for each in found.data] == [2] * 200
+        assert len(behind.rows) == 2
+        ratios = [each.embedding[0] / each.embedding[1] for each in found.data]
+        assert ratios == pytest.approx([2.0] * 200)  # letters over half the count of a: in order or not, so
 
 
 def test_embeddings_are_asked_for_elsewhere_where_one_server_fails(folder: Path, start: Start) -> None:

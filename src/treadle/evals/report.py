@@ -158,17 +158,17 @@ def evaluation_engine(
     Torch runs in this process, where training has loaded it. Engines that read GGUF are given one in 16 bits, written
     to ``scratch``; a folder that already has one is used as it is.
     """
-    from treadle.lm.engines import BlockingEngine, find_engine, serves_gguf
+    from treadle.lm.engines import AUTO, BlockingEngine, find_engine, serves_gguf
+    from treadle.lm.gguf import can_be_written, write_gguf
 
     folder = model
-    if serves_gguf(engine) and not (model / "model.gguf").exists() and _is_causal(model):
+    reads = serves_gguf(engine) and (engine != AUTO or can_be_written(model))
+    if reads and not (model / "model.gguf").exists() and _is_causal(model):
         folder = scratch / "evaluated"
         folder.mkdir(exist_ok=True)
         for path in model.iterdir():
             if path.suffix in _BESIDE:
                 shutil.copyfile(path, folder / path.name)
-        from treadle.lm.gguf import write_gguf
-
         write_gguf(model, folder / "model.gguf", "f16")
         if find_engine("auto", folder).name == "transformers":
             folder = model

@@ -93,6 +93,7 @@ services:
 configs:
   scrape:
     content: |
+      global: {{scrape_interval: 15s}}
       scrape_configs:
         - job_name: treadle
           authorization: {{credentials: "${{{scraping}}}"}}
@@ -118,7 +119,12 @@ _DEVICE = """\
 _DATASOURCE = """\
 apiVersion: 1
 datasources:
-  - {name: Prometheus, uid: prometheus, type: prometheus, url: "http://prometheus:9090", isDefault: true}
+  - name: Prometheus
+    uid: prometheus
+    type: prometheus
+    url: "http://prometheus:9090"
+    isDefault: true
+    jsonData: {timeInterval: 15s}
 """
 _DASHBOARDS = """\
 apiVersion: 1

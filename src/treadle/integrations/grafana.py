@@ -12,8 +12,8 @@ _WIDTH, _HEIGHT, _ACROSS = 8, 8, 3  # of a panel, in Grafana's grid of 24 column
 _RATE = "$__rate_interval"
 
 
-def _rate(metric: str, by: str, where: str = "") -> str:
-    return f"sum by ({by}) (rate({metric}_total{where}[{_RATE}]))"
+def _rate(metric: str, by: str) -> str:
+    return f"sum by ({by}) (rate({metric}_total[{_RATE}]))"
 
 
 def _percentiles(metric: str) -> dict[str, str]:

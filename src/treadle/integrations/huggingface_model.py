@@ -115,14 +115,16 @@ class HuggingFace(Package):
 
 
 def _rope_of_older(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What transformers before 5 reads of a model's rotary embedding: without it, it takes a base of 10,000 and says
-    nothing."""
+    """A rotary embedding's base, scaling and part where transformers before 5 reads them: without, it takes its own
+    10,000 and says nothing. One that differs by layer is not said there."""
     rope = config.get("rope_parameters") or {}
     if "rope_theta" not in rope or "rope_theta" in config:
         return {}
-    scaled = {name: value for name, value in rope.items() if name != "rope_theta"}
+    apart = ("rope_theta", "partial_rotary_factor")
+    scaled = {name: value for name, value in rope.items() if name not in apart}
     usual = scaled.get("rope_type", "default") == "default"
-    return {"rope_theta": rope["rope_theta"], **({} if usual else {"rope_scaling": scaled})}
+    found = {name: rope[name] for name in apart if name in rope}
+    return {**found, **({} if usual else {"rope_scaling": scaled})}
 
 
 def _license(name: str) -> dict[str, str]:

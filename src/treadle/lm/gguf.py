@@ -6,7 +6,6 @@ the best of the 4-bit ones; matrices whose rows are no multiple of its 256 weigh
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any, Literal, cast, get_args
 from treadle.core.errors import MissingExtra, UserError, nearest
 from treadle.lm import architecture, gguf_q4_k
 from treadle.lm.gguf_tokenizer import tokenizer_to_gguf
+from treadle.lm.model_folder import read_config
 from treadle.lm.safetensors_folder import check_folder, tensors
 
 Kind = Literal["q8_0", "q4_k", "q4_1", "q4_0", "f16", "f32"]
@@ -57,10 +57,25 @@ def write_gguf(model_folder: Path, out: Path, kind: Kind = "q8_0") -> None:
 def described(model_folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The folder's ``config.json``, and what a GGUF says of the model and its tokenizer.
 
-    Raises ``UserError`` for those that this writer does not know.
+    Raises ``UserError`` for those that this writer does not know, and files that cannot be read.
     """
-    config: dict[str, Any] = json.loads((model_folder / "config.json").read_bytes())
-    return config, architecture.config_to_gguf(config, where=model_folder) | tokenizer_to_gguf(model_folder)
+    config = read_config(model_folder)
+    try:
+        return config, architecture.config_to_gguf(config, where=model_folder) | tokenizer_to_gguf(model_folder)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{model_folder}: no GGUF can be written of its config.json and tokenizer.json ({type(error).__name__}:"
+            f" {error}); expected both as transformers' save_pretrained writes them, or set deploy.quantize: null"
+        ) from None
+
+
+def can_be_written(model_folder: Path) -> bool:
+    """Whether a GGUF can say what the folder's model and tokenizer are."""
+    try:
+        described(model_folder)
+    except UserError:
+        return False
+    return True
 
 
 def _arrays(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -69,7 +84,8 @@ def _arrays(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         name = architecture.gguf_name(tensor.name)
         if name is None:
             raise UserError(
-                f"{tensor.path}: tensor {tensor.name!r} has no place in a Llama GGUF; serve the folder instead"
+                f"{tensor.path}: tensor {tensor.name!r} has no place in a Llama GGUF; set deploy.quantize:"
+                " null, to serve it as it is"
             )
         if tied and name == "output.weight":
             continue

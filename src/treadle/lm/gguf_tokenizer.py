@@ -133,7 +133,7 @@ def tokenizer_to_gguf(folder: Path) -> dict[str, Any]:
     if model.get("type") != "BPE" or pre is None:
         raise UserError(
             f"{folder}: this tokenizer ({model.get('type')}) cannot be written to GGUF; only byte-level BPE split as"
-            f" one of {', '.join(sorted(_PRE_TOKENIZERS))} can: serve the folder instead"
+            f" one of {', '.join(sorted(_PRE_TOKENIZERS))} can; set deploy.quantize: null, to serve it as it is"
         )
     added = {token["id"]: token for token in tokenizer.get("added_tokens", [])}
     by_id = {i: token for token, i in model["vocab"].items()} | {i: t["content"] for i, t in added.items()}

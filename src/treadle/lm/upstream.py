@@ -20,7 +20,7 @@ import pydantic
 from treadle.core.errors import UserError
 from treadle.lm.breaker import Breaker
 from treadle.lm.engine import Chunk, ClassScores, EngineStats, Extract, GenerateRequest, Score, TaggedSpan
-from treadle.lm.model_folder import model_folder
+from treadle.lm.model_folder import model_folder, read_config
 from treadle.lm.tokenizer import ChatTokenizer
 from treadle.lm.upstream_address import Address, Addresses, Attempt, UpstreamError, UpstreamState
 from treadle.lm.upstream_client import JSON, UpstreamClient, finish
@@ -34,11 +34,12 @@ from treadle.lm.upstream_wire import (
     read_events,
     read_vectors,
 )
+from treadle.lm.vector_sizes import VectorSizes
 
 logger = logging.getLogger("treadle.upstream")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds before the same address is asked again
 _NO_TEXTS = "the server that answers continues no plain texts; send a conversation"
-_NO_VECTORS = "the server that answers makes no embeddings"
+_TEXTS = 128  # whose embeddings are asked for at once
 _UNSAID_LENGTH = 4096  # tokens, where neither model nor server says
 
 
@@ -60,10 +61,14 @@ class UpstreamEngine:
     name = "upstream"
     reads_gguf = False
 
-    def __init__(self, settings: UpstreamSettings, tokenizer: ChatTokenizer) -> None:
-        """``open`` does more: it looks whether the servers are there."""
+    def __init__(
+        self, settings: UpstreamSettings, tokenizer: ChatTokenizer, vector_sizes: VectorSizes | None = None
+    ) -> None:
+        """``open`` does more: it looks whether the servers are there. ``vector_sizes``: to which the model's vectors
+        may be cut."""
         self.settings = settings
         self.tokenizer = tokenizer
+        self.vector_sizes = vector_sizes
         self.context_length = tokenizer.context_length or _UNSAID_LENGTH
         self.holds_schema = settings.structured and settings.ask == "chat"
         self._client = UpstreamClient(settings)
@@ -79,8 +84,9 @@ class UpstreamEngine:
     async def open(cls, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None) -> Self:
         """As ``Engine.open``. ``UserError`` when none of the servers is there, or none takes the key."""
         given = read_settings(settings or {})
-        tokenizer = await asyncio.to_thread(ChatTokenizer.load, model_folder(folder))
-        engine = cls(given, tokenizer)
+        model = model_folder(folder)
+        tokenizer = await asyncio.to_thread(ChatTokenizer.load, model)
+        engine = cls(given, tokenizer, VectorSizes.of(read_config(model)))
         try:
             await engine._look()
         except BaseException:
@@ -184,15 +190,21 @@ class UpstreamEngine:
         _refuse("score")
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """As ``Engine.embed``, all texts in one request. Raises as `generate`."""
-        body = embeddings_body(texts, self.settings)
+        """As ``Engine.embed``. Raises as `generate`."""
         deadline = asyncio.get_running_loop().time() + self.settings.timeout
-        asked = _Asked("embeddings", "/embeddings", body, deadline, [])
+        found: list[list[float]] = []
+        for start in range(0, len(texts), _TEXTS):
+            some = texts[start : start + _TEXTS]
+            asked = _Asked("embeddings", "/embeddings", embeddings_body(some, self.settings), deadline, [])
+            found += await self._embedded(asked, len(some))
+        return found
+
+    async def _embedded(self, asked: _Asked, count: int) -> list[list[float]]:
         while True:
             address = await self._next(asked)
             try:
                 with address.asked() as attempt:
-                    return await self._vectors(address, asked, attempt, len(texts))
+                    return await self._vectors(address, asked, attempt, count)
             except UpstreamError as error:
                 if self._is_last(asked, error):
                     raise
@@ -201,9 +213,7 @@ class UpstreamEngine:
         """One attempt."""
         data = bytearray()
         try:
-            async with self._client.answer(
-                address, asked.path, asked.body, asked.deadline, lacks=_NO_VECTORS, kind=JSON
-            ) as pieces:
+            async with self._client.answer(address, asked.path, asked.body, asked.deadline, kind=JSON) as pieces:
                 async for piece in pieces:
                     data += piece
                     if len(data) > LARGEST:

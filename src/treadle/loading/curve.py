@@ -72,8 +72,8 @@ class Curve:
 async def measure(
     client: Client, make: Callable[[float], bytes], seconds: float, on_level: Callable[[Level], None] | None = None
 ) -> Curve:
-    """Hold 1, 2, 4 ... requests for ``seconds`` each, until more bring nothing or some are refused.
-    ``make`` gives a request whose answer is so many times as long as usual, from half to one and a half times.
+    """Hold 1, 2, 4 ... requests, each number for ``seconds`` or three answers, until more bring nothing or some are
+    refused. ``make`` gives a request whose answer is so many times as long as usual, from half to one and a half times.
 
     Raises ``UserError`` when not even one at a time is answered.
     """
@@ -83,7 +83,8 @@ async def measure(
     total = 0.0  # seconds of an answer, at the level before
     for at_once in LEVELS:
         begun = total * _SLOWER  # by then all have
-        ends = loop.time() + begun + seconds
+        lasts = begun + max(seconds, 2 * begun)
+        ends = loop.time() + lasts
         answers = await client.hold(
             lambda ends=ends: make(next(lengths)) if loop.time() < ends else None,  # type: ignore[misc]
             at_once,
@@ -92,7 +93,7 @@ async def measure(
         good = [each for each in answers if each.error is None and each.answer_tokens > 1]
         if not good or len(good) < len(answers):
             break
-        good = _never_fewer(good, begun * (1 - 1 / at_once), begun + seconds)
+        good = _never_fewer(good, begun * (1 - 1 / at_once), lasts)
         total = fmean(each.total for each in good)
         rate = at_once * fmean(each.answer_tokens for each in good) / total
         per_token = [(each.total - each.ttft) / (each.answer_tokens - 1) for each in good]

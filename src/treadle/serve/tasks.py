@@ -16,6 +16,7 @@ import msgspec
 
 from treadle.core.errors import UserError
 from treadle.lm.engine import ClassScores, Score, TaggedSpan
+from treadle.lm.upstream_address import TooLongError
 from treadle.lm.vector_sizes import VectorSizes, cut_vector
 from treadle.record.interaction import Status, Tokens
 from treadle.serve.aside import aside
@@ -99,6 +100,8 @@ async def _embeddings(body: EmbeddingsRequest, incoming: Incoming, chosen: Chose
     serving = chosen.serving
     texts = given(body.input)
     size = body.dimensions
+    if serving.engine.name == "upstream" and serving.release.asking != "embed":
+        raise _cannot(serving, "embeddings", NotImplementedError())  # or a server's refusal would count as its failure
     if size is not None:
         _check_size(serving, size)
     entry, vectors, tokens = await run_on_texts(incoming, chosen, body, "embeddings", texts, serving.engine.embed)
@@ -171,7 +174,7 @@ async def run_on_texts(
                     found = await work(texts)
                     _check(found, texts, len(texts) if results is None else results)
                 except Exception as error:
-                    if isinstance(error, NotImplementedError | UserError):
+                    if isinstance(error, NotImplementedError | UserError) and not isinstance(error, TooLongError):
                         raise _cannot(serving, endpoint, error) from error
                     told = translated(error, entry.id)
                     if told.code in FAILED_OVER:
