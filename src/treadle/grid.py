@@ -13,17 +13,19 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treadle.core.config import load, read_yaml
 from treadle.core.driver import Listener
 from treadle.core.errors import TreadleError, UserError
 from treadle.cycle import STAGES, begin
-from treadle.evals.intervals import LEVEL, Comparison
 from treadle.evals.metric import Metric, load_metric
-from treadle.evals.results import Evaluation
 from treadle.evals.task import load_task
 from treadle.project import FILE, File, find_folder, open_project
+
+if TYPE_CHECKING:
+    from treadle.evals.intervals import Comparison
+    from treadle.evals.results import Evaluation
 
 MOST = 64  # combinations
 LAST = ("develop", "track")  # how far a grid may go
@@ -177,6 +179,8 @@ def compared(grid: Grid, judged: Mapping[int, Evaluation], metric: Metric, seed:
     best = grid.best
     if best is None:
         return grid
+    from treadle.evals.intervals import LEVEL
+
     first = grid.runs.index(best)
     level = 1 - (1 - LEVEL) / max(1, len(judged) - 1)
 

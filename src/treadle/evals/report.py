@@ -159,7 +159,7 @@ def evaluation_engine(
     to ``scratch``; a folder that already has one is used as it is.
     """
     from treadle.lm.engines import AUTO, BlockingEngine, find_engine, serves_gguf
-    from treadle.lm.gguf import can_be_written, write_gguf
+    from treadle.lm.gguf_description import can_be_written
 
     folder = model
     reads = serves_gguf(engine) and (engine != AUTO or can_be_written(model))
@@ -169,6 +169,8 @@ def evaluation_engine(
         for path in model.iterdir():
             if path.suffix in _BESIDE:
                 shutil.copyfile(path, folder / path.name)
+        from treadle.lm.gguf import write_gguf
+
         write_gguf(model, folder / "model.gguf", "f16")
         if find_engine("auto", folder).name == "transformers":
             folder = model

@@ -14,8 +14,7 @@ from typing import Any, Literal, cast, get_args
 
 from treadle.core.errors import MissingExtra, UserError, nearest
 from treadle.lm import architecture, gguf_q4_k
-from treadle.lm.gguf_tokenizer import tokenizer_to_gguf
-from treadle.lm.model_folder import read_config
+from treadle.lm.gguf_description import described
 from treadle.lm.safetensors_folder import check_folder, tensors
 
 Kind = Literal["q8_0", "q4_k", "q4_1", "q4_0", "f16", "f32"]
@@ -52,30 +51,6 @@ def write_gguf(model_folder: Path, out: Path, kind: Kind = "q8_0") -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-
-
-def described(model_folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The folder's ``config.json``, and what a GGUF says of the model and its tokenizer.
-
-    Raises ``UserError`` for those that this writer does not know, and files that cannot be read.
-    """
-    config = read_config(model_folder)
-    try:
-        return config, architecture.config_to_gguf(config, where=model_folder) | tokenizer_to_gguf(model_folder)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{model_folder}: no GGUF can be written of its config.json and tokenizer.json ({type(error).__name__}:"
-            f" {error}); expected both as transformers' save_pretrained writes them, or set deploy.quantize: null"
-        ) from None
-
-
-def can_be_written(model_folder: Path) -> bool:
-    """Whether a GGUF can say what the folder's model and tokenizer are."""
-    try:
-        described(model_folder)
-    except UserError:
-        return False
-    return True
 
 
 def _arrays(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from treadle.evals.task import Task
-from treadle.lm import gguf
 from treadle.lm.base_model import folder_of
 from treadle.lm.engines import check_settings, serves_gguf
+from treadle.lm.gguf_description import described
 from treadle.lm.gguf_tokenizer import tokenizer_to_gguf
 from treadle.stages.deploy.settings import DeploySettings
 
@@ -26,7 +26,7 @@ def check_deployment(settings: DeploySettings, task: Task, beginning: str | None
     if folder is None:
         return
     if whole:
-        gguf.described(folder)
+        described(folder)
     else:
         tokenizer_to_gguf(folder)
 
