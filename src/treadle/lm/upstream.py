@@ -23,7 +23,7 @@ from treadle.lm.engine import Chunk, ClassScores, EngineStats, Extract, Generate
 from treadle.lm.model_folder import model_folder, read_config
 from treadle.lm.tokenizer import ChatTokenizer
 from treadle.lm.upstream_address import Address, Addresses, Attempt, UpstreamError, UpstreamState
-from treadle.lm.upstream_client import JSON, UpstreamClient, finish
+from treadle.lm.upstream_client import JSON, UpstreamClient
 from treadle.lm.upstream_reader import Reader
 from treadle.lm.upstream_settings import WHERE, UpstreamSettings
 from treadle.lm.upstream_wire import (
@@ -71,7 +71,6 @@ class UpstreamEngine:
         self.vector_sizes = vector_sizes
         self.context_length = tokenizer.context_length or _UNSAID_LENGTH
         self.holds_schema = settings.structured and settings.ask == "chat"
-        self._client = UpstreamClient(settings)
         rules = settings.breaker
         self._addresses = Addresses(
             [Address(url, Breaker(rules.failures, rules.window, rules.pause)) for url in settings.addresses()],
@@ -79,6 +78,7 @@ class UpstreamEngine:
         )
         self._path = "/chat/completions" if settings.ask == "chat" else "/completions"
         self._closed = False
+        self._client = UpstreamClient(settings)  # last: it has to be closed
 
     @classmethod
     async def open(cls, folder: Path, *, threads: int | None = None, settings: dict[str, Any] | None = None) -> Self:
@@ -147,7 +147,6 @@ class UpstreamEngine:
                     if (chunk := reader.feed(event)) is not None:
                         yield chunk
                 last = reader.end()
-                await finish(data)
         except GarbledError as error:
             raise UpstreamError(f"{address.place} answered with {error}", "upstream_garbled") from None
         except UserError:

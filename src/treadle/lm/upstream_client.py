@@ -13,22 +13,23 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from treadle.core.errors import MissingExtra, UserError
-from treadle.lm.endpoint_address import key_of, no_address
+from treadle.lm.endpoint_address import key_of
 from treadle.lm.upstream_address import Address, Code, TooLongError, UpstreamError
 from treadle.lm.upstream_settings import WHERE, UpstreamSettings
 from treadle.lm.upstream_wire import GarbledError
 
 if TYPE_CHECKING:
-    import httpx
+    import aiohttp
 
 EVENTS, JSON = "text/event-stream", "application/json"
 _REFUSED = (400, 413, 415, 422)  # what is wrong with one request
 _MISCONFIGURED = (401, 402, 403, 404, 405)  # what is wrong with address, key or model
 _OPENING = 10.0  # seconds for a look at an address
+_KEEPALIVE = 30.0  # seconds that a connection without a request stays open
 _LONGEST_RETRY_AFTER = 60.0  # seconds
 _FINISH, _FINISH_PIECES = 0.5, 16  # seconds and pieces that what comes after an answer may take
 _MOST_LISTED = 4 << 20  # bytes of a list of models
-_MOST_OF_REFUSAL = 1 << 16  # bytes
+_MOST_OF_REFUSAL, _REFUSING = 1 << 16, 1.0  # bytes and seconds that a refusal may take
 _TOO_LONG = (b"context_length_exceeded", b"exceed_context_size", b"maximum context length")
 
 
@@ -36,26 +37,22 @@ class UpstreamClient:
     """One for each engine. ``key`` is what it sends, for those who see to it that it goes no further."""
 
     def __init__(self, settings: UpstreamSettings) -> None:
-        """Raises ``UserError`` for an address that is none, and a key that is not there."""
+        """Made in the event loop that uses it. Raises ``UserError`` for a key that is not there."""
         try:
-            import httpx
+            import aiohttp
         except ImportError:
-            raise MissingExtra("httpx", extra="serve") from None
+            raise MissingExtra("aiohttp", extra="serve") from None
         self._settings = settings
         self.key = key_of(settings.api_key, WHERE) if settings.api_key is not None else ""
-        for url in settings.addresses():
-            try:
-                _ = httpx.URL(url).host
-            except (httpx.InvalidURL, UnicodeError):
-                raise no_address(WHERE) from None
-        headers = {"User-Agent": "treadle", "Accept-Encoding": "identity"}
+        headers = {"user-agent": "treadle", "accept-encoding": "identity"}
         if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
-        self._http = httpx.AsyncClient(
+            headers["authorization"] = f"Bearer {self.key}"
+        self._http = aiohttp.ClientSession(
             headers=headers,
-            timeout=httpx.Timeout(None, connect=settings.connect),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30.0),
-            follow_redirects=False,
+            timeout=aiohttp.ClientTimeout(_OPENING, settings.connect),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
             trust_env=False,
         )
 
@@ -68,99 +65,100 @@ class UpstreamClient:
 
         Raises ``UpstreamError``, ``GarbledError``, and ``UserError`` for what is wrong with the request.
         """
-        import httpx
+        import aiohttp
 
         headers = {"content-type": "application/json", "accept": kind}
-        asked = self._http.build_request("POST", address.url + path, content=body, headers=headers)
+        url, patience = address.url + path, self._patience(deadline)
         try:
-            async with asyncio.timeout(self._patience(deadline)):
-                response = await self._http.send(asked, stream=True)
-        except (TimeoutError, httpx.TimeoutException):
+            response = await self._http.post(url, data=body, headers=headers, allow_redirects=False, timeout=patience)
+        except TimeoutError:
             raise _late(address) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise _gone(address, error) from None
         try:
-            if lacks and response.status_code in (404, 405):
+            if lacks and response.status in (404, 405):
                 raise UserError(lacks)
-            if response.status_code in _REFUSED and await self._is_too_long(address, response, deadline):
+            if response.status in _REFUSED and await self._is_too_long(address, response):
                 raise TooLongError("The messages and the answer do not fit into the context; shorten them")
             _check_status(response, address)
             if not response.headers.get("content-type", "").startswith(kind):
                 raise GarbledError("no stream of events" if kind == EVENTS else "no JSON")
-            yield self._pieces(address, response, deadline)
+            yield self._pieces(address, response)
+            await _finish(response)
         finally:
-            await response.aclose()
+            response.close()  # where all of the answer was read, the connection is used again
 
-    async def _is_too_long(self, address: Address, response: httpx.Response, deadline: float) -> bool:
+    async def _is_too_long(self, address: Address, response: aiohttp.ClientResponse) -> bool:
         """Whether a refusal says so, by the codes and words that servers have for it."""
         data = bytearray()
-        with suppress(UpstreamError):
-            async for piece in self._pieces(address, response, min(deadline, asyncio.get_running_loop().time() + 1)):
-                data += piece
-                if len(data) > _MOST_OF_REFUSAL:
-                    return False
+        with suppress(UpstreamError, TimeoutError):
+            async with asyncio.timeout(_REFUSING):
+                async for piece in self._pieces(address, response):
+                    data += piece
+                    if len(data) > _MOST_OF_REFUSAL:
+                        return False
         return any(word in data for word in _TOO_LONG)
 
-    async def _pieces(self, address: Address, response: httpx.Response, deadline: float) -> AsyncGenerator[bytes]:
-        import httpx
+    async def _pieces(self, address: Address, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+        import aiohttp
 
-        source = response.aiter_raw()
-        while True:
-            try:
-                async with asyncio.timeout(self._patience(deadline)):
-                    piece = await anext(source, None)
-            except (TimeoutError, httpx.TimeoutException):
-                raise _late(address) from None
-            except httpx.HTTPError as error:
-                raise _gone(address, error) from None
-            if piece is None:
-                return
-            yield piece
+        try:
+            while piece := await response.content.readany():
+                yield piece
+        except TimeoutError:
+            raise _late(address) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _gone(address, error) from None
 
-    def _patience(self, deadline: float) -> float:
-        """Seconds until the next byte has to be there."""
-        return max(0.0, min(self._settings.silence, deadline - asyncio.get_running_loop().time()))
+    def _patience(self, deadline: float) -> aiohttp.ClientTimeout:
+        """How long is waited: for a connection, from byte to byte, and for all of it."""
+        import aiohttp
+
+        left = max(1e-3, deadline - asyncio.get_running_loop().time())  # 0 would be for ever
+        return aiohttp.ClientTimeout(left, self._settings.connect, self._settings.silence, ceil_threshold=left + 1)
 
     async def context_length(self, address: Address) -> int:
         """What a server says that it has for the model, in tokens; 0 where it says nothing. Raises
         ``UpstreamError``."""
-        import httpx
+        import aiohttp
 
         data = bytearray()
+        url, headers = f"{address.url}/models", {"accept": JSON}
         try:
-            async with (
-                asyncio.timeout(_OPENING),
-                self._http.stream("GET", f"{address.url}/models", headers={"accept": "application/json"}) as response,
-            ):
-                if response.status_code in (401, 402, 403) or response.status_code >= 500:
+            async with self._http.get(url, headers=headers, allow_redirects=False) as response:
+                if response.status in (401, 402, 403) or response.status >= 500:
                     _check_status(response, address)
-                async for piece in response.aiter_raw():
+                async for piece in response.content.iter_any():
                     data += piece
                     if len(data) > _MOST_LISTED:
                         return 0
-        except (TimeoutError, httpx.TimeoutException):
+        except TimeoutError:
             raise _late(address) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise _gone(address, error) from None
         return _length_in(bytes(data), self._settings.model)
 
     async def close(self) -> None:
         """Hang up everywhere."""
-        await self._http.aclose()
+        await self._http.close()
 
 
-async def finish(data: AsyncIterator[bytes]) -> None:
+async def _finish(response: aiohttp.ClientResponse) -> None:
     """Read what is left of a body that is over, so that the connection can be used again."""
-    with suppress(UpstreamError, TimeoutError):
+    import aiohttp
+
+    if response.content.is_eof():
+        return
+    with suppress(aiohttp.ClientError, OSError, TimeoutError):
         async with asyncio.timeout(_FINISH):
             for _ in range(_FINISH_PIECES):
-                if await anext(data, None) is None:
+                if not await response.content.readany():
                     return
 
 
-def _check_status(response: httpx.Response, address: Address) -> None:
+def _check_status(response: aiohttp.ClientResponse, address: Address) -> None:
     """Raises for everything but 200. What the server says of it may quote the request, and is not read."""
-    status = response.status_code
+    status = response.status
     if status == 200:
         return
     if status in _REFUSED:
@@ -174,7 +172,7 @@ def _check_status(response: httpx.Response, address: Address) -> None:
     raise UpstreamError(f"{address.place} answered {status}", code, _retry_after(response))
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
     value = response.headers.get("retry-after", "")
     if not (value.isascii() and value.isdigit() and len(value) < 7):
         return None
