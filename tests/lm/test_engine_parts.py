@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from treadle.core import plugins
 from treadle.core.errors import TreadleError, UserError
 from treadle.lm.engine_settings import WorkerSettings, convert_settings
 from treadle.lm.engine_wire import FrameBuffer, Generate, Report, Tokens, decode_reply, decode_request, encode
 from treadle.lm.engine_worker import Worker
-from treadle.lm.engines import find_engine
+from treadle.lm.engines import GROUP, find_engine, serves_gguf
 from treadle.lm.model_folder import model_folder, read_config
 from treadle.lm.stop_strings import StopStrings
 
@@ -102,6 +104,20 @@ def test_auto_says_what_it_looked_for(tmp_path: Path) -> None:
 def test_auto_prefers_the_serving_engine_and_takes_what_opens(tiny_llama: Path, tiny_release: Path) -> None:
     assert find_engine("auto", tiny_release).__name__ == "OpenVinoEngine"
     assert find_engine("auto", tiny_llama).__name__ == "TransformersEngine"
+
+
+def test_an_engine_that_cannot_be_loaded_is_not_the_one_that_auto_takes(
+    tiny_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = EntryPoint("broken", "no_such_module:Engine", GROUP)
+    entries = plugins.entries
+    monkeypatch.setattr(plugins, "entries", lambda group: [broken, *entries(group)])
+    assert serves_gguf("auto")
+    assert find_engine("auto", tiny_release).__name__ == "OpenVinoEngine"
+    with pytest.raises(UserError, match="broken .* cannot be loaded"):
+        serves_gguf("broken")
+    monkeypatch.setattr(plugins, "entries", lambda group: [broken])
+    assert not serves_gguf("auto")
 
 
 def test_the_model_lies_in_the_folder_or_in_its_model_folder(tiny_release: Path) -> None:

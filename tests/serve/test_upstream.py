@@ -439,6 +439,9 @@ def test_embeddings_are_those_of_the_server(folder: Path, start: Start) -> None:
         assert found.usage.prompt_tokens > 0
         assert [row["status"] for row in front.rows] == ["ok", "ok"]
         assert len(behind.rows) == 2
+        place = behind.url.removeprefix("http://")
+        told = {"place": place, "model": "vectors@v1", "fingerprint": None, "attempts": 1}
+        assert [row["upstream"] for row in front.rows] == [told, told]
 
 
 @pytest.mark.parametrize(
@@ -508,3 +511,16 @@ def test_embeddings_are_asked_for_elsewhere_where_one_server_fails(folder: Path,
             assert front.http.post("/v1/embeddings", json={"input": "abc"}).status_code == 200
         assert len(broken.asked) > 0
         assert len(behind.rows) == 4
+        assert {row["upstream"]["place"] for row in front.rows} == {behind.url.removeprefix("http://")}
+        assert {row["upstream"]["attempts"] for row in front.rows} == {1, 2}
+
+
+def test_the_record_names_every_server_that_made_embeddings(folder: Path, start: Start) -> None:
+    first, second = start(release=EMBEDS), start(release=EMBEDS)
+    urls = [f"{each.url}/v1" for each in (first, second)]
+    with fronting(folder, *urls, release=EMBEDS, model="vectors", spread="round_robin") as front:
+        assert front.http.post("/v1/embeddings", json={"input": ["a"] * 200}).status_code == 200
+        (row,) = front.rows
+        assert [row["upstream"]["place"], *row["upstream"]["others"]] == [
+            each.url.removeprefix("http://") for each in (first, second)
+        ]

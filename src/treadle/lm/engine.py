@@ -6,7 +6,7 @@ all engines answer alike. What an engine cannot do it refuses with ``UserError``
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -71,6 +71,14 @@ class Reported:
     prompt: int | None = None
     completion: int | None = None
     cached: int | None = None
+
+
+class ReportedVectors(list[list[float]]):
+    """Vectors that servers behind an engine made, and what each of those says of them."""
+
+    def __init__(self, vectors: Iterable[list[float]], reported: Sequence[Reported]) -> None:
+        super().__init__(vectors)
+        self.reported = tuple(reported)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,11 +61,16 @@ def serves_gguf(name: str) -> bool:
 
     True where that cannot be found out for want of a package, which opening the engine will name.
     """
-    kinds = plugins.names(GROUP) if name == AUTO else [name]
-    try:
-        return any(getattr(plugins.load(GROUP, kind).value, "reads_gguf", False) for kind in kinds)
-    except (ImportError, MissingExtra):
-        return True
+    for kind in plugins.names(GROUP) if name == AUTO else [name]:
+        try:
+            if getattr(plugins.load(GROUP, kind).value, "reads_gguf", False):
+                return True
+        except (ImportError, MissingExtra):
+            return True
+        except UserError:  # somebody's engine that cannot be loaded is not the one
+            if name != AUTO:
+                raise
+    return False
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:

@@ -19,19 +19,29 @@ import pydantic
 
 from treadle.core.errors import UserError
 from treadle.lm.breaker import Breaker
-from treadle.lm.engine import Chunk, ClassScores, EngineStats, Extract, GenerateRequest, Score, TaggedSpan
+from treadle.lm.engine import (
+    Chunk,
+    ClassScores,
+    EngineStats,
+    Extract,
+    GenerateRequest,
+    Reported,
+    ReportedVectors,
+    Score,
+    TaggedSpan,
+)
 from treadle.lm.model_folder import model_folder, read_config
 from treadle.lm.tokenizer import ChatTokenizer
 from treadle.lm.upstream_address import Address, Addresses, Attempt, UpstreamError, UpstreamState
 from treadle.lm.upstream_client import JSON, UpstreamClient
-from treadle.lm.upstream_reader import Reader
+from treadle.lm.upstream_reader import Reader, shown
 from treadle.lm.upstream_settings import WHERE, UpstreamSettings
 from treadle.lm.upstream_wire import (
     LARGEST,
+    Events,
     GarbledError,
     embeddings_body,
     path_and_body,
-    read_events,
     read_vectors,
 )
 from treadle.lm.vector_sizes import VectorSizes
@@ -142,10 +152,12 @@ class UpstreamEngine:
         reader = Reader(asked.request, address.place, len(asked.tried), self._client.key)
         lacks = "" if asked.path == self._path else _NO_TEXTS
         try:
-            async with self._client.answer(address, asked.path, asked.body, asked.deadline, lacks=lacks) as data:
-                async for event in read_events(data):
-                    if (chunk := reader.feed(event)) is not None:
-                        yield chunk
+            async with self._client.answer(address, asked.path, asked.body, asked.deadline, lacks=lacks) as body:
+                events = Events()
+                while not events.over:
+                    for event in events.feed(await body.read()):
+                        if (chunk := reader.feed(event)) is not None:
+                            yield chunk
                 last = reader.end()
         except GarbledError as error:
             raise UpstreamError(f"{address.place} answered with {error}", "upstream_garbled") from None
@@ -188,17 +200,20 @@ class UpstreamEngine:
         """Refused: the API has no way to ask for it."""
         _refuse("score")
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[str]) -> ReportedVectors:
         """As ``Engine.embed``. Raises as `generate`."""
         deadline = asyncio.get_running_loop().time() + self.settings.timeout
-        found: list[list[float]] = []
+        found = ReportedVectors([], [])
         for start in range(0, len(texts), _TEXTS):
             some = texts[start : start + _TEXTS]
             asked = _Asked("embeddings", "/embeddings", embeddings_body(some, self.settings), deadline, [])
-            found += await self._embedded(asked, len(some))
+            vectors, model = await self._embedded(asked, len(some))
+            found += vectors
+            name = shown(model, self._client.key)
+            found.reported += (Reported(asked.tried[-1].place, len(asked.tried), name),)
         return found
 
-    async def _embedded(self, asked: _Asked, count: int) -> list[list[float]]:
+    async def _embedded(self, asked: _Asked, count: int) -> tuple[list[list[float]], str | None]:
         while True:
             address = await self._next(asked)
             try:
@@ -208,12 +223,14 @@ class UpstreamEngine:
                 if self._is_last(asked, error):
                     raise
 
-    async def _vectors(self, address: Address, asked: _Asked, attempt: Attempt, count: int) -> list[list[float]]:
+    async def _vectors(
+        self, address: Address, asked: _Asked, attempt: Attempt, count: int
+    ) -> tuple[list[list[float]], str | None]:
         """One attempt."""
         data = bytearray()
         try:
-            async with self._client.answer(address, asked.path, asked.body, asked.deadline, kind=JSON) as pieces:
-                async for piece in pieces:
+            async with self._client.answer(address, asked.path, asked.body, asked.deadline, kind=JSON) as body:
+                while piece := await body.read():
                     data += piece
                     if len(data) > LARGEST:
                         raise GarbledError("more than an answer can be")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,35 @@ _FINISH, _FINISH_PIECES = 0.5, 16  # seconds and pieces that what comes after an
 _MOST_LISTED = 4 << 20  # bytes of a list of models
 _MOST_OF_REFUSAL, _REFUSING = 1 << 16, 1.0  # bytes and seconds that a refusal may take
 _TOO_LONG = (b"context_length_exceeded", b"exceed_context_size", b"maximum context length")
+
+
+class Body:
+    """What a server says after its head, as it comes."""
+
+    def __init__(self, address: Address, response: aiohttp.ClientResponse) -> None:
+        self._address = address
+        self._content = response.content
+
+    async def read(self) -> bytes:
+        """The next piece; empty at the end. Raises ``UpstreamError``."""
+        import aiohttp
+
+        try:
+            return await self._content.readany()
+        except TimeoutError:
+            raise _late(self._address) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _gone(self._address, error) from None
+
+    async def finish(self) -> None:
+        """Read what is left where no more is expected, so that the connection can be used again."""
+        if self._content.is_eof():
+            return
+        with suppress(UpstreamError, TimeoutError):
+            async with asyncio.timeout(_FINISH):
+                for _ in range(_FINISH_PIECES):
+                    if not await self.read():
+                        return
 
 
 class UpstreamClient:
@@ -59,7 +88,7 @@ class UpstreamClient:
     @asynccontextmanager
     async def answer(
         self, address: Address, path: str, body: bytes, deadline: float, *, lacks: str = "", kind: str = EVENTS
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
+    ) -> AsyncIterator[Body]:
         """The body of an answer, once it is known to be of that ``kind``; leaving hangs up. ``deadline`` is on the
         event loop's clock; ``lacks``: what is said of a server that has no such path, where it need not have it.
 
@@ -75,40 +104,19 @@ class UpstreamClient:
             raise _late(address) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _gone(address, error) from None
+        said = Body(address, response)
         try:
             if lacks and response.status in (404, 405):
                 raise UserError(lacks)
-            if response.status in _REFUSED and await self._is_too_long(address, response):
+            if response.status in _REFUSED and await _is_too_long(said):
                 raise TooLongError("The messages and the answer do not fit into the context; shorten them")
             _check_status(response, address)
             if not response.headers.get("content-type", "").startswith(kind):
                 raise GarbledError("no stream of events" if kind == EVENTS else "no JSON")
-            yield self._pieces(address, response)
-            await _finish(response)
+            yield said
+            await said.finish()
         finally:
             response.close()  # where all of the answer was read, the connection is used again
-
-    async def _is_too_long(self, address: Address, response: aiohttp.ClientResponse) -> bool:
-        """Whether a refusal says so, by the codes and words that servers have for it."""
-        data = bytearray()
-        with suppress(UpstreamError, TimeoutError):
-            async with asyncio.timeout(_REFUSING):
-                async for piece in self._pieces(address, response):
-                    data += piece
-                    if len(data) > _MOST_OF_REFUSAL:
-                        return False
-        return any(word in data for word in _TOO_LONG)
-
-    async def _pieces(self, address: Address, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
-        import aiohttp
-
-        try:
-            while piece := await response.content.readany():
-                yield piece
-        except TimeoutError:
-            raise _late(address) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise _gone(address, error) from None
 
     def _patience(self, deadline: float) -> aiohttp.ClientTimeout:
         """How long is waited: for a connection, from byte to byte, and for all of it."""
@@ -143,17 +151,14 @@ class UpstreamClient:
         await self._http.close()
 
 
-async def _finish(response: aiohttp.ClientResponse) -> None:
-    """Read what is left of a body that is over, so that the connection can be used again."""
-    import aiohttp
-
-    if response.content.is_eof():
-        return
-    with suppress(aiohttp.ClientError, OSError, TimeoutError):
-        async with asyncio.timeout(_FINISH):
-            for _ in range(_FINISH_PIECES):
-                if not await response.content.readany():
-                    return
+async def _is_too_long(body: Body) -> bool:
+    """Whether a refusal says so, by the codes and words that servers have for it."""
+    data = bytearray()
+    with suppress(UpstreamError, TimeoutError):
+        async with asyncio.timeout(_REFUSING):
+            while (piece := await body.read()) and len(data) <= _MOST_OF_REFUSAL:
+                data += piece
+    return len(data) <= _MOST_OF_REFUSAL and any(word in data for word in _TOO_LONG)
 
 
 def _check_status(response: aiohttp.ClientResponse, address: Address) -> None:

@@ -63,8 +63,8 @@ class Reader:
         return Reported(
             self._place,
             self._number,
-            self._shown(self._model),
-            self._shown(self._fingerprint),
+            shown(self._model, self._key),
+            shown(self._fingerprint, self._key),
             counted(usage.prompt_tokens),
             counted(usage.completion_tokens),
             counted(details.cached_tokens) if details is not None else None,
@@ -79,9 +79,10 @@ class Reader:
             raise GarbledError("the key that it was sent")
         self._tail = self._tail[-len(self._key) :]
 
-    def _shown(self, said: str | None) -> str | None:
-        """What may be recorded of a name."""
-        if said is None:
-            return None
-        said = said.replace(self._key, "[secret]") if self._key else said
-        return "".join(c if c.isprintable() else "?" for c in said[:_LONGEST_NAME])
+
+def shown(said: str | None, key: str) -> str | None:
+    """What may be recorded of a name that a server was told a ``key`` by."""
+    if said is None:
+        return None
+    said = said.replace(key, "[secret]") if len(key) >= _SHORTEST_KEY else said
+    return "".join(c if c.isprintable() else "?" for c in said[:_LONGEST_NAME])

@@ -7,7 +7,7 @@ Nothing here trusts the server: events have a size, types and values are checked
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from treadle.core.errors import MissingExtra, UserError
@@ -166,26 +166,32 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-async def read_events(data: AsyncIterator[bytes]) -> AsyncIterator[Event]:
-    """The events of a body until ``[DONE]`` or its end. Raises ``GarbledError``."""
-    left = b""
-    received = 0
-    async for piece in data:
-        received += len(piece)
-        if received > LARGEST:
+class Events:
+    """The events of a body: ``feed`` every piece and, where the body ended, an empty one, until it is ``over``."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._left = b""
+        self._received = 0
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """What a piece completes. Raises ``GarbledError``."""
+        self._received += len(piece)
+        if self._received > LARGEST:
             raise GarbledError(f"more than {LARGEST:,} bytes")
-        *lines, left = (left + piece).split(b"\n")
-        if len(left) > _LARGEST_EVENT:
+        *lines, self._left = (self._left + (piece or b"\n")).split(b"\n")
+        if len(self._left) > _LARGEST_EVENT:
             raise GarbledError(f"an event of more than {_LARGEST_EVENT:,} bytes")
         for line in lines:
             if not line.startswith(b"data:"):  # comments that keep the line open, names of events, what parts them
                 continue
             said = line[5:].strip()
             if said == b"[DONE]":
+                self.over = True
                 return
-            yield _event(said)
-    if left.startswith(b"data:") and left[5:].strip() not in (b"", b"[DONE]"):
-        yield _event(left[5:].strip())
+            if said or piece:
+                yield _event(said)
+        self.over = not piece
 
 
 def _event(said: bytes) -> Event:
@@ -259,6 +265,7 @@ class _Vector(msgspec.Struct):
 
 class _Vectors(msgspec.Struct):
     data: list[_Vector]
+    model: str | None = None
 
 
 _vectors_decoder = msgspec.json.Decoder(_Vectors)
@@ -272,15 +279,17 @@ def embeddings_body(texts: Sequence[str], settings: UpstreamSettings) -> bytes:
         raise UserError("engine upstream: the texts cannot be written as JSON") from None
 
 
-def read_vectors(data: bytes, count: int) -> list[list[float]]:
-    """The vectors in an answer, in the order of the texts, all of one length. Raises ``GarbledError``."""
+def read_vectors(data: bytes, count: int) -> tuple[list[list[float]], str | None]:
+    """The vectors in an answer, in the order of the texts, all of one length; and the server's name for the model.
+    Raises ``GarbledError``."""
     try:
-        found = sorted(_vectors_decoder.decode(data).data, key=lambda each: each.index)
+        said = _vectors_decoder.decode(data)
     except (msgspec.DecodeError, RecursionError):
         raise GarbledError("no embeddings") from None
+    found = sorted(said.data, key=lambda each: each.index)
     vectors = [each.embedding for each in found]
     if [each.index for each in found] != list(range(count)) or len({len(vector) for vector in vectors}) != 1:
         raise GarbledError("embeddings that are not those of the texts")
     if not vectors[0]:
         raise GarbledError("embeddings of no length")
-    return vectors
+    return vectors, said.model

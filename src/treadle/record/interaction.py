@@ -85,7 +85,8 @@ class Interaction:
     it was asked for by name. ``guardrails``: what each that found something did, on which side, and how often; no text.
     ``error`` is a code such as ``engine_unavailable``, never a text. ``upstream``: of an answer that another server
     gave, its ``place`` (host and port), the ``model`` and ``fingerprint`` that it reported, how many ``attempts``
-    there were, and what it ``overstated``: tokens that it claimed beyond what can be, which nobody paid.
+    there were, what it ``overstated`` (tokens that it claimed beyond what can be, which nobody paid), and the places of
+    ``others`` that made some of the vectors.
     ``instead_of``: the interaction that failed, where another release answered the same request.
     ``copy_of``: the interaction whose request this one repeated (``origin`` is ``shadow``). ``uncounted``: its key was
     let in while the database could not say what was left of its limits.

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from treadle.core.errors import UserError
-from treadle.lm.engine import ClassScores, Score, TaggedSpan
+from treadle.lm.engine import ClassScores, ReportedVectors, Score, TaggedSpan
 from treadle.lm.upstream_address import TooLongError
 from treadle.lm.vector_sizes import VectorSizes, cut_vector
 from treadle.record.interaction import Status, Tokens
@@ -173,6 +173,7 @@ async def run_on_texts(
                 try:
                     found = await work(texts)
                     _check(found, texts, len(texts) if results is None else results)
+                    entry.upstream = _servers(found)
                 except Exception as error:
                     if isinstance(error, NotImplementedError | UserError) and not isinstance(error, TooLongError):
                         raise _cannot(serving, endpoint, error) from error
@@ -194,6 +195,17 @@ async def run_on_texts(
     finally:
         if ended is not None and entry.handed_over is not None:
             record(incoming.gateway, serving, entry, ended)
+
+
+def _servers(found: list[Any]) -> dict[str, Any] | None:
+    """What the record says of the servers that did it, the first by all that is known of it; None of an engine here."""
+    if not isinstance(found, ReportedVectors) or not found.reported:
+        return None
+    first = found.reported[0]
+    told: dict[str, Any] = {"place": first.place, "model": first.model, "fingerprint": first.fingerprint}
+    told["attempts"] = max(each.attempts for each in found.reported)
+    others = sorted({each.place for each in found.reported} - {first.place})
+    return {**told, "others": others} if others else told
 
 
 async def _counted(serving: Serving, texts: list[str]) -> Tokens:
