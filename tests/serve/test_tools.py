@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import jsonschema
@@ -11,6 +13,8 @@ import pytest
 from toy_server import Served
 
 from treadle.core.errors import UserError
+from treadle.lm.engine import Chunk, GenerateRequest
+from treadle.serve.strict_calls import strict_calls
 from treadle.serve.tools import CallsInStream
 
 WEATHER: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
@@ -96,6 +100,86 @@ def test_a_call_that_is_asked_for_comes_parsed_by_openais_own_client(served: Ser
         assert not said.message.content  # of a stream, a text without a letter
 
 
+HELD = json.dumps({"name": "move", "arguments": {"city": "Oslo"}})
+LOOSE = json.dumps({"name": "move", "arguments": {"town": 1}})
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("written", [f"Let me see. <tool_call> {LOOSE} </tool_call> and more", LOOSE])
+def test_a_strict_call_that_the_model_makes_by_itself_is_held_to_its_schema(
+    served: Served, written: str, streamed: bool
+) -> None:
+    served.engine.holds_schema = True  # type: ignore[attr-defined]
+    served.engine.held = HELD
+    asked: dict[str, Any] = {"model": "docs-assistant", "tools": [MOVE], "seed": 5}
+    asked["messages"] = [{"role": "user", "content": written}]
+    if streamed:
+        with served.client.chat.completions.stream(**asked) as events:
+            [said] = events.get_final_completion().choices
+    else:
+        [said] = served.client.chat.completions.parse(**asked).choices
+    [made] = said.message.tool_calls or []
+    assert (made.function.name, made.function.parsed_arguments) == ("move", {"city": "Oslo"})
+    assert said.finish_reason == "tool_calls"
+    opening = written.partition("<tool_call>")[0].strip() if "<tool_call>" in written else ""
+    assert (said.message.content or "").strip() == opening
+    free, held = served.engine.requests
+    assert free.schema is None
+    assert held.schema is not None
+    assert (held.prompt_ids, held.seed, held.tools) == (free.prompt_ids, 5, ())
+    assert jsonschema.Draft202012Validator(json.loads(held.schema)).is_valid(json.loads(HELD))
+    assert not jsonschema.Draft202012Validator(json.loads(held.schema)).is_valid(json.loads(LOOSE))
+    assert served.engine.cancelled == ([free.id] if opening else [])  # what it would have written is not waited for
+    [row] = served.rows
+    assert HELD in row["answer"]
+    assert LOOSE not in row["answer"]
+    words = len(opening.split()) + 1 if opening else len(LOOSE.split())
+    assert row["tokens"]["completion"] == words + len(HELD.split())
+
+
+def test_with_strict_functions_a_text_stays_a_text_and_a_call_has_to_fit(served: Served) -> None:
+    served.engine.holds_schema = True  # type: ignore[attr-defined]
+    served.engine.held = HELD
+    told = served.chat("one < two three", tools=[MOVE]).json()["choices"][0]
+    assert (told["message"]["content"], told["finish_reason"]) == ("one < two three", "stop")
+    assert len(served.engine.requests) == 1
+    for room in (3, 4):  # what opens the call comes to three words
+        cut = served.chat(f"so so <tool_call> {LOOSE}", tools=[MOVE], max_tokens=room).json()["choices"][0]
+        assert cut["finish_reason"] == "length"
+        assert "tool_calls" not in cut["message"]
+        assert LOOSE not in cut["message"]["content"]
+    both = served.chat(f"a <tool_call> {LOOSE}", tools=[MOVE], n=2).json()["choices"]
+    assert [json.loads(each["message"]["tool_calls"][0]["function"]["arguments"]) for each in both] == [
+        {"city": "Oslo"}
+    ] * 2
+    served.engine.requests.clear()
+    served.chat(CALL, tools=[WEATHER, {**MOVE, "function": {**MOVE["function"], "strict": False}}])
+    assert [each.schema for each in served.engine.requests] == [None]  # nothing is asked twice that needs not be
+
+
+def test_what_is_begun_anew_is_no_call_yet() -> None:
+    async def generate(request: GenerateRequest) -> AsyncIterator[Chunk]:
+        if request.schema is None:
+            yield Chunk("so <tool", 1)
+            yield Chunk("", restarted=True)
+            yield Chunk("_call> is no call", 2)
+            yield Chunk(" <tool_call>", 1)
+        else:
+            yield Chunk("half", 1)
+            yield Chunk("", restarted=True)
+            yield Chunk(HELD, 3, "stop")
+
+    async def said() -> list[Chunk]:
+        request = GenerateRequest(id="a", prompt_ids=(1,), max_tokens=9)
+        return [chunk async for chunk in strict_calls(generate, [MOVE], "{}")(request)]
+
+    found = asyncio.run(said())
+    begun = [chunk.restarted for chunk in found].index(True)
+    assert "".join(chunk.text for chunk in found[begun:]) == f"_call> is no call <tool_call>\n{HELD}\n</tool_call>"
+    assert [chunk.finish_reason for chunk in found[:-1]] == [None] * (len(found) - 1)
+    assert (found[-1].tokens, found[-1].finish_reason) == (3, "stop")
+
+
 def test_the_schema_of_a_call(served: Served) -> None:
     served.engine.holds_schema = True  # type: ignore[attr-defined]
     itself: Any = {"type": "function", "function": {"name": "tree", "parameters": {"properties": {
@@ -137,7 +221,6 @@ def test_what_no_call_can_be_held_to_is_named(served: Served) -> None:
     for change, param, told in (
         ({"tool_choice": "required"}, "tool_choice", "only goes with tools"),
         ({"tool_choice": {"type": "function", "function": {"name": "fly"}}}, "tool_choice", "only goes with tools"),
-        ({"tools": [MOVE]}, "tools[0].function.strict", "unless tool_choice asks for one"),
         ({"tools": [WEATHER], "tool_choice": "needed"}, "tool_choice", "needed"),
         ({"tools": [WEATHER], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.type", "allowed_tools"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "fly"}}},

@@ -76,6 +76,7 @@ class ToyEngine:
         self.fail_after: int | None = None
         self.silent = False
         self.cut = 0  # letters a chunk; 0: a whole word
+        self.held = ""  # what it says, if anything else, where an answer is held to a schema
         self.requests: list[GenerateRequest] = []
         self.cancelled: list[str] = []
         self.running = 0
@@ -89,6 +90,8 @@ class ToyEngine:
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         self.requests.append(request)
         words = self.tokenizer.decode(request.prompt_ids).rpartition("<user>")[2].partition("<assistant>")[0].split()
+        if request.schema is not None and self.held:
+            words = self.held.split()
         words = words or ["nothing"]
         if request.temperature > 0 and request.seed is not None:
             words = words[request.seed % len(words) :] + words[: request.seed % len(words)]

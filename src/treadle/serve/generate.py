@@ -35,8 +35,9 @@ from treadle.serve.release import Serving
 from treadle.serve.replies import DONE, ChatShape, CompletionShape, Events, Shape, traced, usage
 from treadle.serve.requests import ChatMessage, ChatRequest, CompletionRequest, Sampling, asked_in_vain
 from treadle.serve.screening import screen
+from treadle.serve.strict_calls import strict_calls
 from treadle.serve.table import Chosen
-from treadle.serve.tool_choice import call_schema, demanded_calls
+from treadle.serve.tool_choice import call_schema, demanded_calls, is_strict
 from treadle.serve.tools import CallsInStream, as_said, asked_tools, check_answers, with_calls
 
 _chat_decoder = msgspec.json.Decoder(ChatRequest)
@@ -65,7 +66,7 @@ async def _chat(body: ChatRequest, incoming: Incoming, chosen: Chosen) -> None:
     user = body.user or body.safety_identifier
     serving = chosen.serving
     messages, tools = _messages(body.messages), asked_tools(body)
-    demanded = demanded_calls(body, serving)
+    demanded, strict = demanded_calls(body, serving), is_strict(body, serving)
     entry = _entry(incoming, body, "chat", ())
     entry.share, entry.user = chosen.share, user
     given = [[each.text, each.title, each.id] for each in body.context or ()]
@@ -102,7 +103,10 @@ async def _chat(body: ChatRequest, incoming: Incoming, chosen: Chosen) -> None:
         reading = Reading.of(serving, body, messages, context)
         await _answer(incoming, serving, entry, body, reading.prepare, ChatShape(), reading.answer)
         return
-    await _answer(incoming, serving, entry, body, prepare, ChatShape())
+    source: Source | None = None
+    if strict:
+        source = strict_calls(serving.engine.generate, tools, call_schema(tools, range(len(tools))))
+    await _answer(incoming, serving, entry, body, prepare, ChatShape(), source)
 
 
 async def completions(incoming: Incoming) -> None:

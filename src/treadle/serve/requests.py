@@ -64,7 +64,8 @@ class ChatMessage(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Function(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A function the model may call; ``parameters``, a JSON Schema, holds where ``tool_choice`` asks for a call."""
+    """A function the model may call; ``parameters``, a JSON Schema, holds where ``strict`` says so or
+    ``tool_choice`` asks for a call."""
 
     name: FunctionName
     description: Annotated[str, Meta(max_length=10_000)] | None = None

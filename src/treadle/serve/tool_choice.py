@@ -22,10 +22,6 @@ def demanded_calls(body: ChatRequest, serving: Serving) -> tuple[int, ...]:
     """Places in ``tools`` of the functions of which one has to be called; none where the model decides. Raises 400."""
     choice = body.tool_choice
     if choice is None or choice in ("none", "auto"):
-        for place, tool in enumerate(body.tools or ()):
-            if tool.function.strict and choice != "none":
-                what = "a call that is held to its schema, unless tool_choice asks for one,"
-                raise unsupported(f"tools[{place}].function.strict", what)
         return ()
     need_schemas(serving, "tool_choice", "holding an answer to a call")
     names = [tool.function.name for tool in body.tools or ()]
@@ -36,6 +32,17 @@ def demanded_calls(body: ChatRequest, serving: Serving) -> tuple[int, ...]:
     if choice.function.name not in names:
         raise invalid("tool_choice.function.name", "tool_choice.function.name: expected the name of one of tools")
     return (names.index(choice.function.name),)
+
+
+def is_strict(body: ChatRequest, serving: Serving) -> bool:
+    """Whether the model decides whether to call, and is held to a schema where it does. Raises 400."""
+    if body.tool_choice not in (None, "auto"):
+        return False
+    for place, tool in enumerate(body.tools or ()):
+        if tool.function.strict:
+            need_schemas(serving, f"tools[{place}].function.strict", "holding a call to its schema")
+            return True
+    return False
 
 
 def call_schema(tools: Sequence[Mapping[str, Any]], places: Sequence[int]) -> str:

@@ -108,6 +108,11 @@ class CallsInStream:
         self._sent += len(out)
         return out
 
+    @property
+    def opened(self) -> bool:
+        """A call was begun, in the tags that mean nothing else."""
+        return self._call and self._open.startswith(_OPENS)
+
     def end(self) -> tuple[str, list[dict[str, Any]]]:
         """The text that was held back for nothing, and the calls, numbered as events number them."""
         text = "".join(self._pieces)
