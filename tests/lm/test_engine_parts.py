@@ -114,7 +114,7 @@ def test_an_engine_that_cannot_be_loaded_is_not_the_one_that_auto_takes(
     monkeypatch.setattr(plugins, "entries", lambda group: [broken, *entries(group)])
     assert serves_gguf("auto")
     assert find_engine("auto", tiny_release).__name__ == "OpenVinoEngine"
-    with pytest.raises(UserError, match="broken .* cannot be loaded"):
+    with pytest.raises(UserError, match=r"broken .* cannot be loaded"):
         serves_gguf("broken")
     monkeypatch.setattr(plugins, "entries", lambda group: [broken])
     assert not serves_gguf("auto")

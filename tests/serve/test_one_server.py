@@ -285,6 +285,38 @@ def test_a_call_of_a_tool_comes_back_parsed_and_its_answer_goes_on(there: There,
     assert [each["role"] for each in rows[3].messages or ()] == ["user", "assistant", "user"]
 
 
+def test_a_strict_call_that_the_model_decides_on_keeps_to_its_schema(there: There) -> None:
+    def call(number: int, city: str) -> list[Any]:
+        function = {"name": "weather", "arguments": json.dumps({"city": city, "days": 30})}
+        return [
+            {"role": "user", "content": f"How will the weather be in {city} in the next 30 days?"},
+            {"role": "assistant", "content": "", "tool_calls": [
+                {"id": f"call{number:05d}", "type": "function", "function": function}]},
+            {"role": "tool", "tool_call_id": f"call{number:05d}", "content": "Sunny."},
+            {"role": "assistant", "content": "It will be sunny."},
+        ]  # fmt: skip
+
+    said = [*call(1, "Rome"), *call(2, "Paris"), *call(3, "Rome"), *call(4, "Madrid")]
+    said.append({"role": "user", "content": "How will the weather be in Lima in the next 30 days?"})
+    asked: dict[str, Any] = {"model": "smol", "messages": said, "max_tokens": 96}
+    loose = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    with there.client() as client:
+        free = client.chat.completions.create(**asked, tools=[loose])
+        [call_] = free.choices[0].message.tool_calls or []
+        with pytest.raises(pydantic.ValidationError):
+            Weather.model_validate_json(call_.function.arguments)
+        whole = client.chat.completions.parse(**asked, tools=TOOLS)
+        with client.chat.completions.stream(**asked, tools=TOOLS) as events:
+            streamed = events.get_final_completion()
+    for answer in (whole, streamed):
+        [made] = answer.choices[0].message.tool_calls or []
+        assert isinstance(made.function.parsed_arguments, Weather if made.function.name == "weather" else Leg)
+        assert answer.choices[0].finish_reason == "tool_calls"
+    rows = there.rows()[-3:]
+    assert [row.id for row in rows] == [free.id, whole.id, streamed.id]
+    assert rows[1].answer == rows[2].answer
+
+
 UNKEPT = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string", "pattern": "^a"}}}
 FLY = {"type": "function", "function": {"name": "fly"}}
 WRONG: list[tuple[dict[str, Any], type[openai.APIStatusError], str | None, str, str]] = [

@@ -512,7 +512,7 @@ def test_embeddings_are_asked_for_elsewhere_where_one_server_fails(folder: Path,
         assert len(broken.asked) > 0
         assert len(behind.rows) == 4
         assert {row["upstream"]["place"] for row in front.rows} == {behind.url.removeprefix("http://")}
-        assert {row["upstream"]["attempts"] for row in front.rows} == {1, 2}
+        assert {row["upstream"]["attempts"] for row in front.rows} == {2}  # the broken one comes first each time
 
 
 def test_the_record_names_every_server_that_made_embeddings(folder: Path, start: Start) -> None:

@@ -1,8 +1,8 @@
-"""Functions with ``strict: true`` where the model decides whether to call one: it writes freely until it calls, and that
-call is then written anew, held to the schemas of all functions.
+"""Functions with ``strict: true`` where the model decides whether to call one: it writes freely until it calls, and
+that call is then written anew, held to the schemas of all functions.
 
-That it calls shows by the tags that open a call, at which what it writes is given up, or, of a call without tags, at the
-end of the answer. There is one call in an answer.
+That it calls shows by the tags that open a call, at which what it writes is given up, or, of a call without tags, at
+the end of the answer. There is one call in an answer.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from treadle.serve.errors import invalid, unsupported
+from treadle.serve.errors import invalid
 from treadle.serve.formats import need_schemas, written_schema
 from treadle.serve.release import Serving
 from treadle.serve.requests import ChatRequest, ToolChoice
