@@ -94,6 +94,7 @@ class OpenVinoClassifierExact(OpenVinoClassifier):
 class OpenVinoClassifierInt8(OpenVinoClassifier):
     """OpenVINO IR with matrices and activations of 8 bits: NNCF finds the ranges on texts of the training split."""
 
+    version: ClassVar[int] = 2
     packages: ClassVar[tuple[str, ...]] = ("nncf", "onnx", "openvino", "torch", "transformers")
     learns: ClassVar[bool] = True
 
@@ -113,9 +114,11 @@ class OpenVinoClassifierInt8(OpenVinoClassifier):
         )
         given = [arrays for _, arrays in encoder.batches(texts)]
         with redirect_stdout(io.StringIO()):  # NNCF draws its progress there
+            # Processors without VNNI add up pairs of products in 16 bits, which overflow unless weights keep to 7.
+            careful = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
             return nncf.quantize(
                 graph, nncf.Dataset(given), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(given),
-                target_device=nncf.TargetDevice.CPU,
+                target_device=nncf.TargetDevice.CPU, advanced_parameters=careful,
             )  # fmt: skip
 
 
