@@ -8,7 +8,8 @@ and sees the same texts once; in turn, each in a process of its own, loading not
     KIND_defaults   over theirs as it comes
     KIND_memory     their peak at equal settings over ours; ``memory``: the least of these
 
-``loss``: on held-out texts, by one function for all.
+``loss``: on held-out texts, by one function for all. The peer's defaults are ended after five minutes
+(``defaults_trained``: the part of the texts that they saw until then); the others always end.
 """
 
 from __future__ import annotations
@@ -77,8 +78,15 @@ def compare(kind: str, ratios: dict[str, float], figures: dict[str, Any], *, qui
         "tokens_per_second": {way: round(value) for way, value in speed.items()},
         "loss": {way: round(found[0]["loss"], 4) for way, found in measured.items()},
         "peak_mb": peak,
+        **ended_early(measured["defaults"]),
         "environment": measured["treadle"][0]["environment"],
     }
+
+
+def ended_early(found: list[dict[str, Any]]) -> dict[str, float]:
+    """The part that was trained where the peer's defaults were too slow to wait for; its loss is of that part."""
+    least = min(each["trained"] for each in found)
+    return {"defaults_trained": round(least, 3)} if least < 1 else {}
 
 
 if __name__ == "__main__":

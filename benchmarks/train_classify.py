@@ -40,11 +40,9 @@ def work(way: str, folder: Path) -> dict[str, Any]:
     tokens = sum(json.loads((folder / "lengths.json").read_text()))
     with tempfile.TemporaryDirectory(prefix="treadle-trained-") as out:
         model = Path(out) / "model"
-        found = (ours if way == "treadle" else theirs)(folder, model, rows, way)
+        found = (ours if way == "treadle" else theirs)(folder, model, rows, tokens, way)
         peak = peak_mb()
-        loss = held_out(model, judged)
-    speed = tokens * (1 - 1 / found["steps"]) / found["seconds"]
-    return {"tokens_per_second": speed, "loss": loss, "peak_mb": peak, "environment": found.get("environment", {})}
+        return {**found, "loss": held_out(model, judged), "peak_mb": peak}
 
 
 def held_out(folder: Path, rows: list[list[str]]) -> float:
@@ -64,7 +62,7 @@ def held_out(folder: Path, rows: list[list[str]]) -> float:
     return nats / len(rows)
 
 
-def ours(folder: Path, out: Path, rows: list[list[str]], _way: str) -> dict[str, Any]:
+def ours(folder: Path, out: Path, rows: list[list[str]], tokens: int, _way: str) -> dict[str, Any]:
     """With the settings that a file without any has, once over the texts."""
     from treadle.lm.classification import train_classifier
     from treadle.lm.fitting import FitSettings
@@ -79,11 +77,13 @@ def ours(folder: Path, out: Path, rows: list[list[str]], _way: str) -> dict[str,
         settings,
         on_step=lambda _: ends.append(time.perf_counter()),
     )
-    environment = {name: str(value) for name, value in done.environment.items()}
-    return {"steps": done.steps, "seconds": ends[-1] - ends[0], "environment": environment}
+    return {
+        "tokens_per_second": tokens * (1 - 1 / done.steps) / (ends[-1] - ends[0]),
+        "environment": {name: str(value) for name, value in done.environment.items()},
+    }
 
 
-def theirs(folder: Path, out: Path, rows: list[list[str]], way: str) -> dict[str, Any]:
+def theirs(folder: Path, out: Path, rows: list[list[str]], tokens: int, way: str) -> dict[str, Any]:
     """``Trainer`` with our settings, or as it comes with texts padded to the longest of their batch."""
     import torch
 
@@ -112,7 +112,7 @@ def theirs(folder: Path, out: Path, rows: list[list[str]], way: str) -> dict[str
         }
     encoded = tokenizer([text for text, _ in rows], truncation=True, max_length=256, padding=False)["input_ids"]
     dataset = [{"input_ids": ids, "labels": names.index(label)} for ids, (_, label) in zip(encoded, rows, strict=True)]
-    watch = step_watch()
+    watch = step_watch(way)
     transformers.Trainer(
         model=model,
         args=transformers.TrainingArguments(**plain_arguments(out), **asked),
@@ -122,4 +122,5 @@ def theirs(folder: Path, out: Path, rows: list[list[str]], way: str) -> dict[str
     ).train()
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    return {"steps": len(watch.ends), "seconds": watch.seconds}
+    found: dict[str, Any] = watch.found(tokens)
+    return found

@@ -101,11 +101,11 @@ def theirs(folder: Path, out: Path, rows: Any, way: str) -> dict[str, Any]:
     arguments = transformers.TrainingArguments(**plain_arguments(out), **asked)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     dataset = [{"input_ids": row, "labels": row} for row in map(torch.from_numpy, rows)]
-    watch = step_watch()
+    watch = step_watch(way)
     transformers.Trainer(model=model, args=arguments, train_dataset=dataset, callbacks=[watch]).train()
     torch_runtime.save(model.to("cpu", torch.float32), folder / "model", out)
-    a_step = arguments.per_device_train_batch_size * WIDTH
-    return {"tokens_per_second": (rows.size - a_step) / watch.seconds}
+    found: dict[str, Any] = watch.found(rows.size)
+    return found
 
 
 def packed(rows: Any) -> Any:

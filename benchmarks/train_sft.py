@@ -110,7 +110,7 @@ def theirs(folder: Path, out: Path, examples: Any, way: str) -> dict[str, Any]:
     rows = [{"input_ids": each.ids, "assistant_masks": [int(one) for one in each.answer]} for each in examples]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "model")
     model = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
-    watch = step_watch()
+    watch = step_watch(way)
     trainer = trl.SFTTrainer(
         model=model,
         args=arguments,
@@ -120,5 +120,5 @@ def theirs(folder: Path, out: Path, examples: Any, way: str) -> dict[str, Any]:
     )
     trainer.train()
     torch_runtime.save(model.to("cpu", torch.float32), folder / "model", out)
-    tokens = sum(len(each.ids) for each in examples)
-    return {"tokens_per_second": tokens * (1 - 1 / len(watch.ends)) / watch.seconds}
+    found: dict[str, Any] = watch.found(sum(len(each.ids) for each in examples))
+    return found
