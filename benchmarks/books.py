@@ -1,7 +1,8 @@
 """A GPT from nothing against ``xz -9``: ``python -m benchmarks.books [--quick]``.
 
-A Llama of 10M parameters reads books (``6-pretraining-docs``) once, as far as its budget of tokens goes, with the
-settings that a file without any has; its tokenizer is learned from the same books. Held-out books are coded by both:
+A Llama of 10M parameters reads books (``6-pretraining-docs``) as far as 18 minutes go on this machine (so many
+tokens as its pace over the first steps promises), with the settings that a file without any has; its tokenizer is
+learned from the same books. Held-out books are coded by both:
 
     xz        bits a byte by ``xz -9e`` of all held-out books in one file, over the model's
 
@@ -18,6 +19,7 @@ import math
 import os
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from benchmarks.train_pretrain import BATCH, RATE, WIDTH, packed
 
 DATA = Path(os.environ.get("TREADLE_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 EVERY = 9  # the book that is held out
+MINUTES = 18.0
+PACED = 12  # steps that show how fast the machine is
 SAME = 0.02  # share of a held-out book's lines that another has: another edition of it
 
 
@@ -35,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A GPT from nothing against xz -9.")
     parser.add_argument("--quick", action="store_true", help="six steps of a model of 1M parameters")
     arguments = parser.parse_args()
-    tokens, size = (6 * BATCH * WIDTH, "1M") if arguments.quick else (3_300_000, "10M")
+    tokens, size = (6 * BATCH * WIDTH, "1M") if arguments.quick else (None, "10M")
     learned, held_out = divided()
     with tempfile.TemporaryDirectory(prefix="treadle-books-") as folder:
         figures = measured(Path(folder), list(learned.values()), list(held_out.values()), tokens, size)
@@ -51,8 +55,10 @@ def main() -> None:
     print_report("books", {"xz": xz / figures["bits_per_byte"]}, figures)
 
 
-def measured(folder: Path, learned: list[bytes], held_out: list[bytes], tokens: int, size: str) -> dict[str, Any]:
-    """Train, and the bits a byte of the held-out books."""
+def measured(
+    folder: Path, learned: list[bytes], held_out: list[bytes], tokens: int | None, size: str
+) -> dict[str, Any]:
+    """Train on so many ``tokens``, by default those of 18 minutes, and the bits a byte of the held-out books."""
     import numpy as np
     from tokenizers import Tokenizer
 
@@ -73,8 +79,11 @@ def measured(folder: Path, learned: list[bytes], held_out: list[bytes], tokens: 
         ids = np.concatenate([np.array(each.ids, dtype=np.int64) for each in encoded])
         return ids[: len(ids) // WIDTH * WIDTH].reshape(-1, WIDTH)
 
+    learned_rows = packed(rows(texts))
+    if tokens is None:
+        tokens = round(pace(folder, learned_rows) * MINUTES * 60)
     settings = PretrainingSettings(tokens, batch=BATCH, learning_rate=RATE, seed=17)
-    done = pretrain(folder / "begun", folder / "model", packed(rows(texts)), settings)
+    done = pretrain(folder / "begun", folder / "model", learned_rows, settings)
     judged_rows = rows([text.decode() for text in held_out])
     judged = judge(folder / "model", packed(judged_rows), "causal")
     read = sum(len(tokenizer.decode(row.tolist()).encode()) for row in judged_rows)
@@ -88,6 +97,18 @@ def measured(folder: Path, learned: list[bytes], held_out: list[bytes], tokens: 
         "minutes": round(done.seconds / 60, 1),
         "tokens_per_second": round(done.tokens / done.seconds),
     }
+
+
+def pace(folder: Path, rows: Any) -> float:
+    """Tokens a second over some steps of a training that is thrown away."""
+    from treadle.lm.pretraining import PretrainingSettings, pretrain
+
+    ends: list[float] = []
+    settings = PretrainingSettings((PACED + 1) * BATCH * WIDTH, batch=BATCH, learning_rate=RATE, seed=17)
+    pretrain(
+        folder / "begun", folder / "paced", rows, settings, on_step=lambda _report: ends.append(time.perf_counter())
+    )
+    return (len(ends) - 1) * BATCH * WIDTH / (ends[-1] - ends[0])
 
 
 def divided() -> tuple[dict[str, bytes], dict[str, bytes]]:
