@@ -152,13 +152,17 @@ class UpstreamEngine:
         reader = Reader(asked.request, address.place, len(asked.tried), self._client.key)
         lacks = "" if asked.path == self._path else _NO_TEXTS
         try:
-            async with self._client.answer(address, asked.path, asked.body, asked.deadline, lacks=lacks) as body:
+            answer = await self._client.answer(address, asked.path, asked.body, asked.deadline, lacks=lacks)
+            try:
                 events = Events()
                 while not events.over:
-                    for event in events.feed(await body.read()):
+                    for event in events.feed(await answer.read()):
                         if (chunk := reader.feed(event)) is not None:
                             yield chunk
                 last = reader.end()
+                await answer.finish()
+            finally:
+                answer.close()
         except GarbledError as error:
             raise UpstreamError(f"{address.place} answered with {error}", "upstream_garbled") from None
         except UserError:
@@ -229,11 +233,14 @@ class UpstreamEngine:
         """One attempt."""
         data = bytearray()
         try:
-            async with self._client.answer(address, asked.path, asked.body, asked.deadline, kind=JSON) as body:
-                while piece := await body.read():
+            answer = await self._client.answer(address, asked.path, asked.body, asked.deadline, kind=JSON)
+            try:
+                while piece := await answer.read():
                     data += piece
                     if len(data) > LARGEST:
                         raise GarbledError("more than an answer can be")
+            finally:
+                answer.close()
             found = read_vectors(bytes(data), count)
         except GarbledError as error:
             raise UpstreamError(f"{address.place} answered with {error}", "upstream_garbled") from None

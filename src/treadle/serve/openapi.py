@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -240,6 +241,9 @@ def _document(keyed: bool, _paths: tuple[str, ...]) -> dict[str, Any]:
     kinds += [kind for _, path in platforms for kind in path.takes]
     kinds = list(dict.fromkeys(kinds))
     references, schemas = msgspec.json.schema_components(kinds, ref_template=_REF + "{name}")
+    for schema in schemas.values():
+        if "description" in schema:
+            schema["description"] = cleandoc(schema["description"])
     by_kind = dict(zip(kinds, references, strict=True))
     parts: list[type[msgspec.Struct]] = [ChatMessage, ContentPart]
     for each_kind in kinds + parts:
