@@ -8,7 +8,7 @@ and sees the same texts once; in turn, each in a process of its own, loading not
     KIND_defaults   over theirs as it comes
     KIND_memory     their peak at equal settings over ours; ``memory``: the least of these
 
-``loss``: on held-out texts, by one function for all. The peer's defaults are ended after five minutes
+``loss``: on held-out texts, by one function for all. The peer's defaults are ended after three minutes
 (``defaults_trained``: the part of the texts that they saw until then); the others always end.
 """
 

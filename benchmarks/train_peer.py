@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-LONGEST_S = 300.0
+LONGEST_S = 180.0
 """How long ``Trainer`` and TRL as they come may train, from their first step's end."""
 
 
