@@ -19,6 +19,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen2": {"num_key_value_heads": 2, "intermediate_size": 96, "tie_word_embeddings": False},
     "gemma2": {"num_key_value_heads": 2, "intermediate_size": 96, "head_dim": 16, "final_logit_softcapping": 2.0},
     "gpt2": {"n_inner": 96, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    "mistral": {"num_key_value_heads": 2, "intermediate_size": 96, "sliding_window": 8},
+    "lfm2": {"num_key_value_heads": 2, "intermediate_size": 96, "layer_types": ["conv", "full_attention"]},
+    "mamba": {"state_size": 8},
 }
 
 
@@ -56,8 +59,9 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def write_model(folder: Path, family: str = "llama", seed: int = 0) -> Path:
-    """A two-layer model of a family; every dimension is a multiple of 32, so that Q8_0 applies."""
+def write_model(folder: Path, family: str = "llama", seed: int = 0, **more: Any) -> Path:
+    """A two-layer model of a family; every dimension is a multiple of 32, so that Q8_0 applies. ``more``: of its
+    configuration."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -73,7 +77,7 @@ def write_model(folder: Path, family: str = "llama", seed: int = 0) -> Path:
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
-        **SHAPES[family],
+        **SHAPES[family] | more,
     )
     write_tokenizer(folder)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)

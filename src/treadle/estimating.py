@@ -192,13 +192,15 @@ def _loads(project: Project, config: Any) -> dict[str, Load]:
 
 
 def _fine_tuning(project: Project, kind: Kind) -> Load:
+    from treadle.lm.embedding_training import BATCH
     from treadle.lm.training import TrainingSettings
     from treadle.lm.training_probe import Load
 
     settings = project.file.develop
     if kind != "causal":
-        steps = settings.epochs * -(-_prepared(project).prepared.dataset.counts()["train"] // _CLASSIFIER_ROWS)
-        return Load(kind, _CLASSIFIER_ROWS, settings.max_length, steps)
+        together, texts = (BATCH, 2) if project.file.task == "embed" else (_CLASSIFIER_ROWS, 1)
+        steps = settings.epochs * -(-_prepared(project).prepared.dataset.counts()["train"] // together)
+        return Load(kind, texts * together, settings.max_length, steps)
     tuning = TrainingSettings(token_budget=settings.tokens, width=settings.max_length)
     return Load("causal", tuning.rows, tuning.width, tuning.steps, _rank(project))
 

@@ -73,7 +73,9 @@ def task_report(
 ) -> EvaluationReport:
     """The evaluation of a model of this project, or of a base model."""
     if project.file.task != "chat" and subject.model is not None:
-        raise UserError(f"evaluate {subject.ref}: a classifier does no task that is asked in words")
+        raise UserError(
+            f"evaluate {subject.ref}: a model for task {project.file.task} does no task that is asked in words"
+        )
     return driver.run(
         evaluate_task,
         subject.model,

@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., Path]:
-    """``make_model(folder, family)``: a random model with a tokenizer; families are llama, qwen2, gemma2 and gpt2."""
+    """``make_model(folder, family)``: a random model with a tokenizer; families are those of ``tiny_models.SHAPES``."""
     return write_model
 
 

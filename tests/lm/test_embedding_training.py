@@ -11,8 +11,10 @@ from sentence_transformers import SentenceTransformer
 
 from tiny_models import write_encoder
 from treadle.core.errors import UserError
+from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.embedding_training import Pair, train_embedder
 from treadle.lm.fitting import FitSettings
+from treadle.lm.launcher import Torchrun, carry_out
 from treadle.lm.torch_embedding import Embedder
 
 THINGS = ["lamp", "kettle", "printer", "router", "tent", "radio", "camera", "stove"]
@@ -81,3 +83,28 @@ def test_what_cannot_be_trained_says_so(base: Path, tmp_path: Path, pairs: list[
     with pytest.raises(UserError, match=words):
         train_embedder(base, tmp_path / "m", pairs, replace(SETTINGS, learning_rate=rate, epochs=3))
     assert not (tmp_path / "m").exists()
+
+
+def test_a_length_that_the_encoder_has_no_positions_for_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"develop\.max_length: 5000 tokens, and the model reads"):
+        train_embedder(base, tmp_path / "out", PAIRS, replace(SETTINGS, max_length=5000))
+
+
+@pytest.mark.slow
+def test_two_processes_move_texts_as_one_does(base: Path, tmp_path: Path) -> None:
+    settings, one, two = replace(SETTINGS, epochs=3), list[float](), list[float]()
+    train_embedder(base, tmp_path / "one", PAIRS, settings, lambda report: one.append(report.loss))
+    arguments = (base, tmp_path / "two", PAIRS)
+    with Checkpoints(tmp_path / "kept", every=1e9) as kept:
+        carry_out(
+            Torchrun(2),
+            tmp_path / "job",
+            train_embedder,
+            arguments,
+            settings,
+            kept,
+            lambda report: two.append(report.loss),
+        )
+    assert len(two) == len(one) > 1
+    assert two == pytest.approx(one, abs=1e-3)
+    assert margin(tmp_path / "two") == pytest.approx(margin(tmp_path / "one"), abs=0.01)

@@ -59,3 +59,10 @@ def test_a_row_restarts_positions_and_learns_answers_only(sizes) -> None:
             at += size
         assert batch.segments[n][at:] == [PADDING] * (32 - at)
         assert batch.targets[n][at:] == [IGNORED] * (32 - at)
+
+
+@given(lengths)
+def test_alone_each_has_a_row(sizes) -> None:
+    packing = pack(_examples(sizes), width=32, alone=True)
+    assert all(len(row) == 1 for row in packing.rows)
+    assert {i for row in packing.rows for i in row} == {i for row in pack(_examples(sizes), width=32).rows for i in row}

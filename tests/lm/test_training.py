@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import resource
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -16,9 +18,13 @@ from transformers import AutoModelForCausalLM
 
 from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
+from treadle.lm.answer_pairs import Pair, log_ratio
+from treadle.lm.attention_mask import crosses_rows
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.learner import Learner
+from treadle.lm.packed_rows import PackedRows
 from treadle.lm.packing import TokenizedExample, pack
+from treadle.lm.pretraining import PretrainingSettings, pretrain
 from treadle.lm.schedule import learning_rate_at
 from treadle.lm.tokenizer import ChatTokenizer
 from treadle.lm.training import StepReport, TrainingSettings, answer_loss, train
@@ -45,16 +51,52 @@ def _loss_alone(model, example: TokenizedExample) -> float:
     return float(loss) * sum(example.answer[1:])
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
-def test_packed_loss_is_the_sum_of_one_by_one(tmp_path: Path, make_model, family: str) -> None:
-    model = AutoModelForCausalLM.from_pretrained(make_model(tmp_path / family, family), attn_implementation="eager")
-    model.eval()
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("llama", {}),
+        ("qwen2", {}),
+        ("gemma2", {}),
+        ("gpt2", {}),
+        ("mistral", {}),  # all layers look back 8 tokens
+        ("gemma2", {"sliding_window": 8}),  # every second one does
+    ],
+)
+def test_packed_loss_is_the_sum_of_one_by_one(tmp_path: Path, make_model, family: str, more: dict[str, Any]) -> None:
+    folder = make_model(tmp_path / family, family, **more)
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    assert not crosses_rows(folder)
     examples = _examples(12)
     packing = pack(examples, width=96)
     assert len(packing.rows) < len(examples)
     with torch.no_grad():
         packed = float(answer_loss(model, examples, packing.rows, 96))
     assert packed == pytest.approx(sum(_loss_alone(model, e) for e in examples), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["lfm2", "mamba"])
+def test_layers_that_carry_what_they_read_get_one_example_a_row(tmp_path: Path, make_model, family: str) -> None:
+    folder = make_model(tmp_path / family, family)
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    examples = _examples(12)
+    alone = sum(_loss_alone(model, e) for e in examples)
+    with torch.no_grad():
+        packed, apart = (
+            float(answer_loss(model, examples, pack(examples, width=96, alone=each).rows, 96)) for each in (False, True)
+        )
+    assert apart == pytest.approx(alone, rel=1e-5)
+    assert packed != pytest.approx(alone, rel=1e-5)  # which no mask can keep from happening
+    settings = replace(SMALL, token_budget=len(examples) * 48)
+    result = train(folder, tmp_path / "out", examples, settings)
+    assert result.tokens == sum(len(each.ids) for each in examples)
+    pairs = [Pair(*two) for two in itertools.pairwise(examples)]
+    with torch.no_grad():
+        ratios = log_ratio(model, pairs, 96)
+        one_by_one = torch.cat([log_ratio(model, [pair], 48) for pair in pairs])
+    assert torch.allclose(ratios, one_by_one, atol=1e-4)
+    rows = PackedRows(np.arange(64) % 300 + 3, np.array([40, 64]), np.array([2]), 64)
+    with pytest.raises(UserError, match="into the next text of a row"):
+        pretrain(folder, tmp_path / "pretrained", rows, PretrainingSettings(tokens=64))
 
 
 def test_a_loss_does_not_depend_on_the_neighbour(tiny_llama: Path) -> None:

@@ -27,6 +27,7 @@ from treadle.lm import torch_runtime
 from treadle.lm.classification import Encoder
 from treadle.lm.epochs import batches_of_like_length
 from treadle.lm.fitting import FitSettings, Fitted, OnStep
+from treadle.lm.model_folder import check_length
 from treadle.lm.schedule import learning_rate_at
 from treadle.text.dataset import Example
 
@@ -51,6 +52,7 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
     names = sorted({str(example.label) for example in examples if example.label is not None})
     if any(example.label is None for example in examples) or len(names) < 2:
         raise UserError("develop.fit: keras learns from texts with two labels or more (task: classify)")
+    check_length(base, "develop.max_length", settings.max_length)
     how = FitSettings()
     encode = Encoder(base, settings.max_length)
     rows, truncated = encode([example.text for example in examples])

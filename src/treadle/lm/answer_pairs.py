@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from treadle.lm.attention_mask import crosses
 from treadle.lm.packing import TokenizedExample, lay_out
 from treadle.lm.training import logits_at
 
@@ -76,7 +77,8 @@ def log_probabilities(
 def log_ratio(model: Any, pairs: Sequence[Pair], width: int) -> Any:
     """Log-probability of the chosen answer less that of the rejected one, of shape (pairs,)."""
     examples = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
-    found = log_probabilities(model, examples, _rows(examples, width), width)
+    rows = [(place,) for place in range(len(examples))] if crosses(model.config) else _rows(examples, width)
+    found = log_probabilities(model, examples, rows, width)
     return found[0::2] - found[1::2]
 
 

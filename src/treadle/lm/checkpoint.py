@@ -84,32 +84,43 @@ class Checkpoints:
             self._writing.result()
 
     def _write(self, step: int, tensors: dict[str, torch.Tensor], notes: dict[str, Any]) -> float:
-        from safetensors.torch import save
+        from safetensors import SafetensorError  # which is how a full disk is told
 
         began = time.monotonic()
         about = json.dumps({"format": FORMAT, "step": step, **notes}, sort_keys=True)
         partial = self.folder / f".{step}.{os.getpid()}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            data = save(tensors, metadata={"treadle": about})
-            data += blake3(data).digest()
-            if self.cipher is not None:
-                data = self.cipher.encrypt(data)
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            self._lay_down(partial, tensors, {"treadle": about})
             partial.replace(self.folder / f"{step:012}{_SUFFIX}")
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             with suppress(OSError):
                 partial.unlink()
+            why = error.strerror if isinstance(error, OSError) else str(error)
             raise UserError(
-                f"training: no checkpoint could be written to {self.folder} ({error.strerror}); the one before it is "
+                f"training: no checkpoint could be written to {self.folder} ({why}); the one before it is "
                 "as it was: make room and run the same command again"
             ) from None
         for old in self._files()[:-_KEPT]:
             old.unlink(missing_ok=True)
         return time.monotonic() - began
+
+    def _lay_down(self, path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str]) -> None:
+        """Write a file and its digest; as they lie in memory, for a copy of all would be as large as the model and its
+        moments once more. Encrypted, they never lie on the disk as they are."""
+        from safetensors.torch import save, save_file
+
+        if self.cipher is None:
+            save_file(tensors, path, metadata=about)
+            rest = blake3().update_mmap(path).digest()
+        else:
+            data = save(tensors, metadata=about)
+            tensors.clear()
+            rest = self.cipher.encrypt(data + blake3(data).digest())
+        with path.open("ab" if self.cipher is None else "wb") as file:
+            file.write(rest)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob(f"*{_SUFFIX}"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
+from treadle.lm.attention_mask import crosses_rows
 from treadle.lm.block_attention import use_blocks
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep
@@ -45,11 +46,12 @@ def distill_generator(
     _, transformers = torch_runtime.libraries()
     settings.check()
     check_length(teacher, "develop.max_length", settings.max_length)
-    packed = [pack(examples, width=settings.max_length, seed=settings.seed + at) for at in range(settings.epochs)]
+    laid: Any = {"width": settings.max_length, "alone": crosses_rows(teacher)}
+    packed = [pack(examples, seed=settings.seed + at, **laid) for at in range(settings.epochs)]
     if not packed[0].rows:
         raise UserError(f"distillation: no example is left; raise develop.max_length above {settings.max_length}")
     every = [*examples, *(settings.looks.samples if settings.looks else ())]
-    judged = pack(every[len(examples) :], width=settings.max_length, seed=settings.seed).rows
+    judged = pack(every[len(examples) :], seed=settings.seed, **laid).rows
     # Rows of all epochs, one after the other; those that are held out behind them.
     rows = [row for each in packed for row in each.rows]
     epochs, first = [], 0

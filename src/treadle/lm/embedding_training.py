@@ -20,6 +20,7 @@ from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep
 from treadle.lm.epochs import Epochs, Outcome, Piece, fitted, in_batches, teaching
 from treadle.lm.fitting import FitSettings, Fitted
+from treadle.lm.model_folder import check_length
 from treadle.lm.part import Part
 from treadle.lm.taught import teach
 from treadle.lm.team import Team
@@ -28,7 +29,7 @@ from treadle.lm.torch_embedding import mean_vectors, padding_tokenizer
 if TYPE_CHECKING:
     import torch
 
-_BATCH = 32  # pairs of a step: each has 31 others to be told from
+BATCH = 32  # pairs of a step: each has 31 others to be told from
 _SCALE = 20.0  # cosines times this are the logits, as in sentence-transformers
 _WARMUP = 0.1
 _POOLING = {
@@ -68,15 +69,19 @@ def train_embedder(
     team = team or Team()
     if not team.whole:
         raise UserError("develop.on: task embed needs a strategy that keeps the model whole; take ddp")
+    check_length(base, "develop.max_length", settings.max_length)
     every = [*pairs, *(settings.looks.samples if settings.looks else ())]
     how = teaching(settings, warmup=_WARMUP)
     tokenizer = padding_tokenizer(base, settings.max_length)
 
     def begun() -> Any:
-        return torch_runtime.load(base, transformers.AutoModel)
+        model = torch_runtime.load(base, transformers.AutoModel)
+        if getattr(model, "pooler", None) is not None:
+            model.pooler.requires_grad_(False)  # no vector comes from it, and processes wait for every gradient
+        return model
 
     epochs = [_batches(len(pairs), settings.seed + epoch) for epoch in range(settings.epochs)]
-    held_out = in_batches(len(pairs), len(every), _BATCH)
+    held_out = in_batches(len(pairs), len(every), BATCH)
     seen: set[int] = set()
 
     def ids(text: str) -> list[int]:
@@ -106,7 +111,7 @@ def _batches(count: int, seed: int) -> list[list[int]]:
     """All pairs once, in random order; a last one alone joins those before it, for it has nothing to be told from."""
     order = list(range(count))
     random.Random(seed).shuffle(order)  # noqa: S311 - an order, not a secret
-    batches = [order[start : start + _BATCH] for start in range(0, count, _BATCH)]
+    batches = [order[start : start + BATCH] for start in range(0, count, BATCH)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2] += batches.pop()
     return batches

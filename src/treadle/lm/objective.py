@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 
 Objective = Literal["causal", "masked", "spans"]
 OBJECTIVES: dict[str, Objective] = {"bert": "masked", "t5": "spans"}
-# Families that read both ways or have two halves, and whose positions or masks are others than those of the two above.
-_OTHERS = frozenset(
-    (
-        *("albert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "longformer", "modernbert", "mpnet"),
-        *("mobilebert", "roberta", "xlm-roberta"),
-        *("bart", "led", "longt5", "marian", "mbart", "mt5", "pegasus", "umt5"),
-    )
-)
 _HIDDEN = 0.15  # share of the tokens: J. Devlin et al., arXiv:1810.04805, and C. Raffel et al., arXiv:1910.10683
 _AS_MASK, _AS_ANOTHER = 0.8, 0.1  # of the hidden: the rest stands as it is (Devlin et al., 3.1)
 _SPAN = 3.0  # tokens of a span on average (Raffel et al., 3.3.4)
@@ -61,7 +53,11 @@ class Batch:
 
 def objective_for(family: str) -> Objective:
     """What models of a family (``model_type``) are trained on; ``UserError`` for one that cannot be pretrained here."""
-    if family in _OTHERS:
+    from transformers.models.auto import modeling_auto as families
+
+    # They read both ways or have two halves, and their positions or masks are others than those of the two above.
+    others = (families.MODEL_FOR_MASKED_LM_MAPPING_NAMES, families.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
+    if family not in OBJECTIVES and any(family in each for each in others):
         raise UserError(f"develop.pretrain: {family} cannot be pretrained here; expected a generator, bert or t5")
     return OBJECTIVES.get(family, "causal")
 

@@ -47,6 +47,11 @@ class PackedRows:
         return np.asarray(self._ids[self._start(place) : int(self._ends[place])], dtype=np.int64)
 
     @property
+    def shared(self) -> bool:
+        """Whether any row holds more than one example."""
+        return len(self._rows) < len(self._ends)
+
+    @property
     def highest(self) -> int:
         """The largest id; 0 where there is none."""
         return int(self._ids.max()) if len(self._ids) else 0

@@ -25,12 +25,14 @@ class TokenizedExample:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """``rows``: the indices of the examples in each row. ``dropped``: those left out, by rule."""
+    """``rows``: the indices of the examples in each row, of one where they are ``alone``. ``dropped``: those left out,
+    by rule."""
 
     width: int
     rows: tuple[tuple[int, ...], ...]
     dropped: dict[str, tuple[int, ...]]
     fill: float
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,9 @@ def learned_in(example: TokenizedExample) -> int:
     return sum(map(bool, example.answer[1:]))
 
 
-def pack(examples: Sequence[TokenizedExample], *, width: int = 256, seed: int = 0) -> Packing:
+def pack(examples: Sequence[TokenizedExample], *, width: int = 256, seed: int = 0, alone: bool = False) -> Packing:
     """Best fit, longest first; rows come back in an order drawn from ``seed``. The same input gives the same rows.
+    ``alone``: each example has a row to itself.
 
     Rules: ``too_long`` (more than ``width`` tokens) and ``no_answer`` (nothing to learn).
     """
@@ -67,7 +70,7 @@ def pack(examples: Sequence[TokenizedExample], *, width: int = 256, seed: int = 
     room: list[tuple[int, int]] = []  # (free places, row), ascending
     for index in order:
         length = len(examples[index].ids)
-        at = bisect_left(room, (length, -1))
+        at = len(room) if alone else bisect_left(room, (length, -1))
         if at < len(room):
             free, row = room.pop(at)
         else:
@@ -78,7 +81,7 @@ def pack(examples: Sequence[TokenizedExample], *, width: int = 256, seed: int = 
     shuffle.shuffle(rows)
     used = sum(len(examples[i].ids) for i in order)
     dropped = {rule: found for rule, found in (("too_long", too_long), ("no_answer", no_answer)) if found}
-    return Packing(width, tuple(map(tuple, rows)), dropped, used / (width * len(rows)) if rows else 0.0)
+    return Packing(width, tuple(map(tuple, rows)), dropped, used / (width * len(rows)) if rows else 0.0, alone)
 
 
 def lay_out(examples: Sequence[TokenizedExample], rows: Sequence[Sequence[int]], *, width: int) -> Batch:

@@ -14,7 +14,7 @@ from typing import Any
 
 from treadle.core.errors import UserError
 from treadle.lm import head_loss, torch_runtime
-from treadle.lm.attention_mask import visible
+from treadle.lm.attention_mask import crosses_rows, masks
 from treadle.lm.block_attention import use_blocks
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep
@@ -90,12 +90,18 @@ def pretrain(
     """Train the model folder ``base`` further on packed rows and write it to ``out``, whole or not at all.
 
     Goes on from the newest of ``checkpoints`` where there is one; in a ``team`` each process calls it alike.
-    Raises ``UserError`` for settings that make no sense and a loss that is no number; the checkpoints before that stay.
+    Raises ``UserError`` for settings that make no sense, a base that cannot tell the texts of a row apart, and a loss
+    that is no number; the checkpoints before that stay.
     """
     torch_runtime.libraries()
     check_length(base, "develop.pretrain.width", rows.width)
     if not len(rows):
         raise UserError("pretraining: there is no text to learn from")
+    if settings.objective == "causal" and crosses_rows(base) and rows.shared:
+        raise UserError(
+            "develop.pretrain: some layers of this base carry what they read into the next text of a row; take a base"
+            " whose layers all attend, such as llama, qwen2 or gpt2"
+        )
     team, device = team or Team(), torch_runtime.device()
     kind = model_class({"masked": "bert", "spans": "t5"}.get(settings.objective, ""))
     attention = torch_runtime.attention(device, rows.width)
@@ -220,7 +226,7 @@ def _inputs(batch: Batch, model: Any, device: str) -> dict[str, Any]:
     if batch.causal:
         inputs["use_cache"] = False
     if not batch.causal or (batch.segments != 0).any():  # else each row is one text, as models take it for anyway
-        inputs["attention_mask"] = visible(there(batch.segments), model.dtype, causal=batch.causal)
+        inputs["attention_mask"] = masks(model, there(batch.segments), causal=batch.causal)
     return inputs
 
 

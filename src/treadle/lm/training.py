@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
-from treadle.lm.attention_mask import visible
+from treadle.lm.attention_mask import crosses_rows, masks
 from treadle.lm.block_attention import use_blocks
 from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep
@@ -110,7 +110,7 @@ def train(
     team = team or Team()
     if settings.method == "lora" and not team.whole:
         raise UserError("develop.method: lora needs a strategy that keeps the model whole; take ddp in develop.on")
-    packing = pack(examples, width=settings.width, seed=settings.seed)
+    packing = pack(examples, width=settings.width, seed=settings.seed, alone=crosses_rows(base))
     if not packing.rows:
         counts = ", ".join(f"{len(found)} {rule}" for rule, found in packing.dropped.items()) or "none given"
         raise UserError(f"training: no example is left ({counts}); raise max_length above {settings.width} or add data")
@@ -181,7 +181,7 @@ class _Lessons:
     def __init__(self, examples: Sequence[TokenizedExample], packing: Packing, settings: TrainingSettings) -> None:
         held_out = settings.looks.samples if settings.looks else ()
         self._examples, self._count = [*examples, *held_out], len(examples)
-        self._width, self._settings = packing.width, settings
+        self._width, self._alone, self._settings = packing.width, packing.alone, settings
         self._stream, self._drawn = _endless_rows(examples, packing, settings), list[tuple[int, ...]]()
         self.steps, self.epoch = settings.steps, -(-len(packing.rows) // settings.rows)
         self.remedy = f"lower learning_rate (now {settings.learning_rate:g}) or look for broken examples"
@@ -209,7 +209,8 @@ class _Lessons:
         return self._part(self._rows(begin + last)[begin + first : begin + last])
 
     def held_out(self) -> list[Part]:
-        rows = pack(self._examples[self._count :], width=self._width, seed=self._settings.seed).rows
+        judged, seed = self._examples[self._count :], self._settings.seed
+        rows = pack(judged, width=self._width, seed=seed, alone=self._alone).rows
         moved = [tuple(self._count + i for i in row) for row in rows]
         size = self._settings.micro or self._settings.rows
         return [self._part(moved[at : at + size]) for at in range(0, len(moved), size)]
@@ -248,7 +249,7 @@ def _endless_rows(
     while True:
         yield from packing.rows
         epoch += 1
-        packing = pack(examples, width=settings.width, seed=settings.seed + epoch)
+        packing = pack(examples, width=settings.width, seed=settings.seed + epoch, alone=packing.alone)
 
 
 def logits_at(model: Any, batch: Any, wanted: torch.Tensor) -> torch.Tensor:
@@ -267,7 +268,7 @@ def _inputs(model: Any, batch: Any) -> dict[str, Any]:
     return {
         "input_ids": torch.tensor(batch.ids, device=model.device),
         "position_ids": torch.tensor(batch.positions, device=model.device),
-        "attention_mask": visible(torch.tensor(batch.segments, device=model.device), model.dtype, causal=True),
+        "attention_mask": masks(model, torch.tensor(batch.segments, device=model.device), causal=True),
         "use_cache": False,
     }
 

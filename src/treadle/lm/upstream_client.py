@@ -25,6 +25,7 @@ _REFUSED = (400, 413, 415, 422)  # what is wrong with one request
 _MISCONFIGURED = (401, 402, 403, 404, 405)  # what is wrong with address, key or model
 _OPENING = 10.0  # seconds for a look at an address
 _KEEPALIVE = 30.0  # seconds that a connection without a request stays open
+_STALE = 1.0  # seconds without a request after which the server may be closing it just now
 _LONGEST_RETRY_AFTER = 60.0  # seconds
 _FINISH, _FINISH_PIECES = 0.5, 16  # seconds and pieces that what comes after an answer may take
 _MOST_LISTED = 4 << 20  # bytes of a list of models
@@ -160,16 +161,17 @@ class UpstreamClient:
         return known
 
     async def _ask(self, address: Address, request: bytes, deadline: float, silence: float) -> Answer:
-        """The head of an answer. One over a connection that the server closed meanwhile is asked again over another."""
-        kept = self._kept(address.url)
+        """The head of an answer. One that was asked for while the server closed the connection for being idle is asked
+        for again over another."""
+        connection, stale = self._kept(address.url)
         while True:
-            connection = kept or await self._connect(address, deadline)
+            connection = connection or await self._connect(address, deadline)
             try:
                 await connection.ask(request, deadline, silence)
             except BaseException as error:
                 self._discard(connection)
-                if kept is not None and isinstance(error, BrokenError) and error.unheard:
-                    kept = None
+                if stale and isinstance(error, BrokenError) and error.unheard:
+                    connection, stale = None, False
                     continue
                 if isinstance(error, TimeoutError):
                     raise _late(address) from None
@@ -186,7 +188,7 @@ class UpstreamClient:
         port = parts.port or (443 if tls else 80)
         try:
             async with asyncio.timeout_at(min(deadline, loop.time() + self._settings.connect)):
-                _, connection = await loop.create_connection(Connection, parts.hostname, port, ssl=tls)
+                _, connection = await loop.create_connection(Connection, parts.hostname or "", port, ssl=tls)
         except TimeoutError:
             raise _late(address) from None
         except (OSError, ValueError) as error:
@@ -194,15 +196,17 @@ class UpstreamClient:
         self._all.add(connection)
         return connection
 
-    def _kept(self, url: str) -> Connection | None:
-        """The connection that was used last of those that wait; the others may go."""
+    def _kept(self, url: str) -> tuple[Connection | None, bool]:
+        """The connection that was used last of those that wait, and whether that is some time ago; the others may
+        go."""
         idle = self._idle.get(url)
         while idle:
             since, connection = idle.pop()
-            if connection.is_open and asyncio.get_running_loop().time() - since < _KEEPALIVE:
-                return connection
+            waited = asyncio.get_running_loop().time() - since
+            if connection.is_open and waited < _KEEPALIVE:
+                return connection, waited >= _STALE
             self._discard(connection)
-        return None
+        return None, False
 
     def _done(self, url: str, connection: Connection) -> None:
         if connection not in self._all:  # closed with all others

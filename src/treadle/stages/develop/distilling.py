@@ -82,7 +82,8 @@ def distill(
         system_prompt=system_prompt,
         looks=judged_by,
     )
-    with run.create(Model) as model, Carried(run, task, dataset.digest, start.digest, repr(settings)) as carry:
+    told = (task, task_version, dataset.digest, start.digest, repr(settings))
+    with run.create(Model) as model, Carried(run, *told) as carry:
         result = chosen.distill(start.path(), model.path, examples, settings, carry)
         model.add_documents(name for example in (*examples, *seen) for name in example.documents)
         model.add_documents(start.document_ids())

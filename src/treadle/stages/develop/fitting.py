@@ -51,7 +51,8 @@ def fit(
 
     source = pretrained.digest if pretrained else fingerprint
     begun = pretrained.path() if pretrained else base.path
-    with run.create(Model) as model, Carried(run, task, dataset.digest, source, repr(settings)) as carry:
+    code = [task, task_version, trainer, trainer_version]
+    with run.create(Model) as model, Carried(run, *code, dataset.digest, source, repr(settings)) as carry:
         result = train(begun, model.path, examples, settings, carry if carries(train) else on_step)
         model.add_documents(name for example in (*examples, *seen) for name in example.documents)
         if pretrained is not None:
