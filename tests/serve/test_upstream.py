@@ -367,7 +367,7 @@ def test_what_is_wrong_at_the_start_is_one_line(folder: Path, monkeypatch: pytes
     with Misbehaving(lambda h: None, listed=lambda h: reply(h, 401, {})) as behind:
         wrong: list[tuple[list[str], dict[str, Any], str]] = [
             ([behind.url], {}, "answered 401; check urls, model and api_key"),
-            (["http://127.0.0.1:1/v1"], {}, r"127.0.0.1:1 does not answer \(ConnectionRefusedError\); start the server"),
+            (["http://127.0.0.1:1/v1"], {}, r"127.0.0.1:1 does not answer \(ConnectionRefusedError\); start the"),
             (["${env:NOT_SET}"], {}, "NOT_SET of the environment is not set"),
             (["${env:NO_ADDRESS}"], {}, "expected an address such as"),
             (["ftp://host"], {}, "expected an address such as"),
