@@ -152,6 +152,7 @@ def test_a_connection_that_was_closed_meanwhile_costs_no_attempt() -> None:
         async with listening(handler) as server, asking(server.url) as ask:
             for _ in range(3):
                 assert await ask() == b"{}"
+                await asyncio.sleep(0.1)
             assert server.opened == 3
 
     run(work())

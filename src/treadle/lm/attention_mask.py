@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle.lm import torch_runtime
 from treadle.lm.own_model import make_known
+from treadle.lm.packing import PADDING
 
 if TYPE_CHECKING:
     import torch
@@ -16,8 +17,11 @@ _ATTENDING = frozenset({"full_attention", "sliding_attention", "chunked_attentio
 
 def masks(model: Any, segments: torch.Tensor, *, causal: bool) -> Any:
     """What a model is given as its attention mask, `visible`; where some of its layers look back only so far, one mask
-    for each kind of layer, as transformers takes them."""
+    for each kind of layer, as transformers takes them. One that `crosses`, whose rows hold one example each, is told
+    which places hold a token."""
     config = model.config
+    if causal and crosses(config):
+        return (segments != PADDING).long()
     full = visible(segments, model.dtype, causal=causal)
     window = getattr(config, "sliding_window", None)
     if not causal or not window or window >= segments.shape[1]:
@@ -53,7 +57,7 @@ def crosses(config: Any) -> bool:
 
     if any(kind not in _ATTENDING for kind in getattr(config, "layer_types", None) or ()):
         return True
-    found = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config))
+    found = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     return bool(getattr(found, "_is_stateful", False))
 
 

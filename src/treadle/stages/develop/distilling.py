@@ -44,7 +44,7 @@ def distill_on(
     )
 
 
-@step(name="develop.distill", version=5, packages=("tokenizers", "torch", "transformers"), tolerance=0.05, place=PLACE)
+@step(name="develop.distill", version=6, packages=("tokenizers", "torch", "transformers"), tolerance=0.05, place=PLACE)
 def distill(
     dataset: Dataset,
     start: Model,

@@ -16,7 +16,7 @@ from treadle.stages.develop.training import same_base, write_about
 from treadle.text.dataset import Dataset
 
 
-@step(name="develop.fit", version=4, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
+@step(name="develop.fit", version=5, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
 def fit(
     dataset: Dataset,
     pretrained: Model | None,

@@ -53,7 +53,7 @@ def prefer_on(
     )
 
 
-@step(name="develop.prefer", version=5, packages=("tokenizers", "torch", "transformers"), tolerance=0.05, place=PLACE)
+@step(name="develop.prefer", version=6, packages=("tokenizers", "torch", "transformers"), tolerance=0.05, place=PLACE)
 def prefer(
     dataset: Dataset,
     start: Model | None,

@@ -125,7 +125,7 @@ def pack_text(
         return tokens.commit()
 
 
-@step(name="develop.pretrain", version=6, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
+@step(name="develop.pretrain", version=7, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
 def pretrain(
     packed: Tokens,
     initial: Model | None,

@@ -22,7 +22,7 @@ from treadle.text.dataset import Dataset, Example
 FEEDBACK = "feedback"  # the field of an example that is a user's correction
 
 
-@step(name="develop.train", version=8, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
+@step(name="develop.train", version=9, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
 def train(
     tokens: Tokens,
     dataset: Dataset,
