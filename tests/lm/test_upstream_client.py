@@ -143,6 +143,22 @@ def test_the_request_says_where_it_goes_and_what_it_takes(monkeypatch: pytest.Mo
     run(work())
 
 
+def test_an_answer_that_nobody_read_is_no_part_of_the_next() -> None:
+    async def handler(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(WHOLE.replace(b"200 OK", b"429 Busy").replace(b"{}", b"[]"))
+        await answering(wire)
+
+    async def work() -> None:
+        async with listening(handler) as server, asking(server.url) as ask:
+            with pytest.raises(UpstreamError, match="429"):
+                await ask()
+            assert [await ask(), await ask()] == [b"{}", b"{}"]
+            assert server.opened == 1
+
+    run(work())
+
+
 def test_a_connection_that_was_closed_meanwhile_costs_no_attempt() -> None:
     async def handler(wire: Wire) -> None:
         await wire.request()

@@ -64,16 +64,13 @@ class Connection(asyncio.Protocol):
         while not self._pieces and not self.over:
             await self._more()
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._bytes = 0
-        if self._paused and self._transport is not None:
-            self._paused = False
-            self._transport.resume_reading()
+        self._let_go()
         return data
 
     def release(self) -> bool:
         """Whether it can be asked again; it is closed otherwise."""
         if self.over and self._keeps and self.is_open:
+            self._let_go()  # of an answer that nobody read: the next must not begin with it
             self._asked = False
             return True
         self.close()
@@ -88,6 +85,13 @@ class Connection(asyncio.Protocol):
         """Hang up; what was not read is lost."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _let_go(self) -> None:
+        self._pieces.clear()
+        self._bytes = 0
+        if self._paused and self.is_open and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
 
     async def _more(self) -> None:
         if self._error is not None:
