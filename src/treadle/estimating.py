@@ -225,6 +225,7 @@ def _preferring(project: Project) -> Load:
 
 def _distilling(project: Project, kind: Kind, config: Any) -> Load:
     """Each text once an epoch, packed where it writes; the teacher judges it every time."""
+    from treadle.lm.attention_mask import crosses
     from treadle.lm.distilled_generator import ROWS
     from treadle.lm.packing import pack
     from treadle.lm.training_probe import Load, config_of
@@ -237,7 +238,8 @@ def _distilling(project: Project, kind: Kind, config: Any) -> Load:
     if kind == "causal":
         rows = ROWS
     if kind == "causal" and tokens is not None and not tokens.pending:
-        texts = len(pack(tokens.examples("train"), width=settings.max_length).rows)
+        learned = tokens.examples("train")
+        texts = len(pack(learned, width=settings.max_length, alone=crosses(config)).rows)
     steps, teacher = asked.epochs * -(-texts // rows), config if named is None else config_of(named.path())
     return Load(kind, rows, settings.max_length, steps, judged=1.0, teacher=teacher)
 

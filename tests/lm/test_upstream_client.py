@@ -259,6 +259,7 @@ def test_an_answer_without_a_length_ends_with_its_connection() -> None:
         (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n", UpstreamError, "no HTTP"),
         (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000, UpstreamError, "without end"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 4_000, UpstreamError, "without end"),
+        (CHUNKED + b"2\r\n{}\r\n0\r\n" + b"x: y\r\n" * 20_000, UpstreamError, "without end"),
         (WHOLE.replace(b"content-length: 2", b"content-length: -2"), UpstreamError, "no HTTP"),
         (WHOLE.replace(b"application/json", b"text/html"), GarbledError, "no JSON"),
         (WHOLE.replace(b"200 OK", b"302 Found\r\nlocation: http://127.0.0.1:1/"), UpstreamError, "302"),
@@ -352,6 +353,55 @@ def test_what_comes_unasked_closes_a_connection() -> None:
             await asyncio.sleep(0.3)
             assert await ask() == b"{}"
             assert server.opened == 2
+
+    run(work())
+
+
+def test_an_answer_before_the_request_was_read_ends_the_connection() -> None:
+    async def handler(wire: Wire) -> None:
+        await wire.reader.readuntil(b"\r\n\r\n")
+        await wire.send(WHOLE)  # and the body is left where it is
+        await asyncio.sleep(5)
+
+    async def work() -> None:
+        async with listening(handler) as server:
+            settings = UpstreamSettings.model_validate({"urls": [server.url], "model": "m", "silence": 1.0})
+            client, address = UpstreamClient(settings), Address(server.url, Breaker(5, 30.0, 10.0))
+            for opened in (1, 2):
+                deadline = asyncio.get_running_loop().time() + 30
+                answer = await client.answer(address, PATH, bytes(32 << 20), deadline, kind=JSON)
+                assert await answer.read() == b"{}"
+                answer.close()
+                assert server.opened == opened
+            await client.close()
+
+    run(work())
+
+
+def test_nothing_is_asked_of_a_client_that_was_closed() -> None:
+    async def work() -> None:
+        async with listening(answering) as server, asking(server.url) as ask:
+            assert await ask() == b"{}"
+            opened = server.opened
+        with pytest.raises(UpstreamError, match="hung up"):
+            await ask()
+        assert server.opened == opened
+
+    run(work())
+
+
+def test_a_name_with_a_dead_address_is_reached_by_its_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with listening(answering) as server:
+            port = int(server.url.rpartition(":")[2].removesuffix("/v1"))
+            loop = asyncio.get_running_loop()
+
+            async def both(*_: Any, **__: Any) -> list[Any]:
+                return [(2, 1, 6, "", (place, port)) for place in ("127.0.0.2", "127.0.0.1")]
+
+            monkeypatch.setattr(loop, "getaddrinfo", both, raising=False)
+            async with asking(f"http://model.example:{port}/v1") as ask:
+                assert await ask() == b"{}"
 
     run(work())
 

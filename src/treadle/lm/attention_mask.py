@@ -23,6 +23,7 @@ def masks(model: Any, segments: torch.Tensor, *, causal: bool) -> Any:
     if causal and crosses(config):
         return (segments != PADDING).long()
     full = visible(segments, model.dtype, causal=causal)
+    config = config.get_text_config()  # of a model that sees images too
     window = getattr(config, "sliding_window", None)
     if not causal or not window or window >= segments.shape[1]:
         return full
@@ -55,7 +56,7 @@ def crosses(config: Any) -> bool:
     mask keeps that from the next example of a row."""
     import transformers
 
-    if any(kind not in _ATTENDING for kind in getattr(config, "layer_types", None) or ()):
+    if any(kind not in _ATTENDING for kind in getattr(config.get_text_config(), "layer_types", None) or ()):
         return True
     found = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     return bool(getattr(found, "_is_stateful", False))

@@ -97,11 +97,7 @@ def pretrain(
     check_length(base, "develop.pretrain.width", rows.width)
     if not len(rows):
         raise UserError("pretraining: there is no text to learn from")
-    if settings.objective == "causal" and crosses_rows(base) and rows.shared:
-        raise UserError(
-            "develop.pretrain: some layers of this base carry what they read into the next text of a row; take a base"
-            " whose layers all attend, such as llama, qwen2 or gpt2"
-        )
+    check_apart(base, settings.objective, rows)
     team, device = team or Team(), torch_runtime.device()
     kind = model_class({"masked": "bert", "spans": "t5"}.get(settings.objective, ""))
     attention = torch_runtime.attention(device, rows.width)
@@ -150,6 +146,15 @@ def pretrain(
         environment=taught.environment,
         figures=taught.figures,
     )
+
+
+def check_apart(base: Path, objective: Objective, *rows: PackedRows) -> None:
+    """``UserError`` for a base that cannot tell the texts of a row apart, where rows hold several."""
+    if objective == "causal" and any(each.shared for each in rows) and crosses_rows(base):
+        raise UserError(
+            "develop.pretrain: some layers of this base carry what they read into the next text of a row; take a base"
+            " whose layers all attend, such as llama, qwen2 or gpt2"
+        )
 
 
 class _Lessons:

@@ -110,11 +110,11 @@ def train(
     team = team or Team()
     if settings.method == "lora" and not team.whole:
         raise UserError("develop.method: lora needs a strategy that keeps the model whole; take ddp in develop.on")
+    check_length(base, "develop.max_length", settings.width)
     packing = pack(examples, width=settings.width, seed=settings.seed, alone=crosses_rows(base))
     if not packing.rows:
         counts = ", ".join(f"{len(found)} {rule}" for rule, found in packing.dropped.items()) or "none given"
         raise UserError(f"training: no example is left ({counts}); raise max_length above {settings.width} or add data")
-    check_length(base, "develop.max_length", settings.width)
     device = torch_runtime.device()
     attention = torch_runtime.attention(device, settings.width)
     lessons = _Lessons(examples, packing, settings)
@@ -183,7 +183,9 @@ class _Lessons:
         self._examples, self._count = [*examples, *held_out], len(examples)
         self._width, self._alone, self._settings = packing.width, packing.alone, settings
         self._stream, self._drawn = _endless_rows(examples, packing, settings), list[tuple[int, ...]]()
-        self.steps, self.epoch = settings.steps, -(-len(packing.rows) // settings.rows)
+        # A row of one example is mostly padding, which is no token of the budget.
+        self.steps = max(1, round(settings.steps / packing.fill)) if packing.alone else settings.steps
+        self.epoch = -(-len(packing.rows) // settings.rows)
         self.remedy = f"lower learning_rate (now {settings.learning_rate:g}) or look for broken examples"
         self.how = Teaching(
             settings.learning_rate,

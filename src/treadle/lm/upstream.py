@@ -224,7 +224,7 @@ class UpstreamEngine:
                 with address.asked() as attempt:
                     return await self._vectors(address, asked, attempt, count)
             except UpstreamError as error:
-                if self._is_last(asked, error):
+                if self._closed or self._is_last(asked, error):
                     raise
 
     async def _vectors(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -79,10 +80,12 @@ class UpstreamClient:
     """One for each engine. ``key`` is what it sends, for those who see to it that it goes no further."""
 
     def __init__(self, settings: UpstreamSettings) -> None:
-        """Raises ``UserError`` for a key that is not there."""
+        """Raises ``UserError`` for a key or an address that is not there."""
         self._settings = settings
         self.key = key_of(settings.api_key, WHERE) if settings.api_key is not None else ""
-        self._tls: ssl.SSLContext | None = None
+        secure = any(urlsplit(url).scheme == "https" for url in settings.addresses())
+        self._tls = ssl.create_default_context() if secure else None
+        self._closed = False
         self._heads: dict[tuple[str, str, bytes], bytes] = {}
         self._all: set[Connection] = set()
         self._idle: dict[str, list[tuple[float, Connection]]] = {}
@@ -130,7 +133,8 @@ class UpstreamClient:
         return _length_in(bytes(data), self._settings.model)
 
     async def close(self) -> None:
-        """Hang up everywhere."""
+        """Hang up everywhere, for good."""
+        self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
         for connection in self._all:
@@ -164,7 +168,7 @@ class UpstreamClient:
         """The head of an answer. One that was asked for while the server closed the connection for being idle is asked
         for again over another."""
         connection, stale = self._kept(address.url)
-        while True:
+        while not self._closed:
             connection = connection or await self._connect(address, deadline)
             try:
                 await connection.ask(request, deadline, silence)
@@ -179,20 +183,36 @@ class UpstreamClient:
                     raise _gone(address, error) from None
                 raise
             return Answer(address, connection, self._done)
+        raise _gone(address, BrokenError("hung up", unheard=True))
 
     async def _connect(self, address: Address, deadline: float) -> Connection:
+        """A new one. Where a name has several addresses, each gets its share of the time."""
         loop, parts = asyncio.get_running_loop(), urlsplit(address.url)
-        if parts.scheme == "https" and self._tls is None:
-            self._tls = ssl.create_default_context()
         tls = self._tls if parts.scheme == "https" else None
-        port = parts.port or (443 if tls else 80)
+        host, port = parts.hostname or "", parts.port or (443 if tls else 80)
+        until = min(deadline, loop.time() + self._settings.connect)
         try:
-            async with asyncio.timeout_at(min(deadline, loop.time() + self._settings.connect)):
-                _, connection = await loop.create_connection(Connection, parts.hostname or "", port, ssl=tls)
+            async with asyncio.timeout_at(until):
+                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                places = list(dict.fromkeys(str(each[4][0]) for each in found))
+                for number, place in enumerate(places):
+                    share = (until - loop.time()) / (len(places) - number)
+                    try:
+                        async with asyncio.timeout(share):
+                            _, connection = await loop.create_connection(
+                                Connection, place, port, ssl=tls, server_hostname=host if tls else None
+                            )
+                        break
+                    except (OSError, TimeoutError):
+                        if number + 1 == len(places):
+                            raise
         except TimeoutError:
             raise _late(address) from None
         except (OSError, ValueError) as error:
             raise _gone(address, error) from None
+        if self._closed:
+            connection.close()
+            raise _gone(address, BrokenError("hung up", unheard=True))
         self._all.add(connection)
         return connection
 

@@ -46,12 +46,15 @@ class Connection(asyncio.Protocol):
         self._deadline = self._silence = 0.0
         self._asked = self._headed = self._keeps = self._paused = False
         self._bytes = 0  # of the head, then of what nobody read yet
+        self._beside = 0  # bytes of something else since the last of the body
+        self._ended = False  # the other side says no more
         self._error: BrokenError | None = None
 
     async def ask(self, request: bytes, deadline: float, silence: float) -> None:
         """Send it and wait for the head of its answer. ``deadline`` is on the loop's clock, for all of the answer;
         ``silence``: seconds without a byte. Raises ``BrokenError`` and ``TimeoutError``."""
-        self.headers, self.over, self._headed, self._asked, self._bytes = {}, False, False, True, 0
+        self.headers, self.over, self._headed, self._asked = {}, False, False, True
+        self._bytes = self._beside = 0
         self._deadline, self._silence = deadline, silence
         if self._transport is None or self._transport.is_closing():
             raise BrokenError("hung up", unheard=True)
@@ -69,7 +72,7 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> bool:
         """Whether it can be asked again; it is closed otherwise."""
-        if self.over and self._keeps and self.is_open:
+        if self.over and self._keeps and self.is_open and self._is_written:
             self._let_go()  # of an answer that nobody read: the next must not begin with it
             self._asked = False
             return True
@@ -80,6 +83,11 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         """Whether neither side hung up."""
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def _is_written(self) -> bool:
+        """Whether all of the request went out; an answer may come before."""
+        return self._transport is not None and not self._transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Hang up; what was not read is lost."""
@@ -126,24 +134,32 @@ class Connection(asyncio.Protocol):
         if not self._asked:
             self._break("speaks without being asked")
             return
+        before = self._bytes
         if not self._headed:
             self._bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._break("speaks no HTTP")
-        if not self._headed and self._bytes > _HEAD_BYTES:
+        self._beside = self._beside + len(data) if self._headed and self._bytes == before else 0
+        if (not self._headed and self._bytes > _HEAD_BYTES) or self._beside > _HEAD_BYTES:
             self._break("sends a head without end")
         elif self._bytes > _AHEAD_BYTES and not self._paused and self.is_open and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
         self._wake()
 
+    def eof_received(self) -> None:
+        """The other side says no more. Where it does not listen any more either, what is written goes nowhere."""
+        self._ended = True
+        if not self.over and not self._is_written:
+            self.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """It ended, which is how an answer ends that does not say how long it is."""
         if self._asked and not self.over:
             length = b"content-length" in self.headers or b"transfer-encoding" in self.headers
-            if self._headed and not length and exc is None and self._error is None:
+            if self._headed and not length and self._ended and exc is None and self._error is None:
                 self.over = True
             else:
                 self._break("hung up")

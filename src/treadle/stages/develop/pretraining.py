@@ -145,7 +145,7 @@ def pretrain(
     Killed, the same step goes on from its last checkpoint and ends in the same weights.
     """
     from treadle.lm.objective import objective_for
-    from treadle.lm.pretraining import PretrainingSettings
+    from treadle.lm.pretraining import PretrainingSettings, check_apart
     from treadle.lm.pretraining import pretrain as train
 
     base = same_base(base_model, fingerprint, initial)
@@ -160,6 +160,7 @@ def pretrain(
         seed=seed,
     )
     rows = packed.rows("train")
+    check_apart(base.path, settings.objective, rows, packed.rows("validation"))
     before = _bits_per_byte(base.path, packed, settings.objective)
     told = (packed.digest, initial.digest if initial else fingerprint, repr(settings))
     with run.create(Model) as model, Carried(run, *told) as carry:
