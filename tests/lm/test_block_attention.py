@@ -63,11 +63,12 @@ def test_it_is_plain_attention(width: int, groups: int, masked: bool) -> None:
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("width", [250, 300])
 @pytest.mark.parametrize("family", sorted(_FAMILIES))
-def test_a_model_learns_the_same(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_learns_the_same(family: str, width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(family, **({"sliding_window": None} if family == "mistral" else {}))
-    ids = torch.randint(3, 61, (2, 300), generator=torch.Generator().manual_seed(1))
-    inputs = {"input_ids": ids, "attention_mask": visible(segments(300), torch.float32, causal=True)}
+    ids = torch.randint(3, 61, (2, width), generator=torch.Generator().manual_seed(1))
+    inputs = {"input_ids": ids, "attention_mask": visible(segments(width), torch.float32, causal=True)}
 
     def told() -> tuple[Any, dict[str, Any]]:
         model.zero_grad()
@@ -86,7 +87,7 @@ def test_a_model_learns_the_same(family: str, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("treadle.lm.block_attention.attend", counted)
     found, ours = told()
-    assert len(calls) == SIZES["num_hidden_layers"]
+    assert len(calls) == (SIZES["num_hidden_layers"] if width <= 256 else 0)  # wide rows in 32 bits are torch's
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
     for name, each in gradients.items():
         torch.testing.assert_close(ours[name], each, atol=2e-3, rtol=1e-3, msg=name)
