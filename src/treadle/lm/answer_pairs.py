@@ -77,10 +77,9 @@ def log_probabilities(
 def log_ratio(model: Any, pairs: Sequence[Pair], width: int) -> Any:
     """Log-probability of the chosen answer less that of the rejected one, of shape (pairs,)."""
     examples = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+    rows = _rows(examples, width)
     if crosses(model.config):
         rows, width = [(place,) for place in range(len(examples))], max(len(each.ids) for each in examples)
-    else:
-        rows = _rows(examples, width)
     found = log_probabilities(model, examples, rows, width)
     return found[0::2] - found[1::2]
 

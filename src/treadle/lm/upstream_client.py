@@ -186,26 +186,11 @@ class UpstreamClient:
         raise _gone(address, BrokenError("hung up", unheard=True))
 
     async def _connect(self, address: Address, deadline: float) -> Connection:
-        """A new one. Where a name has several addresses, each gets its share of the time."""
-        loop, parts = asyncio.get_running_loop(), urlsplit(address.url)
-        tls = self._tls if parts.scheme == "https" else None
-        host, port = parts.hostname or "", parts.port or (443 if tls else 80)
-        until = min(deadline, loop.time() + self._settings.connect)
+        """A new one."""
+        until = min(deadline, asyncio.get_running_loop().time() + self._settings.connect)
         try:
             async with asyncio.timeout_at(until):
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                places = list(dict.fromkeys(str(each[4][0]) for each in found))
-                for number, place in enumerate(places):
-                    share = (until - loop.time()) / (len(places) - number)
-                    try:
-                        async with asyncio.timeout(share):
-                            _, connection = await loop.create_connection(
-                                Connection, place, port, ssl=tls, server_hostname=host if tls else None
-                            )
-                        break
-                    except (OSError, TimeoutError):
-                        if number + 1 == len(places):
-                            raise
+                connection = await self._reached(address, until)
         except TimeoutError:
             raise _late(address) from None
         except (OSError, ValueError) as error:
@@ -214,6 +199,22 @@ class UpstreamClient:
             connection.close()
             raise _gone(address, BrokenError("hung up", unheard=True))
         self._all.add(connection)
+        return connection
+
+    async def _reached(self, address: Address, until: float) -> Connection:
+        """Where a name has several addresses, the first that answers; each gets its share of the time."""
+        loop, parts = asyncio.get_running_loop(), urlsplit(address.url)
+        tls = self._tls if parts.scheme == "https" else None
+        host, port = parts.hostname or "", parts.port or (443 if tls else 80)
+        name = host if tls else None
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        *others, last = dict.fromkeys(str(each[4][0]) for each in found)
+        for number, place in enumerate(others):
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout((until - loop.time()) / (len(others) + 1 - number)):
+                    _, connection = await loop.create_connection(Connection, place, port, ssl=tls, server_hostname=name)
+                return connection
+        _, connection = await loop.create_connection(Connection, last, port, ssl=tls, server_hostname=name)
         return connection
 
     def _kept(self, url: str) -> tuple[Connection | None, bool]:
