@@ -26,8 +26,10 @@ def need_podman(*programs: str) -> None:
     """Skip where this is not root; it, and other programs, are installed if they are not there."""
     if os.geteuid() != 0:
         pytest.skip("not root")
-    for name in ("podman", *programs):
+    for name in ("podman", "runc", *programs):
         debian.program(name)
+    # crun, which comes with podman, runs nothing where the first kind of control groups is mounted beside the second.
+    os.environ.setdefault("CONTAINERS_CONF", str(Path(__file__).with_name("containers.conf")))
 
 
 def make_base_image() -> None:
