@@ -90,6 +90,22 @@ def container(image: str, *arguments: str, environment: Mapping[str, str], insid
         subprocess.run(["podman", "rm", "--force", "--volumes", name], capture_output=True, check=True)
 
 
+@contextmanager
+def docker_api(folder: Path) -> Iterator[str]:
+    """Docker's API, by podman; its address."""
+    sock = folder / "podman.sock"
+    process = subprocess.Popen(["podman", "system", "service", "--time=0", f"unix://{sock}"])
+    try:
+        until = time.monotonic() + 30
+        while not sock.exists():
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        yield f"unix://{sock}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def _ready(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -34,6 +35,16 @@ def program(package: str, *names: str) -> str:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def kubectl(minor: int = 0) -> str:
+    """It, from version 1.``minor`` on; Debian 12 has 1.20, which makes files of a base and little more."""
+    found = program("kubernetes-client", "kubectl")
+    said = subprocess.run([found, "version", "--client", "--output", "json"], capture_output=True, check=True)
+    here = json.loads(said.stdout)["clientVersion"]
+    if int(here["minor"].rstrip("+")) < minor:
+        pytest.skip(f"kubectl is {here['gitVersion']}, and 1.{minor} or later is needed")
+    return found
 
 
 def _find(names: tuple[str, ...]) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from small_project import Project
 from treadle.project import open_project
 
 # kubectl as far as `treadle apply` looks at it, noting what it was asked; what is forwarded is a release's real server.
-KUSTOMIZED = ", kubectl kustomize" if shutil.which("kubectl") else ""  # what tests of what is rendered use then
 KUBECTL = """\
 #!{python}
 import json, pathlib, sys, time
@@ -198,7 +196,7 @@ def test_podman_plays_the_deployment(
         project.call("apply", "kubernetes", out, "--down", check=None)
     target_results.keep(
         "kubernetes",
-        validated=f"kubernetes-validate{KUSTOMIZED}; the HTTPRoute by the Gateway API's schema",
+        validated="kubernetes-validate, kubectl kustomize; the HTTPRoute by the Gateway API's schema",
         ran="podman play kube: one pod of the Deployment, with its secret, user and volumes",
         same_text=True,
         digest=True,

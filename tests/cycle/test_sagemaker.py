@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,10 +17,15 @@ from moto.sagemaker.responses import SageMakerResponse
 
 import command
 import containers
+import debian
 import sagemaker_platform as platform
 import target_results
+from importing.peers import peer
 from small_project import Project
 
+ROOT = Path(__file__).resolve().parents[2]
+LOCAL_MODE = ("sagemaker==2.257.7",)  # the last with local endpoints made by the requests themselves
+ASKED = {"messages": [{"role": "user", "content": "What can you do?"}], "temperature": 0, "max_tokens": 16}
 IMAGE = f"{platform.ACCOUNT}.dkr.ecr.{platform.REGION}.amazonaws.com/helper:1"
 ROLE = f"arn:aws:iam::{platform.ACCOUNT}:role/serving"
 WITH = [part for each in (f"image={IMAGE}", f"role={ROLE}", f"region={platform.REGION}") for part in ("--with", each)]
@@ -137,10 +144,39 @@ def test_the_image_as_the_platform_runs_it(
         monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", runtime)
         said = project.json("apply", "sagemaker", out)
     assert (said["answer"], said["release"]) == (expected, release)
+
+
+@pytest.mark.slow
+def test_the_image_as_local_mode_runs_it(project: Project, tmp_path: Path, image: str) -> None:
+    out = tmp_path / "sagemaker"
+    release = project.json("render", "sagemaker", "--out", str(out), *WITH)["release"]
+    expected = project.json("ask", "What can you do?")["answer"]
+    python, compose = peer("sagemaker", *LOCAL_MODE) / "python", debian.program("docker-compose")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    # It is asked whether it has `compose` and where it is: podman itself would say that no context is there.
+    (programs / "docker").write_text("#!/bin/sh\necho no docker here >&2\nexit 1\n")
+    (programs / "docker").chmod(0o755)
+    (programs / "docker-compose").symlink_to(compose)
+    with containers.docker_api(tmp_path) as api:
+        done = subprocess.run(
+            [python, ROOT / "tests" / "sagemaker_local_mode.py", out, image, str(containers.free_port())],
+            env=os.environ | {"DOCKER_HOST": api, "PATH": f"{programs}:{os.environ['PATH']}"},
+            input=json.dumps(ASKED),
+            capture_output=True,
+            text=True,
+        )
+    subprocess.run(
+        ["podman", "network", "rm", "--force", "sagemaker-local"], capture_output=True
+    )  # it is left, stopped
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["choices"][0]["message"]["content"] == expected
+    assert said["system_fingerprint"] == release
     target_results.keep(
         "sagemaker",
         validated="boto3, moto",
-        ran="podman: the image as `docker run IMAGE serve`, asked through boto3",
+        ran="podman: the image by the SDK's local mode, and as `docker run IMAGE serve`, asked through boto3",
         same_text=True,
         digest=True,
     )

@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+import containers
 import target_results
 from importing.peers import peer
 from small_project import Project
@@ -101,29 +101,13 @@ def test_what_is_wrong_is_one_line(project: Project, tmp_path: Path, monkeypatch
     assert "Traceback" not in refused.stderr
 
 
-@contextmanager
-def docker_api(folder: Path) -> Iterator[str]:
-    """Docker's API, by podman; its address."""
-    sock = folder / "podman.sock"
-    process = subprocess.Popen(["podman", "system", "service", "--time=0", f"unix://{sock}"])
-    try:
-        until = time.monotonic() + 30
-        while not sock.exists():
-            assert time.monotonic() < until
-            time.sleep(0.1)
-        yield f"unix://{sock}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 @pytest.mark.slow
 def test_the_image_as_googles_local_model_runs_it(project: Project, tmp_path: Path, image: str) -> None:
     out = tmp_path / "vertex"
     release = project.json("render", "vertex", "--out", str(out), *WITH)["release"]
     expected = project.json("ask", "What can you do?")["answer"]
     python = peer("vertex", *CLIENT) / "python"
-    with docker_api(tmp_path) as api:
+    with containers.docker_api(tmp_path) as api:
         done = subprocess.run(
             [python, ROOT / "tests" / "vertex_local_model.py", out / "upload-model.json", image],
             env=os.environ | {"DOCKER_HOST": api},

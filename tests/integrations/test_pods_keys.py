@@ -6,7 +6,6 @@ import base64
 import ipaddress
 import os
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+import debian
 from described_release import SPEC, described
-from toy_cluster import cluster
+from toy_cluster import KUBECTL, cluster
 from treadle.core.errors import UserError
 from treadle.integrations import kubernetes_access
 from treadle.integrations.kubernetes_keys import ClientKeys
@@ -167,8 +167,7 @@ def test_settings_that_nothing_can_be_made_of(target: str, settings: dict[str, A
 def test_the_command_that_makes_the_secret(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not shutil.which("kubectl"):
-        pytest.skip("needs kubectl")
+    debian.kubectl(KUBECTL)
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("KUBECONFIG", str(home / "config"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+import debian
 from described_release import described
-from toy_cluster import cluster
+from toy_cluster import KUBECTL, cluster
 from treadle.core.errors import UserError
 from treadle.integrations import kubernetes_route
 from treadle.serve.replies import RELEASE as RELEASE_HEADER
@@ -166,10 +166,9 @@ def test_it_begins_and_ends_with_its_own_files_alone(tmp_path: Path) -> None:
 
 
 def test_kubectl_makes_all_of_it_of_the_base(tmp_path: Path) -> None:
-    if not shutil.which("kubectl"):
-        pytest.skip("needs kubectl")
+    kubectl = debian.kubectl()
     rendered(tmp_path, **TRIED)
-    done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, text=True)
+    done = subprocess.run([kubectl, "kustomize", tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     made = [(each["kind"], each["metadata"]["name"]) for each in yaml.safe_load_all(done.stdout)]
     kinds = ("Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy")
@@ -209,8 +208,7 @@ def test_requests_are_sent_once_both_have_answered_and_not_to_what_goes(tmp_path
 @pytest.fixture
 def kubectl(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder with the configuration of the real program, which no context is current in."""
-    if not shutil.which("kubectl"):
-        pytest.skip("needs kubectl")
+    debian.kubectl(KUBECTL)
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))  # where it keeps what it found out of a cluster
     monkeypatch.setenv("KUBECONFIG", str(home / "config"))

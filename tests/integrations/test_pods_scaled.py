@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+import debian
 from described_release import described
-from toy_cluster import cluster
+from toy_cluster import KUBECTL, cluster
 from treadle.core.errors import UserError
 from treadle.integrations.kubernetes_scale import QUEUE
 from treadle.stages.deploy.targets import Rendering, carry_out, find_target, render
@@ -135,8 +136,7 @@ def test_settings_that_are_no_way_to_scale(settings: dict[str, Any], tmp_path: P
 def test_kubectl_applies_it_and_says_where_nobody_reads_the_monitor(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not shutil.which("kubectl"):
-        pytest.skip("needs kubectl")
+    debian.kubectl(KUBECTL)
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("KUBECONFIG", str(home / "config"))

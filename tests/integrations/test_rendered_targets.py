@@ -134,10 +134,9 @@ def test_the_kustomize_base(tmp_path: Path) -> None:
     assert "keys of `treadle keys`, with their budgets and rates," in (tmp_path / "kustomization.yaml").read_text()
     pod = yaml.safe_load((tmp_path / "deployment.yaml").read_text())["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"]["limits"] == {"memory": "941Mi"}  # half as much again as was measured
-    if shutil.which("kubectl"):
-        done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert len(list(yaml.safe_load_all(done.stdout))) == 5
+    done = subprocess.run([debian.kubectl(), "kustomize", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list(yaml.safe_load_all(done.stdout))) == 5
 
 
 def test_the_unit(tmp_path: Path) -> None:
