@@ -22,12 +22,12 @@ def peer(name: str, *packages: str, ours: bool = False, alone: tuple[str, ...] =
     ``ours``: it sees the packages of this environment as well, so that none of them (torch) is fetched again.
     ``alone``: packages that are installed without what they ask for.
     """
-    folder = ROOT / ".venv-peers" / name
+    folder = ROOT / ".venv-peers" / f"tests-{name}"  # the benchmarks have theirs beside it, with other packages
     folder.parent.mkdir(exist_ok=True)
     with (folder.parent / f".{name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = folder / ".complete"
-        if not done.exists():
+        done, wanted = folder / ".complete", "\n".join([*packages, *alone])
+        if not done.exists() or done.read_text() != wanted:
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
             if ours:
                 _see_ours(folder)
@@ -39,7 +39,7 @@ def peer(name: str, *packages: str, ours: bool = False, alone: tuple[str, ...] =
                 if os.environ.get("CI") == "true" and _pip_works(folder):
                     pytest.fail(f"{packages} cannot be installed: {made.stderr[-500:]}")
                 pytest.skip(f"{packages} cannot be installed here")
-            done.touch()
+            done.write_text(wanted)
     return folder / "bin"
 
 
