@@ -1,5 +1,5 @@
-"""SageMaker's own local mode on an image: ``sagemaker_local_mode.py FOLDER IMAGE PORT``, from the requests in a
-rendered folder to an answer; the question comes on standard input, and what the endpoint said goes to standard output.
+"""SageMaker's own local mode on an image: ``sagemaker_local_mode.py FOLDER IMAGE PORT OUT``, from the requests in a
+rendered folder to an answer; the question comes on standard input, and what the endpoint said goes to OUT: the containers' own words are on standard output.
 
 The requests are the ones that AWS would get, but for two things that local mode asks for: the image is one of this
 machine, and the model, which is inside it, needs a folder of its own.
@@ -44,6 +44,6 @@ with tempfile.TemporaryDirectory() as empty:
         )["Body"]
         answer = said.read().decode()
         assert said.status == 200, answer
-        sys.stdout.write(answer)
+        Path(sys.argv[4]).write_text(answer)
     finally:  # without it the thread that watches the container would keep this process
         client.delete_endpoint(EndpointName=named)

@@ -152,7 +152,7 @@ def test_the_image_as_local_mode_runs_it(project: Project, tmp_path: Path, image
     release = project.json("render", "sagemaker", "--out", str(out), *WITH)["release"]
     expected = project.json("ask", "What can you do?")["answer"]
     python, compose = peer("sagemaker", *LOCAL_MODE) / "python", debian.program("docker-compose")
-    programs = tmp_path / "bin"
+    programs, said = tmp_path / "bin", tmp_path / "said.json"
     programs.mkdir()
     # It is asked whether it has `compose` and where it is: podman itself would say that no context is there.
     (programs / "docker").write_text("#!/bin/sh\necho no docker here >&2\nexit 1\n")
@@ -160,7 +160,7 @@ def test_the_image_as_local_mode_runs_it(project: Project, tmp_path: Path, image
     (programs / "docker-compose").symlink_to(compose)
     with containers.docker_api(tmp_path) as api:
         done = subprocess.run(
-            [python, ROOT / "tests" / "sagemaker_local_mode.py", out, image, str(containers.free_port())],
+            [python, ROOT / "tests" / "sagemaker_local_mode.py", out, image, str(containers.free_port()), said],
             env=os.environ | {"DOCKER_HOST": api, "PATH": f"{programs}:{os.environ['PATH']}"},
             input=json.dumps(ASKED),
             capture_output=True,
@@ -170,9 +170,9 @@ def test_the_image_as_local_mode_runs_it(project: Project, tmp_path: Path, image
         ["podman", "network", "rm", "--force", "sagemaker-local"], capture_output=True
     )  # it is left, stopped
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["choices"][0]["message"]["content"] == expected
-    assert said["system_fingerprint"] == release
+    answered = json.loads(said.read_text())
+    assert answered["choices"][0]["message"]["content"] == expected
+    assert answered["system_fingerprint"] == release
     target_results.keep(
         "sagemaker",
         validated="boto3, moto",
