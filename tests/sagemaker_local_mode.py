@@ -1,5 +1,7 @@
-"""SageMaker's own local mode on an image: ``sagemaker_local_mode.py FOLDER IMAGE PORT OUT``, from the requests in a
-rendered folder to an answer; the question comes on standard input, and what the endpoint said goes to OUT: the containers' own words are on standard output.
+"""SageMaker's own local mode on an image: ``sagemaker_local_mode.py FOLDER IMAGE PORT OUT``.
+
+From the requests in a rendered folder to an answer: the question comes on standard input, and what the endpoint said
+goes to OUT, as the containers' own words are on standard output.
 
 The requests are the ones that AWS would get, but for two things that local mode asks for: the image is one of this
 machine, and the model, which is inside it, needs a folder of its own.
