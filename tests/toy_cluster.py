@@ -24,7 +24,7 @@ KINDS = {
     "serving.kserve.io/v1beta1": {"inferenceservices": "InferenceService"},
     "monitoring.coreos.com/v1": {"podmonitors": "PodMonitor"},
 }
-KUBECTL = 27  # from 1.27 on it leaves checking fields to the server, as this one expects
+KUBECTL = 27  # 1.20 was seen to fail and 1.32 to work: from 1.27 on it leaves checking fields to the server
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _VERBS = ["create", "delete", "get", "list", "patch", "watch"]
 Key = tuple[str, str, str]  # plural, namespace, name

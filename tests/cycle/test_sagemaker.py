@@ -24,7 +24,7 @@ from importing.peers import peer
 from small_project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCAL_MODE = ("sagemaker==2.257.7",)  # the last with local endpoints made by the requests themselves
+LOCAL_MODE = ("sagemaker==2.257.7",)  # of its second version, whose local mode takes the requests themselves
 ASKED = {"messages": [{"role": "user", "content": "What can you do?"}], "temperature": 0, "max_tokens": 16}
 IMAGE = f"{platform.ACCOUNT}.dkr.ecr.{platform.REGION}.amazonaws.com/helper:1"
 ROLE = f"arn:aws:iam::{platform.ACCOUNT}:role/serving"
@@ -166,9 +166,8 @@ def test_the_image_as_local_mode_runs_it(project: Project, tmp_path: Path, image
             capture_output=True,
             text=True,
         )
-    subprocess.run(
-        ["podman", "network", "rm", "--force", "sagemaker-local"], capture_output=True
-    )  # it is left, stopped
+    # Local mode leaves it, and the stopped container.
+    subprocess.run(["podman", "network", "rm", "--force", "sagemaker-local"], capture_output=True)
     assert done.returncode == 0, done.stderr
     answered = json.loads(said.read_text())
     assert answered["choices"][0]["message"]["content"] == expected
