@@ -3,6 +3,7 @@
 Two trainings take the same steps, one without checkpoints and one with: fine-tuning SmolLM2-135M, and pretraining a
 Llama of 10M parameters from random weights. ``checkpoint_cost`` is the time that the second takes longer, over that of
 the first; below 0.03 is the aim. ``held`` is what the training itself stood still for, which noise does not touch.
+``written``: checkpoints that fell due; a run in which none did tells nothing, and ends with an error.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import argparse
 import os
 import random
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,17 +60,19 @@ def measure(made: Callable[[Path, int], Callable[..., Any]], seconds: float) -> 
 
     with tempfile.TemporaryDirectory() as held:
         folder = Path(held)
-        began = time.monotonic()
-        made(folder, 3)()
-        steps = max(3, round(3 * seconds / (time.monotonic() - began)))
+        steps = max(3, round(3 * seconds / made(folder, 3)().seconds))
         took, stood_still = [], 0.0
         for kept in (False, True):
             with Checkpoints(folder / "kept", every=EVERY) as checkpoints:
                 result = made(folder, steps)(checkpoints=checkpoints if kept else None)
             took.append(result.seconds)
             stood_still = result.checkpoint_seconds
+        written = len(list((folder / "kept").glob("*.checkpoint")))
+    if not written:
+        raise SystemExit(f"no checkpoint fell due in {took[1]:.0f} s; expected one every {EVERY:.0f}: raise --seconds")
     return {
         "steps": steps,
+        "written": written,
         "seconds": [round(each, 1) for each in took],
         "checkpoint_cost": round(took[1] / took[0] - 1, 4),
         "held": round(stood_still / took[1], 4),

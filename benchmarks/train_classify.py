@@ -62,13 +62,20 @@ def held_out(folder: Path, rows: list[list[str]]) -> float:
     return nats / len(rows)
 
 
+def plain_settings() -> Any:
+    """Those of a file that names none, and one pass; the rate of learning is the task's own."""
+    from treadle.evals.task import load_task
+    from treadle.lm.fitting import FitSettings
+
+    return FitSettings(load_task("classify").learning_rate, epochs=1, seed=17)
+
+
 def ours(folder: Path, out: Path, rows: list[list[str]], tokens: int, _way: str) -> dict[str, Any]:
     """With the settings that a file without any has, once over the texts."""
     from treadle.lm.classification import train_classifier
-    from treadle.lm.fitting import FitSettings
 
     ends: list[float] = []
-    settings = FitSettings(epochs=1, seed=17)
+    settings = plain_settings()
     done = train_classifier(
         folder / "model",
         out,
@@ -88,7 +95,6 @@ def theirs(folder: Path, out: Path, rows: list[list[str]], tokens: int, way: str
     import torch
 
     from treadle.lm import torch_runtime
-    from treadle.lm.fitting import FitSettings
 
     transformers = importlib.import_module("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "model")
@@ -102,8 +108,9 @@ def theirs(folder: Path, out: Path, rows: list[list[str]], tokens: int, way: str
     )
     asked: dict[str, Any] = {}
     if way == "equal":
-        plain = FitSettings()
+        plain = plain_settings()
         asked = {
+            "learning_rate": plain.learning_rate,
             "per_device_train_batch_size": plain.batch_size,
             "bf16": torch_runtime.precision("auto", torch_runtime.device()) == "bfloat16",
             "warmup_steps": plain.warmup,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -115,20 +116,27 @@ def test_what_only_pretraining_read_counts_for_the_license(
 
 
 class _Stops(Silent):
-    """Stops the training after a few steps, as Ctrl-C does."""
+    """Stops the training after a few steps, as Ctrl-C does; keeps what it said."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
 
     def progress(self, step: str, done: float, total: float | None, unit: str, note: str) -> None:
-        if step == "develop.pretrain" and done == 5:
-            raise KeyboardInterrupt
+        if step == "develop.pretrain":
+            self.notes.append(note)
+            if done == 5:
+                raise KeyboardInterrupt
 
 
 def test_stopped_it_goes_on_to_the_same_weights(
     made: tuple[Project, dict[str, RunRecord]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TREADLE_CHECKPOINT_SECONDS", "0")
-    project = _project(tmp_path)
+    project, watching = _project(tmp_path), _Stops()
     with pytest.raises(KeyboardInterrupt):
-        _develop(project, listener=_Stops())
+        _develop(project, listener=watching)
+    # The curve of the loss, the loss and the speed; from nothing it falls from the first step on.
+    assert re.fullmatch(r"█[▁-█]{3}▁ loss \d\.\d{3}, .*\d tok/s", watching.notes[-1])
     runs = _develop(project)
     assert runs["develop.pretrain"].metrics["resumed"] > 0
     for step in ("learn_tokenizer", "create_model", "pretrain", "train"):

@@ -13,6 +13,7 @@ import click
 from treadle.core.driver import Silent, StepResult
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import Progress, TaskID
 
 _EVERY = 10.0  # seconds between two lines of progress in a log
@@ -57,18 +58,21 @@ class Lines(Silent, AbstractContextManager["Lines"]):
 
 
 class Live(Lines):
-    """As ``Lines``, with a bar for the step that runs and the eight stages beneath."""
+    """As ``Lines``, with a bar for the step that runs, what it says of itself, and the eight stages beneath."""
 
     def __init__(self, stages: tuple[str, ...]) -> None:
+        from rich.live import Live as Screen
+
         super().__init__()
         self._stages = stages
         self._done: set[str] = set()
-        self._progress: Progress = _bars()
+        self._bars: Progress = _bars()
         self._task: TaskID | None = None
-        self._overall: TaskID = self._progress.add_task(self._picture(), total=len(stages), amount="", note="")
+        self._note = ""
+        self._screen = Screen(get_renderable=self._drawn, console=self._bars.console)
 
     def __enter__(self) -> Live:
-        self._progress.start()
+        self._screen.start()
         return self
 
     def __exit__(
@@ -76,45 +80,48 @@ class Live(Lines):
     ) -> None:
         if self._stage and error is None:
             self._done.add(self._stage)
-        self._update_overall()
-        self._progress.stop()
+        self._screen.stop()
 
     def stage(self, name: str) -> None:
         """Move on in the picture."""
         if self._stage:
             self._done.add(self._stage)
         super().stage(name)
-        self._update_overall()
 
     def started(self, step: str, reason: str) -> None:
         """A bar for the step."""
-        self._task = self._progress.add_task(f"{step} ({reason})", total=None, amount="", note="")
+        self._task = self._bars.add_task(f"{step} ({reason})", total=None, amount="")
 
     def progress(self, step: str, done: float, total: float | None, unit: str, note: str) -> None:
         """Move the bar."""
         if self._task is not None:
-            amount = _amount(done, total, unit)
-            self._progress.update(self._task, completed=done, total=total, amount=amount, note=note)
+            self._bars.update(self._task, completed=done, total=total, amount=_amount(done, total, unit))
+            self._note = note
 
     def finished(self, result: StepResult) -> None:
         """Turn the bar into a line."""
         if self._task is not None:
-            self._progress.remove_task(self._task)
-            self._task = None
+            self._bars.remove_task(self._task)
+            self._task, self._note = None, ""
+            self._screen.refresh()
         super().finished(result)
 
     def _line(self, text: str) -> None:
-        self._progress.console.print(f"{self._stage:<9} {text}", markup=False, highlight=False)
+        self._screen.console.print(f"{self._stage:<9} {text}", markup=False, highlight=False)
 
-    def _update_overall(self) -> None:
-        self._progress.update(self._overall, description=self._picture(), completed=len(self._done))
+    def _drawn(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        note = [Text(f"  {self._note}", no_wrap=True, overflow="ellipsis")] if self._note else []
+        return Group(self._bars, *note, Text.from_markup(self._picture()))
 
     def _picture(self) -> str:
         marks = []
         for name in self._stages:
             mark = "[green]●[/]" if name in self._done else "[bold cyan]◉[/]" if name == self._stage else "[dim]○[/]"
             marks.append(f"{mark} {name}")
-        return "  ".join(marks)
+        return " ".join(marks)  # the eight fit a terminal of 80 columns
 
 
 def watching(stages: tuple[str, ...], *, quiet: bool) -> Lines | Live | Quiet:
@@ -156,12 +163,12 @@ def _amount(done: float, total: float | None, unit: str) -> str:
 
 def _bars() -> Any:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
 
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=30)),
+        BarColumn(bar_width=20),
         TextColumn("{task.fields[amount]}"),
-        TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle.core.runs import Run
 from treadle.lm.held_out import MOST, Looks
+from treadle.stages.develop.curve import Curve
 from treadle.stages.develop.resuming import checkpoints_for, remove
 from treadle.text.dataset import Dataset, Example
 
@@ -20,7 +21,7 @@ class Carried(AbstractContextManager["Carried"]):
     """Calls one training of a step; what ``parts`` (digests, settings) tell from every other goes on after a kill."""
 
     def __init__(self, run: Run, *parts: Any) -> None:
-        self._run, self._checkpoints = run, checkpoints_for(run, *parts)
+        self._run, self._checkpoints, self._curve = run, checkpoints_for(run, *parts), Curve()
 
     def __exit__(self, *_: object) -> None:
         self._checkpoints.__exit__()
@@ -42,7 +43,8 @@ class Carried(AbstractContextManager["Carried"]):
         run, speed = self._run, report.tokens_per_second
         run.log(report.step, loss=report.loss, tokens_per_second=speed, lr=report.learning_rate, **report.figures)
         told = [f"loss {report.loss:.3f}", *(f"{name} {value:.3f}" for name, value in report.figures.items())]
-        run.progress(report.step, report.steps, "steps", ", ".join([*told, f"{speed:.0f} tok/s"]))
+        drawn = self._curve.add(report.loss)
+        run.progress(report.step, report.steps, "steps", f"{drawn} {', '.join(told)}, {speed:.0f} tok/s".lstrip())
 
 
 def looks_at(asked: dict[str, Any] | None, dataset: Dataset) -> tuple[Looks | None, Sequence[Example]]:

@@ -11,6 +11,7 @@ from treadle.evals.task import FITS, load_task
 from treadle.lm.fitting import FitSettings, carries
 from treadle.lm.model import Model
 from treadle.stages.develop.carrying import Carried, looks_at
+from treadle.stages.develop.curve import Curve
 from treadle.stages.develop.resuming import PLACE
 from treadle.stages.develop.training import same_base, write_about
 from treadle.text.dataset import Dataset
@@ -45,9 +46,11 @@ def fit(
     judged_by, seen = looks_at(looks, dataset)
     settings = FitSettings(learning_rate, epochs, max_length, seed, looks=judged_by)
 
+    curve = Curve()
+
     def on_step(step: int, steps: int, loss: float) -> None:
         run.log(step, loss=loss)
-        run.progress(step, steps, "steps", f"loss {loss:.2f}")
+        run.progress(step, steps, "steps", f"{curve.add(loss)} loss {loss:.2f}".lstrip())
 
     source = pretrained.digest if pretrained else fingerprint
     begun = pretrained.path() if pretrained else base.path
