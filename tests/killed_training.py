@@ -45,6 +45,11 @@ KINDS = {
     "preferences": "llama",
     "student": "teacher",
     "small generator": "llama",
+    "classifier's adapters": "bert",
+    "tagger's adapters": "bert",
+    "reader's adapters": "bert",
+    "embedder's adapters": "bert",
+    "sequences' adapters": "t5",
 }
 _WORDS = ["object", "value", "function", "user", "returns", "system"]
 
@@ -101,7 +106,10 @@ def training_of(kind: str, base: Path, out: Path, steps: int, *, watched: bool) 
         rows = PackedRows(ids, np.arange(1, 41) * 16, np.arange(1, 41), 16)
         settings: Any = PretrainingSettings(tokens=steps * 4 * 16, batch=4, threads=1)
         return lambda **more: pretrain(base, out, rows, settings, **more)
-    function, arguments, settings, samples = of[kind]
+    name, _, adapters = kind.partition("'")
+    function, arguments, settings, samples = of[name]
+    if adapters:
+        settings = replace(settings, method="lora", learning_rate=3e-3)
     if watched:
         settings = replace(settings, looks=looks.of(samples))
     return lambda **more: function(base, out, *arguments, settings, **more)

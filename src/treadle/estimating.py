@@ -114,7 +114,9 @@ def estimate(project: Project, *, price: float | None = None) -> Estimate:
     config = _config(project)
     loads = _loads(project, config)
     shape = probe.shape_of(config, next(iter(loads.values())).kind)
-    adapters = {name: probe.adapters_of(config, load.lora) if load.lora else 0 for name, load in loads.items()}
+    adapters = {
+        name: probe.adapters_of(config, load.lora, load.kind) if load.lora else 0 for name, load in loads.items()
+    }
 
     configs = {
         name: config if load.teacher is None else _student(project, load.teacher) for name, load in loads.items()
@@ -200,7 +202,7 @@ def _fine_tuning(project: Project, kind: Kind) -> Load:
     if kind != "causal":
         together, texts = (BATCH, 2) if project.file.task == "embed" else (_CLASSIFIER_ROWS, 1)
         steps = settings.epochs * -(-_prepared(project).prepared.dataset.counts()["train"] // together)
-        return Load(kind, texts * together, settings.max_length, steps)
+        return Load(kind, texts * together, settings.max_length, steps, _rank(project))
     tuning = TrainingSettings(token_budget=settings.tokens, width=settings.max_length)
     return Load("causal", tuning.rows, tuning.width, tuning.steps, _rank(project))
 

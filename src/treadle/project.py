@@ -92,8 +92,6 @@ class File(Settings):
                     )
         if self.develop.prefer is not None and task is not None and "preference" not in task.gives:
             raise ValueError(f"develop.prefer: pairs of answers are not for task {self.task}; leave it out")
-        if self.develop.method == "lora" and task is not None and task.fit is not None:
-            raise ValueError(f"develop.method: lora is for task chat; {self.task} trains all weights: leave it out")
         if self.develop.distill is not None and task is not None and task.distill is None:
             raise ValueError(f"develop.distill: not for task {self.task}; leave it out")
         if init is not None and task is not None and init.architecture not in task.architectures:

@@ -87,6 +87,15 @@ def test_lora_holds_less_and_is_timed_with_its_adapters(project: Project) -> Non
     assert less == 8 * shape_of(config).parameters - 16 * trained
 
 
+def test_of_a_classifier_the_head_is_trained_too() -> None:
+    config = config_for("bert", Shape(128, 3), 400, 256, {"eos": 0, "pad": 0})
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    learner = LoraLearner(model, AdamW(1e-3, 1.0, 0.0, torch.float32), rank=4, alpha=1.0)
+    assert adapters_of(config, 4, "classify") == learner.size
+    pace = measure(config, Load("classify", 2, 16, 1, 4))
+    assert pace.row > 0
+
+
 @pytest.mark.slow
 def test_pairs_and_students_are_counted_too(project: Project) -> None:
     project.edit("  pretrain: {tokens: 2048, width: 64, batch: 4}\n", "  distill: {epochs: 2, layers: 1}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def test_where_it_trains_is_checked_before_anything_runs(tmp_path: Path, base: P
     [
         ({"fit": "mine:alone", "on": "torchrun"}, "develop.on: mine:alone trains in one process"),
         ({"fit": "mine:alone", "keep_best": "loss"}, "develop.keep_best: mine:alone cannot be judged under way"),
+        ({"fit": "mine:alone", "method": "lora"}, "develop.method: mine:alone trains all weights and no adapters"),
         ({"fit": "mine:tagging"}, "develop.fit: mine:tagging is for task tag, not for chat"),
         ({"on": {"torchrun": {"strategy": "zero9"}}}, "develop.on (torchrun): strategy"),
         ({"on": {"torchrun": {"strategy": "zero2"}}}, "deepspeed is not installed; run: pip install"),
@@ -74,3 +76,12 @@ def test_a_training_that_cannot_be_is_said_before_anything_is_collected(
     with pytest.raises(UserError) as refused:
         check_trainings(settings, load_task("chat"), tmp_path)
     assert words in str(refused.value)
+
+
+def test_every_task_of_ours_trains_adapters_and_one_of_your_own_where_it_says_so(tmp_path: Path) -> None:
+    settings = DevelopSettings.model_validate({"base_model": "x", "method": "lora"})
+    for name in ("chat", "classify", "tag", "qa", "embed", "translate", "summarize"):
+        check_trainings(settings, load_task(name), tmp_path)
+    silent = replace(load_task("classify"), lora_learning_rate=None)
+    with pytest.raises(UserError, match=r"develop\.method: task classify trains all weights and no adapters"):
+        check_trainings(settings, silent, tmp_path)

@@ -34,7 +34,7 @@ govern:
 pytestmark = pytest.mark.slow
 
 
-def test_minilm_tells_intents_apart(shared_data: Path, tmp_path: Path) -> None:
+def test_minilm_tells_intents_apart_by_all_weights_and_by_adapters(shared_data: Path, tmp_path: Path) -> None:
     rows = intents(shared_data, 77, 40)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -49,3 +49,8 @@ def test_minilm_tells_intents_apart(shared_data: Path, tmp_path: Path) -> None:
     assert said["answer"] in {row["label"] for row in rows}
     assert "document" in {node["kind"] for node in said["lineage"]["nodes"]}
     keep("intents", "BANKING77, 77 intents, 40 texts of each; MiniLM", evaluations)
+    project.edit("  learning_rate: 3e-4\n  epochs: 5\n", "  method: lora\n  epochs: 5\n")
+    by_adapters = project.json("develop")["evaluations"]["model"]["accuracy"]["value"]
+    assert by_adapters > 0.9 * accuracy["model"]
+    assert project.json("run")["ok"]
+    assert project.json("ask", rows[0]["text"])["answer"] in {row["label"] for row in rows}

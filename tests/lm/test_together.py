@@ -25,7 +25,10 @@ from importing.peers import peer
 from treadle.core.errors import TreadleError, UserError
 from treadle.lm import torch_runtime
 from treadle.lm.checkpoint import Checkpoints
+from treadle.lm.classification import train_classifier
 from treadle.lm.course import StepReport
+from treadle.lm.embedding_training import Pair, train_embedder
+from treadle.lm.fitting import FitSettings
 from treadle.lm.launcher import ByHand, Torchrun, carry_out
 from treadle.lm.packed_rows import PackedRows
 from treadle.lm.packing import TokenizedExample
@@ -212,6 +215,26 @@ def test_fewer_rows_than_processes_and_adapters(tmp_path: Path, tiny_llama: Path
     many = carry_out(Torchrun(2, "fsdp2"), tmp_path / "job", train, arguments, alone, None, lambda _report: None)
     expected = train(tiny_llama, tmp_path / "expected", examples, alone)
     assert many.loss == pytest.approx(expected.loss, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", [train_classifier, train_embedder])
+def test_adapters_of_an_encoder_are_trained_together(tmp_path: Path, begun: dict[str, Path], function: Any) -> None:
+    texts = [f"value {word}" for word in ("user", "function", "returns", "system", "object", "value")] * 4
+    of: dict[Any, tuple[Any, ...]] = {
+        train_classifier: (texts, ["a", "b", "c"] * 8),
+        train_embedder: ([Pair(text, f"{text} {at}") for at, text in enumerate(texts)],),
+    }
+    settings = FitSettings(
+        3e-3, epochs=4, max_length=16, batch_size=6, threads=1, precision="float32", method="lora", lora_rank=4
+    )
+    base = begun["bert without dropout"]
+    one = function(base, tmp_path / "one", *of[function], settings)
+    arguments = (base, tmp_path / "two", *of[function])
+    two = carry_out(Torchrun(2), tmp_path / "job", function, arguments, settings, None, lambda _report: None)
+    assert two.loss == pytest.approx(one.loss, abs=1e-3)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(tensor, second[name], atol=1e-3) for name, tensor in first.items())
 
 
 @pytest.mark.slow

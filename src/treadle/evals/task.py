@@ -60,7 +60,8 @@ class Task:
     need of its models.
 
     ``fit`` trains for epochs; None for chat, which trains for a budget of tokens that prepare has counted. ``distill``
-    trains a student. ``learning_rate`` is taken where the file names none.
+    trains a student. ``learning_rate`` is taken where the file names none, ``lora_learning_rate`` where only adapters
+    are trained; None where ``fit`` does not follow ``settings.method``.
     ``baselines`` are computed by ``simple``, or are the base model itself. ``architectures`` can be made from nothing.
     ``heads``: how the class names of its models end. ``asking``: by which requests a server is asked.
     ``labeled``: examples are a text and a label, else conversations. ``gguf``: its models can be written as one.
@@ -73,6 +74,7 @@ class Task:
     fit: Fit | None = None
     distill: Distill | None = None
     learning_rate: float = 1e-4
+    lora_learning_rate: float | None = None
     gives: frozenset[Need] = frozenset({"answer"})
     simple: Mapping[str, Simple] = field(default_factory=dict)
     baselines: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from treadle.lm.epochs import Epochs, Outcome, Piece, in_batches, passes, teachi
 from treadle.lm.fitting import FitSettings
 from treadle.lm.model_folder import check_length
 from treadle.lm.taught import teach
-from treadle.lm.team import Team
+from treadle.lm.team import Team, maker_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ def train_classifier(
             f"training: {len(texts)} texts with {len(names)} labels; expected at least two different labels"
         )
     settings.check()
+    make = maker_for(settings, team or Team())
     check_length(base, "develop.max_length", settings.max_length)
     judged = [each for each in zip(*settings.looks.samples, strict=True) if each[1] in names] if settings.looks else []
     encode = Encoder(base, settings.max_length)
@@ -104,6 +105,7 @@ def train_classifier(
         begun,
         lambda _model: lessons,
         how,
+        make=make,
         texts=rows,
         looks=settings.looks,
         on_step=on_step,

@@ -23,7 +23,7 @@ from treadle.lm.fitting import FitSettings, Fitted
 from treadle.lm.model_folder import check_length
 from treadle.lm.part import Part
 from treadle.lm.taught import teach
-from treadle.lm.team import Team
+from treadle.lm.team import Team, maker_for
 from treadle.lm.torch_embedding import mean_vectors, padding_tokenizer
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def train_embedder(
         metrics = ("accuracy",)
         return Epochs(vectors.outcome, epochs, tokens, how, held_out=held_out, metrics=metrics, begin=vectors.begin)
 
-    carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
+    make = maker_for(settings, team)
+    carried: Any = {"make": make, "on_step": on_step, "checkpoints": checkpoints, "team": team}
     taught = teach(base, out, begun, lessons_of, how, texts=[list(seen)], looks=settings.looks, **carried)
     if team.leads:
         width = int(transformers.AutoConfig.from_pretrained(out, local_files_only=True).hidden_size)

@@ -7,12 +7,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from treadle.core.errors import UserError
 
 if TYPE_CHECKING:
     from treadle.lm.held_out import Looks
+    from treadle.lm.learner import Method
     from treadle.lm.torch_runtime import Precision
 
 OnStep = Callable[[int, int, float], None]  # step, steps, loss
@@ -25,7 +27,8 @@ class FitSettings:
     """``learning_rate`` is the highest, after ``warmup`` (a share of the steps); ``max_length`` in tokens: longer texts
     are cut, and counted. ``batch_size``: examples of a step. ``threads`` None: all that this process may use;
     ``micro``: samples at a time, None for all of a step. ``looks``: how it is judged under way, where it is; its
-    samples are examples, or what a training takes."""
+    samples are examples, or what a training takes. ``method``: all weights, or adapters beside the base's linear layers
+    (merged in the end) and the new head."""
 
     learning_rate: float = 5e-5
     epochs: int = 3
@@ -39,6 +42,11 @@ class FitSettings:
     micro: int | None = None
     precision: Precision = "auto"
     looks: Looks | None = None
+    method: Method = "full"
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    adapter: ClassVar[Path | None] = None
+    keeps_adapter: ClassVar[bool] = False  # without the head that was learned with it, it is of no use
 
     def at(self, samples: Callable[[Any], Any]) -> FitSettings:
         """The same with the examples that are looked at as a training takes them."""
@@ -48,7 +56,9 @@ class FitSettings:
         """``UserError`` for what is out of range."""
         if not 0 < self.learning_rate < 1:
             raise UserError(f"develop.learning_rate: {self.learning_rate!r} is out of range")
-        for name in ("epochs", "batch_size", "max_length"):
+        if self.method not in ("full", "lora"):
+            raise UserError(f"develop.method: {self.method!r}; expected full or lora")
+        for name in ("epochs", "batch_size", "max_length", "lora_rank"):
             value = getattr(self, name)
             if not 1 <= value <= 1 << 20:
                 raise UserError(f"develop.{name}: {value!r} is out of range")

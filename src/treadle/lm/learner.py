@@ -7,11 +7,11 @@ update to bfloat16 would lose most of them: plain bfloat16 AdamW ended at 17.3 p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from treadle.core.errors import UserError
 from treadle.lm.adapter import FOLDER, read_adapter, write_adapter
@@ -22,6 +22,27 @@ if TYPE_CHECKING:
 
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+Method = Literal["full", "lora"]
+
+
+class Adapting(Protocol):
+    """Settings that say which weights are trained. ``adapter``: the folder of one to go on from; ``keeps_adapter``:
+    whether it is also written beside the model."""
+
+    @property
+    def method(self) -> Method: ...
+
+    @property
+    def lora_rank(self) -> int: ...
+
+    @property
+    def lora_alpha(self) -> float: ...
+
+    @property
+    def adapter(self) -> Path | None: ...
+
+    @property
+    def keeps_adapter(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,21 +214,65 @@ def all_of(model: Any, optimizer: AdamW) -> Learner:
     return Learner(learned, optimizer, fixed, [] if table is None else [table])
 
 
+def learner_by(model: Any, optimizer: AdamW, settings: Adapting) -> Learner:
+    """Whoever updates all weights, or adapters beside them, as the settings say."""
+    if settings.method == "full":
+        return all_of(model, optimizer)
+    rank, alpha, start, kept = settings.lora_rank, settings.lora_alpha, settings.adapter, settings.keeps_adapter
+    return LoraLearner(model, optimizer, rank=rank, alpha=alpha, start=start, kept=kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """Which parts of a model LoRA trains: ``layers`` by an adapter, and whole what is new above the model's body (the
+    head of a classifier), by name. The head that says words stays as it is."""
+
+    layers: Mapping[str, torch.nn.Linear]
+    heads: Mapping[str, torch.nn.Parameter]
+
+    @classmethod
+    def of(cls, model: Any) -> Adapted:
+        """Of a transformers model; a part that is held fixed is left out."""
+        import torch
+
+        body = {id(each) for each in getattr(model, "base_model", model).parameters()}
+        words = model.get_output_embeddings()
+        if words is not None:
+            body |= {id(each) for each in words.parameters()}
+        heads = {name: each for name, each in model.named_parameters() if id(each) not in body and each.requires_grad}
+        layers = {
+            name: layer
+            for name, layer in model.named_modules()
+            if isinstance(layer, torch.nn.Linear) and layer is not words and layer.weight.requires_grad
+        }
+        return cls({name: layer for name, layer in layers.items() if id(layer.weight) in body}, heads)
+
+
 class LoraLearner(Learner):
-    """Low-rank adaptation (arXiv:2106.09685): ``B @ A * alpha / rank`` beside every linear layer but the head.
+    """Low-rank adaptation (arXiv:2106.09685): ``B @ A * alpha / rank`` beside every linear layer, and heads whole.
 
     Merged at the end, because some engines ignore an adapter without a word; the adapter is written beside it.
     """
 
-    def __init__(self, model: Any, optimizer: AdamW, *, rank: int, alpha: float, start: Path | None = None) -> None:
-        """``start``: the folder of an adapter to go on from, whose rank and alpha it keeps."""
+    def __init__(
+        self,
+        model: Any,
+        optimizer: AdamW,
+        *,
+        rank: int,
+        alpha: float,
+        start: Path | None = None,
+        kept: bool = True,
+    ) -> None:
+        """``start``: the folder of an adapter to go on from, whose rank and alpha it keeps. ``kept``: whether the
+        adapter is written beside the model."""
         import torch
 
         begun, rank, alpha = read_adapter(start) if start is not None else ({}, rank, alpha)
-        self._model = model
+        self._model, self._kept = model, kept
         self._rank, self._alpha, self._scale = rank, alpha, alpha / rank
-        head = model.get_output_embeddings()
-        layers = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+        parts = Adapted.of(model)
+        layers = parts.layers
         if not layers:
             raise UserError(
                 f"develop.method: lora needs linear layers, and {model.config.model_type} has none; use full"
@@ -215,10 +280,11 @@ class LoraLearner(Learner):
         if begun and begun.keys() != layers.keys():
             raise UserError(f"{start}: an adapter for another base, whose layers are others; set develop.method: full")
         # The base's own digits, to merge into: what the model computes with is rounded.
-        self._base = {name: p.detach().clone() for name, p in model.named_parameters()}
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-            parameter.data = parameter.data.to(optimizer.dtype)
+        self._base = {name: p.detach().clone() for name, p in model.named_parameters() if name not in parts.heads}
+        for name, parameter in model.named_parameters():
+            if name in self._base:
+                parameter.requires_grad_(False)
+                parameter.data = parameter.data.to(optimizer.dtype)
         self._pairs: dict[str, tuple[torch.nn.Parameter, torch.nn.Parameter]] = {}
         self._hooks = []
         for name, layer in layers.items():
@@ -231,7 +297,7 @@ class LoraLearner(Learner):
             up = torch.nn.Parameter(last.to(layer.weight.device))
             self._pairs[name] = (down, up)
             self._hooks.append(layer.register_forward_hook(self._correction(down, up)))
-        super().__init__([p for pair in self._pairs.values() for p in pair], optimizer)
+        super().__init__([*(p for pair in self._pairs.values() for p in pair), *parts.heads.values()], optimizer)
 
     def finish(self) -> None:
         """Merge in float32 and take the hooks away: what is left is an ordinary model."""
@@ -239,13 +305,15 @@ class LoraLearner(Learner):
         for hook in self._hooks:
             hook.remove()
         for name, parameter in self._model.named_parameters():
-            parameter.data = self._base[name]
+            if name in self._base:
+                parameter.data = self._base[name]
         for name, (down, up) in self._pairs.items():
             self._model.get_submodule(name).weight.data += (up.detach() @ down.detach()) * self._scale
 
     def write_beside(self, out: Path) -> None:
-        """Write the adapter into the folder's ``adapter``."""
-        write_adapter(out / FOLDER, self._pairs, rank=self._rank, alpha=self._alpha)
+        """Write the adapter into the folder's ``adapter``, where it is kept."""
+        if self._kept:
+            write_adapter(out / FOLDER, self._pairs, rank=self._rank, alpha=self._alpha)
 
     def _correction(self, down: torch.nn.Parameter, up: torch.nn.Parameter) -> Any:
         scale = self._scale

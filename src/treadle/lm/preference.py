@@ -11,9 +11,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
@@ -23,12 +22,12 @@ from treadle.lm.checkpoint import Checkpoints
 from treadle.lm.course import OnStep, lately
 from treadle.lm.epochs import in_batches
 from treadle.lm.held_out import Looks
+from treadle.lm.learner import Method
 from treadle.lm.model_folder import check_length
 from treadle.lm.part import Part
 from treadle.lm.taught import Teaching, teach
-from treadle.lm.team import Team
+from treadle.lm.team import Team, maker_for
 from treadle.lm.torch_runtime import Precision
-from treadle.lm.training import learner_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class PreferenceSettings:
     ``epochs``. ``adapter`` as in ``training.TrainingSettings``."""
 
     beta: float = 0.1
-    method: Literal["full", "lora"] = "full"
+    method: Method = "full"
     learning_rate: float = 2e-5
     epochs: int = 1
     tokens: int | None = None
@@ -54,6 +53,7 @@ class PreferenceSettings:
     lora_alpha: float = 32.0
     adapter: Path | None = None
     looks: Looks | None = None
+    keeps_adapter: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def train_on_preferences(
         ),
         lessons.of,
         lessons.how,
-        make=partial(learner_by, settings=settings),
+        make=maker_for(settings, team),
         highest=lessons.highest,
         looks=settings.looks,
         ready=lessons.remember,

@@ -21,7 +21,7 @@ from treadle.lm.model_folder import read_config
 from treadle.lm.packing import IGNORED
 from treadle.lm.source_encoder import writes_targets
 from treadle.lm.taught import teach
-from treadle.lm.team import Team
+from treadle.lm.team import Team, maker_for
 
 if TYPE_CHECKING:
     from treadle.lm.tokenizer import ChatTokenizer
@@ -72,7 +72,8 @@ def train_sequences(
         learned=[target for target, _ in lengths],
         held_out=in_batches(count, len(pairs), settings.batch_size),
     )
-    carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
+    make = maker_for(settings, team or Team())
+    carried: Any = {"make": make, "on_step": on_step, "checkpoints": checkpoints, "team": team}
     highest = max(id_ for pair in pairs for ids in pair for id_ in ids)
     taught = teach(base, out, begun, lambda _model: lessons, how, highest=highest, looks=settings.looks, **carried)
     cut = {"cut_sources": cut_sources, "cut_targets": cut_targets}

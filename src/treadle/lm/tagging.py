@@ -18,7 +18,7 @@ from treadle.lm.course import OnStep
 from treadle.lm.epochs import Epochs, Outcome, Piece, fitted, in_batches, passes, teaching
 from treadle.lm.fitting import FitSettings, Fitted
 from treadle.lm.taught import teach
-from treadle.lm.team import Team
+from treadle.lm.team import Team, maker_for
 from treadle.lm.windows import Window, WindowEncoder, learned_window
 from treadle.lm.word_tags import OUTSIDE, Span, spans_of, tags_of, words
 
@@ -93,7 +93,8 @@ def train_tagger(
         held_out=in_batches(count, len(windows), settings.batch_size),
         metrics=("accuracy", "f1"),
     )
-    carried: Any = {"on_step": on_step, "checkpoints": checkpoints, "team": team}
+    make = maker_for(settings, team or Team())
+    carried: Any = {"make": make, "on_step": on_step, "checkpoints": checkpoints, "team": team}
     seen = (window.ids for window in windows)
     return fitted(teach(base, out, begun, lambda _model: lessons, how, texts=seen, looks=settings.looks, **carried))
 

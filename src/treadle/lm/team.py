@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from treadle.core.errors import UserError
 from treadle.lm.checkpoint import Checkpoint, Checkpoints
-from treadle.lm.learner import AdamW, Learner
+from treadle.lm.learner import AdamW, Adapting, Learner, learner_by
 
 if TYPE_CHECKING:
     import torch
@@ -44,3 +46,10 @@ class Team:
         learner = make(model, optimizer)
         learner.attend(loss)
         return learner
+
+
+def maker_for(settings: Adapting, team: Team) -> MakeLearner:
+    """What makes a learner by the settings; ``UserError`` where the team cannot share what they ask for."""
+    if settings.method == "lora" and not team.whole:
+        raise UserError("develop.method: lora needs a strategy that keeps the model whole; take ddp in develop.on")
+    return partial(learner_by, settings=settings)

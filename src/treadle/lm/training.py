@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from treadle.core.errors import UserError
 from treadle.lm import torch_runtime
@@ -21,18 +20,17 @@ from treadle.lm.course import OnStep
 from treadle.lm.course import StepReport as StepReport
 from treadle.lm.head_loss import PLAIN_HEAD, summed_loss
 from treadle.lm.held_out import Looks
-from treadle.lm.learner import AdamW, Learner, LoraLearner, all_of
+from treadle.lm.learner import Method
 from treadle.lm.model_folder import check_length
 from treadle.lm.packing import Packing, TokenizedExample, lay_out, learned_in, pack
 from treadle.lm.part import Part
 from treadle.lm.taught import Teaching, teach
-from treadle.lm.team import Team
+from treadle.lm.team import Team, maker_for
 from treadle.lm.torch_runtime import Precision
 
 if TYPE_CHECKING:
     import torch
 
-Method = Literal["full", "lora"]
 _STEP = 32  # tokens
 
 
@@ -61,6 +59,7 @@ class TrainingSettings:
     lora_alpha: float = 32.0
     adapter: Path | None = None
     looks: Looks | None = None
+    keeps_adapter: ClassVar[bool] = True
 
     @property
     def steps(self) -> int:
@@ -108,8 +107,7 @@ def train(
     _, transformers = torch_runtime.libraries()
     _check(settings)
     team = team or Team()
-    if settings.method == "lora" and not team.whole:
-        raise UserError("develop.method: lora needs a strategy that keeps the model whole; take ddp in develop.on")
+    make = maker_for(settings, team)
     check_length(base, "develop.max_length", settings.width)
     packing = pack(examples, width=settings.width, seed=settings.seed, alone=crosses_rows(base))
     if not packing.rows:
@@ -126,7 +124,7 @@ def train(
         ),
         lambda _model: lessons,
         lessons.how,
-        make=partial(learner_by, settings=settings),
+        make=make,
         highest=lessons.highest,
         looks=settings.looks,
         saved=settings.save_dtype,
@@ -273,30 +271,6 @@ def _inputs(model: Any, batch: Any) -> dict[str, Any]:
         "attention_mask": masks(model, torch.tensor(batch.segments, device=model.device), causal=True),
         "use_cache": False,
     }
-
-
-class Adapting(Protocol):
-    """Settings that say which weights are trained."""
-
-    @property
-    def method(self) -> Method: ...
-
-    @property
-    def lora_rank(self) -> int: ...
-
-    @property
-    def lora_alpha(self) -> float: ...
-
-    @property
-    def adapter(self) -> Path | None: ...
-
-
-def learner_by(model: Any, optimizer: AdamW, settings: Adapting) -> Learner:
-    """Whoever updates all weights, or adapters beside them, as the settings say."""
-    if settings.method == "lora":
-        rank, alpha = settings.lora_rank, settings.lora_alpha
-        return LoraLearner(model, optimizer, rank=rank, alpha=alpha, start=settings.adapter)
-    return all_of(model, optimizer)
 
 
 def _check(settings: TrainingSettings) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from treadle.lm import torch_runtime
 from treadle.lm.block_attention import use_blocks
 from treadle.lm.initial_model import model_class
-from treadle.lm.learner import AdamW, Learner, LoraLearner
+from treadle.lm.learner import AdamW, Adapted, Learner, LoraLearner
 from treadle.lm.objective import Batch
 from treadle.lm.packing import IGNORED
 from treadle.lm.pretraining import summed_loss
@@ -94,13 +94,11 @@ def shape_of(config: Any, kind: Kind = "causal") -> Shape:
     )
 
 
-def adapters_of(config: Any, rank: int) -> int:
-    """How many parameters LoRA trains: of adapters beside every linear layer but the head. Nothing is allocated."""
-    torch, _ = torch_runtime.libraries()
-    model = _empty(config, "causal")
-    head = model.get_output_embeddings()
-    linear = [each for each in model.modules() if isinstance(each, torch.nn.Linear) and each is not head]
-    return sum(rank * (each.in_features + each.out_features) for each in linear)
+def adapters_of(config: Any, rank: int, kind: Kind = "causal") -> int:
+    """How many parameters LoRA trains: of adapters beside every linear layer, and of heads. Nothing is allocated."""
+    parts = Adapted.of(_empty(config, kind))
+    adapters = sum(rank * (each.in_features + each.out_features) for each in parts.layers.values())
+    return adapters + sum(each.numel() for each in parts.heads.values())
 
 
 def _empty(config: Any, kind: Kind) -> Any:

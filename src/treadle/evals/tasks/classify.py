@@ -39,6 +39,7 @@ TASK = Task(
     metrics=("accuracy", "f1_macro", "ece"),
     answer=classify_all,
     fit=fit,
+    lora_learning_rate=1e-3,
     distill=distill,
     gives=frozenset({"probabilities"}),
     simple={"majority": majority, "tfidf": tfidf},

@@ -36,6 +36,7 @@ TASK = Task(
     metrics=("recall_at_1", "recall_at_10", "mrr"),
     answer=rank_all,
     fit=fit,
+    lora_learning_rate=1e-3,
     gives=frozenset({"ranking"}),
     simple={"tfidf": tfidf_ranking},
     baselines=(BASE, "tfidf"),

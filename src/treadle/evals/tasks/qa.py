@@ -96,6 +96,7 @@ TASK = Task(
     metrics=("exact_match", "token_f1"),
     answer=read_all,
     fit=fit,
+    lora_learning_rate=1e-3,
     simple={"similar_sentence": similar_sentence, "first_sentence": first_sentence},
     baselines=("similar_sentence", "first_sentence"),
     architectures=("bert",),

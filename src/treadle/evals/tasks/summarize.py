@@ -12,6 +12,7 @@ TASK = Task(
     metrics=("rouge_l", "rouge_1", "rouge_2"),
     answer=answer_all,
     fit=fit,
+    lora_learning_rate=1e-3,
     gives=frozenset({"answer", "likelihood"}),
     simple={"lead_1": lead(1), "lead_3": lead(3)},
     baselines=("lead_1", "lead_3", BASE),

@@ -70,6 +70,7 @@ TASK = Task(
     metrics=("span_f1", "token_accuracy"),
     answer=tag_all,
     fit=fit,
+    lora_learning_rate=1e-3,
     simple={"dictionary": dictionary},
     baselines=("dictionary",),
     architectures=("bert",),

@@ -12,6 +12,7 @@ TASK = Task(
     metrics=("chrf", "bleu"),
     answer=answer_all,
     fit=fit,
+    lora_learning_rate=1e-3,
     gives=frozenset({"answer", "likelihood"}),
     simple={"copy": copy},
     baselines=("copy", BASE),

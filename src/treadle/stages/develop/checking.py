@@ -15,14 +15,16 @@ from treadle.stages.develop.settings import DevelopSettings
 
 def check_trainings(settings: DevelopSettings, task: Task, folder: Path) -> None:
     """``UserError`` for a place to train that is not known or whose package is missing, a way to train that is not for
-    the task, and one that can neither run there nor be judged under way as it is asked."""
+    the task, and one that can neither run there, train adapters nor be judged under way as it is asked."""
     place = trainer_for(settings.on)
-    trains, who = task.fit, f"task {task.name}"
+    trains, who, adapts = task.fit, f"task {task.name}", task.fit is None or task.lora_learning_rate is not None
     if settings.fit is not None:
-        trains, who = load(FITS, settings.fit, folder).value, settings.fit
+        trains, who, adapts = load(FITS, settings.fit, folder).value, settings.fit, False
         tasks = getattr(trains, "tasks", None)
         if tasks is not None and task.name not in tasks:
             raise UserError(f"develop.fit: {who} is for task {' or '.join(tasks)}, not for {task.name}; leave it out")
+    if settings.method == "lora" and not adapts:
+        raise UserError(f"develop.method: {who} trains all weights and no adapters; leave out `method: lora`")
     if trains is None or carries(trains):
         return
     if isinstance(place, Launcher):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from treadle.core.plugins import load
 from treadle.core.runs import Run
@@ -17,7 +17,7 @@ from treadle.stages.develop.training import same_base, write_about
 from treadle.text.dataset import Dataset
 
 
-@step(name="develop.fit", version=5, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
+@step(name="develop.fit", version=6, packages=("torch", "transformers"), tolerance=0.05, place=PLACE)
 def fit(
     dataset: Dataset,
     pretrained: Model | None,
@@ -28,6 +28,7 @@ def fit(
     trainer_version: str,
     base_model: str,
     fingerprint: str,
+    method: Literal["full", "lora"],
     learning_rate: float,
     epochs: int,
     max_length: int,
@@ -44,7 +45,7 @@ def fit(
     base = same_base(base_model, fingerprint, pretrained)
     examples = dataset.examples("train")
     judged_by, seen = looks_at(looks, dataset)
-    settings = FitSettings(learning_rate, epochs, max_length, seed, looks=judged_by)
+    settings = FitSettings(learning_rate, epochs, max_length, seed, looks=judged_by, method=method)
 
     curve = Curve()
 
@@ -60,7 +61,7 @@ def fit(
         model.add_documents(name for example in (*examples, *seen) for name in example.documents)
         if pretrained is not None:
             model.add_documents(pretrained.document_ids())
-        how: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
+        how: dict[str, Any] = {"method": method, "epochs": epochs, "learning_rate": learning_rate}
         write_about(model.path, base, task, how | ({"trainer": trainer} if trainer else {}))
         figures = {"loss": result.loss, "steps": result.steps, "truncated": result.truncated, **result.figures}
         run.summary(examples=len(examples), **figures)
