@@ -180,6 +180,7 @@ def test_kserve_tries_a_canary_beside_what_runs_there(project: Project, tmp_path
 def test_podman_plays_the_deployment(
     project: Project, tmp_path: Path, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    containers.need_podman("catatonit")  # which holds a pod open; podman only recommends it
     out = str(tmp_path / "kubernetes")
     settings = ("--with", "tool=podman", "--with", f"port={containers.free_port()}")
     release = project.json("render", "kubernetes", "--out", out, *settings)["release"]
