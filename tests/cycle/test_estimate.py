@@ -71,10 +71,9 @@ def test_large_models_are_mostly_weights_and_moments(precision: str, bytes_each:
 
 
 def test_lora_holds_less_and_is_timed_with_its_adapters(project: Project) -> None:
-    project.edit("  pretrain: {tokens: 2048, width: 64, batch: 4}\n", "")
     project.edit("develop:\n", "develop:\n  method: lora\n")
     with open_project(project.folder) as opened:
-        (part,) = estimate(opened).parts
+        _pretraining, part = estimate(opened).parts
     assert (part.step, part.seconds > 0) == ("develop.train", True)
     config = config_for("llama", Shape(128, 3), 400, 256, {"eos": 0, "pad": 0})
     model = transformers.AutoModelForCausalLM.from_config(config)
@@ -92,8 +91,6 @@ def test_of_a_classifier_the_head_is_trained_too() -> None:
     model = transformers.AutoModelForSequenceClassification.from_config(config)
     learner = LoraLearner(model, AdamW(1e-3, 1.0, 0.0, torch.float32), rank=4, alpha=1.0)
     assert adapters_of(config, 4, "classify") == learner.size
-    pace = measure(config, Load("classify", 2, 16, 1, 4))
-    assert pace.row > 0
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from small_project import Project, make_project
 from treadle.core.errors import UserError
@@ -58,6 +59,11 @@ def test_where_it_trains_is_checked_before_anything_runs(tmp_path: Path, base: P
         ({"fit": "mine:alone", "on": "torchrun"}, "develop.on: mine:alone trains in one process"),
         ({"fit": "mine:alone", "keep_best": "loss"}, "develop.keep_best: mine:alone cannot be judged under way"),
         ({"fit": "mine:alone", "method": "lora"}, "develop.method: mine:alone trains all weights and no adapters"),
+        (
+            {"method": "lora", "on": {"torchrun": {"strategy": "fsdp2"}}},
+            "lora needs a strategy that keeps the model whole",
+        ),
+        ({"method": "lora", "distill": {"teacher": "model@v1"}}, "with distill.teacher a student alone is trained"),
         ({"fit": "mine:tagging"}, "develop.fit: mine:tagging is for task tag, not for chat"),
         ({"on": {"torchrun": {"strategy": "zero9"}}}, "develop.on (torchrun): strategy"),
         ({"on": {"torchrun": {"strategy": "zero2"}}}, "deepspeed is not installed; run: pip install"),
@@ -82,6 +88,12 @@ def test_every_task_of_ours_trains_adapters_and_one_of_your_own_where_it_says_so
     settings = DevelopSettings.model_validate({"base_model": "x", "method": "lora"})
     for name in ("chat", "classify", "tag", "qa", "embed", "translate", "summarize"):
         check_trainings(settings, load_task(name), tmp_path)
-    silent = replace(load_task("classify"), lora_learning_rate=None)
+    silent = replace(load_task("classify"), fit=lambda *_: None)
     with pytest.raises(UserError, match=r"develop\.method: task classify trains all weights and no adapters"):
         check_trainings(settings, silent, tmp_path)
+    pairs = DevelopSettings.model_validate({"base_model": "x", "method": "lora", "prefer": {}})
+    check_trainings(pairs, silent, tmp_path)  # the pairs are learned by adapters
+    nothing = {"init": {"architecture": "bert", "size": "2M"}, "method": "lora"}
+    with pytest.raises(ValidationError, match="lora leaves random weights as they are"):
+        DevelopSettings.model_validate(nothing)
+    DevelopSettings.model_validate({**nothing, "pretrain": {"tokens": 1000, "width": 64}})

@@ -210,8 +210,8 @@ class Course:
             if not torch_runtime.is_out_of_memory(error):
                 raise
             raise UserError(
-                f"{self._lessons.name}: the optimizer does not fit into the memory; make the model smaller, or "
-                "take method: lora"
+                f"{self._lessons.name}: the optimizer does not fit into the memory; make the model smaller, or, "
+                "where all weights are fine-tuned, take method: lora"
             ) from None
 
     def _gradients_that_fit(self, step: int) -> tuple[float, int, dict[str, float]]:

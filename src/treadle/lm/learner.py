@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from treadle.core.errors import UserError
+from treadle.lm import torch_runtime
 from treadle.lm.adapter import FOLDER, read_adapter, write_adapter
 from treadle.lm.word_table import table_of
 
@@ -224,8 +225,9 @@ def learner_by(model: Any, optimizer: AdamW, settings: Adapting) -> Learner:
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """Which parts of a model LoRA trains: ``layers`` by an adapter, and whole what is new above the model's body (the
-    head of a classifier), by name. The head that says words stays as it is."""
+    """Which parts of a model LoRA trains: ``layers`` by an adapter, and ``heads`` whole, by name. Heads are what is
+    above the body of a model that says no words, and what its checkpoint did not have. The head that says words stays
+    as it is, and what is before it is a layer like others."""
 
     layers: Mapping[str, torch.nn.Linear]
     heads: Mapping[str, torch.nn.Parameter]
@@ -235,17 +237,24 @@ class Adapted:
         """Of a transformers model; a part that is held fixed is left out."""
         import torch
 
-        body = {id(each) for each in getattr(model, "base_model", model).parameters()}
         words = model.get_output_embeddings()
-        if words is not None:
-            body |= {id(each) for each in words.parameters()}
-        heads = {name: each for name, each in model.named_parameters() if id(each) not in body and each.requires_grad}
+        body = {id(each) for each in getattr(model, "base_model", model).parameters()}
+        new = torch_runtime.new_parameters(model)
+        heads = {
+            name: each
+            for name, each in model.named_parameters()
+            if words is None and each.requires_grad and (id(each) not in body or name in new)
+        }
+        whole = {id(each) for each in heads.values()}
         layers = {
             name: layer
             for name, layer in model.named_modules()
-            if isinstance(layer, torch.nn.Linear) and layer is not words and layer.weight.requires_grad
+            if isinstance(layer, torch.nn.Linear)
+            and layer is not words
+            and layer.weight.requires_grad
+            and id(layer.weight) not in whole
         }
-        return cls({name: layer for name, layer in layers.items() if id(layer.weight) in body}, heads)
+        return cls(layers, heads)
 
 
 class LoraLearner(Learner):

@@ -20,6 +20,7 @@ from treadle.lm.safetensors_folder import check_folder
 Precision = Literal["auto", "bfloat16", "float32"]
 _NATIVE_BFLOAT16 = ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")
 _WIDE = 384  # tokens of a row
+_NEW = "parameters_not_in_folder"  # of a model that was loaded
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -160,15 +161,27 @@ def load(folder: Path, model_class: Any, **settings: Any) -> Any:
         settings["ignore_mismatched_sizes"] = True  # its head may be of another number of labels
     try:
         with _quiet():
-            model = model_class.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **settings
+            model, told = model_class.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                **settings,
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{folder}: cannot be loaded with {model_class.__name__} ({_first_line(error)})") from None
+    setattr(model, _NEW, frozenset(told["missing_keys"]) | {name for name, *_ in told["mismatched_keys"]})
     adapter = adapter_of(folder)
     if adapter is not None:
         merge(model, adapter)
     return model
+
+
+def new_parameters(model: Any) -> frozenset[str]:
+    """Names of those that the folder ``model`` was loaded from did not have: they are random."""
+    found: frozenset[str] = getattr(model, _NEW, frozenset())
+    return found
 
 
 def save(model: Any, base: Path, out: Path) -> None:

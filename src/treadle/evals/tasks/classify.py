@@ -21,6 +21,9 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
     return Fitted(result.loss, result.steps, result.truncated, result.environment, result.figures)
 
 
+fit.adapts = True  # type: ignore[attr-defined]  # it follows settings.method
+
+
 def distill(teacher: Path, out: Path, examples: Sequence[Example], settings: Any, carry: Carry) -> Fitted:
     """A student with fewer of the teacher's layers (``lm.distillation``)."""
     from treadle.lm.distillation import distill_classifier

@@ -24,6 +24,9 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
     return found
 
 
+fit.adapts = True  # type: ignore[attr-defined]  # it follows settings.method
+
+
 def _pairs(examples: Sequence[Example]) -> list[Pair]:
     from treadle.lm.embedding_training import Pair
 

@@ -31,6 +31,9 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
     return found
 
 
+fit.adapts = True  # type: ignore[attr-defined]  # it follows settings.method
+
+
 def _placed(examples: Sequence[Example]) -> tuple[list[str], list[str], list[tuple[int, int] | None]]:
     """Questions, texts, and where the answers stand."""
     asked = [_asked(example.messages) for example in examples]

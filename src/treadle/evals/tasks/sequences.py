@@ -31,6 +31,9 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
     return found
 
 
+fit.adapts = True  # type: ignore[attr-defined]  # it follows settings.method
+
+
 def _translated(examples: Sequence[Example]) -> tuple[list[str], list[str]]:
     return [_said(example.messages, "user") for example in examples], [example.answer for example in examples]
 

@@ -29,6 +29,9 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
     return found
 
 
+fit.adapts = True  # type: ignore[attr-defined]  # it follows settings.method
+
+
 def _marked(examples: Sequence[Example]) -> tuple[list[str], list[list[Span]]]:
     return [example.text for example in examples], [read_label(example.label or "[]") for example in examples]
 

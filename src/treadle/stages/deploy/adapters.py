@@ -67,7 +67,7 @@ def _base_of(model: Model) -> str:
     of = model.adapter_base()
     if of is None:
         raise UserError(
-            f"deploy.adapter: model {model.digest[:11]} has no adapter to keep apart; develop it with method: lora, or"
-            " set deploy.adapter: merged"
+            f"deploy.adapter: model {model.digest[:11]} has no adapter to keep apart, as chat with develop.method:"
+            " lora leaves one; set deploy.adapter: merged"
         )
     return of

@@ -192,13 +192,14 @@ class _Training:
 
     def _fine_tune(self, tokens: Tokens | None, continuing: Continuing, begun: Model | None) -> Model:
         settings = self.settings
-        usual = self.task.lora_learning_rate if settings.method == "lora" else self.task.learning_rate
+        adapts = settings.method == "lora" and settings.fit is None
+        usual = self.task.lora_learning_rate if adapts else self.task.learning_rate
         rate = settings.learning_rate or usual or self.task.learning_rate
         if tokens is None or settings.fit is not None:
             own = load(FITS, settings.fit, self.driver.folder).version if settings.fit else ""
             trainer = {"trainer": settings.fit, "trainer_version": own}
             rates: dict[str, Any] = {
-                "method": settings.method,
+                "method": settings.method if settings.fit is None else "full",
                 "learning_rate": rate,
                 "epochs": settings.epochs,
                 "max_length": settings.max_length,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from treadle.core.errors import UserError
 from treadle.core.plugins import load
-from treadle.evals.task import FITS, Task
+from treadle.evals.task import FITS, Fit, Task
 from treadle.lm.fitting import carries
 from treadle.lm.launcher import Launcher
 from treadle.stages.develop.resuming import trainer_for
@@ -17,17 +17,28 @@ def check_trainings(settings: DevelopSettings, task: Task, folder: Path) -> None
     """``UserError`` for a place to train that is not known or whose package is missing, a way to train that is not for
     the task, and one that can neither run there, train adapters nor be judged under way as it is asked."""
     place = trainer_for(settings.on)
-    trains, who, adapts = task.fit, f"task {task.name}", task.fit is None or task.lora_learning_rate is not None
+    trains, who = task.fit, f"task {task.name}"
     if settings.fit is not None:
-        trains, who, adapts = load(FITS, settings.fit, folder).value, settings.fit, False
+        trains, who = load(FITS, settings.fit, folder).value, settings.fit
         tasks = getattr(trains, "tasks", None)
         if tasks is not None and task.name not in tasks:
             raise UserError(f"develop.fit: {who} is for task {' or '.join(tasks)}, not for {task.name}; leave it out")
-    if settings.method == "lora" and not adapts:
-        raise UserError(f"develop.method: {who} trains all weights and no adapters; leave out `method: lora`")
+    if settings.method == "lora":
+        _check_adapters(settings, trains, who, place)
     if trains is None or carries(trains):
         return
     if isinstance(place, Launcher):
         raise UserError(f"develop.on: {who} trains in one process; leave out `on`")
     if settings.looks is not None:
         raise UserError(f"develop.keep_best: {who} cannot be judged under way; leave out keep_best and stop_early")
+
+
+def _check_adapters(settings: DevelopSettings, trains: Fit | None, who: str, place: object) -> None:
+    """``UserError`` where `method: lora` would change nothing, or could not be."""
+    alone = trains is not None and not getattr(trains, "adapts", False)
+    if alone and settings.prefer is None:  # pairs of answers are learned by adapters, whoever trained before
+        raise UserError(f"develop.method: {who} trains all weights and no adapters; leave out `method: lora`")
+    if settings.distill is not None and settings.distill.teacher is not None:
+        raise UserError("develop.method: with distill.teacher a student alone is trained, all of it; leave out lora")
+    if isinstance(place, Launcher) and place.strategy != "ddp":
+        raise UserError("develop.method: lora needs a strategy that keeps the model whole; take ddp in develop.on")

@@ -29,6 +29,7 @@ def distill_on(
     """The student of ``teacher``, by what the file says."""
     asked = settings.distill
     assert asked is not None
+    usual = settings.learning_rate if settings.method == "full" else None  # all of the student's weights are trained
     return driver.run(
         distill,
         dataset,
@@ -36,7 +37,7 @@ def distill_on(
         **named,
         layers=None if asked.layers == "half" else asked.layers,
         temperature=asked.temperature,
-        learning_rate=asked.learning_rate or settings.learning_rate or chosen.learning_rate,
+        learning_rate=asked.learning_rate or usual or chosen.learning_rate,
         epochs=asked.epochs,
         max_length=settings.max_length,
         looks=settings.looks,

@@ -78,7 +78,9 @@ class DistillSettings(Settings):
         "half", description="of the teacher's, that the student begins with"
     )
     temperature: float = Field(2.0, gt=0, le=100, description="how much of what the teacher doubts is learned")
-    learning_rate: float | None = Field(None, gt=0, description="by default as develop.learning_rate")
+    learning_rate: float | None = Field(
+        None, gt=0, description="by default as develop.learning_rate; where that is of adapters, the task's own"
+    )
     epochs: int = Field(3, ge=1, description="passes over the training split")
 
 
@@ -153,6 +155,8 @@ class DevelopSettings(Settings):
         if (self.base_model is None) is (self.init is None):
             both = "both are given" if self.init else "neither is given"
             raise ValueError(f"expected base_model, or init for a model from nothing; {both}")
+        if self.init is not None and self.pretrain is None and self.method == "lora":
+            raise ValueError("method: lora leaves random weights as they are; add pretrain to init, or take full")
         if self.init is not None and self.init.model is not None and self.pretrain is not None:
             raise ValueError("pretrain: a class of one's own is only fine-tuned here; leave out pretrain or init.model")
         if self.init is not None:
