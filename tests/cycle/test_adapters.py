@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from cycle.test_follow import Load, serving
 from cycle.test_second_turn import ADVICE, answered, correct
@@ -16,6 +18,7 @@ from small_project import Project, make_project
 from tiny_models import write_wide_model
 from treadle.core.digest import blake3_file
 from treadle.core.errors import UserError
+from treadle.lm import torch_runtime
 from treadle.lm.engines import BlockingEngine
 from treadle.lm.model import Model
 from treadle.project import open_project
@@ -96,12 +99,15 @@ def test_an_answer_is_that_of_the_merged_model(turned: Project) -> None:
         said = []
         for version, release in releases_of(opened.record):
             folders = (release.path(), Model(version.digest, opened.record.store).path())
+            models = [torch_runtime.load(folder, AutoModelForCausalLM) for folder in (folders[0] / "model", folders[1])]
+            merged, kept = (model.state_dict() for model in models)
+            assert all(torch.equal(merged[name].bfloat16().float(), tensor) for name, tensor in kept.items())
             for folder in folders:
                 with BlockingEngine("transformers", folder, threads=1, settings={"precision": "f32"}) as engine:
                     said.append([value for score in engine.score(pairs) for value in score.logprobs])
     rounded = max(_apart(said[0], said[1]), _apart(said[2], said[3]))  # the merged model's weights are of 16 bits
-    assert rounded < 0.1
-    assert rounded < 0.5 * _apart(said[0], said[2])
+    assert rounded < 0.05 < _apart(said[0], said[2])
+    assert rounded < 0.25 * _apart(said[0], said[2])
     answer = turned.json("ask", "How do I reset my radio?")
     with open_project(turned.folder) as opened:
         assert answer["release"] == opened.record.versions.served()
@@ -182,7 +188,8 @@ def test_a_model_without_an_adapter_says_so(project: Project) -> None:
     keep_apart(project)
     project.call("import", "model", str(folder), "--license", "CC0-1.0")
     said = project.call("run", check=2).stderr
-    assert "has no adapter to keep apart, as chat with develop.method: lora leaves one; set deploy.adapter" in said
+    assert "has no adapter to keep apart, as chat with develop.method: lora leaves one; " in said
+    assert "set deploy.adapter: merged" in said
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ class Task:
     ``fit`` trains for epochs; None for chat, which trains for a budget of tokens that prepare has counted. ``distill``
     trains a student. ``learning_rate`` is taken where the file names none, ``lora_learning_rate`` where adapters
     are trained in place of all weights, which a ``fit`` can that follows ``settings.method`` and has the attribute
-    ``adapts``.
+    ``adapts``; None: the same.
     ``baselines`` are computed by ``simple``, or are the base model itself. ``architectures`` can be made from nothing.
     ``heads``: how the class names of its models end. ``asking``: by which requests a server is asked.
     ``labeled``: examples are a text and a label, else conversations. ``gguf``: its models can be written as one.

@@ -78,6 +78,11 @@ class Fitted:
     figures: dict[str, float] = field(default_factory=dict)
 
 
+def adapts(fit: Callable[..., Any]) -> bool:
+    """Whether a way to train follows ``settings.method``, and says so by its attribute ``adapts``."""
+    return bool(getattr(fit, "adapts", False))
+
+
 def carries(fit: Callable[..., Any]) -> bool:
     """Whether a way to train takes ``carry``: then it goes on after a kill, runs in several processes and may be
     judged under way."""

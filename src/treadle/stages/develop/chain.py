@@ -12,6 +12,7 @@ from treadle.core.plugins import load
 from treadle.evals.metric import load_metric
 from treadle.evals.report import EvaluationReport
 from treadle.evals.task import FEW_SHOT, FITS, Task, task_version
+from treadle.lm.fitting import adapts
 from treadle.lm.model import Model
 from treadle.lm.tokenizer_training import TrainedTokenizer
 from treadle.lm.tokens import Tokens
@@ -192,14 +193,15 @@ class _Training:
 
     def _fine_tune(self, tokens: Tokens | None, continuing: Continuing, begun: Model | None) -> Model:
         settings = self.settings
-        adapts = settings.method == "lora" and settings.fit is None
-        usual = self.task.lora_learning_rate if adapts else self.task.learning_rate
+        own_way = settings.fit is not None or (self.task.fit is not None and not adapts(self.task.fit))
+        method = "full" if own_way else settings.method  # with pairs alone adapters may be asked for all the same
+        usual = self.task.lora_learning_rate if method == "lora" else self.task.learning_rate
         rate = settings.learning_rate or usual or self.task.learning_rate
         if tokens is None or settings.fit is not None:
             own = load(FITS, settings.fit, self.driver.folder).version if settings.fit else ""
             trainer = {"trainer": settings.fit, "trainer_version": own}
             rates: dict[str, Any] = {
-                "method": settings.method if settings.fit is None else "full",
+                "method": method,
                 "learning_rate": rate,
                 "epochs": settings.epochs,
                 "max_length": settings.max_length,

@@ -7,7 +7,7 @@ from pathlib import Path
 from treadle.core.errors import UserError
 from treadle.core.plugins import load
 from treadle.evals.task import FITS, Fit, Task
-from treadle.lm.fitting import carries
+from treadle.lm.fitting import adapts, carries
 from treadle.lm.launcher import Launcher
 from treadle.stages.develop.resuming import trainer_for
 from treadle.stages.develop.settings import DevelopSettings
@@ -35,8 +35,8 @@ def check_trainings(settings: DevelopSettings, task: Task, folder: Path) -> None
 
 def _check_adapters(settings: DevelopSettings, trains: Fit | None, who: str, place: object) -> None:
     """``UserError`` where `method: lora` would change nothing, or could not be."""
-    alone = trains is not None and not getattr(trains, "adapts", False)
-    if alone and settings.prefer is None:  # pairs of answers are learned by adapters, whoever trained before
+    # Pairs of answers are learned by adapters, whoever trained before.
+    if trains is not None and not adapts(trains) and settings.prefer is None:
         raise UserError(f"develop.method: {who} trains all weights and no adapters; leave out `method: lora`")
     if settings.distill is not None and settings.distill.teacher is not None:
         raise UserError("develop.method: with distill.teacher a student alone is trained, all of it; leave out lora")

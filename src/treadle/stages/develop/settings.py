@@ -156,7 +156,7 @@ class DevelopSettings(Settings):
             both = "both are given" if self.init else "neither is given"
             raise ValueError(f"expected base_model, or init for a model from nothing; {both}")
         if self.init is not None and self.pretrain is None and self.method == "lora":
-            raise ValueError("method: lora leaves random weights as they are; add pretrain to init, or take full")
+            raise ValueError("method: lora leaves random weights as they are; add develop.pretrain, or take full")
         if self.init is not None and self.init.model is not None and self.pretrain is not None:
             raise ValueError("pretrain: a class of one's own is only fine-tuned here; leave out pretrain or init.model")
         if self.init is not None:
