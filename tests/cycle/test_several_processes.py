@@ -84,6 +84,17 @@ def test_a_training_that_cannot_be_is_said_before_anything_is_collected(
     assert words in str(refused.value)
 
 
+def test_what_needs_the_whole_model_is_not_begun_where_it_is_cut(tmp_path: Path) -> None:
+    cut: dict[str, Any] = {"base_model": "x", "on": {"torchrun": {"strategy": "fsdp2"}}}
+    with pytest.raises(UserError, match=r"develop\.on: task embed needs a strategy that keeps the model whole"):
+        check_trainings(DevelopSettings.model_validate(cut), load_task("embed"), tmp_path)
+    with pytest.raises(UserError, match=r"develop\.prefer: .* needs a strategy that keeps the model whole; take ddp"):
+        check_trainings(DevelopSettings.model_validate({**cut, "prefer": {}}), load_task("chat"), tmp_path)
+    check_trainings(DevelopSettings.model_validate(cut), load_task("tag"), tmp_path)
+    whole = {"base_model": "x", "on": {"torchrun": {"strategy": "ddp"}}}
+    check_trainings(DevelopSettings.model_validate(whole), load_task("embed"), tmp_path)
+
+
 def test_every_task_of_ours_trains_adapters_and_one_of_your_own_where_it_says_so(tmp_path: Path) -> None:
     settings = DevelopSettings.model_validate({"base_model": "x", "method": "lora"})
     for name in ("chat", "classify", "tag", "qa", "embed", "translate", "summarize"):

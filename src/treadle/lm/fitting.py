@@ -83,6 +83,11 @@ def adapts(fit: Callable[..., Any]) -> bool:
     return bool(getattr(fit, "adapts", False))
 
 
+def whole(fit: Callable[..., Any]) -> bool:
+    """Whether a way to train has to have all of the model in every process, and says so by its attribute ``whole``."""
+    return bool(getattr(fit, "whole", False))
+
+
 def carries(fit: Callable[..., Any]) -> bool:
     """Whether a way to train takes ``carry``: then it goes on after a kill, runs in several processes and may be
     judged under way."""

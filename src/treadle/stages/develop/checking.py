@@ -7,7 +7,7 @@ from pathlib import Path
 from treadle.core.errors import UserError
 from treadle.core.plugins import load
 from treadle.evals.task import FITS, Fit, Task
-from treadle.lm.fitting import adapts, carries
+from treadle.lm.fitting import adapts, carries, whole
 from treadle.lm.launcher import Launcher
 from treadle.stages.develop.resuming import trainer_for
 from treadle.stages.develop.settings import DevelopSettings
@@ -24,7 +24,9 @@ def check_trainings(settings: DevelopSettings, task: Task, folder: Path) -> None
         if tasks is not None and task.name not in tasks:
             raise UserError(f"develop.fit: {who} is for task {' or '.join(tasks)}, not for {task.name}; leave it out")
     if settings.method == "lora":
-        _check_adapters(settings, trains, who, place)
+        _check_adapters(settings, trains, who)
+    if isinstance(place, Launcher) and place.strategy != "ddp":
+        _check_cut(settings, trains, who)
     if trains is None or carries(trains):
         return
     if isinstance(place, Launcher):
@@ -33,12 +35,23 @@ def check_trainings(settings: DevelopSettings, task: Task, folder: Path) -> None
         raise UserError(f"develop.keep_best: {who} cannot be judged under way; leave out keep_best and stop_early")
 
 
-def _check_adapters(settings: DevelopSettings, trains: Fit | None, who: str, place: object) -> None:
+def _check_adapters(settings: DevelopSettings, trains: Fit | None, who: str) -> None:
     """``UserError`` where `method: lora` would change nothing, or could not be."""
     # Pairs of answers are learned by adapters, whoever trained before.
     if trains is not None and not adapts(trains) and settings.prefer is None:
         raise UserError(f"develop.method: {who} trains all weights and no adapters; leave out `method: lora`")
     if settings.distill is not None and settings.distill.teacher is not None:
         raise UserError("develop.method: with distill.teacher a student alone is trained, all of it; leave out lora")
-    if isinstance(place, Launcher) and place.strategy != "ddp":
-        raise UserError("develop.method: lora needs a strategy that keeps the model whole; take ddp in develop.on")
+
+
+def _check_cut(settings: DevelopSettings, trains: Fit | None, who: str) -> None:
+    """``UserError`` where the strategy of ``on`` cuts the model, and a training has to have all of it."""
+    needs = None
+    if settings.method == "lora":
+        needs = "develop.method: lora"
+    elif settings.prefer is not None:
+        needs = "develop.prefer: learning from pairs of answers"
+    elif trains is not None and whole(trains):
+        needs = f"develop.on: {who}"
+    if needs is not None:
+        raise UserError(f"{needs} needs a strategy that keeps the model whole; take ddp in develop.on")
