@@ -20,7 +20,7 @@ from toy_server import Served
 
 from docs.pages import ROOT, blocks
 from treadle.core.errors import UserError
-from treadle.serve.guardrail import Found, Guardrail, Guardrails, Named, Screen, screened
+from treadle.serve.guardrail import Found, Guardrail, Guardrails, Named, Screen, Stopped, screened
 from treadle.serve.guardrail_settings import described, open_guardrails
 from treadle.serve.guards import BlockList, Injection, PersonalData, Size
 from treadle.text.lookalikes import plain
@@ -51,7 +51,7 @@ def cut(text: str, seed: int) -> list[str]:
 WORDS = st.sampled_from(
     ["word", MAIL, "+49 170 1234567", "DE89 3704 0044 0532 0130 00", "phone", "\n", "4111 1111 1111 1111", "bomb",
      "B\u200bO\u200bM\u200bB", "b\u043emb", "plan   b", "x123", "http://u:p@h/", "\u65e5\u672c\u8a9e", "a" * 300, ".",
-     "\u00e9"]
+     "\u00e9", "\\n+49 170 1234567", "b\\u006fmb", "\\\\nbomb", "\\ud835\\udc1b", "\\", "\\u00"]
 )  # fmt: skip
 
 
@@ -69,6 +69,46 @@ def test_however_an_answer_is_cut_the_same_goes_out(words: list[str], seed: int)
     assert (out, stopped) == through(refusing, [text])
     assert MAIL not in out
     assert text.startswith(out)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(WORDS, max_size=20), st.sampled_from([" ", "\n", "\t", '"']), st.booleans(), st.integers(0, 1000))
+def test_in_json_the_same_is_found_and_json_is_left(words: list[str], between: str, twice: bool, seed: int) -> None:
+    text = between.join(words)
+    guards = [PersonalData(), BlockList(words=["bomb", "plan b"], patterns=["x[0-9]{3}"], action="redact")]
+
+    written = json.dumps(json.dumps(text) if twice else text)
+    out, stopped = through(guards, cut(written, seed))
+    assert not stopped
+    read = json.loads(json.loads(out) if twice else out)
+    assert MAIL not in read
+    assert "bomb" not in re.findall(r"\w+", plain(read)[0])
+    assert (out, False) == through(guards, [written])
+    if between != '"':
+        shown, _ = screened(named(*guards), [{"role": "tool", "content": written}])
+        assert shown == [{"role": "tool", "content": out}]
+
+
+@pytest.mark.parametrize("before", ["\n", "\t", "\r", '"', "\\ \n"])
+@pytest.mark.parametrize(
+    "what", [MAIL, "+49 170 1234567", "DE89 3704 0044 0532 0130 00", "4111 1111 1111 1111", "AKIAIOSFODNN7EXAMPLE"]
+)
+def test_the_end_of_a_line_in_json_hides_nothing(before: str, what: str) -> None:
+    text = f"see{before}{what}"
+    plainly, said = screened(named(PersonalData()), [text])
+    assert what not in plainly[0]
+    for depth in (1, 2):
+        written = text
+        for _ in range(depth):
+            written = json.dumps(written)
+        [shown], done = screened(named(PersonalData()), [written])
+        for _ in range(depth):
+            shown = json.loads(shown)
+        assert (shown, done) == (plainly[0], said)
+    blocked = json.dumps({"n": "M\u00fcller GmbH"})
+    with pytest.raises(Stopped) as refused:
+        screened(named(BlockList(words=["M\u00fcller GmbH"])), [{"role": "tool", "content": blocked}])
+    assert refused.value.done["found"] == {"blocked": 1}
 
 
 @settings(max_examples=30, deadline=None)

@@ -5,15 +5,20 @@ parameters. It only finds; refusing, redacting and streaming are done here, the 
 
 A streamed answer is held back as far as a finding could still reach into it, so nothing goes out that was half checked:
 the last ``reach`` characters that can be seen, an unbroken word of any length, and a finding that may still grow.
+
+What is JSON inside a text (the arguments of a call, a result of a tool, an answer that was asked for as JSON) is looked
+at as what it stands for too: in its own form a number after the end of a line is ``\\n49 ...``, one word.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from treadle.text.escapes import readings
 from treadle.text.lookalikes import seen
 
 Action = Literal["refuse", "redact"]
@@ -91,7 +96,7 @@ def screened(
     shown = list(values)
     for each in guards:
         if each.guard.action == "refuse":
-            found = Counter(found.label for found in each.guard.find("\n".join(_texts(shown))))
+            found = Counter(found.label for found in _found(each.guard, "\n".join(_texts(shown))))
             if found:
                 raise Stopped(_said(each, side, found))
             continue
@@ -147,7 +152,7 @@ def _own(key: str, value: Any) -> bool:
 def _rewriter(guard: Guardrail, counts: Counter[str]) -> Callable[[str], str]:
     def rewrite(text: str) -> str:
         pieces, position = [], 0
-        for found in sorted(guard.find(text)):
+        for found in _found(guard, text):
             if found.start < position:
                 continue
             pieces += [text[position : found.start], f"[{found.label.upper()}]"]
@@ -156,6 +161,27 @@ def _rewriter(guard: Guardrail, counts: Counter[str]) -> Callable[[str], str]:
         return "".join([*pieces, text[position:]])
 
     return rewrite
+
+
+def _found(guard: Guardrail, text: str, before: int = 0) -> list[Found]:
+    """In the text as it stands and as JSON; what both find counts once."""
+    found = list(guard.find(text, before))
+    for shown, places in readings(text):
+        read = [
+            Found(places[each.start], places[min(each.end, len(shown))], each.label)
+            for each in guard.find(shown, before)
+        ]
+        # What takes half an escape with it would leave JSON that nobody can read; a size is that of what was sent.
+        found = _joined(found, read, text) if guard.action == "refuse" else _joined(read, found, text)
+    return sorted(found)
+
+
+def _joined(first: list[Found], second: list[Found], text: str) -> list[Found]:
+    """The second where they do not overlap the first."""
+    taken = bytearray(len(text))
+    for each in first:
+        taken[each.start : each.end] = b"\1" * (each.end - each.start)
+    return first + [each for each in second if 1 not in taken[each.start : each.end]]
 
 
 def _said(each: Named, side: str, found: Mapping[str, int]) -> dict[str, Any]:
@@ -215,7 +241,7 @@ class _Stage:
         if end <= self._out and not last:
             return ""
         guard, pieces = self.named.guard, []
-        for found in sorted(guard.find(self._text, self._before)):
+        for found in _found(guard, self._text, self._before):
             if found.end <= self._out:
                 continue
             if found.start >= end:
@@ -242,13 +268,21 @@ class _Stage:
         reach = self.named.guard.reach
         if reach is None:
             return self._out
-        text, end, spaced = self._text, len(self._text), False
-        if not reach:
-            return end
-        while end > self._out and reach:
-            end -= 1
-            shown = seen(text[end])
-            if shown and not (spaced and shown == " "):
-                reach -= 1
-            spaced = shown == " " if shown else spaced
-        return self._out + len(text[self._out : end].rstrip(_UNBROKEN))
+        end = _decided(self._text, self._out, reach)
+        for shown, places in readings(self._text):
+            end = min(end, places[_decided(shown, bisect_left(places, self._out), reach)])
+        return end
+
+
+def _decided(text: str, begin: int, reach: int) -> int:
+    """Where in a text, at ``begin`` or behind it, that begins which what follows may still make a finding of."""
+    end, spaced = len(text), False
+    if not reach:
+        return end
+    while end > begin and reach:
+        end -= 1
+        shown = seen(text[end])
+        if shown and not (spaced and shown == " "):
+            reach -= 1
+        spaced = shown == " " if shown else spaced
+    return begin + len(text[begin:end].rstrip(_UNBROKEN))
