@@ -375,7 +375,14 @@ def test_a_record_that_cannot_be_written_lets_nothing_out(served: Served) -> Non
     with pytest.raises(openai.APIError, match="record"):
         for chunk in served.client.chat.completions.create(model="docs-assistant", messages=HELLO, stream=True):
             assert chunk.choices[0].finish_reason is None
+    for path in ("/health/ready", "/ping", "/v2/health/ready", "/v2/models/docs-assistant/ready"):
+        assert served.http.get(path).status_code == 503, path
+    assert served.http.get("/health/ready").json() == {"status": "record_unavailable"}
+    assert served.http.get("/health/live").status_code == 200
     served.recorder.broken = False
+    # Nobody is sent here while it is not ready, so that it is asked has to be enough.
+    assert served.http.get("/v2/models/docs-assistant/ready").status_code == 200
+    assert served.http.get("/health/ready").json() == {"status": "ok"}
     assert served.chat().status_code == 200
 
 

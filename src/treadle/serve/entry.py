@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -109,6 +110,14 @@ def catch_up(gateway: Gateway, model: ServedModel) -> None:
         except Exception as error:
             raise _unavailable() from error
         _count(gateway, model.unrecorded.popleft())
+
+
+def try_to_catch_up(gateway: Gateway) -> None:
+    """The same for all models, without a word: whether they are ready is asked, and who is not is sent no request that
+    would try it."""
+    for model in gateway.models:
+        with suppress(ApiError):
+            catch_up(gateway, model)
 
 
 def _unavailable() -> ApiError:

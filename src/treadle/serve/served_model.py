@@ -70,7 +70,7 @@ class ServedModel:
     def ready(self) -> bool:
         """True when a request sent now would be answered."""
         first = self.table.champion or self.table.fallback
-        if first is None:
+        if first is None or self.unrecorded:
             return False
         try:
             first.engine.stats()

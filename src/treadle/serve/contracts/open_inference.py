@@ -26,6 +26,7 @@ from treadle.serve.contracts.asking import (
 )
 from treadle.serve.contracts.contract import Contract, ContractPath, one_line
 from treadle.serve.contracts.tensors import LENGTH_HEADER, InputTensor, Kind, TensorParameters, bytes_of, values_of
+from treadle.serve.entry import try_to_catch_up
 from treadle.serve.errors import SERVER, ApiError, invalid
 from treadle.serve.generate import decode
 from treadle.serve.incoming import Incoming
@@ -162,6 +163,7 @@ async def _model(incoming: Incoming) -> None:
 
 async def _model_ready(incoming: Incoming) -> None:
     release = described(incoming).release
+    try_to_catch_up(incoming.gateway)
     if incoming.gateway.draining or not incoming.model.ready():
         raise ApiError(503, f"{release.name} does not answer now", type=SERVER, code="not_ready", retry_after=1)
     await incoming.reply({"name": release.base, "ready": True})
