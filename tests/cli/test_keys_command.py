@@ -83,6 +83,16 @@ def test_mistakes_are_one_line(project: Path, capsys: pytest.CaptureFixture[str]
     assert told(capsys, "list") == []
 
 
+def test_what_a_key_could_not_be_used_for_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "helper"
+    assert main(["keys", "create", "a", "--money", "5", "--model", f"{name}@v9", "--model", "b3:" + "0" * 64]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["warning: without deploy.price in treadle.yaml every request with this key is refused"]
+    assert main(["keys", "create", "b", "--model", f"{name}x@v9"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"warning: no model is called '{name}x' here; did you mean '{name}'?"]
+
+
 def test_a_backup_has_the_hashes_and_what_was_used(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = told(capsys, "create", "billing")
     assert main(["backup", "kept.zip"]) == 0

@@ -99,11 +99,36 @@ def test_settings_are_checked(tmp_path: Path) -> None:
         find_target("docker", {"tool": "/tmp/other"}, None)
     with pytest.raises(UserError, match="no setting 'replica'"):
         render("kubernetes", RELEASE, tmp_path, {"replica": 3})
+    for target, settings, said in (
+        ("docker", {"port": 0}, "port 0: expected a number from 1 to 65535"),
+        ("systemd", {"port": 99999}, "port 99999"),
+        ("triton", {"port": -1}, "port -1"),
+        ("rayserve", {"port": 65536}, "port 65536"),
+        ("kubernetes", {"port": 0}, "port 0"),
+        ("docker", {"base": "foo bar"}, "base 'foo bar': expected an image's name"),
+        ("kubernetes", {"image": "a b"}, "image 'a b': expected an image's name"),
+        ("kserve", {"image": "--x"}, "image '--x'"),
+        ("rayserve", {"image": "a\nb"}, "image "),
+        ("kubernetes", {"share": 0.5}, "share is of a canary"),
+        ("kserve", {"share": 0.5}, "share is of a canary"),
+        ("kubernetes", {"scale_by": "cpu", "waiting": 9}, "waiting is of a queue"),
+    ):
+        with pytest.raises(UserError, match=said):
+            render(target, RELEASE, tmp_path, settings)
     with pytest.raises(UserError, match="no target called 'dockr'"):
         render("dockr", RELEASE, tmp_path, {})
     with pytest.raises(UserError, match="plain absolute path"):
         render("systemd", RELEASE, tmp_path, {"home": "opt; rm"})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_of_one_target(tmp_path: Path) -> None:
+    """Or the files by which the other is taken down are gone."""
+    render("kubernetes", RELEASE, tmp_path, {})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"holds what treadle render kubernetes wrote.*name another folder with --out"):
+        render("docker", RELEASE, tmp_path, {})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_the_image(tmp_path: Path) -> None:

@@ -67,6 +67,21 @@ def test_refusals_are_counted_and_a_replay_is_as_long_as_its_trace(
         assert (code, "--replay and --plan" in found["error"]["message"]) == (2, True)
 
 
+def test_a_server_that_reads_little_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("hi\n")
+    with serve_toy(pace=0.001, context=60) as served:
+        size = ("--rate", "20", "--for", "1s", "--answer-tokens", "4")
+        code, found = load(capsys, served.url, *size, "--prompts", str(prompts))
+        assert (code, found["errors"]) == (0, {})
+        code, found = load(capsys, served.url, *size, "--prompt-tokens", "9")
+        assert (code, found["errors"]) == (0, {})
+        assert {row["tokens"]["prompt"] for row in served.rows[-5:]} == {9}
+        code, found = load(capsys, served.url, *size, "--endpoint", "classify")
+        said = found["error"]["message"]
+        assert (code, said.startswith("the server refused a first request: 400 wrong_endpoint")) == (2, True), said
+
+
 def test_a_number_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     with serve_toy(release={"task": "classify", "asking": "classify"}, key="sesame") as served:
         with pytest.MonkeyPatch.context() as patch:
@@ -207,6 +222,8 @@ def test_an_objective() -> None:
         (("http://127.0.0.1:9", "--rate", "1", "--key", "sk-1"), "--key"),
         (("http://127.0.0.1:9", "--rate", "1", "--at-least", "1"), "needs --slo"),
         (("http://127.0.0.1:9", "--rate", "1", "--for", "soon"), "--for soon"),
+        (("http://127.0.0.1:9", "--rate", "1", "--speed", "2"), "--speed: goes with --replay and --plan"),
+        (("http://127.0.0.1:9", "--rate", "1"), "the server does not answer: connection refused; check the address"),
         (("http://127.0.0.1:9", "--rate", "1", "--out", "/no/such/a.html"), "no such folder"),
     ],
 )

@@ -186,6 +186,8 @@ def test_over_long_prompts_say_the_counts(served: Served) -> None:
             model="docs-assistant", messages=[{"role": "user", "content": "x " * 999}]
         )
     assert caught.value.code == "context_length_exceeded"
+    error = error_of(served.http.post("/v1/completions", json={"prompt": "x " * 999}), 400)
+    assert (error["param"], error["message"].count("Shorten the prompt")) == ("prompt", 1)
     assert served.rows == []
 
 

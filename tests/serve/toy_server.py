@@ -86,13 +86,14 @@ def serve_toy(
     release: dict[str, Any] | None = None,
     key: str | None = None,
     pace: float = 0.0,
+    context: int = 400,
     mounts: Mapping[str, ASGIApp] | None = None,
     keys: KeyBook | None = None,
     guardrails: Guardrails = NO_GUARDRAILS,
     **settings: Any,
 ) -> Iterator[Served]:
     tokenizer = ToyTokenizer()
-    engine = ToyEngine(tokenizer, pace=pace)
+    engine = ToyEngine(tokenizer, context_length=context, pace=pace)
     recorder = ListRecorder()
     fields = {"name": "docs-assistant@v1", "digest": DIGEST, "aliases": ("champion",), "created": 1_700_000_000}
     served = Serving(ServedRelease(**(fields | (release or {}))), engine, tokenizer, guardrails)

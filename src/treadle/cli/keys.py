@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from treadle.cli.output import emit, here, json_option, say, table
+from treadle.core.digest import is_digest
 from treadle.core.duration import parse_seconds
-from treadle.core.errors import UserError
-from treadle.project import open_project
+from treadle.core.errors import UserError, nearest
+from treadle.project import File, open_project
 from treadle.record.api_key import ENDPOINTS, NANO, ApiKey, Limit, Rules
 from treadle.record.api_key_use import Used, used
 
@@ -78,12 +79,23 @@ def create(
     rules = Rules(wanted, models, tuple(limits))
     with open_project(here()) as project:
         record = project.record
+        _warn(project.file, rules)
         key, secret = record.api_keys.create(name, rules, seconds=_seconds(expires), actor=record.runs.keyed_actor())
     if as_json:
         emit({**_public(key, _NOTHING), "key": secret})
         return
     say(secret)
     say(f"{key.id} ({name}): {_rules(key)}. This is the only time that the key is shown.")
+
+
+def _warn(file: File, rules: Rules) -> None:
+    """Of what the key could not be used for today: it may be meant for later."""
+    if any(limit.what == "money" for limit in rules.limits) and file.deploy.price is None:
+        click.echo("warning: without deploy.price in treadle.yaml every request with this key is refused", err=True)
+    for model in rules.models:
+        base = model.partition("@")[0]
+        if not is_digest(model) and base != file.name and not file.deploy.also_serve:
+            click.echo(f"warning: no model is called {base!r} here;{nearest(base, (file.name,))}", err=True)
 
 
 @keys.command("list")

@@ -110,6 +110,8 @@ def _arrivals(given: dict[str, Any]) -> tuple[list[Arrival] | None, str]:
         raise UserError("expected one of --rate, --concurrency, --replay and --plan, such as --rate 2")
     if given["times"] is not None and ways[0] not in ("replay", "plan"):
         raise UserError("--times: goes with --replay and --plan")
+    if given["speed"] != 1 and ways[0] not in ("replay", "plan"):
+        raise UserError("--speed: goes with --replay and --plan")
     try:
         seconds = parse_seconds(given["duration"]) if given["duration"] else None
     except ValueError as error:

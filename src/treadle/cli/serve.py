@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from treadle.asking import find_release
 from treadle.cli.output import here, json_option, say, short
+from treadle.core.digest import is_digest
 from treadle.core.duration import seconds_of
 from treadle.core.errors import UserError
 from treadle.project import Project, open_project
@@ -128,8 +129,11 @@ def serve(
 
     port = asked_port() if port is None else port
     if release_folder is not None:
+        _refuse_of_project()
         if journal is None:
             raise UserError("serve --release-folder: --journal DIR is missing; nothing is answered unrecorded")
+        if journal.exists() and not journal.is_dir():
+            raise UserError(f"serve --journal {journal}: is a file; expected a folder, made where it is missing")
         carried = _carried(release_folder, digest, remote, name)
         degraded = read_degrade(degrade_for)
         _serve_folder(carried, journal, host, port, no_key=no_key, degrade_seconds=degraded, as_json=as_json)
@@ -137,6 +141,16 @@ def serve(
     _refuse_of_folder()
     with open_project(here()) as project:
         _serve_project(project, release, host, port, keep=keep, no_key=no_key, as_json=as_json)
+
+
+def _refuse_of_project() -> None:
+    """``UserError`` for what --release-folder leaves without a meaning."""
+    context = click.get_current_context()
+    for name, said in (("release", "RELEASE"), ("keep", "--keep")):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UserError(
+                f"serve --release-folder: {said} is of a project; leave it out, the folder holds one release"
+            )
 
 
 def _refuse_of_folder() -> None:
@@ -256,6 +270,12 @@ def _warn(said: str) -> None:
 
 def _carried(folder: Path, digest: str | None, remote: str | None, name: str | None) -> CarriedRelease:
     """The release in a folder, from a remote where one is named."""
+    if remote and digest is None:
+        raise UserError(
+            "serve --remote: --digest is missing: that of the release to fetch, b3: and 64 hexadecimal digits"
+        )
+    if digest is not None and not is_digest(digest):
+        raise UserError(f"serve --digest {digest}: expected b3: and 64 hexadecimal digits")
     with _ended_by_sigterm():
         if not remote:
             return read_carried(folder, expected=digest, name=name)

@@ -19,6 +19,15 @@ def _check(value: str) -> str:
 Duration = Annotated[str, AfterValidator(_check)]
 
 
+def _some(value: str) -> str:
+    if not seconds_of(value):
+        raise ValueError("expected more than no time at all, such as 30s")
+    return value
+
+
+Span = Annotated[Duration, AfterValidator(_some)]  # longer than nothing
+
+
 def seconds_of(duration: str) -> float:
     """``90m`` -> 5400.0."""
     return float(duration[:-1]) * _UNITS[duration[-1]]

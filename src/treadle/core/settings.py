@@ -27,7 +27,7 @@ def check(target: Any, settings: Mapping[str, Any], *, where: str, provided: tup
     known = tuple(fields)
     for key in settings:
         if key not in fields:
-            raise UserError(f"{where}: no setting {key!r};{nearest(str(key), known)}")
+            raise UserError(f"{where}: no setting {key!r};{nearest(str(key), known) or ' there are none'}")
     definitions: dict[str, Any] = {
         _PREFIX + name: (kind, Field(default=default, alias=name)) for name, (kind, default) in fields.items()
     }

@@ -17,7 +17,7 @@ from treadle.integrations.docker_running import STOPPING, Container
 from treadle.integrations.grafana import dashboard
 from treadle.stages.deploy.call import Call
 from treadle.stages.deploy.carried_keys import DEGRADE, VARIABLE
-from treadle.stages.deploy.targets import Plan, Rendering, Written
+from treadle.stages.deploy.targets import Plan, Rendering, Written, check_image, check_port
 
 _PYTHON = f"docker.io/library/python:{sys.version_info[0]}.{sys.version_info[1]}-slim"
 BASE = f"{_PYTHON}-bookworm"
@@ -156,6 +156,8 @@ class Docker:
             raise UserError(f"target docker: tool {tool!r}: expected {' or '.join(_TOOLS)}")
         self.tool = tool or ("podman" if shutil.which("docker") is None and shutil.which("podman") else "docker")
         self._base, self._port, self._wheels_only, self._gpu = base, port, wheels_only, gpu
+        check_port("docker", port)
+        check_image("docker", base, "base")
         if keys not in ("", "postgresql"):
             raise UserError(f"target docker: keys {keys!r}: expected postgresql")
         self._shared = bool(keys)

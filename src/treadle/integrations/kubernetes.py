@@ -29,12 +29,13 @@ from treadle.integrations.kubernetes_access import (
 from treadle.integrations.kubernetes_keys import ClientKeys
 from treadle.integrations.kubernetes_pod import SECRET, container, labels, manifest, pod, variables, volumes
 from treadle.stages.deploy.call import Call, Command, output_of
-from treadle.stages.deploy.targets import Plan, Rendering, Written, trial_name
+from treadle.stages.deploy.targets import Plan, Rendering, Written, check_image, check_port, trial_name
 
 _ROUTE = "route.yaml"
 _MONITOR, _RULE = "monitor.yaml", "queue-metric.yaml"
 _SERVICE = "inferenceservice.yaml"
 _RELEASE, _BESIDE = "treadle/release", "treadle/beside"  # annotations
+_SHARE = 0.1  # of the requests, for a release that is tried
 _TAGS = "serving.kserve.io/enable-tag-routing"  # both revisions get addresses of their own
 _COMPONENT = "app.kubernetes.io/component"
 _WAIT = "--timeout=300s"
@@ -56,14 +57,14 @@ class Kubernetes:
         gateway: str = "",
         host: str = "",
         canary: str = "",
-        share: float = 0.1,
+        share: float = _SHARE,
         canary_image: str = "",
         kube_context: str = "",
         tool: str = "kubectl",
         port: int = PORT,
         gpu: bool = False,
         scale_by: str = "",
-        waiting: int = 4,
+        waiting: int = scale.WAITING,
         keys: str = "",
         degrade_for: str = "",
         database_port: int = 5432,
@@ -83,6 +84,7 @@ class Kubernetes:
             raise UserError(f"target kubernetes: tool {tool!r}: expected kubectl or podman")
         if tool == "podman" and gateway:
             raise UserError("target kubernetes: podman plays one Deployment, without a Gateway; leave gateway out")
+        check_port("kubernetes", port)
         _check_scale("kubernetes", replicas, most, cpus)
         scale.check("kubernetes", scale_by, waiting)
         route.check("kubernetes", gateway, host)
@@ -281,7 +283,7 @@ class KServe:
         most: int = 10,
         cpus: int = 2,
         canary: str = "",
-        share: float = 0.1,
+        share: float = _SHARE,
         canary_image: str = "",
         kube_context: str = "",
         gpu: bool = False,
@@ -387,6 +389,10 @@ def _check_canary(target: str, canary: str, share: float, named: str, canary_ima
             f"target {target}: share {share}: expected a part of the requests from 0 to 1, such as 0.1; to give"
             " the other release all of them, render it alone"
         )
+    for word, name in (("image", named), ("canary_image", canary_image)):
+        check_image(target, name, word)
+    if share != _SHARE and not canary:
+        raise UserError(f"target {target}: share is of a canary; name that release too, with canary=REF")
     if canary_image and not canary:
         raise UserError(f"target {target}: canary_image is of a canary; name that release too, with canary=REF")
     if canary and bool(named) != bool(canary_image):

@@ -11,6 +11,7 @@ from typing import Any, Self
 from treadle.core.duration import parse_seconds
 from treadle.core.errors import UserError
 from treadle.stages.deploy.carried_keys import DEGRADE, VARIABLE
+from treadle.stages.deploy.targets import check_port
 
 KEY = "TREADLE_API_KEY"
 WAYS = ("postgresql",)
@@ -50,8 +51,7 @@ class ClientKeys:
                 parse_seconds(self.degrade_for)
             except ValueError as error:
                 raise UserError(f"target {target}: degrade_for {self.degrade_for!r}: {error}") from None
-        if not 0 < self.port < 1 << 16:
-            raise UserError(f"target {target}: database_port {self.port}: expected a number from 1 to 65535")
+        check_port(target, self.port, "database_port")
         if self.network:
             try:
                 ipaddress.ip_network(self.network)

@@ -21,7 +21,7 @@ from treadle.integrations.kubernetes_keys import ClientKeys
 from treadle.integrations.kubernetes_pod import container
 from treadle.integrations.ray_serve import DEPLOYMENT
 from treadle.stages.deploy.call import Call, output_of
-from treadle.stages.deploy.targets import RELEASE, Plan, Rendering, Written
+from treadle.stages.deploy.targets import RELEASE, Plan, Rendering, Written, check_image, check_port
 
 _DOCKERFILE = """\
 # {model}, release {digest}, with Ray. Written by `treadle render rayserve`.
@@ -69,6 +69,8 @@ class RayServe:
             raise UserError("target rayserve: address: expected one such as http://127.0.0.1:8265, without a login")
         if not Path(home).is_absolute() or any(letter in home for letter in " %\"'\\\n"):
             raise UserError(f"target rayserve: home {home!r}: expected a plain absolute path")
+        check_port("rayserve", port)
+        check_image("rayserve", image)
         if not 1 <= replicas <= most:
             raise UserError(f"target rayserve: replicas {replicas}, most {most}: expected 1 or more, and most above it")
         self._address, self._port, self._home = address, port, home

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from treadle.core.errors import UserError
-from treadle.stages.deploy.targets import RELEASE, Plan, Rendering, Written
+from treadle.stages.deploy.targets import RELEASE, Plan, Rendering, Written, check_port
 
 _UNIT = """\
 # {model}, release {digest}. Written by `treadle render systemd`.
@@ -64,6 +64,7 @@ class Systemd:
     def __init__(self, *, python: str = "", port: int = 8000, home: str = "/opt/treadle") -> None:
         """``python`` is the interpreter that Treadle is installed for; the release is put under ``home``."""
         self._python, self._port, self._home = python or sys.executable, port, home
+        check_port("systemd", port)
         for word, path in (("python", self._python), ("home", home)):
             if not Path(path).is_absolute() or any(letter in path for letter in " %\"'\\\n"):
                 raise UserError(f"target systemd: {word} {path!r}: expected a plain absolute path")

@@ -17,7 +17,7 @@ from typing import Any
 
 from treadle.core.errors import UserError
 from treadle.stages.deploy.call import Call
-from treadle.stages.deploy.targets import QUESTION, RELEASE, Plan, Rendering, Written
+from treadle.stages.deploy.targets import QUESTION, RELEASE, Plan, Rendering, Written, check_port
 
 _LONGEST = 600.0  # seconds that a model gets to be loaded
 _LOG, _PID = "triton.log", "triton.pid"
@@ -97,6 +97,7 @@ class Triton:
         """``environment``: the virtual environment that nvidia-pytriton is installed in; without it, tritonserver is on
         the PATH. ``python`` is the interpreter that Treadle is installed for."""
         self._environment, self._python, self._port = environment, python or executable, port
+        check_port("triton", port)
         for word, path in (("environment", environment or "/"), ("python", self._python)):
             if not Path(path).is_absolute() or any(letter in path for letter in " %\"'\\\n"):
                 raise UserError(f"target triton: {word} {path!r}: expected a plain absolute path")

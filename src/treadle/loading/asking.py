@@ -45,15 +45,25 @@ class Questions:
 
     async def calibrate(self, client: Client) -> None:
         """Ask twice, to learn how the server counts. Raises ``UserError`` when it does not answer."""
-        counts = []
-        for words in (1, _SAMPLE):
-            answered = await client.ask(self._body(self._made_up(words), 1))
-            if answered.error is not None:
-                raise UserError(f"the server does not answer: {answered.error}; check the address, the key and --model")
-            counts.append(answered.prompt_tokens)
-        if 0 < counts[0] < counts[1]:
-            self._each = (counts[1] - counts[0]) / (_SAMPLE - 1)
-            self._fixed = counts[0] - self._each
+        first = await client.ask(self._body(self._prompts[0] if self._prompts else self._made_up(1), 1))
+        if first.error is not None and first.status:
+            what = "the address, the key, --model, --endpoint and --prompts"
+            raise UserError(f"the server refused a first request: {first.error}; check {what}")
+        if first.error is not None:
+            raise UserError(f"the server does not answer: {first.error}; check the address")
+        words = 0 if self._prompts else _SAMPLE
+        while words > 1:
+            second = await client.ask(self._body(self._made_up(words), 1))
+            if second.error is None:
+                self._learn(first.prompt_tokens, second.prompt_tokens, words)
+                return
+            words //= 2  # it may read less at once
+
+    def _learn(self, one: int, more: int, words: int) -> None:
+        """From the tokens that one word came to, and more of them."""
+        if 0 < one < more:
+            self._each = (more - one) / (words - 1)
+            self._fixed = one - self._each
 
     def body(self, arrival: Arrival) -> bytes:
         """The request for an arrival."""

@@ -87,14 +87,20 @@ def model_not_found(asked: str, known: str) -> ApiError:
     )
 
 
-def context_length_exceeded(limit: int, prompt: int, completion: int | None) -> ApiError:
-    """400: prompt, or prompt and answer, do not fit; all counts in tokens."""
+def context_length_exceeded(limit: int, prompt: int, completion: int | None, *, param: str = "messages") -> ApiError:
+    """400: prompt, or prompt and answer, do not fit; all counts in tokens. ``param`` is what the prompt came as."""
     if completion is None:
-        said = f"Your messages came to {prompt} tokens, which leaves no room for an answer."
+        said = f"Your {param} came to {prompt} tokens, which leaves no room for an answer."
     else:
-        said = f"You asked for {prompt + completion} tokens ({prompt} in the messages, {completion} in the answer)."
-    message = f"This model's maximum context length is {limit} tokens. {said} Shorten the messages or the answer."
-    return ApiError(400, message, param="messages", code="context_length_exceeded")
+        said = f"You asked for {prompt + completion} tokens ({prompt} in the {param}, {completion} in the answer)."
+    message = f"This model's maximum context length is {limit} tokens. {said} Shorten the {param} or the answer."
+    return ApiError(400, message, param=param, code="context_length_exceeded")
+
+
+def too_long(limit: int, tokens: int, param: str | None, what: str = "A text") -> ApiError:
+    """400: a text that nothing is written after does not fit; counts in tokens."""
+    message = f"This model's maximum context length is {limit} tokens. {what} came to {tokens}; shorten it."
+    return ApiError(400, message, param=param, code="context_length_exceeded")
 
 
 def engine_unavailable() -> ApiError:

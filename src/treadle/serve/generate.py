@@ -246,13 +246,13 @@ async def _generation(
     except UserError as error:
         raise from_user_error(error) from None
     limit = serving.engine.context_length
-    room = encoder.room(limit, len(ids))
+    room, param = encoder.room(limit, len(ids)), "prompt" if isinstance(prompt, str) else "messages"
     if asked is not None and asked > room:
-        raise context_length_exceeded(limit, len(ids), asked)
+        raise context_length_exceeded(limit, len(ids), asked, param=param)
     if room < 1:
-        raise context_length_exceeded(limit, len(ids), None)
+        raise context_length_exceeded(limit, len(ids), None, param=param)
     if not ids:
-        raise invalid("messages", "messages: came to no token at all")
+        raise invalid(param, f"{param}: came to no token at all")
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return Generation(
         prompt_ids=tuple(ids),

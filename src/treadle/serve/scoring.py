@@ -17,7 +17,7 @@ from treadle.lm.engine import Score
 from treadle.record.interaction import Tokens
 from treadle.serve.aside import aside
 from treadle.serve.entry import Entry, Outcome, record
-from treadle.serve.errors import context_length_exceeded, from_user_error, invalid
+from treadle.serve.errors import from_user_error, invalid, too_long
 from treadle.serve.fallback import answered
 from treadle.serve.generate import decode
 from treadle.serve.incoming import Incoming
@@ -144,7 +144,7 @@ class _Pairs:
         limit = serving.engine.context_length
         for place, (prompt, answer) in enumerate(self.encoded):
             if limit and len(answer) > encoder.room(limit, len(prompt)):
-                raise context_length_exceeded(limit, len(prompt), len(answer))
+                raise too_long(limit, len(prompt) + len(answer), None, "A pair of texts")
             if not answer:
                 raise invalid("text_2", f"text_2[{place}]: has no token of its own behind text_1")
         return Tokens(prompt=sum(len(prompt) + len(answer) for prompt, answer in self.encoded))

@@ -22,7 +22,7 @@ from treadle.record.interaction import Status, Tokens
 from treadle.serve.aside import aside
 from treadle.serve.client import ClientLeft
 from treadle.serve.entry import Entry, Outcome, clean_long_texts, record
-from treadle.serve.errors import FAILED_OVER, SERVER, ApiError, context_length_exceeded, invalid
+from treadle.serve.errors import FAILED_OVER, SERVER, ApiError, invalid, too_long
 from treadle.serve.exchange import translated
 from treadle.serve.fallback import answered, became
 from treadle.serve.generate import ENDED_BY_US, decode, refuse_in_vain
@@ -220,7 +220,7 @@ async def _counted(serving: Serving, texts: list[str]) -> Tokens:
     counts = await aside(sum(map(len, texts)), count)
     limit = serving.engine.context_length
     if limit and max(counts) > limit:
-        raise context_length_exceeded(limit, max(counts), None)
+        raise too_long(limit, max(counts), "input")
     return Tokens(prompt=sum(counts))
 
 

@@ -31,6 +31,7 @@ _ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 _MOST_ATTRIBUTES = 1024  # characters that the platform passes on
 _TEXT_KEYS = {"summarize": "summary_text", "translate": "translation_text"}
 _BY_ASKING: dict[str, Handler] = {"classify": classify, "tag": tag, "embed": embeddings}
+_SAMPLED = 1.0  # the temperature of `do_sample`, as transformers has it
 
 
 class HuggingFaceParameters(Parameters, kw_only=True):
@@ -118,13 +119,21 @@ async def _hugging_face(incoming: Incoming, body: HuggingFaceRequest) -> None:
         if getattr(given, name):
             raise unsupported(f"parameters.{name}", "more than the new text")
     parameters = Parameters(**{name: getattr(given, name) for name in Parameters.__struct_fields__})
+    chosen = incoming.choose(body.model, parameters.user)
+    release = chosen.serving.release
+    if given.top_k is not None and release.asking != "classify":
+        raise unsupported("parameters.top_k", f"a choice of labels, of which {release.name} gives none,")
+    if given.do_sample and given.temperature is None and not release.temperature:
+        parameters.temperature = _SAMPLED
+    if given.do_sample and given.temperature == 0:
+        raise invalid("parameters.do_sample", "parameters.do_sample: contradicts temperature; send one of them")
     if given.do_sample is False:
         if given.temperature:
             raise invalid("parameters.do_sample", "parameters.do_sample: contradicts temperature; send one of them")
         parameters.temperature = 0.0
     several = isinstance(body.inputs, list)
     instances: list[str | Instance] = list(body.inputs) if isinstance(body.inputs, list) else [body.inputs]
-    found = await predict(incoming, instances, parameters, incoming.choose(body.model, parameters.user))
+    found = await predict(incoming, instances, parameters, chosen)
     await incoming.reply(_told(found, several=several, top_k=given.top_k), headers=_headers(found))
 
 

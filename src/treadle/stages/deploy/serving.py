@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,10 +135,14 @@ async def open_release(
     version = next(iter(await asyncio.to_thread(record.versions.with_digest, spec.model)), None)
     name = f"{spec.name}@v{version.number}" if version else spec.name
     aliases = await asyncio.to_thread(_aliases, record, release.digest, spec.model)
-    return await open_serving(served_as(spec, release.digest, name, aliases), spec, folder, project, threads)
+    created = int(datetime.fromisoformat(version.time).timestamp()) if version else 0
+    served = served_as(spec, release.digest, name, aliases, created)
+    return await open_serving(served, spec, folder, project, threads)
 
 
-def served_as(spec: ReleaseSpec, digest: str, name: str, aliases: tuple[str, ...] = ()) -> ServedRelease:
+def served_as(
+    spec: ReleaseSpec, digest: str, name: str, aliases: tuple[str, ...] = (), created: int = 0
+) -> ServedRelease:
     """What the API says of a release."""
     from treadle.serve.release import Price, ServedRelease
 
@@ -145,6 +150,7 @@ def served_as(spec: ReleaseSpec, digest: str, name: str, aliases: tuple[str, ...
         name=name,
         digest=digest,
         aliases=aliases,
+        created=created,
         task=spec.task,
         asking=spec.asking,
         system_prompt=spec.system_prompt,

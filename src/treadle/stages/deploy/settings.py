@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from treadle.core.config import Settings
-from treadle.core.duration import Duration, seconds_of
+from treadle.core.duration import Duration, Span, seconds_of
 from treadle.core.errors import UserError, nearest
 from treadle.lm.engines import AUTO
 from treadle.lm.upstream_settings import UpstreamSettings
@@ -78,7 +78,7 @@ class DeploySettings(Settings):
         description="what requests (in) and answers (out) are looked through for; part of the release",
     )
     max_in_flight: int = Field(256, ge=1, le=100_000, description="requests held at once; beyond them 429 is answered")
-    timeout: Duration = Field("10m", description="for a whole answer; one that takes longer ends with an error")
+    timeout: Span = Field("10m", description="for a whole answer; one that takes longer ends with an error")
     slo: Slo | None = Field(None, description="what answers are to keep: the server holds no more requests than that")
     when_database_is_away: Literal["refuse", "degrade"] = Field(
         "refuse", description="refuse: no key is good then; degrade: keys known already are, their use counted later"

@@ -37,6 +37,7 @@ REMOTE = "remote"  # the setting that names a place of treadle push, of targets 
 CANARY = "canary"  # the setting that names another release, of targets that can try one beside the first
 RELEASE = "release"  # the folder beside the files that the release itself is put into when they are applied
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*\Z")
 _START = 180.0  # seconds that what was deployed gets to answer
 Content = bytes | Path  # of a file that is rendered; a path is that of a file to copy
 
@@ -201,6 +202,18 @@ class Written:
         return self
 
 
+def check_port(target: str, port: int, word: str = "port") -> None:
+    """``UserError`` for what is no port."""
+    if not 0 < port < 1 << 16:
+        raise UserError(f"target {target}: {word} {port}: expected a number from 1 to 65535")
+
+
+def check_image(target: str, image: str, word: str = "image") -> None:
+    """``UserError`` for what no image is called; empty is for none."""
+    if image and not _IMAGE.match(image):
+        raise UserError(f"target {target}: {word} {image!r}: expected an image's name, such as registry/name:1")
+
+
 def find_target(name: str, settings: Mapping[str, Any], folder: Path | None) -> Target:
     """The target called ``name``, with its settings checked."""
     made = bind(load(GROUP, name, folder).value, settings, where=f"target {name}", provided={})
@@ -256,6 +269,9 @@ def _write_all(name: str, written: Written, out: Path, rendered: Mapping[str, Co
     """Paths that were new or changed; what an earlier rendering wrote, and this does not, is gone."""
     files: dict[str, Content] = {**rendered, WRITTEN: written.to_bytes()}
     before = Written.read(out)
+    if before is not None and before.target != name:
+        theirs = f"what treadle render {before.target} wrote, and treadle apply has to take down from there"
+        raise UserError(f"render {name}: {out} holds {theirs}; name another folder with --out")
     kept = before.files if before else {}
     new = {**written.files, WRITTEN: blake3_bytes(written.to_bytes())}
     if led := [path for path in {**files, **kept} if not (out / path).resolve().is_relative_to(out.resolve())]:
