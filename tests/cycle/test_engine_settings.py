@@ -25,6 +25,7 @@ from treadle.stages.deploy.chain import _told
         ("  engine: openvino\n  engine_settings: {hang_seconds: soon}\n", "engine openvino: Expected `float`"),
         ("  threads: 0\n", "deploy.threads"),
         ("  timeout: soon\n", "deploy.timeout"),
+        ("  timeout: 0s\n", "deploy.timeout: expected more than no time at all"),
     ],
 )
 def test_what_an_engine_does_not_have_is_said_first(project: Project, lines: str, said: str) -> None:
