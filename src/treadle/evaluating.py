@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,11 +33,13 @@ from treadle.record.record import Record
 from treadle.record.reference import resolve
 from treadle.stages.develop.evaluating import evaluate, evaluate_base, score
 from treadle.stages.develop.items import make_items
+from treadle.stages.prepare.chain import parse_steps
 from treadle.stages.prepare.division import choose_tests
 from treadle.stages.prepare.quality import gather_examples
+from treadle.text.accounting import Accounting, read_accounting
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
-from treadle.text.examples import load_maker
+from treadle.text.examples import RAREST, load_maker
 
 A = TypeVar("A", bound=Artifact)
 
@@ -58,8 +61,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Scores with intervals. ``seen`` items are, or nearly are, in what it was fine-tuned on; None: not known;
-    ``unseen``: the scores on the others, where there are some of both. ``task``: name, version and digest."""
+    """Scores with intervals. ``rows``: what became of the rows that one named. ``seen`` items are, or nearly are, in
+    what it was fine-tuned on; None: not known; ``unseen``: the scores on the others, where there are some of both.
+    ``task``: name, version and digest."""
 
     subject: Subject
     items: Dataset
@@ -70,6 +74,7 @@ class Evaluated:
     unseen: dict[str, Interval] = field(default_factory=dict)
     task: dict[str, Any] | None = None
     judged: dict[str, Any] | None = None
+    rows: Accounting | None = None
 
     def public(self) -> dict[str, Any]:
         """As JSON."""
@@ -94,6 +99,7 @@ class Evaluated:
             **({"unseen": {name: each.to_json() for name, each in self.unseen.items()}} if self.unseen else {}),
             **({"task": self.task} if self.task else {}),
             **({"judged": self.judged} if self.judged else {}),
+            **({"rows": _rows_of(self.rows)} if self.rows is not None else {}),
         }
 
 
@@ -146,7 +152,19 @@ def evaluate_ref(
         _unseen(report, seen or frozenset(), metrics, file.seed),
         told(task) if task is not None else None,
         verdict,
+        _account(items) if asked.data is not None or task is not None else None,
     )
+
+
+def _account(items: Dataset) -> Accounting | None:
+    """Of the rows that items were made of; None where they are those of a dataset."""
+    found = read_accounting(items.path())
+    return found if found.read else None
+
+
+def _rows_of(rows: Accounting) -> dict[str, Any]:
+    kept = {"in": rows.read, "kept": rows.kept, "dropped": dict(sorted(rows.dropped.items()))}
+    return {**kept, "quarantined": len(rows.quarantined)}
 
 
 def _judge(project: Project, asked: Asked, metrics: Sequence[Metric], against: str | None) -> Judge | None:
@@ -207,8 +225,11 @@ def _items(project: Project, driver: Driver, asked: Asked) -> Dataset:
     record = project.record
     if asked.data is not None:
         corpus = _rows(project, driver, asked.data, asked.subject)
-        maker = load_task(project.file.task, project.folder).maker
-        return driver.run(make_items, corpus, maker=maker, maker_version=load_maker(maker, project.folder)[1])
+        _, maker, settings = parse_steps(project.file.prepare, load_task(project.file.task, project.folder))
+        made, code = load_maker(maker, project.folder)
+        if RAREST in signature(made).parameters:  # what cannot be learned can be judged all the same
+            settings = {**settings, RAREST: 1}
+        return driver.run(make_items, corpus, maker=maker, maker_version=code, maker_settings=settings)
     version = record.versions.resolve(asked.dataset) if asked.dataset else record.versions.latest(Dataset.kind)
     if version is None or version.kind != Dataset.kind:
         said = f"{asked.dataset} is no version of a dataset" if asked.dataset else "there is no dataset yet"

@@ -106,6 +106,8 @@ def test_missing_things(tmp_path: Path, project: Path) -> None:
             "serve --digest b3:12: expected b3:",
         ),
         (("serve", "--release-folder", "r", "--journal", "j", "--remote", "m"), "--digest is missing"),
+        (("develop", "--estimate", "--price", "nan"), "--price': nan is not a finite number"),
+        (("optimize", "model@v1", "--budget", "inf"), "--budget': inf is not a finite number"),
         (("serve", "--degrade-for", "10m"), "in a project, deploy.degrade_for says it"),
         (("render", "docker", "--out", "o", "--with", "model=wrong"), "model: input should be 'inside'"),
         (("ask", "What?"), "nothing has been promoted"),

@@ -92,9 +92,7 @@ def test_one_server_for_two_projects(project: Project, clerk: Project) -> None:
         assert same["choices"] == answers["clerk"]["choices"]
         listed = httpx.get(f"{url}/v1/models").json()["data"]
         assert {each["id"] for each in listed} == {"helper@v1", "clerk@v1"}
-        assert all(
-            time.time() - 3600 < each["created"] <= time.time() for each in listed
-        )
+        assert all(time.time() - 3600 < each["created"] <= time.time() for each in listed)
         infer = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["How do I store my tent?"]}]}
         tensors = httpx.post(f"{url}/v2/models/clerk/infer", json=infer, timeout=60).json()
         assert tensors["parameters"]["release"] == said["models"]["clerk"]["release"]

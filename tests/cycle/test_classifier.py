@@ -50,6 +50,11 @@ def test_from_a_csv_to_a_traced_label(shared_data: Path, tmp_path: Path) -> None
         dataset = Dataset(made.inputs["dataset"], opened.record.store)
         assert features.read_json("features.json")["rows"] == dataset.counts()
         assert features.document_ids() == dataset.document_ids()
+    few = tmp_path / "few.csv"  # one text of a label: too few to learn it, and enough to be judged by
+    few.write_text("text,label\nmy card was stolen,lost_or_stolen_card\nwhat about frogs,frogs\n")
+    judged = project.json("evaluate", "model@v1", "--data", str(few), "--metric", "accuracy")
+    assert judged["rows"] == {"in": 2, "kept": 2, "dropped": {}, "quarantined": 0}
+    assert judged["metrics"]["accuracy"]["n"] == 2
     answer = project.json("ask", "I lost my card, please block it")
     assert answer["answer"] == "lost_or_stolen_card"
     assert answer["lineage"]["verified"]

@@ -65,6 +65,7 @@ def test_own_items_against_the_base_model(project: Project, base: object) -> Non
     for part in (example, example["against"]):
         part["metrics"]["log_likelihood"] = {k: v for k, v in part["metrics"]["chrf"].items() if k != "signature"}
     unseen = found.pop("unseen")  # two of the four were learned from
+    assert found.pop("rows") == {"in": 4, "kept": 4, "dropped": {}, "quarantined": 0}
     assert {each["n"] for each in unseen.values()} == {2}
     assert not differences(example | {"slices": {}}, found)
     assert found["items"] == 4
@@ -107,6 +108,28 @@ def test_own_items_are_read_by_the_columns_of_the_projects_sources(project: Proj
     )
     project.file.write_text(named)
     assert project.json(*asked)["items"] == 3
+    project.file.write_text(source)
+
+
+def test_what_is_left_out_of_own_items_is_counted_by_rule(project: Project) -> None:
+    rows = [{"question": f"What is number {n}?", "answer": "It is one of them."} for n in range(3)]
+    rows += [{"question": "And?", "answer": "No. " * 40}, {"question": "What is missing?", "answer": ""}]
+    lines = [json.dumps(row) for row in rows] + ["{"]
+    (project.folder / "mine.jsonl").write_text("\n".join(lines) + "\n")
+    asked = ("evaluate", "model@v1", "--data", "mine.jsonl", "--metric", "token_f1")
+    source = project.file.read_text()
+    assert source.count("redact]") == 1
+    project.file.write_text(source.replace("redact]", "redact, {examples: {chat: {max_characters: 60}}}]"))
+    found = project.json(*asked)
+    assert (found["items"], found["rows"]["in"], found["rows"]["kept"]) == (3, 6, 3)
+    assert found["rows"]["dropped"]["examples.too_long"] == 1  # a setting of the project's own
+    assert sum(found["rows"]["dropped"].values()) + found["rows"]["quarantined"] == 3
+    said = project.call(*asked).stdout
+    assert "of 6 rows; left out: " in said
+    assert "1 examples.too_long" in said
+    (project.folder / "mine.jsonl").write_text(lines[3] + "\n" + lines[0] + "\n")
+    said = project.call(*asked, check=2).stderr
+    assert "1 items with a reference answer or label, of 2 rows (1 examples.too_long)" in said
     project.file.write_text(source)
 
 

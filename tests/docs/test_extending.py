@@ -220,6 +220,9 @@ def test_a_task_a_way_to_train_and_a_model_class(copied: Path, treadle: Treadle)
     evaluations = json.loads(done.stdout)["evaluations"]
     assert set(evaluations) == {"model", "good"}
     assert set(evaluations["model"]) == {"accuracy", "f1_macro"}
+    usual = [*mine[:3], f"develop={{init: {init}, max_length: 32, epochs: 1}}"]  # the task's own way to train
+    done = treadle(copied, "develop", "--json", *usual)
+    assert done.returncode == 0, done.stderr
     deployed = treadle(copied, "deploy", "--json", "--set", "deploy.smoke_requests=2", *mine)
     assert deployed.returncode == 0, deployed.stderr
     with (copied / "my_models.py").open("a") as file:

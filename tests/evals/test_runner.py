@@ -144,6 +144,8 @@ def test_classes_become_outputs() -> None:
     outputs = run_classifier(Uniform(), items_from([labeled("x", "a")]))
     assert outputs == [output_of(ClassScores(("b", "a", "c"), (0.4, 0.4, 0.2)))]
     assert outputs[0].text == "a"
+    with pytest.raises(UserError, match="no number: its weights are damaged"):
+        output_of(ClassScores(("b", "a"), (float("nan"), 0.4)))
 
 
 def evaluation(name: str, shift: float, count: int = 40) -> Evaluation:

@@ -123,7 +123,7 @@ def test_a_loss_that_is_no_number_stops_it(tmp_path: Path, tiny_llama: Path) -> 
     broken.model.norm.weight.data.fill_(float("nan"))
     shutil.copytree(tiny_llama, tmp_path / "broken")
     broken.save_pretrained(tmp_path / "broken")
-    with pytest.raises(UserError, match=r"the loss became nan at step 1 of 6; lower develop\.prefer"):
+    with pytest.raises(UserError, match=r"the loss became nan at step 1 of 6; nothing was learned by then"):
         train_on_preferences(tmp_path / "broken", tmp_path / "out", _pairs(12), (), SMALL)
     assert not (tmp_path / "out").exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from treadle.cli.cycle import run_turn
+from treadle.cli.number import Number
 from treadle.cli.output import emit, here, json_option, say, set_option
 from treadle.core.errors import UserError
 from treadle.estimating import estimate as estimate_of
@@ -13,7 +14,7 @@ from treadle.project import open_project
 
 @click.command()
 @click.option("--estimate", is_flag=True, help="Say what training will take, and run nothing.")
-@click.option("--price", type=click.FloatRange(min=0), metavar="PER_HOUR", help="Of this machine, for --estimate.")
+@click.option("--price", type=Number(min=0), metavar="PER_HOUR", help="Of this machine, for --estimate.")
 @set_option
 @json_option
 def develop(estimate: bool, price: float | None, overrides: tuple[str, ...], as_json: bool) -> int:

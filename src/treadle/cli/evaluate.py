@@ -138,6 +138,8 @@ def _lines(found: Evaluated) -> list[str]:
     items, kept = found.items.counts()["test"], found.report.digest[:11]
     what = f"{found.task['name']} v{found.task['version']}" if found.task else found.items.digest[:11]
     lines = [f"{found.subject.ref} on {items:,} items of {what}; every answer is in {kept}"]
+    if found.rows is not None and found.rows.losses():
+        lines.append(f"of {found.rows.read:,} rows; left out: {found.rows.losses()}")
     if found.seen:
         lines.append(f"{found.seen:,} of them, or nearly the same, it was fine-tuned on: their scores say little")
     scores = [("all", found.report.scores())]

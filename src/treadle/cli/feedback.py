@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import click
 
+from treadle.cli.number import Number
 from treadle.cli.output import emit, here, json_option, say, table
 from treadle.core.errors import UserError
 from treadle.project import open_project
@@ -16,7 +17,7 @@ from treadle.stages.improve import give_feedback
 @click.command()
 @click.argument("interaction", required=False)
 @click.option("--thumbs", type=click.Choice(["up", "down"]), help="Good or not.")
-@click.option("--score", type=click.FloatRange(0, 1), help="How good, from 0 to 1.")
+@click.option("--score", type=Number(0, 1), help="How good, from 0 to 1.")
 @click.option("--correction", help="What the answer should have been.")
 @click.option("--comment", help="Anything else.")
 @click.option("--user", help="Who says so; only a keyed digest of it is kept.")

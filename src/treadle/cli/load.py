@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from treadle.cli.number import Number
 from treadle.cli.output import emit, here, json_option, say
 from treadle.core.errors import UserError
 
@@ -30,19 +31,17 @@ _NAMES = {"ttft": "first token", "between_tokens": "between tokens", "total": "t
 
 @click.command()
 @click.argument("url")
-@click.option("--rate", type=click.FloatRange(0, 1e6, min_open=True), help="Requests a second, coming by chance.")
+@click.option("--rate", type=Number(0, 1e6, min_open=True), help="Requests a second, coming by chance.")
 @click.option("--concurrency", type=click.IntRange(1, 900), help="So many at once, each as one before it has ended.")
 @click.option("--replay", metavar="TRACE", help="A trace, .csv (Azure) or .jsonl, also .gz; or `journal`.")
 @click.option("--plan", metavar="TRACE", help="How many replicas the trace needs to keep --slo; measures this one.")
 @click.option("--check", metavar="TIME", help="After --plan, replay one replica's part of the trace so long.")
-@click.option("--price", type=click.FloatRange(0), help="Of a replica for an hour, for --plan.")
+@click.option("--price", type=Number(0), help="Of a replica for an hour, for --plan.")
 @click.option("--for", "duration", metavar="TIME", help="How long, such as 90s.  [default: 60s; a trace: all of it]")
-@click.option("--speed", type=click.FloatRange(0, 1e6, min_open=True), default=1.0, help="The trace so much faster.")
-@click.option(
-    "--times", type=click.FloatRange(0, 1e6, min_open=True), help="The trace with so many times the requests."
-)
+@click.option("--speed", type=Number(0, 1e6, min_open=True), default=1.0, help="The trace so much faster.")
+@click.option("--times", type=Number(0, 1e6, min_open=True), help="The trace with so many times the requests.")
 @click.option("--slo", metavar="LIMITS", help="What an answer is to keep: ttft=1s,per_token=100ms,total=10s.")
-@click.option("--at-least", type=click.FloatRange(0, 1), help="Exit 1 if a smaller share of requests keeps --slo.")
+@click.option("--at-least", type=Number(0, 1), help="Exit 1 if a smaller share of requests keeps --slo.")
 @click.option("--model", help="Whom to ask, where a server has several.")
 @click.option(
     "--endpoint",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from treadle.cli.live import watching
+from treadle.cli.number import Number
 from treadle.cli.output import emit, here, json_option, say, say_who_is_waited_for, table
 from treadle.cycle import STAGES
 from treadle.optimizing import LIMIT, Optimizing, optimize_ref
@@ -13,12 +14,12 @@ from treadle.project import open_project
 
 @click.command()
 @click.argument("ref")
-@click.option("--budget", metavar="SECONDS", type=click.FloatRange(0), help="Begin no further way after that time.")
+@click.option("--budget", metavar="SECONDS", type=Number(0), help="Begin no further way after that time.")
 @click.option(
     "--loss",
     "limit",
     metavar="LIMIT",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=LIMIT,
     show_default=True,
     help="The most that may be lost: a share of perplexity, or points of accuracy.",

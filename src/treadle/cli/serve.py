@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from treadle.asking import find_release
+from treadle.cli.number import Number
 from treadle.cli.output import here, json_option, say, short
 from treadle.core.digest import is_digest
 from treadle.core.duration import seconds_of
@@ -45,7 +46,7 @@ _CONSOLE = "/console"
 )
 @click.option(
     "--keep",
-    type=click.FloatRange(0, 86400),
+    type=Number(0, 86400),
     default=600,
     show_default=True,
     help="Seconds that a replaced champion stays open, so that a rollback needs no loading. Until then it costs the"

@@ -11,6 +11,7 @@ from types import FrameType
 import click
 
 from treadle.cli.live import watching
+from treadle.cli.number import Number
 from treadle.cli.output import emit, here, json_option, say, set_option
 from treadle.core.errors import TreadleError
 from treadle.cycle import STAGES
@@ -22,7 +23,7 @@ _NICE = 19  # answers to users go first: what watch does takes the processor tim
 
 @click.command()
 @click.option("--once", is_flag=True, help="One pass: what is due now, to its end.")
-@click.option("--interval", type=click.FloatRange(1, 86400), default=30.0, show_default=True, help="Seconds between.")
+@click.option("--interval", type=Number(1, 86400), default=30.0, show_default=True, help="Seconds between.")
 @set_option
 @json_option
 def watch(once: bool, interval: float, overrides: tuple[str, ...], as_json: bool) -> int:

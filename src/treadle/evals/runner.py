@@ -7,6 +7,7 @@ scored with the token that ends its turn, exactly what training learns and gener
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -164,7 +165,9 @@ def run_classifier(engine: Classifier, items: Sequence[Item], *, on_progress: Pr
 
 
 def output_of(scores: ClassScores) -> Output:
-    """The output of a distribution; of equally probable labels the first by name."""
+    """The output of a distribution; of equally probable labels the first by name. ``UserError`` where it is none."""
+    if not all(map(math.isfinite, scores.probabilities)):
+        raise UserError("the model's answer is no number: its weights are damaged, or were rounded too much")
     probabilities = dict(zip(scores.labels, scores.probabilities, strict=True))
     best = min(probabilities, key=lambda label: (-probabilities[label], label))
     return Output(text=best, probabilities=probabilities)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from treadle.lm.held_out import Watch
 
 _LATELY = 50  # steps whose losses say what is usual
+_UNLEARNED = "nothing was learned by then, so the base's own weights are no numbers: take another copy of it"
 _SPIKE = 6.0  # standard deviations above them that are noticed
 
 
@@ -191,7 +192,7 @@ class Course:
         if not math.isfinite(value):
             raise UserError(
                 f"{self._lessons.name}: the loss became {value} at step {step} of {self._lessons.steps}; "
-                f"{self._lessons.remedy}"
+                f"{_UNLEARNED if step == 1 else self._lessons.remedy}"
             )
         norm = self._updated(rate)
         if not math.isfinite(norm):  # nothing of this step was saved

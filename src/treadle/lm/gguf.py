@@ -54,8 +54,9 @@ def write_gguf(model_folder: Path, out: Path, kind: Kind = "q8_0") -> None:
 
 
 def _arrays(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    tied = bool(config.get("tie_word_embeddings"))
+    tied, lacking = bool(config.get("tie_word_embeddings")), _expected(config)
     for tensor in tensors(folder):
+        lacking.discard(tensor.name)
         name = architecture.gguf_name(tensor.name)
         if name is None:
             raise UserError(
@@ -68,6 +69,19 @@ def _arrays(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         if heads := architecture.heads_to_permute(tensor.name, config):
             array = architecture.to_gguf_order(array, heads).copy()
         yield name, array
+    if lacking:
+        raise UserError(
+            f"{folder}: its weights lack {min(lacking)} ({len(lacking)} tensors in all), which its config.json says"
+            " there are; copy the folder again"
+        )
+
+
+def _expected(config: dict[str, Any]) -> set[str]:
+    """The tensors without which no model is one."""
+    heads = config["num_attention_heads"]
+    usual = {"head_dim": config["hidden_size"] // heads, "num_key_value_heads": heads, "tie_word_embeddings": False}
+    given = {name: value for name, value in config.items() if value is not None}
+    return set(architecture.shapes({**usual, **given}))
 
 
 def _stored_as(array: Any, kind: Kind) -> str:

@@ -17,7 +17,7 @@ from treadle.lm.learner import AdamW, all_of
 from treadle.lm.schedule import learning_rate_at
 from treadle.lm.team import MakeLearner, Team
 from treadle.lm.torch_runtime import Precision
-from treadle.lm.word_table import WordTable
+from treadle.lm.word_table import WordTable, words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +157,7 @@ def _check_fits(base: Path, model: Any, highest: int) -> None:
     transformers may look them up in a way of its own."""
     if not type(model).__module__.startswith("transformers."):
         return
-    words = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    rows = getattr(words, "num_embeddings", None)
+    rows = getattr(words_of(model), "num_embeddings", None)
     if rows is not None and highest >= rows:
         raise UserError(
             f"{base}: the tokenizer gives id {highest}, and the model has {rows} words; they do not belong together:"

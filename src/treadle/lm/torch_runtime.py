@@ -6,7 +6,7 @@ import gc
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -157,7 +157,8 @@ def load(folder: Path, model_class: Any, **settings: Any) -> Any:
     import torch
 
     check_folder(folder)
-    if make_known(folder):
+    own = make_known(folder)
+    if own:
         settings["ignore_mismatched_sizes"] = True  # its head may be of another number of labels
     try:
         with _quiet():
@@ -170,12 +171,32 @@ def load(folder: Path, model_class: Any, **settings: Any) -> Any:
                 **settings,
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{folder}: cannot be loaded with {model_class.__name__} ({_first_line(error)})") from None
+        raise UserError(f"{folder}: cannot be loaded with {model_class.__name__} ({_why(error)})") from None
     setattr(model, _NEW, frozenset(told["missing_keys"]) | {name for name, *_ in told["mismatched_keys"]})
+    if not own:
+        _check_whole(folder, model, told["missing_keys"])
     adapter = adapter_of(folder)
     if adapter is not None:
         merge(model, adapter)
     return model
+
+
+def _check_whole(folder: Path, model: Any, missing: Collection[str]) -> None:
+    """``UserError`` where weights are missing that no training puts there: they would be random. A head may be new, and
+    the pooler before it; that of a model which writes is none of a task."""
+    body = f"{model.base_model_prefix}."
+    alone = model.base_model is model
+    lost = [
+        name
+        for name in sorted(missing)
+        if (alone or name.startswith(body) or model.can_generate()) and "pooler" not in name.split(".")
+    ]
+    if lost:
+        more = f" and {len(lost) - 1} others" if len(lost) > 1 else ""
+        raise UserError(
+            f"{folder}: its weights lack {lost[0]}{more}, which its config.json says there are; copy the folder again,"
+            " or correct its number of layers"
+        )
 
 
 def new_parameters(model: Any) -> frozenset[str]:
@@ -222,5 +243,8 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
+def _why(error: Exception) -> str:
+    """In a line. Of shapes that differ transformers says in its error only how to pass over them."""
+    if "ignore_mismatched_sizes" in str(error):
+        return "its weights are of other shapes than its config.json says; copy both files again, from one model"
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

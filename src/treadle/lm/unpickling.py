@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import resource
 import shutil
 import subprocess
@@ -96,6 +97,9 @@ def main(model: str, out: str, seconds: str) -> int:
         _without_network()
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
         _write(Path(model), Path(out))
+    except pickle.UnpicklingError:  # torch's own words advise to load it whatever it holds
+        sys.stderr.write("damaged, or it holds more than tensors, which could be a program; nothing of it was run\n")
+        return _FAILED
     except Exception as error:  # whatever a damaged file raises is told in one line
         sys.stderr.write(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}\n")
         return _FAILED

@@ -14,12 +14,20 @@ if TYPE_CHECKING:
     import torch
 
 
+def words_of(model: Any) -> Any:
+    """The module that looks a model's words up; None where it does not say which. A class of one's own need not."""
+    try:
+        return model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # the latter is how transformers says that it cannot tell
+        return None
+
+
 def table_of(model: Any) -> torch.nn.Embedding | None:
     """The table of a model's words, where the model does nothing with it but look rows up: a head that shares it
     multiplies by it. None where there is none, or it is fixed."""
     import torch
 
-    words = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    words = words_of(model)
     if type(words) is not torch.nn.Embedding:
         return None
     holders = [module for module in model.modules() if any(p is words.weight for p in module.parameters(recurse=False))]

@@ -197,6 +197,11 @@ class Accounting:
             f" + {len(self.quarantined):,} quarantined"
         )
 
+    def losses(self) -> str:
+        """What did not stay, by rule, for a person; empty where all did."""
+        counts = [f"{count:,} {rule}" for rule, count in sorted(self.dropped.items())]
+        return ", ".join([*counts, *([f"{len(self.quarantined):,} quarantined"] if self.quarantined else [])])
+
     def write(self, folder: Path) -> None:
         """``accounting.json`` in an artifact's folder, and ``duplicates.parquet`` beside it where there are any;
         ``TreadleError`` when the sum does not hold."""

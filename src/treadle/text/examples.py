@@ -61,6 +61,9 @@ class Made:
     accounting: Accounting
 
 
+RAREST = "min_per_label"  # a setting of makers: how many texts of a label there have to be to learn it
+
+
 def load_maker(name: str, folder: Path | None = None) -> tuple[Maker, str]:
     """The maker of that name and the version of its code; ``UserError`` with the nearest known name when
     there is none.

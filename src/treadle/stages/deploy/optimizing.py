@@ -345,7 +345,7 @@ def drawn(
     ref: str, asked: Asked, digest: str, dataset: str, points: Sequence[Point], left_out: Sequence[str]
 ) -> dict[str, Any]:
     """What ``treadle optimize --json`` says, and what the picture is drawn from."""
-    command = f"treadle optimize {ref} --items {asked.items} --try "
+    command = f"treadle optimize {ref} --items {asked.items} --loss {asked.limit:g} --try "
     rows = [{**point.public(), "command": command + point.name} for point in points]
     return {
         "ref": ref,

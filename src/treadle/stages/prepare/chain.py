@@ -130,7 +130,7 @@ def _prepare(
     versions: Versions,
     suppression: SuppressionList | None,
 ) -> Prepared:
-    transforms, maker, maker_settings = _parse(settings, task)
+    transforms, maker, maker_settings = parse_steps(settings, task)
     key = data_key(driver.runs.keyed_person)
     loaded = load_transforms(transforms, driver.folder, key=key)
     _, maker_version = load_maker(maker, driver.folder)
@@ -278,7 +278,7 @@ def _of_corrections(corrected: Corpus, dataset: Dataset) -> str:
     )
 
 
-def _parse(settings: PrepareSettings, task: Task) -> tuple[list[Any], str, dict[str, Any]]:
+def parse_steps(settings: PrepareSettings, task: Task) -> tuple[list[Any], str, dict[str, Any]]:
     """Transforms, the maker's name and its settings."""
     items = list(settings.steps)
     if not items or not (isinstance(items[-1], dict) and EXAMPLES in items[-1]):
