@@ -58,6 +58,9 @@ def test_where_it_trains_is_checked_before_anything_runs(tmp_path: Path, base: P
     [
         ({"fit": "mine:alone", "on": "torchrun"}, "develop.on: mine:alone trains in one process"),
         ({"fit": "mine:alone", "keep_best": "loss"}, "develop.keep_best: mine:alone cannot be judged under way"),
+        ({"keep_best": "f1"}, "develop.keep_best: 'f1' is not of this training; expected one of loss"),
+        ({"keep_best": "f1", "prefer": {"instead": True}}, "expected one of loss, accuracy, margin"),
+        ({"evaluate": {"metrics": ["accuracy"]}}, "metric accuracy needs probabilities; a model for task chat"),
         ({"fit": "mine:alone", "method": "lora"}, "develop.method: mine:alone trains all weights and no adapters"),
         (
             {"method": "lora", "on": {"torchrun": {"strategy": "fsdp2"}}},
@@ -93,6 +96,27 @@ def test_what_needs_the_whole_model_is_not_begun_where_it_is_cut(tmp_path: Path)
     check_trainings(DevelopSettings.model_validate(cut), load_task("tag"), tmp_path)
     whole = {"base_model": "x", "on": {"torchrun": {"strategy": "ddp"}}}
     check_trainings(DevelopSettings.model_validate(whole), load_task("embed"), tmp_path)
+
+
+def test_what_it_is_judged_by_under_way_is_known_before() -> None:
+    for name, known in (("classify", "loss, accuracy, f1"), ("qa", "loss, accuracy"), ("translate", "loss")):
+        wrong = DevelopSettings.model_validate({"base_model": "x", "keep_best": "acuracy"})
+        with pytest.raises(UserError, match=f"'acuracy' is not of this training; expected one of {known}$"):
+            check_trainings(wrong, load_task(name), Path())
+        right = DevelopSettings.model_validate({"base_model": "x", "keep_best": known.split(", ")[-1]})
+        check_trainings(right, load_task(name), Path())
+
+
+def test_nothing_is_trained_that_could_not_be_judged(tmp_path: Path, base: Path) -> None:
+    project = make_project(tmp_path, base)
+    for split, setting, words in (
+        ("{train: 1.0, validation: 0, test: 0}", "", "the test split has 0 examples, and a score needs two or more"),
+        ("{train: 0.7, validation: 0, test: 0.3}", "keep_best=loss", "judge by the validation split, which is empty"),
+    ):
+        more = ["--set", f"develop.{setting}"] if setting else []
+        said = project.call("develop", "--set", f"prepare.split={split}", *more, check=2).stderr
+        assert words in said
+    assert not [run for run in project.json("runs") if run["step"] == "develop.train"]
 
 
 def test_every_task_of_ours_trains_adapters_and_one_of_your_own_where_it_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from treadle.core.errors import UserError
 from treadle.text.document import Document
 from treadle.text.examples import Made, load_maker, make_examples
+from treadle.text.row_mapping import Fields, RowMapping
+from treadle.text.rows import Row
 
 
 def made(name: str, *rows: dict[str, Any], **settings: Any) -> Made:
@@ -57,6 +60,26 @@ def test_summaries_by_their_usual_names() -> None:
     )
     expected = [("long", "short"), ("news", "new"), ("a text", "one"), ("First. Second.", "Both.")]
     assert said(made("summary", *rows)) == expected
+
+
+@pytest.mark.parametrize(
+    ("maker", "row", "text"),
+    [
+        ("translation", {"source": "un", "target": "one"}, "un\n\none"),
+        ("translation", {"src": "un", "tgt": "one"}, "un\n\none"),
+        ("translation", {"translation": {"fr": "un", "en": "one"}}, "un\n\none"),
+        ("summary", {"document": "un", "summary": "one"}, "un\n\none"),
+        ("summary", {"article": "un", "highlights": ["one"]}, "un\n\none"),
+        ("summary", {"text": "un", "summary": "one"}, "un"),
+    ],
+)
+def test_rows_as_they_are_documented_need_no_fields(maker: str, row: dict[str, Any], text: str) -> None:
+    mapping = RowMapping(Fields(), keyed=str)
+    document = mapping.document(Row(0, 1, json.dumps(row).encode(), row), "test", "f", {})
+    assert document.text == text
+    settings = {"languages": ["fr", "en"]} if "translation" in row else {}
+    found = make_examples([document], load_maker(maker)[0], name=maker, settings=settings)
+    assert said(found) == [("un", "one")]
 
 
 def test_what_is_no_pair_is_dropped_by_name() -> None:

@@ -88,6 +88,13 @@ def whole(fit: Callable[..., Any]) -> bool:
     return bool(getattr(fit, "whole", False))
 
 
+def judged_by(fit: Callable[..., Any]) -> tuple[str, ...] | None:
+    """By what a way to train can be judged under way beside its loss, as its attribute ``judged_by`` says; None where
+    it does not say."""
+    found: tuple[str, ...] | None = getattr(fit, "judged_by", None)
+    return found
+
+
 def carries(fit: Callable[..., Any]) -> bool:
     """Whether a way to train takes ``carry``: then it goes on after a kill, runs in several processes and may be
     judged under way."""

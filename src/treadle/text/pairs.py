@@ -14,18 +14,9 @@ from treadle.text.accounting import Dropped
 from treadle.text.dataset import Example
 from treadle.text.document import Document
 from treadle.text.examples import plain_fields
+from treadle.text.row_mapping import SUMMARIES, TRANSLATIONS
 
 MAX_CHARACTERS = 200_000
-_TRANSLATIONS = (("source", "target"), ("src", "tgt"), ("source_text", "target_text"))
-_SUMMARIES = (
-    ("document", "summary"),
-    ("article", "highlights"),
-    ("article", "summary"),
-    ("article", "abstract"),
-    ("dialogue", "summary"),
-    ("text", "summary"),
-    ("source", "target"),
-)
 _RULES = {
     "no_pair": "there are not both a source and a target",
     "empty": "the source or the target has no text",
@@ -49,7 +40,7 @@ def translation(
     """
     if languages is not None and (len(languages) != 2 or languages[0] == languages[1]):
         raise UserError(f"examples (translation): languages is {languages}; expected from which to which: [fr, en]")
-    names = _TRANSLATIONS if languages is None else ((languages[0], languages[1]),)
+    names = TRANSLATIONS if languages is None else ((languages[0], languages[1]),)
     for document in documents:
         fields = document.fields
         by_language = fields.get("translation")
@@ -74,7 +65,7 @@ def summary(
     one text; of a list of summaries the first counts. ``prefix`` goes before each source.
     """
     for document in documents:
-        yield _made(document, _pair(document, document.fields, _SUMMARIES), prefix, max_characters, differ=False)
+        yield _made(document, _pair(document, document.fields, SUMMARIES), prefix, max_characters, differ=False)
 
 
 _Pair = tuple[str, str, tuple[str, ...]]  # source, target, and the columns that they stand in

@@ -26,6 +26,17 @@ PAIRS = (
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
 )
+# A source and a target, as translations and summaries have them; a document's own text may be the source as well.
+TRANSLATIONS = (("source", "target"), ("src", "tgt"), ("source_text", "target_text"))
+SUMMARIES = (
+    ("document", "summary"),
+    ("article", "highlights"),
+    ("article", "summary"),
+    ("article", "abstract"),
+    ("dialogue", "summary"),
+    ("text", "summary"),
+    ("source", "target"),
+)
 
 
 class UnusableRowError(ValueError):
@@ -142,7 +153,13 @@ class RowMapping:
         tokens = values.get("tokens")
         if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
             return _Content(_text(" ".join(tokens)))
-        raise UnusableRowError(f"no text among {_columns(values)}; say which column it is with `fields: {{text: ...}}`")
+        told = _source_and_target(values)
+        if told is not None:
+            return _Content(_text(told))
+        raise UnusableRowError(
+            f"no text among {_columns(values)}; say which column it is with `fields: {{text: ...}}`, or of a pair with"
+            " prompt and response"
+        )
 
     def _conversation(self, values: dict[str, Any]) -> chat.Conversation | None:
         given, none = self.fields, frozenset[str]()
@@ -172,6 +189,23 @@ class RowMapping:
             return None
         value = _reached(values, self.fields.time)
         return None if value is None or value == "" else source_time(value)
+
+
+def _source_and_target(values: Mapping[str, Any]) -> str | None:
+    """Both, as one text."""
+    spoken = values.get("translation")  # a text a language
+    if isinstance(spoken, Mapping) and spoken and all(isinstance(each, str) for each in spoken.values()):
+        return "\n\n".join(spoken.values())
+    for names in (*TRANSLATIONS, *SUMMARIES):
+        found: list[Any] = [values.get(name) for name in names]
+        texts = [" ".join(each) if _are_texts(each) else each for each in found]
+        if all(isinstance(each, str) for each in texts):
+            return "\n\n".join(texts)
+    return None
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def source_time(value: Any) -> str:

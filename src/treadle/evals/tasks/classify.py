@@ -22,6 +22,7 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
 
 
 fit.adapts = True  # type: ignore[attr-defined]  # it follows settings.method
+fit.judged_by = ("accuracy", "f1")  # type: ignore[attr-defined]
 
 
 def distill(teacher: Path, out: Path, examples: Sequence[Example], settings: Any, carry: Carry) -> Fitted:

@@ -25,6 +25,7 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
 
 
 fit.adapts = True  # type: ignore[attr-defined]  # it follows settings.method
+fit.judged_by = ()  # type: ignore[attr-defined]
 fit.whole = True  # type: ignore[attr-defined]  # every process encodes by all of the model
 
 

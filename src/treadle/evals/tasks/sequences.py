@@ -32,6 +32,7 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
 
 
 fit.adapts = True  # type: ignore[attr-defined]  # it follows settings.method
+fit.judged_by = ()  # type: ignore[attr-defined]
 
 
 def _translated(examples: Sequence[Example]) -> tuple[list[str], list[str]]:

@@ -30,6 +30,7 @@ def fit(base: Path, out: Path, examples: Sequence[Example], settings: FitSetting
 
 
 fit.adapts = True  # type: ignore[attr-defined]  # it follows settings.method
+fit.judged_by = ("accuracy", "f1")  # type: ignore[attr-defined]
 
 
 def _marked(examples: Sequence[Example]) -> tuple[list[str], list[list[Span]]]:

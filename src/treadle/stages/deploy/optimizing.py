@@ -362,7 +362,7 @@ def drawn(
     }
 
 
-@step(name="deploy.draw_frontier", version=1)
+@step(name="deploy.draw_frontier", version=2)
 def draw_frontier(
     model: Model,
     dataset: Dataset,

@@ -107,6 +107,7 @@ def develop(
     chosen = {"task": task.name, "task_version": task_version(task.name, driver.folder)}
     metrics = settings.evaluate.metrics or [*task.metrics, *([METRIC] if settings.prefer else [])]
     task.require([load_metric(name, driver.folder) for name in metrics])
+    _check_splits(settings, dataset, tests)
     usual = _baselines(settings, task)
     # What needs no language model finds no reference probable.
     given = [name for name in metrics if load_metric(name, driver.folder).needs != "likelihood"]
@@ -157,6 +158,21 @@ def develop(
         for line in developed.lines():
             driver.listener.say(line)
     return developed
+
+
+def _check_splits(settings: DevelopSettings, dataset: Dataset, tests: Dataset) -> None:
+    """``UserError`` where there is nothing to judge by in the end, or under way: before what is to be judged is
+    trained."""
+    if not tests.pending and (count := tests.counts()["test"]) < 2:
+        raise UserError(
+            f"develop: the test split has {count} examples, and a score needs two or more; give prepare.split a larger"
+            " share of test, or add data"
+        )
+    if settings.looks is not None and not dataset.pending and not dataset.counts()["validation"]:
+        raise UserError(
+            "develop.keep_best and stop_early judge by the validation split, which is empty; leave them out, or give"
+            " prepare.split a larger share of validation"
+        )
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from treadle.core.errors import UserError
 from treadle.core.plugins import load
+from treadle.evals.metric import load_metric
 from treadle.evals.task import FITS, Fit, Task
-from treadle.lm.fitting import adapts, carries, whole
+from treadle.lm.fitting import adapts, carries, judged_by, whole
 from treadle.lm.launcher import Launcher
 from treadle.stages.develop.resuming import trainer_for
 from treadle.stages.develop.settings import DevelopSettings
+
+_PAIRS = ("accuracy", "margin")  # what learning from pairs of answers can be judged by
 
 
 def check_trainings(settings: DevelopSettings, task: Task, folder: Path) -> None:
@@ -23,6 +26,9 @@ def check_trainings(settings: DevelopSettings, task: Task, folder: Path) -> None
         tasks = getattr(trains, "tasks", None)
         if tasks is not None and task.name not in tasks:
             raise UserError(f"develop.fit: {who} is for task {' or '.join(tasks)}, not for {task.name}; leave it out")
+    if settings.evaluate.metrics:
+        task.require([load_metric(name, folder) for name in settings.evaluate.metrics])
+    _check_looks(settings, trains)
     if settings.method == "lora":
         _check_adapters(settings, trains, who)
     if isinstance(place, Launcher) and place.strategy != "ddp":
@@ -33,6 +39,18 @@ def check_trainings(settings: DevelopSettings, task: Task, folder: Path) -> None
         raise UserError(f"develop.on: {who} trains in one process; leave out `on`")
     if settings.looks is not None:
         raise UserError(f"develop.keep_best: {who} cannot be judged under way; leave out keep_best and stop_early")
+
+
+def _check_looks(settings: DevelopSettings, trains: Fit | None) -> None:
+    """``UserError`` for a way to judge under way that the training does not know."""
+    known: tuple[str, ...] | None = () if trains is None else judged_by(trains)
+    if settings.prefer is not None and settings.prefer.instead:
+        known = _PAIRS
+    if settings.looks is not None and known is not None and settings.looks["metric"] not in ("loss", *known):
+        of = ", ".join(("loss", *known))
+        raise UserError(
+            f"develop.keep_best: {settings.looks['metric']!r} is not of this training; expected one of {of}"
+        )
 
 
 def _check_adapters(settings: DevelopSettings, trains: Fit | None, who: str) -> None:
