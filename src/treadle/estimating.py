@@ -108,9 +108,20 @@ class Estimate:
 
 
 def estimate(project: Project, *, price: float | None = None) -> Estimate:
-    """``UserError`` for a classifier whose number of texts is not known yet, because nothing was prepared."""
+    """``UserError`` for a classifier whose number of texts is not known yet, because nothing was prepared, and for
+    what a class or a function of one's own would do."""
     from treadle.lm import training_probe as probe
 
+    develop = project.file.develop
+    if develop.fit is not None:
+        raise UserError(
+            f"develop --estimate: how {develop.fit} trains is not known; leave fit out, for the task's own way"
+        )
+    if develop.init is not None and develop.init.model is not None:
+        usual = f"for a usual {develop.init.architecture}"
+        raise UserError(
+            f"develop --estimate: what {develop.init.model} computes is not known; leave model out, {usual}"
+        )
     config = _config(project)
     loads = _loads(project, config)
     shape = probe.shape_of(config, next(iter(loads.values())).kind)

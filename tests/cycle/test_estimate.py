@@ -62,6 +62,16 @@ def test_bad_asking_is_one_line(project: Project) -> None:
         CliRunner().invoke(develop, ["--price", "1"], catch_exceptions=False)
 
 
+def test_what_ones_own_code_takes_is_not_guessed(project: Project) -> None:
+    for setting, said in (
+        ("develop.fit=mine:alone", "how mine:alone trains is not known"),
+        ("develop.init.model=mine:Bag", "what mine:Bag computes is not known; leave model out, for a usual llama"),
+    ):
+        with pytest.raises(UserError, match=said):
+            without = ["--set", "develop.pretrain=null"]
+            CliRunner().invoke(develop, ["--estimate", *without, "--set", setting], catch_exceptions=False)
+
+
 @pytest.mark.parametrize(("precision", "bytes_each"), [("float32", 16), ("bfloat16", 20)])
 def test_large_models_are_mostly_weights_and_moments(precision: str, bytes_each: int) -> None:
     shape = shape_of(config_for("llama", shape_for("llama", 10**9, 32_000, 512), 32_000, 512, {"eos": 0, "pad": 0}))

@@ -133,6 +133,22 @@ def test_what_is_left_out_of_own_items_is_counted_by_rule(project: Project) -> N
     project.file.write_text(source)
 
 
+def test_a_mistake_in_ones_own_metric_says_where_it_is(project: Project) -> None:
+    (project.folder / "mets.py").write_text(
+        "def boom(items, outputs):\n    return [1 / 0 for _ in items]\n\n\n"
+        "def pairs(items, outputs):\n    return [(1, 1) for _ in items]\n\n\n"
+        "def nothing(items, outputs):\n    return None\n"
+    )
+    for name, said in (
+        ("boom", "ZeroDivisionError: division by zero (mets.py:2, code of this project;"),
+        ("pairs", "metric pairs gave list: expected a number for each item"),
+        ("nothing", "metric nothing gave NoneType: expected a number for each item"),
+    ):
+        error = project.call("evaluate", "model@v1", "--metric", f"mets:{name}", check=2).stderr
+        assert said in error
+        assert error.count("\n") == 1
+
+
 def test_a_person_in_own_items_is_erased(project: Project) -> None:
     rows = [
         {"question": f"What is number {number}?", "answer": f"It is the number {number} of them.", "who": who}

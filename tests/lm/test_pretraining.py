@@ -118,6 +118,18 @@ def test_bad_sizes_are_refused() -> None:
         shape_for("llama", 2_000_000, 200_000, 512)
 
 
+@pytest.mark.parametrize(("family", "parameters", "vocabulary"), [("t5", 700_000, 352), ("bert", 400_000, 512)])
+def test_between_two_widths_the_nearer_is_taken(family, parameters: int, vocabulary: int) -> None:
+    """Widths go in steps of a head, which for the smallest are far apart."""
+    from treadle.lm.initial_model import config_for
+
+    shape = shape_for(family, parameters, vocabulary, 512)
+    config = config_for(family, shape, vocabulary, 512, {"eos": 0, "pad": 0})
+    with torch.device("meta"):
+        model = model_class(family).from_config(config)
+    assert model.num_parameters() == pytest.approx(parameters, rel=0.4)
+
+
 def test_the_same_seed_gives_the_same_model(tmp_path: Path, tokenizer: Path, models: dict[str, Path]) -> None:
     create_model(tmp_path / "again", tokenizer, architecture="llama", size="300K", context=64, seed=3)
     create_model(tmp_path / "other", tokenizer, architecture="llama", size="300K", context=64, seed=4)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -242,7 +243,21 @@ def _interrupted(arguments: list[str]) -> int:
 def _defect(error: Exception, arguments: list[str]) -> int:
     if os.environ.get("TREADLE_DEBUG"):
         raise error
+    if own := _own_line(error):
+        said = f"{type(error).__name__}: {error} ({own}, code of this project; TREADLE_DEBUG=1 shows all of it)"
+        return _fail(said, 2, arguments)
     return _fail(f"{type(error).__name__}: {error} (a defect of Treadle; TREADLE_DEBUG=1 shows where)", 3, arguments)
+
+
+def _own_line(error: Exception) -> str:
+    """Where it came from, if that is code of the project that is open: not of Treadle, nor of what is installed."""
+    project, found = Path.cwd().resolve(), ""
+    apart = [Path(__file__).resolve().parents[1], Path(sys.prefix).resolve()]
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        if path.is_relative_to(project) and not any(path.is_relative_to(each) for each in apart):
+            found = f"{path.relative_to(project)}:{frame.lineno}"
+    return found
 
 
 def _absent(error: ModuleNotFoundError) -> str:

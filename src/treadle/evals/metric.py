@@ -66,7 +66,12 @@ class Mean:
     def score(self, items: Sequence[Item], outputs: Sequence[Output]) -> Rows:
         """(value, 1) per item."""
         values: Sequence[Any] = self.function(items, outputs)
-        return [(float(value), 1.0) for value in values]
+        try:
+            return [(float(value), 1.0) for value in values]
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"metric {self.name} gave {type(values).__name__}: expected a number for each item ({error})"
+            ) from None
 
     def reduce(self, totals: NDArray[Any]) -> NDArray[Any]:
         """The mean."""

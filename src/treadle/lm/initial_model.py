@@ -53,18 +53,22 @@ def model_class(architecture: str) -> Any:
 
 
 def shape_for(architecture: Architecture, parameters: int, vocabulary: int, context: int) -> Shape:
-    """The width and depth that come nearest to a number of parameters at a usual proportion of the two.
+    """The width and depth that come nearest to a number of parameters at a usual proportion of the two: small models
+    have few widths, so what comes out may be some tenths off.
 
     ``UserError`` where the embeddings alone are too much for it, or it is more than the largest shape has.
     """
     best: tuple[float, Shape] | None = None
+    smallest = _roughly(architecture, Shape(_HEAD, 2), vocabulary, context)
     for shape in _shapes(parameters):
         off = abs(_roughly(architecture, shape, vocabulary, context) / parameters - 1)
         proportion = shape.width / shape.layers
-        if _RATIOS[0] <= proportion <= _RATIOS[1]:
+        if _RATIOS[0] <= proportion <= _RATIOS[1] and (off <= 0.3 or smallest <= parameters):
             cost = max(0.0, off - 0.05) + 0.02 * abs(proportion / _RATIO - 1)
-            if off <= 0.3 and (best is None or cost < best[0]):
+            if best is None or cost < best[0]:
                 best = (cost, shape)
+    if best is not None and parameters > 1.3 * _roughly(architecture, _LARGEST, vocabulary, context):
+        best = None
     if best is None and parameters > _roughly(architecture, _LARGEST, vocabulary, context):
         raise UserError(f"{parameters:,} parameters are more than a {architecture} has here; take a smaller size")
     if best is None:

@@ -73,7 +73,9 @@ def load(name: str, folder: Path | None = None) -> Optimization:
     """The way called ``name``, or ``module:Class`` of a project; ``UserError`` with the nearest name."""
     value = plugins.load(GROUP, name, folder).value
     way = value() if isinstance(value, type) else value
-    missing = [part for part in ("version", "tasks", "engine", "settings", "write") if not hasattr(way, part)]
+    missing = [
+        part for part in ("version", "packages", "tasks", "engine", "settings", "write") if not hasattr(way, part)
+    ]
     if missing:
         raise UserError(f"optimization {name}: {value!r} has no {missing[0]}; expected an Optimization")
     return cast("Optimization", way)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from treadle.core.errors import UserError
 from treadle.core.plugins import load
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.evals.task import FITS, load_task
-from treadle.lm.fitting import FitSettings, carries
+from treadle.lm.fitting import FitSettings, Fitted, carries
 from treadle.lm.model import Model
 from treadle.stages.develop.carrying import Carried, looks_at
 from treadle.stages.develop.curve import Curve
@@ -58,6 +59,9 @@ def fit(
     code = [task, task_version, trainer, trainer_version]
     with run.create(Model) as model, Carried(run, *code, dataset.digest, source, repr(settings)) as carry:
         result = train(begun, model.path, examples, settings, carry if carries(train) else on_step)
+        if not isinstance(result, Fitted):
+            said = f"{trainer or f'task {task}'} gave {type(result).__name__}"
+            raise UserError(f"develop.fit: {said}; expected a Fitted, with the loss and the steps")
         model.add_documents(name for example in (*examples, *seen) for name in example.documents)
         if pretrained is not None:
             model.add_documents(pretrained.document_ids())
