@@ -109,9 +109,6 @@ def test_settings_are_checked(tmp_path: Path) -> None:
         ("kubernetes", {"image": "a b"}, "image 'a b': expected an image's name"),
         ("kserve", {"image": "--x"}, "image '--x'"),
         ("rayserve", {"image": "a\nb"}, "image "),
-        ("kubernetes", {"share": 0.5}, "share is of a canary"),
-        ("kserve", {"share": 0.5}, "share is of a canary"),
-        ("kubernetes", {"scale_by": "cpu", "waiting": 9}, "waiting is of a queue"),
     ):
         with pytest.raises(UserError, match=said):
             render(target, RELEASE, tmp_path, settings)

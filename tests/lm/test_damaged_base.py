@@ -63,6 +63,35 @@ def test_a_head_and_a_pooler_may_be_new(tmp_path: Path, begun: dict[str, Path], 
     torch_runtime.load(base, transformers.AutoModel)
 
 
+@pytest.mark.parametrize(
+    ("config", "kind", "lost"),
+    [
+        (transformers.PegasusConfig, "AutoModelForSeq2SeqLM", "embed_positions"),
+        (transformers.MarianConfig, "AutoModel", "embed_positions"),
+        (transformers.RoFormerConfig, "AutoModelForSequenceClassification", "embed_positions"),
+        (transformers.DistilBertConfig, "AutoModelForSequenceClassification", "position_embeddings"),
+    ],
+)
+def test_tables_that_are_computed_may_be_missing(tmp_path: Path, config: type, kind: str, lost: str) -> None:
+    small = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    small |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 99, "pad_token_id": 0}
+    small |= {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    small |= {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "sinusoidal_pos_embds": True}
+    saved = {"AutoModelForSeq2SeqLM": kind, "AutoModel": "AutoModelForSeq2SeqLM"}.get(kind, "AutoModel")
+    made = getattr(transformers, saved).from_config(config(**small, max_position_embeddings=64))
+    made.save_pretrained(tmp_path / "made")
+    base = damaged(tmp_path / "base", tmp_path / "made", without=(lost,))
+    torch_runtime.load(base, getattr(transformers, kind))
+
+
+def test_a_t5_reads_with_a_new_head(tmp_path: Path, begun: dict[str, Path]) -> None:
+    model = torch_runtime.load(begun["t5"], transformers.AutoModelForQuestionAnswering)
+    assert torch_runtime.new_parameters(model) == {"qa_outputs.weight", "qa_outputs.bias"}
+    base = damaged(tmp_path / "base", begun["t5"], without=("decoder.block.1",))
+    with pytest.raises(UserError, match="its weights lack decoder"):
+        torch_runtime.load(base, transformers.AutoModelForQuestionAnswering)
+
+
 def test_a_gguf_is_not_written_of_a_part(tmp_path: Path, make_model: Callable[..., Path]) -> None:
     base = damaged(tmp_path / "base", make_model(tmp_path / "whole"), without=("layers.1.", "model.norm"))
     with pytest.raises(UserError, match=r"its weights lack model\.layers\.1\.input_layernorm\.weight \(10 tensors"):

@@ -20,9 +20,11 @@ from toy_server import Served
 
 from docs.pages import ROOT, blocks
 from treadle.core.errors import UserError
+from treadle.serve import guardrail
 from treadle.serve.guardrail import Found, Guardrail, Guardrails, Named, Screen, Stopped, screened
 from treadle.serve.guardrail_settings import described, open_guardrails
 from treadle.serve.guards import BlockList, Injection, PersonalData, Size
+from treadle.text.escapes import readings
 from treadle.text.lookalikes import plain
 
 MAIL = "jane.doe@example.org"
@@ -105,10 +107,28 @@ def test_the_end_of_a_line_in_json_hides_nothing(before: str, what: str) -> None
         for _ in range(depth):
             shown = json.loads(shown)
         assert (shown, done) == (plainly[0], said)
+    with pytest.raises(Stopped):
+        screened(named(BlockList(words=["ho"])), [json.dumps("the density\nho")])
+    screened(named(BlockList(words=["ho", "eta"])), [r"the density $\rho$, and \beta"])  # no JSON: no end of a line
     blocked = json.dumps({"n": "M\u00fcller GmbH"})
     with pytest.raises(Stopped) as refused:
         screened(named(BlockList(words=["M\u00fcller GmbH"])), [{"role": "tool", "content": blocked}])
     assert refused.value.done["found"] == {"blocked": 1}
+
+
+def test_what_is_found_in_both_readings_goes_whole() -> None:
+    secret = r'{"u": "https://bob:se\ncret99@db.example.com/"}'
+    [shown], _ = screened(named(PersonalData()), [secret])
+    assert not any(word in shown for word in ("bob", "se", "cret99"))
+    assert json.loads(shown)
+    assert through([PersonalData()], cut(secret, 3)) == (shown, False)
+
+
+def test_held_json_is_not_read_again_for_each_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    text, read = '{\\"key\\":\\"v\\"},' * 200, []
+    monkeypatch.setattr(guardrail, "readings", lambda text, **said: read.append(text) or readings(text, **said))
+    assert through([PersonalData()], [text[at : at + 4] for at in range(0, len(text), 4)]) == (text, False)
+    assert len(read) < 5  # it is all one word, so nothing may go out before its end
 
 
 @settings(max_examples=30, deadline=None)

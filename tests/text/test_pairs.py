@@ -10,7 +10,7 @@ import pytest
 from treadle.core.errors import UserError
 from treadle.text.document import Document
 from treadle.text.examples import Made, load_maker, make_examples
-from treadle.text.row_mapping import Fields, RowMapping
+from treadle.text.row_mapping import Fields, RowMapping, UnusableRowError
 from treadle.text.rows import Row
 
 
@@ -80,6 +80,20 @@ def test_rows_as_they_are_documented_need_no_fields(maker: str, row: dict[str, A
     settings = {"languages": ["fr", "en"]} if "translation" in row else {}
     found = make_examples([document], load_maker(maker)[0], name=maker, settings=settings)
     assert said(found) == [("un", "one")]
+
+
+@pytest.mark.parametrize(
+    ("row", "fields"),
+    [
+        ({"source": "a great film", "target": "positive"}, {"label": "target"}),
+        ({"source": "alice@example.com", "target": "hello"}, {"subject": "source"}),
+        ({"title": "a great film", "body": "positive"}, {"label": "body"}),
+        ({"source": "crm", "target": "web", "notes": "the long text that it is about"}, {}),
+    ],
+)
+def test_what_has_another_meaning_is_no_text(row: dict[str, Any], fields: dict[str, Any]) -> None:
+    with pytest.raises(UnusableRowError, match="no text among"):
+        RowMapping(Fields(**fields), keyed=str).document(Row(0, 1, b"{}", row), "test", "f", {})
 
 
 def test_what_is_no_pair_is_dropped_by_name() -> None:

@@ -127,6 +127,7 @@ SUMMARIES = {
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 class LazyGroup(click.Group):
@@ -251,12 +252,16 @@ def _defect(error: Exception, arguments: list[str]) -> int:
 
 def _own_line(error: Exception) -> str:
     """Where it came from, if that is code of the project that is open: not of Treadle, nor of what is installed."""
-    project, found = Path.cwd().resolve(), ""
-    apart = [Path(__file__).resolve().parents[1], Path(sys.prefix).resolve()]
-    for frame in traceback.extract_tb(error.__traceback__):
-        path = Path(frame.filename)
-        if path.is_relative_to(project) and not any(path.is_relative_to(each) for each in apart):
-            found = f"{path.relative_to(project)}:{frame.lineno}"
+    try:
+        project, found = Path.cwd().resolve(), ""
+        apart = [Path(__file__).resolve().parents[1], *(Path(each).resolve() for each in (sys.prefix, sys.base_prefix))]
+        for frame in traceback.extract_tb(error.__traceback__):
+            path = Path(frame.filename).resolve()
+            installed = any(path.is_relative_to(each) for each in apart) or _INSTALLED & {*path.parts}
+            if path.is_relative_to(project) and not installed:
+                found = f"{path.relative_to(project)}:{frame.lineno}"
+    except OSError:  # the folder is gone, say
+        return ""
     return found
 
 

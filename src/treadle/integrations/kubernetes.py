@@ -35,7 +35,6 @@ _ROUTE = "route.yaml"
 _MONITOR, _RULE = "monitor.yaml", "queue-metric.yaml"
 _SERVICE = "inferenceservice.yaml"
 _RELEASE, _BESIDE = "treadle/release", "treadle/beside"  # annotations
-_SHARE = 0.1  # of the requests, for a release that is tried
 _TAGS = "serving.kserve.io/enable-tag-routing"  # both revisions get addresses of their own
 _COMPONENT = "app.kubernetes.io/component"
 _WAIT = "--timeout=300s"
@@ -57,14 +56,14 @@ class Kubernetes:
         gateway: str = "",
         host: str = "",
         canary: str = "",
-        share: float = _SHARE,
+        share: float = 0.1,
         canary_image: str = "",
         kube_context: str = "",
         tool: str = "kubectl",
         port: int = PORT,
         gpu: bool = False,
         scale_by: str = "",
-        waiting: int = scale.WAITING,
+        waiting: int = 4,
         keys: str = "",
         degrade_for: str = "",
         database_port: int = 5432,
@@ -283,7 +282,7 @@ class KServe:
         most: int = 10,
         cpus: int = 2,
         canary: str = "",
-        share: float = _SHARE,
+        share: float = 0.1,
         canary_image: str = "",
         kube_context: str = "",
         gpu: bool = False,
@@ -391,8 +390,6 @@ def _check_canary(target: str, canary: str, share: float, named: str, canary_ima
         )
     for word, name in (("image", named), ("canary_image", canary_image)):
         check_image(target, name, word)
-    if share != _SHARE and not canary:
-        raise UserError(f"target {target}: share is of a canary; name that release too, with canary=REF")
     if canary_image and not canary:
         raise UserError(f"target {target}: canary_image is of a canary; name that release too, with canary=REF")
     if canary and bool(named) != bool(canary_image):

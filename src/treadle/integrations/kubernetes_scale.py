@@ -15,7 +15,6 @@ from treadle.stages.deploy.targets import trial_name
 
 WAYS = ("cpu", "queue")
 QUEUE = "treadle_queue_requests"  # as our own /metrics has it
-WAITING = 4  # requests for each pod
 _BUSY = 70  # percent of the processors asked for
 _SECONDS = 15  # between two scrapes
 _FEWER = 120  # seconds until one pod more goes: an empty queue does not say how busy the others are
@@ -32,8 +31,6 @@ def check(target: str, scale_by: str, waiting: int) -> None:
         raise UserError(f"target {target}: scale_by {scale_by!r}: expected {' or '.join(WAYS)}")
     if waiting < 1:
         raise UserError(f"target {target}: waiting {waiting}: expected 1 request or more")
-    if scale_by == "cpu" and waiting != WAITING:
-        raise UserError(f"target {target}: waiting is of a queue; leave it or scale_by=cpu out")
 
 
 def scaled(way: str, waiting: int, *, gpu: bool) -> dict[str, Any]:

@@ -21,6 +21,12 @@ Precision = Literal["auto", "bfloat16", "float32"]
 _NATIVE_BFLOAT16 = ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")
 _WIDE = 384  # tokens of a row
 _NEW = "parameters_not_in_folder"  # of a model that was loaded
+_HEADS = (
+    "qa_outputs",
+    "classifier",
+    "score",
+    "classification_head",
+)  # of a model that does not say which part is its base
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -185,18 +191,26 @@ def _check_whole(folder: Path, model: Any, missing: Collection[str]) -> None:
     """``UserError`` where weights are missing that no training puts there: they would be random. A head may be new, and
     the pooler before it; that of a model which writes is none of a task."""
     body = f"{model.base_model_prefix}."
-    alone = model.base_model is model
-    lost = [
-        name
-        for name in sorted(missing)
-        if (alone or name.startswith(body) or model.can_generate()) and "pooler" not in name.split(".")
-    ]
+    alone, writes = model.base_model is model, model.can_generate()
+
+    def may_be_new(name: str) -> bool:
+        in_body = alone or writes or name.startswith(body)
+        return not in_body or (not writes and name.split(".")[0] in _HEADS) or "pooler" in name.split(".")
+
+    lost = [name for name in sorted(missing) if not may_be_new(name) and not _is_computed(model, name)]
     if lost:
         more = f" and {len(lost) - 1} others" if len(lost) > 1 else ""
         raise UserError(
             f"{folder}: its weights lack {lost[0]}{more}, which its config.json says there are; copy the folder again,"
             " or correct its number of layers"
         )
+
+
+def _is_computed(model: Any, name: str) -> bool:
+    """Whether it is a table of positions that no training fills."""
+    module = name.rpartition(".")[0]
+    computed = any(getattr(model.config, each, False) for each in ("sinusoidal_pos_embds", "sinusoidal_embeddings"))
+    return "Sinusoidal" in type(model.get_submodule(module)).__name__ or (computed and "position" in module)
 
 
 def new_parameters(model: Any) -> frozenset[str]:

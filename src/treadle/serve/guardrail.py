@@ -12,10 +12,10 @@ at as what it stands for too: in its own form a number after the end of a line i
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from treadle.text.escapes import readings
@@ -163,16 +163,16 @@ def _rewriter(guard: Guardrail, counts: Counter[str]) -> Callable[[str], str]:
     return rewrite
 
 
-def _found(guard: Guardrail, text: str, before: int = 0) -> list[Found]:
-    """In the text as it stands and as JSON; what both find counts once."""
+def _found(guard: Guardrail, text: str, before: int = 0, *, quoted: bool = False) -> list[Found]:
+    """In the text as it stands and as JSON; what both find counts once. ``quoted`` as of `readings`."""
     found = list(guard.find(text, before))
-    for shown, places in readings(text):
+    for shown, places in readings(text, quoted=quoted):
         read = [
             Found(places[each.start], places[min(each.end, len(shown))], each.label)
             for each in guard.find(shown, before)
         ]
-        # What takes half an escape with it would leave JSON that nobody can read; a size is that of what was sent.
-        found = _joined(found, read, text) if guard.action == "refuse" else _joined(read, found, text)
+        # A size is that of what was sent, and what is refused is not cut.
+        found = _joined(found, read, text) if guard.action == "refuse" else _merged(found, read, places)
     return sorted(found)
 
 
@@ -182,6 +182,25 @@ def _joined(first: list[Found], second: list[Found], text: str) -> list[Found]:
     for each in first:
         taken[each.start : each.end] = b"\1" * (each.end - each.start)
     return first + [each for each in second if 1 not in taken[each.start : each.end]]
+
+
+def _merged(found: list[Found], read: list[Found], places: Sequence[int]) -> list[Found]:
+    """Both, and as one where they overlap. What was found in the text as it stands takes no half of an escape along:
+    that would leave JSON that nobody can read."""
+    merged: list[Found] = []
+    for each in sorted([*(_whole(one, places) for one in found), *read]):
+        if merged and each.start < merged[-1].end:
+            merged[-1] = replace(merged[-1], end=max(each.end, merged[-1].end))
+        else:
+            merged.append(each)
+    return merged
+
+
+def _whole(found: Found, places: Sequence[int]) -> Found:
+    first, last = bisect_left(places, found.start), bisect_right(places, found.end) - 1
+    start = places[first] if first < len(places) else found.start
+    end = places[last] if found.end <= places[-1] else found.end
+    return replace(found, start=start, end=end) if start < end else found
 
 
 def _said(each: Named, side: str, found: Mapping[str, int]) -> dict[str, Any]:
@@ -232,6 +251,7 @@ class _Stage:
     _text: str = ""  # a little of what went out, and all that is held
     _out: int = 0  # where in it what is held begins
     _before: int = 0  # characters that are not kept any more
+    _quoted: bool = False  # whether there was a quotation mark among them
 
     def feed(self, text: str, *, last: bool = False) -> str:
         if self.stopped:
@@ -241,7 +261,7 @@ class _Stage:
         if end <= self._out and not last:
             return ""
         guard, pieces = self.named.guard, []
-        for found in _found(guard, self._text, self._before):
+        for found in _found(guard, self._text, self._before, quoted=self._quoted):
             if found.end <= self._out:
                 continue
             if found.start >= end:
@@ -260,6 +280,7 @@ class _Stage:
         self._out = max(self._out, end)
         if self._out > 2 * _BEHIND:
             cut = self._out - _BEHIND
+            self._quoted = self._quoted or '"' in self._text[:cut]
             self._text, self._out, self._before = self._text[cut:], self._out - cut, self._before + cut
         return "".join(pieces)
 
@@ -269,7 +290,9 @@ class _Stage:
         if reach is None:
             return self._out
         end = _decided(self._text, self._out, reach)
-        for shown, places in readings(self._text):
+        if end <= self._out:  # nothing that JSON is read as lets more out
+            return end
+        for shown, places in readings(self._text, quoted=self._quoted):
             end = min(end, places[_decided(shown, bisect_left(places, self._out), reach)])
         return end
 

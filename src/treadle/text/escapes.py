@@ -17,15 +17,18 @@ _ESCAPE = re.compile(
 )
 
 
-def readings(text: str) -> Iterator[tuple[str, Sequence[int]]]:
+def readings(text: str, *, quoted: bool = False) -> Iterator[tuple[str, Sequence[int]]]:
     """The text read as JSON's, and that again, as often as it makes a difference; nothing of a text without escapes.
+
+    JSON has escapes in quotation marks alone, so what is before the first of those stays as it is: a formula, say.
+    ``quoted``: there was one before the text.
 
     Beside each, where in ``text`` its characters begin, with one place more: where they end. An escape that is begun
     at the very end is left away.
     """
     places: Sequence[int] | None = None
     for _ in range(_DEEPEST):
-        found = _read(text) if "\\" in text else None
+        found = _read(text, 0 if quoted else text.find('"')) if "\\" in text else None
         if found is None:
             return
         text, now = found
@@ -33,11 +36,13 @@ def readings(text: str) -> Iterator[tuple[str, Sequence[int]]]:
         yield text, places
 
 
-def _read(text: str) -> tuple[str, Sequence[int]] | None:
+def _read(text: str, begin: int) -> tuple[str, Sequence[int]] | None:
+    if begin < 0:
+        return None
     pieces: list[str] = []
     places = array("Q")
     position = 0
-    for match in _ESCAPE.finditer(text):
+    for match in _ESCAPE.finditer(text, begin):
         pieces.append(text[position : match.start()])
         places.extend(range(position, match.start() + 1))
         if match["begun"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -145,7 +145,7 @@ class RowMapping:
             if key in values:
                 return _Content(_text(values[key]), frozenset({key}))
         for names in PAIRS:
-            if all(isinstance(values.get(name), str) for name in names):
+            if self._free(names) and all(isinstance(values.get(name), str) for name in names):
                 return _Content(_text("\n\n".join(values[name] for name in names)))
         context, question = values.get("context"), values.get("question")
         if isinstance(context, str) and isinstance(question, str):
@@ -153,13 +153,32 @@ class RowMapping:
         tokens = values.get("tokens")
         if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
             return _Content(_text(" ".join(tokens)))
-        told = _source_and_target(values)
+        told = self._source_and_target(values)
         if told is not None:
             return _Content(_text(told))
         raise UnusableRowError(
             f"no text among {_columns(values)}; say which column it is with `fields: {{text: ...}}`, or of a pair with"
             " prompt and response"
         )
+
+    def _free(self, names: Sequence[str]) -> bool:
+        """Whether nobody said what these columns are: a label or a person is none of the text."""
+        return not {*self._moved, self.fields.label} & {*names}
+
+    def _source_and_target(self, values: dict[str, Any]) -> str | None:
+        """Both, as one text. Columns of these names may be something else where another has more to say."""
+        spoken = values.get("translation")  # a text a language
+        if self._free(("translation",)) and isinstance(spoken, Mapping) and _are_texts([*spoken.values()]):
+            return "\n\n".join(spoken.values())
+        for names in (*TRANSLATIONS, *SUMMARIES):
+            found: list[Any] = [values.get(name) for name in names]
+            texts = [" ".join(each) if _are_texts(each) else each for each in found]
+            if not self._free(names) or not _are_texts(texts):
+                continue
+            others = [len(each) for name, each in values.items() if name not in names and isinstance(each, str)]
+            if max(others, default=0) <= max(map(len, texts)):
+                return "\n\n".join(texts)
+        return None
 
     def _conversation(self, values: dict[str, Any]) -> chat.Conversation | None:
         given, none = self.fields, frozenset[str]()
@@ -191,21 +210,8 @@ class RowMapping:
         return None if value is None or value == "" else source_time(value)
 
 
-def _source_and_target(values: Mapping[str, Any]) -> str | None:
-    """Both, as one text."""
-    spoken = values.get("translation")  # a text a language
-    if isinstance(spoken, Mapping) and spoken and all(isinstance(each, str) for each in spoken.values()):
-        return "\n\n".join(spoken.values())
-    for names in (*TRANSLATIONS, *SUMMARIES):
-        found: list[Any] = [values.get(name) for name in names]
-        texts = [" ".join(each) if _are_texts(each) else each for each in found]
-        if all(isinstance(each, str) for each in texts):
-            return "\n\n".join(texts)
-    return None
-
-
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
 
 
 def source_time(value: Any) -> str:

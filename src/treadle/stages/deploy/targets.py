@@ -37,7 +37,7 @@ REMOTE = "remote"  # the setting that names a place of treadle push, of targets 
 CANARY = "canary"  # the setting that names another release, of targets that can try one beside the first
 RELEASE = "release"  # the folder beside the files that the release itself is put into when they are applied
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z")
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*\Z")
+_IMAGE = re.compile(r"[^-\s\"'`\\][^\s\"'`\\]*\Z")  # a variable of the shell among it, say
 _START = 180.0  # seconds that what was deployed gets to answer
 Content = bytes | Path  # of a file that is rendered; a path is that of a file to copy
 
