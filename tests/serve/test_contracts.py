@@ -95,7 +95,7 @@ def test_sagemaker(start: Callable[..., Served]) -> None:
     assert one.headers["x-amzn-sagemaker-custom-attributes"] == served.rows[-1]["id"]
     sampled = http.post("/invocations", json={"inputs": "a b c", "parameters": {"do_sample": True}})
     assert good(sampled) == [{"generated_text": "a b c"}]
-    assert (one.status_code, served.rows[-1]["parameters"]["temperature"]) == (200, 1.0)
+    assert served.rows[-1]["parameters"]["temperature"] == 1.0
     for parameters in ({"top_k": 5}, {"do_sample": True, "temperature": 0}):
         refused = http.post("/invocations", json={"inputs": "a", "parameters": parameters})
         assert refused.status_code == 400, parameters
