@@ -22,7 +22,7 @@ from treadle.text.accounting import Accounting, Dropped, Note, Touched
 from treadle.text.detectors import DETECTORS, RULES
 from treadle.text.document import Document
 from treadle.text.findings import FindingsFile, mentioning, read_findings
-from treadle.text.mentions import mention, mentions_of
+from treadle.text.mentions import mention, mentions_in, mentions_of
 from treadle.text.personal_data import KINDS, Scanner, find, mask, redact, sample
 from treadle.text.pseudonyms import Pseudonyms
 from treadle.text.redact import Redact
@@ -128,6 +128,39 @@ def test_found_where_it_is(kind: str, marked: str) -> None:
 @pytest.mark.parametrize("text", LEFT)
 def test_look_alikes_are_left(text: str) -> None:
     assert find(text) == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("kind", "marked"), FOUND)
+def test_json_in_a_text_is_read_as_what_it_stands_for(kind: str, marked: str, times: int) -> None:
+    inner = marked.split("|")[1] if "|" in marked else marked
+    text = marked.replace("|", "").replace("@host", "@" + "host")
+    inside: object = f"line\n{text}\n\u00fc"
+    for _ in range(times):
+        inside = json.dumps({"a": inside})
+    text = str(inside)
+    assert kind in {found.kind for found in find(text)}
+    shown: object = redact(text)
+    assert inner.removesuffix("@host") not in str(shown)
+    for _ in range(times):
+        shown = json.loads(str(shown))["a"]
+    assert f"[{kind.upper()}]" in str(shown)
+
+
+def test_a_value_written_with_escapes_is_the_same_person() -> None:
+    text = r'{"to": "c.d\u0040mail.test", "tel": "+49\u002030\/1234567"}'
+    for name in ("c.d@mail.test", "+49 30 1234567"):
+        assert set(mentions_in(KEY, text)) >= mentions_of(KEY, name) != set()
+    loaded = load_transforms([{"redact": {"action": "replace"}}], None, key=KEY)
+    made = [Document("doc:1", "t", "1", text), Document("doc:2", "t", "2", "c.d@mail.test")]
+    [[escaped, plain]] = list(run_transforms([made], loaded, Accounting()))
+    assert json.loads(escaped.text)["to"] == plain.text
+    assert "1234567" not in escaped.text
+
+
+def test_backslashes_without_json_are_left() -> None:
+    for text in (r"C:\new\4111111111111111x", r"$\rho$ and \beta", r'say "\q49 170"'):
+        assert find(text) == []
 
 
 def test_every_kind_has_an_example() -> None:

@@ -12,13 +12,13 @@ at as what it stands for too: in its own form a number after the end of a line i
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from treadle.text.escapes import readings
+from treadle.text.escapes import merged, readings
 from treadle.text.lookalikes import seen
 
 Action = Literal["refuse", "redact"]
@@ -172,7 +172,7 @@ def _found(guard: Guardrail, text: str, before: int = 0, *, quoted: bool = False
             for each in guard.find(shown, before)
         ]
         # A size is that of what was sent, and what is refused is not cut.
-        found = _joined(found, read, text) if guard.action == "refuse" else _merged(found, read, places)
+        found = _joined(found, read, text) if guard.action == "refuse" else merged(found, read, places)
     return sorted(found)
 
 
@@ -182,25 +182,6 @@ def _joined(first: list[Found], second: list[Found], text: str) -> list[Found]:
     for each in first:
         taken[each.start : each.end] = b"\1" * (each.end - each.start)
     return first + [each for each in second if 1 not in taken[each.start : each.end]]
-
-
-def _merged(found: list[Found], read: list[Found], places: Sequence[int]) -> list[Found]:
-    """Both, and as one where they overlap. What was found in the text as it stands takes no half of an escape along:
-    that would leave JSON that nobody can read."""
-    merged: list[Found] = []
-    for each in sorted([*(_whole(one, places) for one in found), *read]):
-        if merged and each.start < merged[-1].end:
-            merged[-1] = replace(merged[-1], end=max(each.end, merged[-1].end))
-        else:
-            merged.append(each)
-    return merged
-
-
-def _whole(found: Found, places: Sequence[int]) -> Found:
-    first, last = bisect_left(places, found.start), bisect_right(places, found.end) - 1
-    start = places[first] if first < len(places) else found.start
-    end = places[last] if found.end <= places[-1] else found.end
-    return replace(found, start=start, end=end) if start < end else found
 
 
 def _said(each: Named, side: str, found: Mapping[str, int]) -> dict[str, Any]:

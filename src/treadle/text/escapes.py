@@ -3,8 +3,13 @@ r"""JSON inside a text, read as what it stands for: ``\n`` is the end of a line 
 from __future__ import annotations
 
 import re
-from array import array
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _DEEPEST = 2  # JSON in a text of JSON, as the arguments of a call with JSON among them
 _SIMPLE = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
@@ -17,42 +22,116 @@ _ESCAPE = re.compile(
 )
 
 
-def readings(text: str, *, quoted: bool = False) -> Iterator[tuple[str, Sequence[int]]]:
+class Places(Protocol):
+    """Where in a text the characters begin that it is read as, with one place more: where they end."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> int: ...
+
+
+if TYPE_CHECKING:
+
+    class _Span(DataclassInstance, Protocol):
+        """Characters ``start`` to ``end`` (half open) of a text."""
+
+        @property
+        def start(self) -> int: ...
+
+        @property
+        def end(self) -> int: ...
+
+        def __lt__(self, other: Any, /) -> bool: ...
+
+
+AnySpan = TypeVar("AnySpan", bound="_Span")
+
+
+def readings(text: str, *, quoted: bool = False) -> Iterator[tuple[str, Places]]:
     """The text read as JSON's, and that again, as often as it makes a difference; nothing of a text without escapes.
 
     JSON has escapes in quotation marks alone, so what is before the first of those stays as it is: a formula, say.
     ``quoted``: there was one before the text.
 
-    Beside each, where in ``text`` its characters begin, with one place more: where they end. An escape that is begun
-    at the very end is left away.
+    Beside each, where in ``text`` its characters begin. An escape that is begun at the very end is left away.
     """
-    places: Sequence[int] | None = None
+    places: Places | None = None
     for _ in range(_DEEPEST):
         found = _read(text, 0 if quoted else text.find('"')) if "\\" in text else None
         if found is None:
             return
         text, now = found
-        places = now if places is None else array("Q", map(places.__getitem__, now))
+        places = now if places is None else _Nested(places, now)
         yield text, places
 
 
-def _read(text: str, begin: int) -> tuple[str, Sequence[int]] | None:
+def merged(found: Iterable[AnySpan], read: Iterable[AnySpan], places: Places) -> list[AnySpan]:
+    """What was found in the text as it stands, and in what it is read as (by its places in the text), in order; as one
+    where they overlap. The former takes no half of an escape along: that would leave JSON that nobody can read."""
+    joined: list[AnySpan] = []
+    for each in sorted([*(_whole(one, places) for one in found), *read]):
+        if joined and each.start < joined[-1].end:
+            joined[-1] = replace(joined[-1], end=max(each.end, joined[-1].end))
+        else:
+            joined.append(each)
+    return joined
+
+
+def _whole(found: AnySpan, places: Places) -> AnySpan:
+    first, last = bisect_left(places, found.start), bisect_right(places, found.end) - 1
+    start = places[first] if first < len(places) else found.start
+    end = places[last] if found.end <= places[len(places) - 1] else found.end
+    return replace(found, start=start, end=end) if start < end else found
+
+
+class _Places:
+    """Of one reading: a shift behind each escape, since texts are long and their escapes few."""
+
+    def __init__(self, length: int, escapes: list[int], shifts: list[int]) -> None:
+        """``escapes``: where what they stand for is in what was read; ``shifts``: by how much the text is behind what
+        was read, before the first of them, and after each."""
+        self._length, self._escapes, self._shifts = length, escapes, shifts
+
+    def __len__(self) -> int:
+        return self._length + 1
+
+    def __getitem__(self, index: int, /) -> int:
+        if index > self._length:
+            raise IndexError(index)
+        return index + self._shifts[bisect_left(self._escapes, index)]
+
+
+class _Nested:
+    def __init__(self, outer: Places, inner: Places) -> None:
+        self._outer, self._inner = outer, inner
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __getitem__(self, index: int, /) -> int:
+        return self._outer[self._inner[index]]
+
+
+def _read(text: str, begin: int) -> tuple[str, Places] | None:
     if begin < 0:
         return None
     pieces: list[str] = []
-    places = array("Q")
-    position = 0
+    escapes: list[int] = []
+    shifts = [0]
+    position, last = 0, len(text)
     for match in _ESCAPE.finditer(text, begin):
         pieces.append(text[position : match.start()])
-        places.extend(range(position, match.start() + 1))
         if match["begun"]:
-            return "".join(pieces), places
+            position = last = match.start()
+            break
         pieces.append(_character(match))
         position = match.end()
+        escapes.append(match.start() - shifts[-1])
+        shifts.append(shifts[-1] + position - match.start() - 1)
     if not pieces:
         return None
-    places.extend(range(position, len(text) + 1))
-    return "".join([*pieces, text[position:]]), places
+    read = "".join([*pieces, text[position:last]])
+    return read, _Places(len(read), escapes, shifts)
 
 
 def _character(match: re.Match[str]) -> str:

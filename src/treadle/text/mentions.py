@@ -35,10 +35,10 @@ def mention(key: bytes, kind: str, value: str) -> str | None:
 
 def mentions_in(key: bytes, text: str) -> Iterator[str]:
     """Digests of everything that a text mentions."""
-    from treadle.text.personal_data import find
+    from treadle.text.personal_data import find, value_of
 
     for finding in find(text):
-        digest = mention(key, finding.kind, text[finding.start : finding.end])
+        digest = mention(key, finding.kind, value_of(finding, text))
         if digest is not None:
             yield digest
 

@@ -19,12 +19,14 @@ from treadle.core.errors import MissingExtra, UserError, nearest
 from treadle.text.candidate_checks import Check
 from treadle.text.context_words import LANGUAGES
 from treadle.text.detectors import DETECTORS, RULES, detectors
+from treadle.text.escapes import merged, readings
 from treadle.text.surroundings import LOOK_BACK
 
 _MOST_PASSES = 10  # of redacting
 _MARKS = "".join(map(chr, range(0xFDD0, 0xFDF0)))  # characters that no text has: each stands for a stand-in
 KINDS: tuple[str, ...] = tuple(RULES)
 _LABEL = re.compile(r"\[(?:" + "|".join(kind.upper() for kind in KINDS) + r")\]")
+_ESCAPED = re.compile(r'[\x00-\x1f"\\]+')  # what JSON has escapes for
 _SHOWN_AROUND = 60  # characters of a sample on each side of what was found
 _SEARCHED = 50_000  # characters of a text in which a sample is looked for
 _EXCERPT_MARGIN = 96  # characters; longer than any finding, so an excerpt never ends inside one
@@ -69,7 +71,20 @@ class Scanner:
         self._patterns = [re2.compile(detector.pattern) for detector in self._detectors]
 
     def find(self, text: str) -> list[Finding]:
-        """Findings by position, none overlapping another; positions count characters."""
+        """Findings by position, none overlapping another; positions count characters.
+
+        JSON inside a text (the arguments of a call, say) is looked at as what it stands for too: there a number at the
+        beginning of a line is ``\\n49 ...``, one word.
+        """
+        found = self.find_as_written(text)
+        for shown, places in readings(text):
+            read = [Finding(places[each.start], places[each.end], each.kind) for each in self.find_as_written(shown)]
+            if read:
+                found = merged(found, read, places)
+        return found
+
+    def find_as_written(self, text: str) -> list[Finding]:
+        """As `find`, escapes as they stand."""
         data = text.encode("utf-8", "surrogatepass")
         matched = self._set.Match(data)
         if not matched:
@@ -107,12 +122,20 @@ class Scanner:
             findings = self.find(text)
             if not findings:
                 break
-            found += [(each.kind, text[each.start : each.end].replace(mark, "")) for each in findings]
+            found += [(each.kind, value_of(each, text).replace(mark, "")) for each in findings]
             text, made = _marked(text, findings, stand_in, mark, made)
         if not made:
             return text, found
         pieces = text.split(mark)
         return "".join(piece + each for piece, each in zip(pieces, [*made, ""], strict=True)), found
+
+
+def value_of(finding: Finding, text: str) -> str:
+    """What was found, escapes read as what they stand for."""
+    value = text[finding.start : finding.end]
+    for shown, _ in readings(value, quoted=True):
+        value = shown
+    return value
 
 
 @functools.lru_cache(maxsize=32)
@@ -192,11 +215,13 @@ def _marked(
     now: list[str] = []
     position = seen = 0
     for finding in findings:
-        before, value = text[position : finding.start], text[finding.start : finding.end]
+        before, written = text[position : finding.start], text[finding.start : finding.end]
         kept = before.count(mark)
         now += made[seen : seen + kept]
-        seen += kept + value.count(mark)  # a stand-in inside a finding goes with it
-        new = stand_in(finding.kind, value.replace(mark, ""))
+        seen += kept + written.count(mark)  # a stand-in inside a finding goes with it
+        new = stand_in(finding.kind, value_of(finding, text).replace(mark, ""))
+        if new is not None and "\\" in written:
+            new = _ESCAPED.sub(" ", new)
         parts += [before, f"[{finding.kind.upper()}]" if new is None else mark]
         now += [] if new is None else [new]
         position = finding.end

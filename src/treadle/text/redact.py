@@ -23,7 +23,7 @@ from treadle.text.transform import Piece, TransformContext, declare
 Action = Literal["redact", "replace", "drop"]
 
 
-@declare(version=3, packages=("google-re2",))
+@declare(version=4, packages=("google-re2",))
 class Redact:
     """Personal data of these kinds, all by default: redact, replace by a keyed pseudonym, or drop the document.
 
