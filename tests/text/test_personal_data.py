@@ -158,6 +158,41 @@ def test_a_value_written_with_escapes_is_the_same_person() -> None:
     assert "1234567" not in escaped.text
 
 
+SET = [
+    ("+49\u00a0170\u202f123\u20114567", "[PHONE]"),
+    ("(+49) 170 1234567", "[PHONE]"),
+    ("\uff0b\uff14\uff19 \uff11\uff17\uff10 \uff11\uff12\uff13\uff14\uff15\uff16\uff17", "[PHONE]"),
+    ("4111\u00a01111\u00a01111\u00a01111", "[CREDIT_CARD]"),
+    ("DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000", "[IBAN]"),
+    ("ssn 219\u201109\u20119999", "ssn [US_SSN]"),
+    ("call me: 555\u2013123\u20134567", "call me: [PHONE]"),
+    ("c.d\uff20mail.test", "[EMAIL]"),
+    ("c.d@ma\u200bil.test, it\u00ads", "[EMAIL], it\u00ads"),
+    ("?to=c.d%40mail.test&tel=%2B49%20170%201234567", "?to=[EMAIL]&tel=[PHONE]"),
+    ("c.d&#64;mail&period;test or c.d&#x40;mail.test", "[EMAIL] or [EMAIL]"),
+    ("from ::ffff:8.8.4.4 on", "from [IP] on"),
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), SET)
+def test_how_it_is_set_makes_no_difference(text: str, shown: str) -> None:
+    assert redact(text) == shown
+    assert redact(f"caf\u00e9 \u2013 {text}") == f"caf\u00e9 \u2013 {shown}"
+
+
+@pytest.mark.parametrize("text", ["2010\u20132015", "pp. 123\u2013456", "100% of 20%", "R&D; &#10;", "\u200b\u00ad"])
+def test_typography_alone_is_left(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_names_of_fields_are_texts_too() -> None:
+    people = {"c.d@mail.test": "friend", "e.f@mail.test": "boss", "[EMAIL]": "a word", "plain": 1}
+    [result, *_] = Redact(kinds=["email"])([Document("doc:1", "t", "1", "", fields={"contacts": people})])
+    assert isinstance(result, Document)
+    assert sorted(map(str, result.fields["contacts"].values())) == ["1", "a word", "boss", "friend"]
+    assert "mail.test" not in repr(result)
+
+
 def test_backslashes_without_json_are_left() -> None:
     for text in (r"C:\new\4111111111111111x", r"$\rho$ and \beta", r'say "\q49 170"'):
         assert find(text) == []
@@ -204,6 +239,7 @@ SAME = [
     ("email", "Jane.Doe@mail.test", "jane.doe@MAIL.test"),
     ("phone", "+49 30 1234567", "030/123-4567"),
     ("phone", "(212) 555-0123", "+1 212.555.0123 x42"),
+    ("ip", "2a00:1450:4001:81b::200e", "2A00:1450:4001:081B:0:0:0:200E"),
     ("iban", "GB82 WEST 1234 5698 7654 32", "gb82west12345698765432"),
     ("credit_card", "4111 1111 1111 1111", "4111-1111-1111-1111"),
 ]

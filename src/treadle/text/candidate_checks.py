@@ -97,7 +97,7 @@ def ip(data: bytes, start: int, end: int) -> Place:
         end = start + len(text)
         groups = [group for group in text.split(":") if group]
         # `a[1::2]` is a valid address and never meant as one; eight pairs are a fingerprint.
-        if len(groups) < 3 or all(len(group) == 2 for group in groups):
+        if (len(groups) < 3 and "." not in text) or all(len(group) == 2 for group in groups):
             return None
     try:
         address = ipaddress.ip_address(text)

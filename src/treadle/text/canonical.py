@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 # Country calling codes of one and two digits; all others have three (ITU-T E.164, list of assigned codes).
@@ -21,14 +22,24 @@ def canonical(kind: str, value: str) -> str:
         return _phone(value)
     if kind in ("email", "address", "url_credentials"):
         return " ".join(value.lower().split())
-    if kind in ("api_key", "crypto_wallet", "ip", "date_of_birth"):
-        return value.strip().lower() if kind in ("ip", "date_of_birth") else value.strip()
+    if kind == "ip":
+        return _ip(value.strip().lower())
+    if kind in ("api_key", "crypto_wallet", "date_of_birth"):
+        return value.strip().lower() if kind == "date_of_birth" else value.strip()
     return re.sub(r"[\s.:/-]", "", value).upper()
 
 
 def names_one(kind: str, value: str) -> bool:
     """Whether a value of this kind stands for one person; a date of birth does not, nor a short number."""
     return kind not in ("date_of_birth", "address") and len(canonical(kind, value)) >= _SHORTEST
+
+
+def _ip(value: str) -> str:
+    """RFC 5952's form, which is one for each address."""
+    try:
+        return ipaddress.ip_address(value).compressed
+    except ValueError:
+        return value
 
 
 def _phone(value: str) -> str:

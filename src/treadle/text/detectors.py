@@ -188,7 +188,7 @@ def detectors(languages: Sequence[str] = LANGUAGES, window: int = LOOK_BACK) -> 
         Detector(
             "phone",
             rb"(?:\d[ .\-/()]{0,3}){5}\d",
-            rb"\+?\(?\d(?:(?:[ .\-/]|\)[ .\-/]?|[ .\-/]?\()?\d){5,22}",
+            rb"\(?\+?\(?\d(?:(?:[ .\-/]|\)[ .\-/]?|[ .\-/]?\()?\d){5,22}",
             partial(phone_number, words["phone"]),
         ),
     )

@@ -44,12 +44,12 @@ class Document:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-def map_text(document: Document, change: Callable[[str], str]) -> Document:
-    """The document with ``change`` applied to its text and to every string in its fields; itself when
-    nothing changed.
+def map_text(document: Document, change: Callable[[str], str], *, keys: bool = False) -> Document:
+    """The document with ``change`` applied to its text and to every string in its fields, with ``keys`` also to the
+    names of members; itself when nothing changed.
     """
     text = change(document.text)
-    fields = _map_strings(document.fields, change)
+    fields = _map_strings(document.fields, change, keys)
     if text == document.text and fields is document.fields:
         return document
     return replace(document, text=text, fields=fields)
@@ -75,16 +75,22 @@ def strings(document: Document) -> Iterator[str]:
             yield str(value)
 
 
-def _map_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """The value with its strings changed, keys excepted; the very same object when nothing changed."""
+def _map_strings(value: Any, change: Callable[[str], str], keys: bool) -> Any:
+    """The value with its strings changed; the very same object when nothing changed."""
     if isinstance(value, str):
         changed = change(value)
         return value if changed == value else changed
     if isinstance(value, dict):
-        items = {key: _map_strings(inner, change) for key, inner in value.items()}
-        return value if all(items[key] is inner for key, inner in value.items()) else items
+        items: dict[Any, Any] = {}
+        for key, inner in value.items():
+            name = change(key) if keys and isinstance(key, str) else key
+            while name in items or (name != key and name in value):  # two people become one word
+                name += "_"
+            items[name] = _map_strings(inner, change, keys)
+        same = all(items.get(key, items) is inner for key, inner in value.items())
+        return value if same else items
     if isinstance(value, list | tuple):
-        inner_values = [_map_strings(inner, change) for inner in value]
+        inner_values = [_map_strings(inner, change, keys) for inner in value]
         same = all(new is old for new, old in zip(inner_values, value, strict=True))
         return value if same else type(value)(inner_values)
     return value

@@ -2,9 +2,10 @@ r"""JSON inside a text, read as what it stands for: ``\n`` is the end of a line 
 
 from __future__ import annotations
 
+import html
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -21,6 +22,13 @@ _ESCAPE = re.compile(  # the backslash stands ahead of all, which is searched fo
     r"|u(?P<code>[0-9a-fA-F]{4})"
     r'|(?P<simple>["\\/bfnrt]))'
 )
+
+_UNSEEN = "\u00ad\u200b\u200c\u200d\u2060"  # let a line end within a word, or join two
+# RFC 3986, 2.1; HTML's character references, by number and those that addresses are hidden behind.
+_OF_URLS = r"%[2-7][0-9A-Fa-f]"
+_OF_HTML = r"&(?:#[xX]?[0-9A-Fa-f]{1,7}|commat|period|plus|lpar|rpar|hyphen|dash|nbsp|amp);"
+_WRAPPED = re.compile(f"{_OF_URLS}|{_OF_HTML}|[{_UNSEEN}]")
+_HINTS = (re.compile(_OF_URLS), re.compile(_OF_HTML))  # each alone is searched for many times as fast
 
 
 class Places(Protocol):
@@ -58,12 +66,20 @@ def readings(text: str, *, quoted: bool = False) -> Iterator[tuple[str, Places]]
     """
     places: Places | None = None
     for _ in range(_DEEPEST):
-        found = _read(text, 0 if quoted else text.find('"')) if "\\" in text else None
+        found = _read(text, _ESCAPE, _character, 0 if quoted else text.find('"')) if "\\" in text else None
         if found is None:
             return
         text, now = found
         places = now if places is None else _Nested(places, now)
         yield text, places
+
+
+def unwrapped(text: str) -> Iterator[tuple[str, Places]]:
+    """As `readings`: without what URLs, HTML and characters that nobody sees have put in; once, or not at all."""
+    if any(hint.search(text) for hint in _HINTS) or (not text.isascii() and any(sign in text for sign in _UNSEEN)):
+        found = _read(text, _WRAPPED, _unwrapped, 0)
+        assert found is not None
+        yield found
 
 
 def merged(found: Iterable[AnySpan], read: Iterable[AnySpan], places: Places) -> list[AnySpan]:
@@ -113,26 +129,34 @@ class _Nested:
         return self._outer[self._inner[index]]
 
 
-def _read(text: str, begin: int) -> tuple[str, Places] | None:
+def _read(
+    text: str, escape: re.Pattern[str], character: Callable[[re.Match[str]], str], begin: int
+) -> tuple[str, Places] | None:
     if begin < 0:
         return None
     pieces: list[str] = []
     escapes: list[int] = []
     shifts = [0]
     position, last = 0, len(text)
-    for match in _ESCAPE.finditer(text, begin):
+    for match in escape.finditer(text, begin):
         pieces.append(text[position : match.start()])
-        if match["begun"] is not None:  # nothing behind the backslash, too
+        if match.lastgroup == "begun":
             position = last = match.start()
             break
-        pieces.append(_character(match))
+        pieces.append(read := character(match))
         position = match.end()
-        escapes.append(match.start() - shifts[-1])
-        shifts.append(shifts[-1] + position - match.start() - 1)
+        escapes.append(match.start() - shifts[-1] + len(read) - 1)
+        shifts.append(shifts[-1] + position - match.start() - len(read))
     if not pieces:
         return None
-    read = "".join([*pieces, text[position:last]])
-    return read, _Places(len(read), escapes, shifts)
+    shown = "".join([*pieces, text[position:last]])
+    return shown, _Places(len(shown), escapes, shifts)
+
+
+def _unwrapped(match: re.Match[str]) -> str:
+    if match[0][0] == "%":
+        return chr(int(match[0][1:], 16))
+    return html.unescape(match[0]) if match[0][0] == "&" else ""
 
 
 def _character(match: re.Match[str]) -> str:

@@ -13,13 +13,14 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from treadle.core.errors import MissingExtra, UserError, nearest
 from treadle.text.candidate_checks import Check
 from treadle.text.context_words import LANGUAGES
 from treadle.text.detectors import DETECTORS, RULES, detectors
-from treadle.text.escapes import merged, readings
+from treadle.text.escapes import merged, readings, unwrapped
 from treadle.text.surroundings import LOOK_BACK
 
 _MOST_PASSES = 10  # of redacting
@@ -27,6 +28,11 @@ _MARKS = "".join(map(chr, range(0xFDD0, 0xFDF0)))  # characters that no text has
 KINDS: tuple[str, ...] = tuple(RULES)
 _LABEL = re.compile(r"\[(?:" + "|".join(kind.upper() for kind in KINDS) + r")\]")
 _ESCAPED = re.compile(r'[\x00-\x1f"\\]+')  # what JSON has escapes for
+# Spaces and hyphens that keep a line together or are set by typography, and full-width forms: as those that are typed.
+_SPACES = "\u00a0\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000"
+_HYPHENS = "\u2010\u2011\u2012\u2013\u2212"
+_WIDE = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+_WIDE_HINTS = "\uff20\uff10\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18\uff19"  # the sign of addresses, and digits
 _SHOWN_AROUND = 60  # characters of a sample on each side of what was found
 _SEARCHED = 50_000  # characters of a text in which a sample is looked for
 _EXCERPT_MARGIN = 96  # characters; longer than any finding, so an excerpt never ends inside one
@@ -74,18 +80,19 @@ class Scanner:
         """Findings by position, none overlapping another; positions count characters.
 
         JSON inside a text (the arguments of a call, say) is looked at as what it stands for too: there a number at the
-        beginning of a line is ``\\n49 ...``, one word.
+        beginning of a line is ``\\n49 ...``, one word. So are URLs (``%40``), HTML (``&#64;``), and words that have
+        characters in them that nobody sees.
         """
         found = self.find_as_written(text)
-        for shown, places in readings(text):
+        for shown, places in chain(readings(text), unwrapped(text)):
             read = [Finding(places[each.start], places[each.end], each.kind) for each in self.find_as_written(shown)]
             if read:
                 found = merged(found, read, places)
         return found
 
     def find_as_written(self, text: str) -> list[Finding]:
-        """As `find`, escapes as they stand."""
-        data = text.encode("utf-8", "surrogatepass")
+        """As `find`, escapes as they stand. How spaces, hyphens and wide letters are set makes no difference."""
+        data = _plain(text).encode("utf-8", "surrogatepass")
         matched = self._set.Match(data)
         if not matched:
             return []
@@ -131,11 +138,25 @@ class Scanner:
 
 
 def value_of(finding: Finding, text: str) -> str:
-    """What was found, escapes read as what they stand for."""
+    """What was found as it is usually written, escapes read as what they stand for."""
     value = text[finding.start : finding.end]
     for shown, _ in readings(value, quoted=True):
         value = shown
-    return value
+    for shown, _ in unwrapped(value):
+        value = shown
+    return _plain(value)
+
+
+def _plain(text: str) -> str:
+    """The text, each character that is set in another way in its usual one. Replacing one after the other is many times
+    as fast as looking at each."""
+    if text.isascii():
+        return text
+    for space in _SPACES:
+        text = text.replace(space, " ")
+    for hyphen in _HYPHENS:
+        text = text.replace(hyphen, "-")
+    return text.translate(_WIDE) if any(hint in text for hint in _WIDE_HINTS) else text
 
 
 @functools.lru_cache(maxsize=32)

@@ -17,7 +17,7 @@ _DATE_LIKE = re.compile(rb"(?:\d{4}[-./]\d\d?[-./]\d\d?|\d\d?[-./]\d\d?[-./]\d{4
 def phone_number(context: Context, data: bytes, start: int, end: int) -> tuple[int, int] | None:
     """International, North American in its usual spellings, or any number beside a word like phone."""
     text = data[start:end]
-    if text[:1] == b"+":
+    if text.removeprefix(b"(")[:1] == b"+":
         return _checked_number(data, start, _fitting(data, start, end), least=8)
     last = _fitting(data, start, end)
     named = context.before(data, start) or _PHONE_AFTER.match(data, last)

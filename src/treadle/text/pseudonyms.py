@@ -89,6 +89,8 @@ def _phone(value: str, source: _Bytes) -> str:
     international = value.lstrip(" (").startswith("+")
     if international and count > 3 and not value.startswith("+1"):
         return _filled(value, "999" + source.digits(count - 3))
+    if value.startswith("00") and count > 5:  # the same, as it is dialed
+        return _filled(value, "00999" + source.digits(count - 5))
     spare = source.pick("23456789") + "9" + source.pick("0123456789") + "555"  # N9X: kept back by the NANPA
     if count == 10:
         return _filled(value, spare + source.digits(4))

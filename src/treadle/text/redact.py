@@ -4,9 +4,11 @@ keyed pseudonym, or the document dropped.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from treadle.core.errors import UserError
@@ -21,6 +23,7 @@ from treadle.text.surroundings import LOOK_BACK
 from treadle.text.transform import Piece, TransformContext, declare
 
 Action = Literal["redact", "replace", "drop"]
+_WORD = re.compile(r"[A-Za-z_]*")
 
 
 @declare(version=4, packages=("google-re2",))
@@ -58,7 +61,7 @@ class Redact:
         touched: list[str] = []
         for document in documents:
             found = _Found()
-            result = map_text(document, lambda text, found=found: self._rewritten(text, found))  # type: ignore[misc]
+            result = map_text(document, partial(self._rewritten, found=found), keys=True)
             drops = next((kind for kind in found.values if self._actions[kind] == "drop"), None)
             if drops is not None:
                 held = tuple(self._touched(document, kind, found, show=False) for kind in sorted(found.values))
@@ -76,6 +79,8 @@ class Redact:
             yield Note(f"redact.{kind}", count)
 
     def _rewritten(self, text: str, found: _Found) -> str:
+        if _WORD.fullmatch(text):  # the name of a field, mostly; every kind has something else in it
+            return text
         rewritten, values = self._scanner.rewrite(text, self._stand_in)
         for kind, value in values:
             found.texts.setdefault(kind, text)
