@@ -123,7 +123,8 @@ class Person:
         """Whether a row of the journal is theirs or names them."""
         if row.get("user") in self.entries:
             return True
-        return any(self._matcher.names_somebody(text) for name in _TEXTS for text in _strings(row.get(name)))
+        said = (row.get(name) for name in _TEXTS)
+        return any(self._matcher.names_somebody(text) for each in said for text in (*_strings(each), *_names(each)))
 
     def documents_in(self, corpus: Corpus) -> set[str]:
         """Ids of the documents about them or naming them."""

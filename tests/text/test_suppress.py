@@ -45,6 +45,16 @@ def document(text: str = "fine", number: int = 0, **more: object) -> Document:
         document(fields={"messages": [{"role": "user", "content": "ask Jane Doe"}]}),
         document(fields={"deep": {"x": ["Jane Doe"]}}),
         document(fields={"j.doe@mail.test": 1}),
+        document("signed \u201cJane Doe\u201d"),
+        document("Jane Doe\u2019s card, Jane_Doe's too"),
+        document("**Jane Doe**, Jane\u2011Doe, #jane/doe"),
+        document("Ja\u00adne D\u200boe"),
+        document("\uff2a\uff41\uff4e\uff45\u3000\uff24\uff4f\uff45"),
+        document("Ja\u0301ne Do\u00eb"),
+        document("_j.doe@mail.test_ or j.doe\uff20mail.test"),
+        document('{"to": "\\nj.doe@mail.test", "x": "j.doe\\u0040mail.test"}'),
+        document("?to=j.doe%40mail.test"),
+        document("&quot;Jane&nbsp;Doe&quot;"),
     ],
 )
 def test_what_is_about_somebody_is_dropped_without_a_trace(about: Document) -> None:
@@ -59,6 +69,21 @@ def test_what_is_about_somebody_is_dropped_without_a_trace(about: Document) -> N
 @pytest.mark.parametrize("text", ["Jane", "Doe Jane", "Jane M. Doe", "xj.doe@mail.test", "Jane Doer", "Customer-1"])
 def test_what_is_like_a_name_is_not_one(text: str) -> None:
     assert not Matcher(LIST, KEYED).matches(document(text))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "other"),
+    [
+        ("山田太郎", "昨日山田太郎さんが", "山田一郎"),
+        ("김철수", "김철수는 갔다", "김철순는"),
+        ("สมชาย ใจดี", "คุณสมชายใจดีมา", "สมชายมา"),
+        ("\u0410\u043d\u043d\u0430 Kim", "\u00ab\u0410\u043d\u043d\u0430 Kim\u00bb", "\u0410\u043d\u043d\u0430"),
+    ],
+)  # fmt: skip
+def test_names_in_every_script(name: str, text: str, other: str) -> None:
+    matcher = Matcher(Suppression(frozenset({entry(name)}), (len(identifier_words(name)),)), KEYED)
+    assert matcher.matches(document(text))
+    assert not matcher.matches(document(other))
 
 
 def test_an_empty_list_digests_nothing() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -59,6 +60,16 @@ class Keys:
         """The public key as ``openssl`` reads it."""
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._public))
         return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def keyed_person(self, person: str) -> str:
+        """The keyed digest that stands for a person in everything that is stored. Of an address, and of a name of
+        several words, neither case nor spaces matter; an id of one word stays as it is."""
+        name = unicodedata.normalize("NFC", person.strip())
+        if "@" in name:
+            name = name.lower().removeprefix("mailto:")
+        elif len(words := name.casefold().split()) > 1:
+            name = " ".join(words)
+        return self.keyed("subject", name)
 
     def sign(self, message: bytes) -> str:
         """An Ed25519 signature, hexadecimal."""

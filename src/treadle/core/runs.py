@@ -227,8 +227,8 @@ class Runs:
         return [(set(_DIGEST.findall(inputs)), tuple(_DIGEST.findall(outputs))) for inputs, outputs in rows]
 
     def keyed_person(self, person: str) -> str:
-        """The keyed digest that stands for a person in everything that is stored."""
-        return self.keys.keyed("subject", person)
+        """As `Keys.keyed_person`."""
+        return self.keys.keyed_person(person)
 
     def keyed_actor(self) -> str:
         """Who is at it, as a keyed digest."""

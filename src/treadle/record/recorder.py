@@ -94,7 +94,7 @@ class JournalRecorder:
 
     def keyed(self, person: str) -> str:
         """The keyed digest a person is recorded by."""
-        return self._keys.keyed("subject", person)
+        return self._keys.keyed_person(person)
 
     def keyed_text(self, text: str) -> str:
         """The keyed digest a piece of given context is recorded by."""

@@ -5,17 +5,23 @@ it again.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from treadle.text.accounting import Dropped
 from treadle.text.document import Document, strings
+from treadle.text.escapes import readings, unwrapped
+from treadle.text.lookalikes import seen
 from treadle.text.mentions import IDENTIFIER, data_key, mentions_in
 from treadle.text.transform import Apply, Piece
 
 RULE = "suppress.erased"
-_SEPARATORS = re.compile(r"""[\s<>()\[\],;:"'!?]+""")
+# Scripts without spaces between words, and Korean, where a particle is joined to a name: each sign is a word.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 _REMEMBERED = 1_000_000  # words and runs of words that are known to be nobody's, so each is digested once
 
 
@@ -71,9 +77,9 @@ class Matcher:
 
     def names_somebody(self, text: str) -> bool:
         """Whether a run of words of ``text``, or an address or number in it, names somebody who is suppressed."""
-        words = identifier_words(text)
-        if any(self._listed(run) for run in _runs(words, self._lengths)):
-            return True
+        for shown in (text, *(read for read, _ in chain(readings(text), unwrapped(text)))):
+            if any(self._listed(run) for run in _runs(identifier_words(shown), self._lengths)):
+                return True
         return self._key is not None and any(each in self._suppression.entries for each in mentions_in(self._key, text))
 
     def _listed(self, run: str) -> bool:
@@ -88,11 +94,10 @@ class Matcher:
 
 
 def identifier_words(text: str) -> list[str]:
-    """The words a person's name or address is compared by: lower case, without the punctuation around
-    them.
-    """
-    words = (word.rstrip(".") for word in _SEPARATORS.split(text.lower()))
-    return [word for word in words if word]
+    """Words as people are named by them: without what stands between them, and as they look, so neither case nor
+    accents nor what nobody sees count."""
+    shown = text.lower() if text.isascii() else unicodedata.normalize("NFC", "".join(map(seen, text)))
+    return _WORD.findall(shown)
 
 
 def _runs(words: list[str], lengths: Sequence[int]) -> Iterator[str]:
