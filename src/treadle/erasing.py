@@ -3,7 +3,7 @@
 
     1. requested   the suppression list grows; every collection from now on leaves the person out
     2. journal     the person's interactions and feedback are rewritten without text and name
-    3. rebuild     the ordinary cycle runs; whatever held the person gets a new digest
+    3. rebuild     the ordinary cycle runs, as far as it had come; whatever held the person gets a new digest
     4. deleting    the row that accounts for the old objects is written, then they are deleted
     5. done        the person's key is destroyed, the database is scrubbed, nothing of them is left in any byte
 
@@ -26,6 +26,7 @@ from treadle.core.errors import Corrupt, TreadleError, UserError
 from treadle.core.identifiers import new_id
 from treadle.core.ledger import Fact
 from treadle.core.reach import collected_artifacts
+from treadle.core.runs import RunRecord
 from treadle.core.uploads import pending
 from treadle.core.verify import named_objects
 from treadle.cycle import begin
@@ -44,6 +45,8 @@ from treadle.text.suppress import Matcher, Suppression, identifier_words
 
 _FREE_TEXTS = ("error ", "note ", "surroundings ", "texts ")  # how `named_objects` calls what holds words
 LOG = "log"  # the kind of artifact that holds what a run printed
+# What a stage is there for, by kind.
+_MADE = {"collect": "corpus", "prepare": "dataset", "develop": "model", "deploy": "release"}
 _TEXTS = (
     "messages",
     "answer",
@@ -64,8 +67,9 @@ class Forgotten:
     """What an erasure found and did.
 
     ``collected`` counts corpora that a collection let go of: their lists of documents are searched, their texts cannot
-    be. ``rebuilt`` is None where nothing had to be rebuilt or nobody asked, and False when the cycle gave no new
-    champion; ``why_not`` then says why.
+    be. ``rebuilt`` is None where nothing had to be rebuilt or nobody asked, and False when the cycle did not get as
+    far as before or gave no new champion; ``why_not`` then says why. ``reached`` is the stage that what was made of
+    their documents had come to, empty where no stage made any of it.
     """
 
     request: str
@@ -75,6 +79,7 @@ class Forgotten:
     artifacts: list[str] = field(default_factory=list)
     objects: int = 0
     collected: int = 0
+    reached: str = ""
     rebuilt: bool | None = None
     why_not: str = ""
     done: bool = False
@@ -191,7 +196,7 @@ def _find(record: Record, person: Person, request: str) -> tuple[Forgotten, set[
     found.interactions = _count(record, INTERACTIONS, person)
     found.feedback = _count(record, FEEDBACK, person)
     found.collected = _collected_corpora(record)
-    affected = _affected(record, documents)
+    affected, found.reached = _affected(record, documents)
     found.artifacts = sorted(affected)
     return found, affected
 
@@ -222,7 +227,7 @@ def _erase(
     # Before the rebuild, so that the model that knew them is asked nothing more and judges nobody.
     _withdraw(record, affected)
     _take_out(project, affected, listener)
-    kept = _rebuild(project, listener, found) if rebuild and affected else set()
+    kept = _rebuild(project, listener, found) if rebuild and affected and found.reached else set()
     found.artifacts = sorted(affected - kept)
     interrupted = _interrupted(record, request) - _objects_of(record, kept)
     gone = {*found.artifacts, *interrupted, *(name for name in replaced if record.store.has_object(name))}
@@ -279,10 +284,10 @@ def _collected_corpora(record: Record) -> int:
     )
 
 
-def _affected(record: Record, documents: set[str]) -> set[str]:
-    """Artifacts that were made from any of the documents, and whatever runs made of those."""
+def _affected(record: Record, documents: set[str]) -> tuple[set[str], str]:
+    """Artifacts that were made from any of the documents, and whatever runs made of those; and how far they came."""
     if not documents:
-        return set()
+        return set(), ""
     affected = record.documents.holding(documents)
     runs = record.runs.find()  # one that failed may have made something before
     grew = True
@@ -293,15 +298,31 @@ def _affected(record: Record, documents: set[str]) -> set[str]:
                 new = set(run.outputs.values()) - affected
                 affected |= new
                 grew = grew or bool(new)
-    return {digest for digest in affected if record.store.has_object(digest)}
+    reached = _reached(record, runs, affected)  # by what is gone already as well: an interrupted erasure goes on
+    return {digest for digest in affected if record.store.has_object(digest)}, reached
+
+
+def _reached(record: Record, runs: Iterable[RunRecord], affected: set[str]) -> str:
+    """The last stage that made what it is there for. Tests alone, say of a base model, are no stage `develop`."""
+    kinds = dict(_artifacts(record))
+    made = {(_stage(run), kinds.get(digest)) for run in runs for digest in affected.intersection(run.outputs.values())}
+    reached = next((stage for stage, kind in reversed(_MADE.items()) if (stage, kind) in made), "")
+    registered = reached == "develop" and any(record.versions.find("model", digest) for digest in affected)
+    return "track" if registered else reached
+
+
+def _stage(run: RunRecord) -> str:
+    return run.step.partition(".")[0]
 
 
 def _rebuild(project: Project, listener: Listener | None, found: Forgotten) -> set[str]:
-    """Run the cycle without the person; what it gave stays. The old ones go after it in any case."""
+    """Run the cycle without the person, whole where there was a release; what it gave stays. The old ones go after it
+    in any case."""
+    whole = found.reached == "deploy"
     this = begin(project, listener=listener)
     try:
-        this.go()
-        found.rebuilt = this.governed.decision in ("promoted", "unchanged")
+        this.go(None if whole else found.reached)
+        found.rebuilt = not whole or this.governed.decision in ("promoted", "unchanged")
         found.why_not = "" if found.rebuilt else f"the new version is {this.governed.decision}"
     except TreadleError as error:
         found.rebuilt, found.why_not = False, str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,29 @@ def test_an_interrupted_erasure_is_finished_by_the_same_command(project: Project
     assert SUBJECT.encode() not in every_byte(project.folder)
     assert NAME.lower().encode() in every_byte(project.folder)  # somebody else's row names her; that is not hers
     assert len({request for request, _ in _phases(project)}) == 1
+
+
+@pytest.mark.parametrize(
+    "stage", ["collect", "prepare", *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("develop", "track"))]
+)
+def test_no_more_is_rebuilt_than_there_was(fresh: Callable[[], Project], stage: str) -> None:
+    project = fresh()
+    project.json(stage)
+    before = _steps(project)
+    found = project.json("forget", SUBJECT)
+    assert (found["documents"], found["rebuilt"], found["done"]) == (7, True, True)
+    after = _steps(project)
+    assert set(after) == set(before)
+    assert SUBJECT.encode() not in every_byte(project.folder)
+    assert project.json("verify")["ok"]
+    project.json(stage)
+    assert _steps(project) == after  # what was rebuilt is remembered
+
+
+def _steps(project: Project) -> list[str]:
+    """Of each run."""
+    with open_project(project.folder) as opened:
+        return [run.step for run in opened.record.runs.find()]
 
 
 def _phases(project: Project) -> list[tuple[str, str]]:

@@ -20,8 +20,9 @@ from treadle.project import open_project
 def forget(subject: str, dry_run: bool, no_rebuild: bool, as_json: bool) -> int:
     """Erase SUBJECT (a name, address or id) from documents, models, answers and feedback, and keep them out.
 
-    The ordinary cycle rebuilds without them, then the old objects are deleted; treadle verify accepts exactly what
-    the erasure accounts for. Killed anywhere, the same command goes on. Your own source files are not edited.
+    The ordinary cycle rebuilds without them, no further than it had come, then the old objects are deleted; treadle
+    verify accepts exactly what the erasure accounts for. Killed anywhere, the same command goes on. Your own source
+    files are not edited.
 
     \b
     Example:
@@ -54,7 +55,8 @@ def _outcome(found: Forgotten) -> str:
     if found.rebuilt:
         return "rebuilt without them; treadle verify proves it"
     if found.rebuilt is False:
-        return f"deleted, but there is no new champion: {found.why_not}"
+        lacking = "there is no new champion" if found.reached == "deploy" else "nothing was rebuilt"
+        return f"deleted, but {lacking}: {found.why_not}"
     if found.artifacts:
         return "deleted; nothing was rebuilt: treadle run makes a new version"
     return "nothing had to be rebuilt; they are on the suppression list from now on"
