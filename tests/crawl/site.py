@@ -133,6 +133,11 @@ def in_turn(*each: Answer) -> Answer:
     return answer
 
 
+def hangs_up(handler: Handler) -> None:
+    """Nothing at all: the connection ends."""
+    handler.close_connection = True
+
+
 def drips(handler: Handler) -> None:
     """A byte every tenth of a second, for ever; the first ones are the head."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nX-Long: ")

@@ -186,6 +186,48 @@ def test_what_does_not_answer_for_now_is_as_it_was(site: Site, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("rules", "outage"), [("/robots.txt", made.hangs_up), ("/rules.txt", answers(503, Retry_After="0"))]
+)
+def test_an_outage_changes_nothing_and_is_told(site: Site, tmp_path: Path, rules: str, outage: Any) -> None:
+    links = ("/none", "/pr/1", "/moved", "/image", "/long", "/circle", "/nowhere", "/reserved", "/late", "/deep")
+    site.pages = {"/": page("home", *links), "/to": page("to"), "/deep": page("deep", "/pr/2"), "/pr/1": page("1"),
+                  "/image": b"png", "/long": page("long", text="word " * 1_000), "/reserved": page("reserved"),
+                  "/.well-known/tdmrep.json": b'[{"location": "/reserved", "tdm-reservation": 1}]',
+                  rules: b"User-agent: *\nDisallow: /pr/"}  # fmt: skip
+    site.types = {"/image": "image/png", rules: "text/plain"}
+    site.answers = {"/moved": redirect("/to"), "/circle": redirect("/circle"), "/nowhere": answers(302),
+                    "/late": answers(503, Retry_After="0")}  # fmt: skip
+    if rules != "/robots.txt":
+        site.answers["/robots.txt"] = redirect(rules)
+    source = opened(tmp_path, site.url, crawl={"largest": 3_000})
+    told: list[str] = []
+    source.refresh(told.append)
+    assert not any("did not answer" in line for line in told)
+    first, before = source.fingerprint(), collected(source)
+    assert set(before.documents) == {site.url + path for path in ("/", "/to", "/deep")}
+    assert set(before.quarantined) == {site.url + path for path in ("/long", "/circle", "/nowhere", "/late")}
+    assert before.accounting.dropped["website.robots"] == 2
+
+    site.prefixes = {"/": outage}
+    for _ in range(2):  # the second starts from what the first could keep
+        told.clear()
+        source.refresh(told.append, asked=True)
+        assert source.fingerprint() == first
+        assert any(f"{site.url}: robots.txt of this site cannot be had" in line for line in told)
+        assert any("11 addresses did not answer; what was known of them stays as it was" in line for line in told)
+    assert set(site.asked[-2:]) <= {"/robots.txt", rules}
+
+    site.prefixes = {"/none": outage, "/moved": outage, "/image": outage, "/to": outage}
+    source.refresh(told.append, asked=True)
+    assert source.fingerprint() == first
+    assert any("4 addresses did not answer" in line for line in told)
+    site.prefixes = {}
+    site.answers["/moved"] = answers(200, page("moved no more"))
+    source.refresh(told.append, asked=True)
+    assert set(collected(source).documents) == {site.url + path for path in ("/", "/moved", "/deep")}
+
+
+@pytest.mark.parametrize(
     ("answer", "pages", "reason"),
     [
         (answers(404), 1, ""),

@@ -28,6 +28,7 @@ from treadle.text.crawl.keeping import Keeping
 from treadle.text.crawl.scope import Reach, Scope, Within, hosts
 from treadle.text.crawl.site import Manners
 from treadle.text.crawl.snapshot import Head, Line
+from treadle.text.crawl.warc_file import Place
 from treadle.text.document import Document
 from treadle.text.document import Origin as Made
 from treadle.text.outcomes import Origin, Outcome, Outcomes, Pending, in_order
@@ -208,7 +209,7 @@ class Website:
 
     def _crawled(self, tell: Tell) -> Head:
         lines = snapshot.read_lines(self._folder)
-        before = {line.url: line for line in lines if self._is_there(line)}
+        before = {line.url: line for line in lines if line.place is None or self._is_there(line.place)}
         sent = self._sent()
         information = (
             ("software", "Treadle"),
@@ -246,11 +247,9 @@ class Website:
         found = {"User-Agent": agent, "Accept": "text/html,application/xhtml+xml,*/*;q=0.5", "Accept-Encoding": "gzip"}
         return {**found, "From": self._contact} if "://" not in self._contact else found
 
-    def _is_there(self, line: Line) -> bool:
-        place = line.place
-        if place is None or not (self._folder / place.file).exists():
-            return False
-        return (self._folder / place.file).stat().st_size >= place.offset + place.length
+    def _is_there(self, place: Place) -> bool:
+        path = self._folder / place.file
+        return path.exists() and path.stat().st_size >= place.offset + place.length
 
     def _settings(self) -> str:
         """A digest over what decides which pages a crawl takes."""

@@ -88,6 +88,7 @@ class Crawler:
         self._next = _Round()
         self._told = time.monotonic()
         self._beyond = 0
+        self._silent = 0  # addresses that did not answer, but did before
 
     async def run(self) -> list[Line]:
         """A line for each address that was found, sorted, and one for each file of rules."""
@@ -99,6 +100,8 @@ class Crawler:
         finally:
             for site in self._sites.values():
                 await site.close()
+        if self._silent:
+            self._tell(f"{self._silent:,} addresses did not answer; what was known of them stays as it was")
         return self._settled()
 
     async def _round(self, found: Mapping[str, _Found]) -> None:
@@ -134,7 +137,7 @@ class Crawler:
 
     def _admitted(self, url: str, found: _Found) -> bool:
         site = self._sites[site_of(url)]
-        rule = None if site.unreachable else site.policy.robots.rule_for(path_of(url))
+        rule = site.policy.robots.rule_for(path_of(url))
         if rule is not None:
             self._refuse(url, "website.robots", f"robots.txt forbids it: {rule[:100]}")
             return False
@@ -151,6 +154,7 @@ class Crawler:
             for url in urls:
                 visit = Visit(url, None, failure=site.unreachable) if site.unreachable else await self._visit(site, url)
                 verdicts[url] = self._judge.judge(visit, site.policy)
+                self._silent += bool(visit.failure) and verdicts[url].line.reason != visit.failure
                 if time.monotonic() - self._told >= _TELL_EVERY:
                     self._told = time.monotonic()
                     self._tell(f"{len(verdicts):,} of {total:,} in this round")
@@ -179,7 +183,7 @@ class Crawler:
                 self._next.add([verdict.redirect], _Found(found.depth, found.hops + 1))
             else:
                 reason = f"redirected more than {MOST_REDIRECTS} times"
-                self._lines[line.url] = Line(line.url, "quarantined", reason=reason)
+                self._lines[line.url] = replace(line, outcome="quarantined", rule="", reason=reason)
         if verdict.canonical is not None and self._plan.scope.refuses(verdict.canonical) is None:
             self._canonicals[line.url] = verdict.canonical
             self._next.add([verdict.canonical], _Found(found.depth))
@@ -206,6 +210,8 @@ class Crawler:
             Visit(place, None, failure=site.unreachable) if site.unreachable else await self._visit(site, place, True)
         )
         self._rules[place] = self._keeping.rules_line(told)
+        if site.unreachable:
+            self._tell(f"{name}: {site.unreachable}")
         reserved = self._body(told)
         site.policy = Policy(robots, read_tdmrep(b"" if isinstance(reserved, str) else reserved))
         if self._plan.sitemaps:
@@ -213,16 +219,19 @@ class Crawler:
             self._next.add((url for url in found if url), _Found(0))
 
     async def _followed(self, url: str) -> Visit:
-        """RFC 9309 2.3.1.2: at least five redirects of robots.txt are followed, to other hosts too."""
+        """RFC 9309 2.3.1.2: at least five redirects of robots.txt are followed, to other hosts too. One that does not
+        answer leads to where it did before, and is a failure of them all."""
         visit = await self._rules_of(url)
+        failure = visit.failure
         for _ in range(_MOST_ROBOTS_REDIRECTS):
-            if visit.failure or visit.status not in REDIRECTS:
+            if not visit.failure and visit.status not in REDIRECTS:
                 break
             target = self._judge.judge(visit, Policy()).redirect
             if target is None:
                 break
             visit = await self._rules_of(target)
-        return visit
+            failure = failure or visit.failure
+        return replace(visit, failure=failure)
 
     async def _rules_of(self, url: str) -> Visit:
         visit = await self._visit(self._site(site_of(url)), url, True)
@@ -233,8 +242,9 @@ class Crawler:
         """What a file of rules says, or why that cannot be read; where it did not come, what it said at the crawl
         before."""
         place, digest = visit.payload, visit.digest
-        if _unreachable(visit) and visit.url in self._judge.before:
-            place, digest = self._judge.before[visit.url].place, self._judge.before[visit.url].digest
+        earlier = self._judge.before.get(visit.url)
+        if _unreachable(visit) and earlier is not None and earlier.digest:
+            place, digest = earlier.place, earlier.digest
         if place is None:
             return b""
         found = unpacked(load(self._folder, place, digest), self._plan.limits.largest)
@@ -256,7 +266,7 @@ class Crawler:
                 )
         for url in self._redirects:
             if lines[url].rule == "website.redirect" and self._circles(url):
-                lines[url] = Line(url, "quarantined", reason="redirects in a circle")
+                lines[url] = replace(lines[url], outcome="quarantined", rule="", reason="redirects in a circle")
         for url, canonical in sorted(self._canonicals.items()):
             other = lines.get(canonical)
             if lines[url].outcome == "page" and other is not None and other.outcome == "page":

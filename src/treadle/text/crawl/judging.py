@@ -44,7 +44,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Judges visits of one crawl. ``before`` are the lines of the snapshot before that have a body."""
+    """Judges visits of one crawl. ``before`` are the lines of the snapshot before, but those whose record is gone."""
 
     folder: Path
     product: str
@@ -53,23 +53,23 @@ class Judge:
     before: Mapping[str, Line] = field(repr=False)
 
     def judge(self, visit: Visit, policy: Policy) -> Verdict:
-        """What a visit means. A page that failed to answer this time is as it was the last time."""
-        url, earlier = visit.url, self.before.get(visit.url)
+        """What a visit means. An address that failed to answer this time is as it was the last time."""
+        url = visit.url
         if visit.failure:
-            if earlier is None or earlier.place is None:
-                return Verdict(Line(url, "quarantined", reason=visit.failure))
-            kept = load(self.folder, earlier.place, earlier.digest)
-            return self._read(url, kept, kept.headers, policy, _with_body(url, earlier.place, kept, earlier))
+            return self._as_before(visit, policy)
         assert visit.place is not None
         kept = load(self.folder, visit.place, None)
         if visit.status in REDIRECTS:
-            return self._redirected(url, kept)
+            return self._redirected(url, visit.place, kept)
         if visit.status not in (200, 304):
-            return Verdict(Line(url, "dropped", "website.status", f"answered with status {visit.status}"))
+            said = f"answered with status {visit.status}"
+            return Verdict(Line(url, "dropped", "website.status", said, visit.place))
         if visit.truncated == "type":
-            return Verdict(Line(url, "dropped", "website.content_type", f"no reader for {media_of(kept.headers)}"))
+            said = f"no reader for {media_of(kept.headers)}"
+            return Verdict(Line(url, "dropped", "website.content_type", said, visit.place))
         if visit.truncated:
-            return Verdict(Line(url, "quarantined", reason=f"longer than {self.largest} bytes; raise largest"))
+            said = f"longer than {self.largest} bytes; raise largest"
+            return Verdict(Line(url, "quarantined", reason=said, place=visit.place))
         assert visit.payload is not None
         headers = kept.headers
         if visit.payload != visit.place:
@@ -80,11 +80,25 @@ class Judge:
         line = _with_body(url, visit.payload, kept, None, headers, visit.digest)
         return self._read(url, kept, headers, policy, line)
 
-    def _redirected(self, url: str, kept: Kept) -> Verdict:
+    def _as_before(self, visit: Visit, policy: Policy) -> Verdict:
+        """By the last answer; without one the address is in quarantine, for the reason that was learned last."""
+        url, earlier = visit.url, self.before.get(visit.url)
+        if earlier is not None and earlier.place is not None:
+            kept = load(self.folder, earlier.place, earlier.digest or None)
+            if earlier.digest:
+                return self._read(url, kept, kept.headers, policy, _with_body(url, earlier.place, kept, earlier))
+            return self._redirected(url, earlier.place, kept) if kept.status in REDIRECTS else Verdict(earlier)
+        asked = visit.place is not None
+        if earlier is not None and earlier.outcome == "quarantined" and not asked:
+            return Verdict(earlier)
+        return Verdict(Line(url, "quarantined", reason=visit.failure))
+
+    def _redirected(self, url: str, place: Place, kept: Kept) -> Verdict:
         target = normalize(values(kept.headers, "location")[0], url) if values(kept.headers, "location") else None
         if target is None:
-            return Verdict(Line(url, "quarantined", reason=f"status {kept.status} without an address to go to"))
-        return Verdict(Line(url, "dropped", "website.redirect", "points to another address"), redirect=target)
+            said = f"status {kept.status} without an address to go to"
+            return Verdict(Line(url, "quarantined", reason=said, place=place))
+        return Verdict(Line(url, "dropped", "website.redirect", "points to another address", place), redirect=target)
 
     def _read(self, url: str, kept: Kept, headers: Headers, policy: Policy, line: Line) -> Verdict:
         found = unpacked(kept, self.largest)

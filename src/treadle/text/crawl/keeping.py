@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from treadle.text.crawl.address import path_of
 from treadle.text.crawl.client import Answer
+from treadle.text.crawl.judging import REDIRECTS
 from treadle.text.crawl.opt_outs import values
 from treadle.text.crawl.snapshot import Line
 from treadle.text.crawl.visits import Visit, Visits, body_digest
@@ -28,8 +29,8 @@ from treadle.text.crawl.warc_file import (
 
 
 class Keeping:
-    """The visits of one crawl on disk. ``before`` are the lines of the crawl before that have a body; ``settings`` is a
-    digest over those of this one."""
+    """The visits of one crawl on disk. ``before`` are the lines of the crawl before, but those whose record is gone;
+    ``settings`` is a digest over those of this one."""
 
     def __init__(self, folder: Path, before: Mapping[str, Line], information: Headers, settings: str) -> None:
         self._folder = folder
@@ -56,6 +57,8 @@ class Keeping:
     def keep(self, url: str, answer: Answer) -> Visit:
         """Write what came of asking for an address."""
         earlier = self._before.get(url)
+        if earlier is not None and not earlier.digest:
+            earlier = None  # an answer without a body is none to compare with
         if answer.status == 304 and earlier is None and not answer.failure:
             answer = Answer(failure="answered 304 to a request without conditions")
         if answer.failure:
@@ -69,10 +72,11 @@ class Keeping:
     def rules_line(self, visit: Visit) -> Line:
         """What the snapshot says of robots.txt and the like: enough to ask next time whether it changed."""
         earlier = self._before.get(visit.url)
-        if visit.failure and earlier is not None:
+        if (visit.failure or visit.status >= 500) and earlier is not None and earlier.place is not None:
             return replace(earlier, outcome="rules", rule="", reason="", opt_out=())
         if visit.payload is None or visit.place is None:
-            return Line(visit.url, "rules", reason=visit.failure or f"answered with status {visit.status}")
+            place = visit.place if visit.status in REDIRECTS else None  # where to go on when it does not answer
+            return Line(visit.url, "rules", reason=visit.failure or f"answered with status {visit.status}", place=place)
         headers = read_record(self._folder, visit.place).headers
         etag, modified = (next(iter(values(headers, name)), "") for name in ("etag", "last-modified"))
         return Line(visit.url, "rules", place=visit.payload, digest=visit.digest, etag=etag, modified=modified)

@@ -30,9 +30,9 @@ Outcome = Literal["page", "dropped", "quarantined", "rules"]
 class Line:
     """What became of an address. ``rules`` are robots.txt and the like, no piece of the source.
 
-    ``place`` and ``digest`` are of the record with the body, wherever there is one, ``media`` and ``changed`` its type
-    and time (``Content-Type``, ``Last-Modified``); ``etag`` and ``modified`` are what the server named its version by
-    when it was asked last.
+    ``place`` is the record of the last answer, the one with the body wherever there is one; ``digest`` is the body's,
+    ``media`` and ``changed`` its type and time (``Content-Type``, ``Last-Modified``). ``etag`` and ``modified`` are
+    what the server named its version by when it was asked last.
     """
 
     url: str
