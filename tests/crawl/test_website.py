@@ -370,7 +370,7 @@ def test_a_snapshot_that_was_changed_is_refused(site: Site, tmp_path: Path) -> N
 def test_when_a_crawl_is_due(site: Site, tmp_path: Path) -> None:
     site.answers = {"/": in_turn(answers(503, Retry_After="0"), answers(503, Retry_After="0"), answers(200))}
     source = opened(tmp_path, site.url)
-    assert (source.due(), source.fingerprint()) == ("it was not crawled yet", "website@1 not crawled yet")
+    assert (source.due(), source.fingerprint()) == ("it was not crawled yet", "website@2 not crawled yet")
     source.refresh(lambda line: None)
     assert source.due() == "its last crawl brought home no page"
     source.refresh(lambda line: None)

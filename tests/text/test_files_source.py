@@ -103,6 +103,57 @@ def test_texts_are_whole_files_in_whatever_encoding(tmp_path: Path, collect: Col
     assert accounting.kept == 4
 
 
+WRITTEN = {
+    "cp1252": (
+        "naïve café", "Ünü", "Größe", "Ça va bien, et toi ?", "SÃO PAULO", "1º andar", "£5 – “fine”", "ação",
+        "Le garçon a été à l'école près de la forêt. Où êtes-vous allé hier ? Ça m'a coûté très cher.",
+        "A situação econômica não é boa, mas há esperança. Amanhã vamos à praia com os irmãos. As nações unidas têm três "
+        "órgãos. O avô e a avó estão em São Paulo. Não sei se você já comeu pão de queijo. Lições de canções.",
+        "På söndag går vi till fjället och åker skidor. Barnen äter glass på gården. Hon köpte bröd och mjölk i Malmö.",
+        "La città è bellissima, però fa caldo. Perché non andiamo al mare lunedì? C'è già più gente di quanto credessi.",
+        "El niño comió una manzana en el jardín. ¿Dónde está la estación? ¡Qué día más bonito!",
+        "På søndag går vi på æblerov. Børnene løber rundt og råber højt. Hun købte brød og øl i København.",
+        "Það er gott veður í dag. Ég á heima á Íslandi. Þú ert mjög góð við mig. Hún fæddist í Reykjavík.",
+        "Ihmiset ovat täällä hyvin ystävällisiä, mutta minä en ymmärrä heitä. Hän on töissä yöllä.",
+        "Die Maße: 5 m³ Wasser, 3 m² Fläche und 20° für Köln.",
+    ),
+    "cp1250": (
+        "Zażółć gęślą jaźń. Dzień dobry, jak się masz? Wczoraj byłem w Krakowie i widziałem Wawel.",
+        "Dobrý den, jak se máte? Včera jsem byl v Praze a viděl jsem Karlův most. Děti si hrají na hřišti.",
+        "Jó napot kívánok, hogy van? Az erdőben sok őz él. A gyerekek az udvaron játszanak. Hűvös idő van.",
+        "Jučer sam bio u Zagrebu i vidio katedralu. Djeca se igraju u dvorištu. Moj brat živi u Čakovcu.",
+        "Ieri am fost în Bucureşti şi am văzut Ateneul. Copiii se joacă în curte. Cât costă această carte?",
+    ),
+    "iso8859-2": (
+        "Dzień dobry, jak się masz? Wczoraj byłem w Krakowie i widziałem Wawel. Źle się czuję, ale cieszę się na lato.",
+        "Dobrý den, jak se máte? Včera jsem byl v Praze a viděl jsem Karlův most. Těším se na léto, ale je zima.",
+    ),
+    "cp1254": ("Dün İstanbul'daydım ve Ayasofya'yı gördüm. Çocuklar bahçede oynuyor. Bu kitap ne kadar?",),
+    "cp1257": ("Vakar buvau Vilniuje ir mačiau Gedimino pilį. Vaikai žaidžia kieme. Nežinau, kur yra stotis.",),
+    "mac-roman": ("Le garçon a été à l'école près de la forêt. Les élèves étaient là et le maître est arrivé.",),
+    "cp1251": ("Все люди рождаются свободными и равными в своем достоинстве и правах.", "Вчера шёл дождь, а я гулял."),
+    "koi8-r": ("Все люди рождаются свободными и равными в своем достоинстве и правах. Они наделены разумом и совестью " * 3,),
+    "cp1253": ("Καλημέρα, τι κάνετε; Χθες ήμουν στην Αθήνα και είδα την Ακρόπολη. Τα παιδιά παίζουν στην αυλή.",),
+    "shift_jis": ("すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。",),
+    "euc-jp": ("すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。" * 4,),
+    "gb18030": ("人人生而自由,在尊严和权利上一律平等。他们赋有理性和良心,并应以兄弟关系的精神相对待。",),
+    "big5": ("人人生而自由,在尊嚴和權利上一律平等。他們賦有理性和良心,並應以兄弟關係的精神相對待。",),
+    "euc-kr": ("모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다. 인간은 천부적으로 이성과 양심을 부여받았다.",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", WRITTEN)
+def test_what_languages_were_written_in_is_told_by_their_texts(tmp_path: Path, collect: Collect, encoding: str) -> None:
+    for place, text in enumerate(WRITTEN[encoding]):
+        (tmp_path / f"{place:02}.txt").write_bytes(text.encode(encoding))
+        (tmp_path / f"{place:02}long.txt").write_bytes("\n".join([text] * 30).encode(encoding))
+    documents, _ = collect(path="*.txt")
+    found = {document.locator: document.text for document in documents}
+    expected = {f"{place:02}.txt": text for place, text in enumerate(WRITTEN[encoding])}
+    expected |= {f"{place:02}long.txt": "\n".join([text] * 30) for place, text in enumerate(WRITTEN[encoding])}
+    assert found == expected
+
+
 def test_bad_rows_are_told_and_the_rest_is_kept(tmp_path: Path, collect: Collect) -> None:
     good = b'{"text": "fine"}\n'
     bad = [

@@ -21,7 +21,7 @@ class Dvc(Files):
     the repository have to match. DVC need not be installed; each file's MD5 is checked before it is read.
     """
 
-    version = 3
+    version = 4
 
     def __init__(
         self,

@@ -69,7 +69,7 @@ class Files:
     read, ``archives`` what may come out of packed files; files that match ``ignore`` are left out, and counted.
     """
 
-    version = 3
+    version = 4
     choosing = ("path", "max_files")
 
     def __init__(

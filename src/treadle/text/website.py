@@ -74,7 +74,7 @@ class Website:
     --refresh`` does.
     """
 
-    version = 1
+    version = 2
 
     def __init__(
         self,

@@ -165,7 +165,7 @@ def test_any_commit_branch_or_tag(repo: Repo, tmp_path: Path, collect: Collect, 
         (first, first, "a = 1\n"),
     ]:  # fmt: skip
         source = open_source({"type": "git", "url": url, "ref": ref}, SourceContext(tmp_path, keyed))
-        assert source.fingerprint().startswith(f"git@1 commit {commit} ")
+        assert source.fingerprint().startswith(f"git@2 commit {commit} ")
         (document,), _ = collect(type="git", url=url, ref=ref)
         assert (document.text, document.fields["commit"]) == (text, commit)
     for wrong in ("nothing", "main..old", "--upload-pack=x", "HEAD@{1}", "f" * 40):
@@ -184,7 +184,7 @@ def test_a_name_of_a_tag_and_a_branch_means_the_same_everywhere(
     for url in ("repo", f"file://{repo.folder}"):
         for ref, commit in [("same", tagged), ("heads/same", branched), ("refs/tags/same", tagged)]:
             source = open_source({"type": "git", "url": url, "ref": ref}, SourceContext(tmp_path, keyed))
-            assert source.fingerprint().startswith(f"git@1 commit {commit} "), (url, ref)
+            assert source.fingerprint().startswith(f"git@2 commit {commit} "), (url, ref)
 
 
 @pytest.mark.parametrize(("most", "words"), [("_MOST_PATHS", "10,000 paths"), ("_LONGEST_LISTING", "10,000 bytes")])

@@ -46,7 +46,7 @@ class Git:
     needs no history. ``largest`` are bytes of a file, ``largest_fetch`` of all that is fetched.
     """
 
-    version = 1
+    version = 2
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import codecs
 import re
 
 from treadle.core.errors import MissingExtra
+from treadle.text.readers.letters import latin_encoding
 from treadle.text.readers.piece import UnreadableError
 
 _MARKS = (
@@ -23,6 +24,9 @@ _AS_BROWSERS = {"iso-8859-1": "cp1252", "latin-1": "cp1252", "latin1": "cp1252",
                 "unicode": "utf-16", "visual": "iso-8859-8", "x-user-defined": "cp1252"}  # fmt: skip
 _HALF = re.compile("[\ud800-\udfff]")
 _LOOKED_AT = 4096  # bytes
+# EBCDIC, and pages of few machines, in which a few bytes are taken for letters of any.
+_RARE = ("cp037", "cp1026", "cp1140", "cp273", "cp424", "cp500", "cp875", "cp1006", "hp_roman8", "kz1048", "ptcp154")
+_SHORT = 256  # bytes
 _GUESSED_FROM = 1 << 20  # bytes; a guess over more costs much and tells no more
 
 
@@ -89,11 +93,15 @@ def _strictly(data: bytes, encoding: str) -> str | None:
 
 
 def _guessed(data: bytes) -> tuple[str, str]:
+    latin = latin_encoding(data)
+    if latin is not None and (found := decode_as(data, latin)) is not None:
+        return found
     try:
         from charset_normalizer import from_bytes
     except ImportError:
         raise MissingExtra("charset-normalizer", extra="data") from None
-    best = from_bytes(data[:_GUESSED_FROM]).best()
+    rare = list(_RARE) if len(data) < _SHORT else None
+    best = from_bytes(data[:_GUESSED_FROM], cp_exclusion=rare).best()
     if best is None:
         raise UnreadableError("in no encoding that can be told")
     text = _strictly(data, best.encoding)
