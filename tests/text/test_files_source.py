@@ -279,6 +279,49 @@ def test_a_folder_is_all_of_it(tmp_path: Path, collect: Collect) -> None:
     assert [document.locator for document in documents] == ["in [it]/b.jsonl:1", "in [it]/deep/a.jsonl:1"]
 
 
+@pytest.mark.parametrize("path", ["data", "data/**/*.txt", "dat*/**", "data/*.txt"])
+def test_a_link_into_its_own_folder_gives_no_file_twice(tmp_path: Path, collect: Collect, path: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.txt").write_text("hi")
+    (folder / "loop").symlink_to(".")
+    (folder / "again").symlink_to(folder)
+    documents, _ = collect(path=path)
+    assert [document.locator for document in documents] == ["data/a.txt"]
+
+
+@pytest.mark.parametrize("path", ["data", "data/**/*.txt", "data/*/*.txt"])
+def test_a_folder_behind_links_is_read_once_and_where_it_lies(tmp_path: Path, collect: Collect, path: str) -> None:
+    for folder in ("data/z", "elsewhere/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data" / "z" / "inside.txt").write_text("inside")
+    (tmp_path / "elsewhere" / "outside.txt").write_text("outside")
+    (tmp_path / "elsewhere" / "deep" / "up").symlink_to("../..")
+    (tmp_path / "data" / "a").symlink_to("z")
+    (tmp_path / "data" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "c").symlink_to(tmp_path / "elsewhere")
+    documents, _ = collect(path=path)
+    assert [document.locator for document in documents] == ["data/b/outside.txt", "data/z/inside.txt"]
+
+
+def test_what_is_no_file_is_told(tmp_path: Path, collect: Collect, keyed: Keyed) -> None:
+    folder = tmp_path / "data"
+    (folder / "empty").mkdir(parents=True)
+    write_rows(folder / "a.jsonl", {"text": "x"})
+    (folder / "b.jsonl").symlink_to("gone.jsonl")
+    os.mkfifo(folder / "p.txt")
+    source = open_source({"type": "files", "path": "data"}, SourceContext(tmp_path, keyed))
+    before = source.fingerprint()
+    documents, accounting = collect(path="data")
+    assert [document.locator for document in documents] == ["data/a.jsonl:1"]
+    assert {piece.source: piece.reason for piece in accounting.quarantined} == {
+        "files:data/b.jsonl": "cannot be opened: a link to gone.jsonl, where nothing is; fetch or mount what it stands for",
+        "files:data/p.txt": "cannot be opened: no regular file: a pipe, a socket or a device",
+    }
+    write_rows(folder / "gone.jsonl", {"text": "y"})
+    assert source.fingerprint() != before
+
+
 def test_reading_goes_on_after_a_cursor(tmp_path: Path, keyed: Keyed) -> None:
     for name in "abc":
         write_rows(tmp_path / f"{name}.jsonl", {"text": name})

@@ -9,7 +9,8 @@ from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import UserError
 from treadle.integrations.dvc_repository import Repository, Tracked
 from treadle.text.document import Origin
-from treadle.text.files_source import Files, FoundFile
+from treadle.text.files_source import Files
+from treadle.text.found_files import FoundFile
 from treadle.text.row_mapping import Fields
 from treadle.text.source import SourceContext
 

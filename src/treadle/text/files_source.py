@@ -6,19 +6,14 @@ first bytes say, and its name. Rows stream. What cannot be read is quarantined w
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 from blake3 import blake3
 
 from treadle.core.errors import UserError
 from treadle.text.accounting import Quarantined
 from treadle.text.document import Origin
-from treadle.text.known_files import file_digest
+from treadle.text.found_files import FoundFile, find_files
 from treadle.text.outcomes import SOURCE, Outcome, Pending, in_order
 from treadle.text.readers.catalog import versions
 from treadle.text.readers.compression import Archives
@@ -32,30 +27,7 @@ from treadle.text.rows import Limits
 from treadle.text.source import SourceContext
 from treadle.text.units import LOOSE, Known, Unit, nothing_known, without_units
 
-_WHOLLY_HASHED = 1 << 28  # bytes; a larger file's fingerprint is its size and time
 _IGNORED = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", "__MACOSX/*")
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A file to read: where it is, and how it is called in locators."""
-
-    path: Path
-    locator: str
-
-    def open(self) -> BinaryIO:
-        """A stream of it."""
-        return self.path.open("rb")
-
-    def size(self) -> int:
-        """In bytes."""
-        return self.path.stat().st_size
-
-    def digest(self) -> str:
-        """What changes with its contents."""
-        status = self.path.stat()
-        large = status.st_size > _WHOLLY_HASHED
-        return f"{status.st_size} {status.st_mtime_ns}" if large else file_digest(self.path)
 
 
 class Files:
@@ -118,7 +90,7 @@ class Files:
         hasher = blake3()
         found = self.files()
         for file in found:
-            hasher.update(f"{file.locator}\0{file.digest()}\n".encode("utf-8", "surrogatepass"))
+            hasher.update(f"{file.locator}\0{_mark(file)}\n".encode("utf-8", "surrogatepass"))
         if not all(_of_rows(file.locator) for file in found):
             hasher.update(versions().encode())
         return f"{len(found)} files b3:{hasher.hexdigest()}"
@@ -127,25 +99,7 @@ class Files:
         """What the path, folder, glob or address names, sorted; ``UserError`` when that is nothing."""
         if is_remote(self._path):
             return find(self._path, self._most_files)
-        project = self._context.project
-        pattern = os.path.expanduser(self._path)  # noqa: PTH111 (a glob is no path)
-        if (project / pattern).is_file():
-            return [_found(project, project / pattern)]
-        if (project / pattern).is_dir():
-            pattern = os.path.join(glob.escape(pattern), "**", "*")  # noqa: PTH118 (a glob is no path)
-        names = glob.iglob(pattern, root_dir=project, recursive=True)  # noqa: PTH207 (root_dir, and no links followed twice)
-        paths = []
-        for name in names:
-            if (project / name).is_file():
-                paths.append(project / name)
-            if len(paths) > self._most_files:
-                raise UserError(f"files: {self._path} names more than {self._most_files} files; raise max_files")
-        if not paths:
-            raise UserError(
-                f"files: nothing matches {self._path} in {project}; expected a file, a folder, "
-                "or a glob such as data/**/*.jsonl"
-            )
-        return sorted((_found(project, path) for path in paths), key=lambda file: file.locator)
+        return find_files(self._path, self._context.project, self._most_files)
 
     def read(self, cursor: str | None = None) -> Iterator[Outcome]:
         """Every row, text and document; with ``cursor``, the locator of a file, those of the files after it."""
@@ -185,12 +139,11 @@ class Files:
                 yield from reading.file(raw, file.locator, file.size())
 
 
-def _found(project: Path, path: Path) -> FoundFile:
-    # Relative to the project wherever that is possible, so that a project can be moved and its documents keep
-    # their ids.
-    locator = os.path.relpath(path, project) if path.is_relative_to(project) else str(path)
-    # A name need not be UTF-8, and a locator has to be.
-    return FoundFile(path, os.fsencode(Path(locator).as_posix()).decode("utf-8", "backslashreplace"))
+def _mark(file: FoundFile | RemoteFile) -> str:
+    try:
+        return file.digest()
+    except OSError as error:  # it is told when it is opened, and another once it can be
+        return str(error.strerror or error)
 
 
 def _unit(file: FoundFile | RemoteFile, known: Known) -> Unit:

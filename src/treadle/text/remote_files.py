@@ -22,7 +22,7 @@ _TELLING = ("ETag", "etag", "md5Hash", "crc32c", "Content-MD5", "LastModified", 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One of them; ``locator`` is its address. As ``files_source.FoundFile``."""
+    """One of them; ``locator`` is its address. As ``found_files.FoundFile``."""
 
     files: Any
     name: str
