@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
@@ -9,6 +10,7 @@ import lzma
 import os
 import random
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from treadle.core.errors import UserError
 from treadle.text.accounting import Accounting
@@ -180,10 +183,27 @@ def test_a_truncated_gzip_keeps_what_came_before(tmp_path: Path, collect: Collec
     whole = gzip.compress("".join(lines).encode())
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     documents, accounting = collect(path="a.jsonl.gz")
-    assert 5_000 < len(documents) < 15_000
+    unpacked = zlib.decompressobj(wbits=31).decompress(whole[: len(whole) // 2])
+    assert len(documents) == unpacked.count(b"\n") > 5_000
     (piece,) = accounting.quarantined
     assert piece.reason == "the rest cannot be read: the gzip stream ends too early"
     assert abs(piece.offset - sum(map(len, lines[: len(documents)]))) <= 8192
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+@pytest.mark.parametrize("packing", ["gz", "bz2", "xz", "zst"])
+def test_all_rows_before_a_break_are_kept(tmp_path: Path, collect: Collect, kind: str, packing: str) -> None:
+    """Rubbish after the end costs none of them."""
+    source = random.Random(5)
+    texts = [f"row {source.random()} {n}" for n in range(6_000)]
+    lines = [json.dumps({"text": text}) if kind != "csv" else text for text in texts]
+    begin, between = {"jsonl": ("", "\n"), "json": ("[", ",\n"), "csv": ("text\n", "\n")}[kind]
+    data = (begin + between.join(lines) + ("]" if kind == "json" else "\n")).encode()
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstandard.compress}[packing]
+    (tmp_path / f"a.{kind}.{packing}").write_bytes(pack(data) + b"GARBAGE")
+    documents, accounting = collect(path=f"a.{kind}.{packing}")
+    assert [document.text for document in documents] == texts
+    assert "the rest cannot be read" in accounting.quarantined[-1].reason
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, collect: Collect) -> None:

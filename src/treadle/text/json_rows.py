@@ -173,6 +173,7 @@ class _Elements:
 
     def _fill(self) -> bool:
         """Read on; what lies before the place of reading is dropped unless an element is being read."""
-        more = self._stream.read(self._BLOCK)
+        # Of a stream that breaks, all that comes before the break.
+        more = self._stream.read1(self._BLOCK)  # type: ignore[attr-defined]
         self._buffer += more
         return bool(more)

@@ -6,7 +6,6 @@ A document's locator is the file's, ``:7`` for a row, message or page of it, ``!
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -28,7 +27,6 @@ from treadle.text.readers.workers import Workers
 from treadle.text.row_mapping import RowMapping, UnusableRowError
 from treadle.text.rows import BadRow, Limits, Row
 
-_BUFFER = 1 << 18
 Read = Callable[[BinaryIO, Limits, str], Iterator[Row | BadRow]]
 
 
@@ -101,7 +99,7 @@ class Reading:
         if place.depth >= self._settings.archives.depth:
             yield Quarantined(place.source, 0, f"packed more than {place.depth} times over; raise archives.depth")
             return
-        inner = io.BufferedReader(Unpacked(cast(BinaryIO, stream), packing, budget), _BUFFER)
+        inner = Unpacked(cast(BinaryIO, stream), packing, budget)
         within = Place(place.locator, sniff.unpacked_name(place.name, packing), place.depth + 1)
         yield from self._guarded(within, Stream(cast(BinaryIO, inner)), budget)
 

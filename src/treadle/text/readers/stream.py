@@ -62,6 +62,13 @@ class Stream(io.RawIOBase):
         self.position += len(data)
         return data
 
+    def read1(self, size: int = -1) -> bytes:
+        """What comes of one look at the source: where that breaks, ``read`` would lose what came just before."""
+        read = getattr(self._source, "read1", self._source.read)  # remote files have none, and do not break so
+        data: bytes = read(size)
+        self.position += len(data)
+        return data
+
     def readline(self, size: int | None = -1) -> bytes:
         """As files do."""
         data = self._source.readline(-1 if size is None else size)
