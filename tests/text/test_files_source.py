@@ -206,6 +206,16 @@ def test_all_rows_before_a_break_are_kept(tmp_path: Path, collect: Collect, kind
     assert "the rest cannot be read" in accounting.quarantined[-1].reason
 
 
+def test_columns_of_one_name_are_told(tmp_path: Path, collect: Collect) -> None:
+    table = pa.table([["first"], ["second"]], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    documents, accounting = collect(path="a.parquet")
+    assert not documents
+    assert [piece.reason for piece in accounting.quarantined] == [
+        "more than one column is called 'text'; rename all but one"
+    ]
+
+
 def test_a_bomb_is_not_unpacked(tmp_path: Path, collect: Collect) -> None:
     with gzip.open(tmp_path / "a.jsonl.gz", "wb") as file:
         file.write(b'{"text": "first"}\n')

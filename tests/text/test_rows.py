@@ -198,7 +198,7 @@ def test_a_quote_never_closed_does_not_swallow_the_file() -> None:
 
 def test_a_file_whose_names_repeat_is_refused_as_one() -> None:
     assert list(read_csv(io.BytesIO(b"a,a\n1,2\n"), LIMITS)) == [
-        BadRow(0, "line 1: 1 column names occur more than once")
+        BadRow(0, "line 1: more than one column is called 'a'; rename all but one")
     ]
 
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from treadle.text.rows import BadRow, Limits, Row, RowError, decoded, lines
+from treadle.text.rows import BadRow, Limits, Row, RowError, decoded, lines, repeated
 
 
 def read_csv(stream: BinaryIO, limits: Limits, encoding: str = "utf-8", delimiter: str = ",") -> Iterator[Row | BadRow]:
@@ -25,9 +25,9 @@ def read_csv(stream: BinaryIO, limits: Limits, encoding: str = "utf-8", delimite
         offset, number, raw, cells = item
         if names is None:
             names = cells
-            repeated = {name for name in names if names.count(name) > 1}
-            if repeated:
-                yield BadRow(offset, f"line {number}: {len(repeated)} column names occur more than once")
+            twice = repeated(names)
+            if twice:
+                yield BadRow(offset, f"line {number}: {twice}")
                 return
         elif len(cells) != len(names):
             yield BadRow(offset, f"line {number}: {len(cells)} columns where the first row names {len(names)}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from treadle.text.arrow import pyarrow
-from treadle.text.rows import BadRow, Limits, Row
+from treadle.text.rows import BadRow, Limits, Row, repeated
 from treadle.text.table_rows import table_row
 
 
@@ -17,9 +17,13 @@ def read_parquet(stream: BinaryIO, limits: Limits) -> Iterator[Row | BadRow]:
     pa, pq = pyarrow()
     try:
         file = pq.ParquetFile(stream)
+        twice = repeated(file.schema_arrow.names)
         groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
     except (pa.ArrowException, OSError, ValueError) as error:
         yield BadRow(0, f"not a Parquet file that can be read: {type(error).__name__}")
+        return
+    if twice:
+        yield BadRow(0, twice)
         return
     first = 0
     for index, group in enumerate(groups):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -45,6 +46,15 @@ class BadRow:
 
 class RowError(ValueError):
     """Why a row is bad, in words that can be shown."""
+
+
+def repeated(names: Iterable[str]) -> str:
+    """What to say of columns of which several have one name, and only the last would be kept; else empty."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not twice:
+        return ""
+    more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
+    return f"more than one column is called {twice[0][:60]!r}{more}; rename all but one"
 
 
 def decoded(raw: bytes, encoding: str) -> str:
