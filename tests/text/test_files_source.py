@@ -1,5 +1,7 @@
 """Rows and texts from files become documents; what does not is quarantined with its place."""
 
+# ruff: noqa: RUF001 (texts in many languages)
+
 from __future__ import annotations
 
 import bz2
@@ -110,10 +112,9 @@ WRITTEN = {
     "cp1252": (
         "naïve café", "Ünü", "Größe", "Ça va bien, et toi ?", "SÃO PAULO", "1º andar", "£5 – “fine”", "ação",
         "Le garçon a été à l'école près de la forêt. Où êtes-vous allé hier ? Ça m'a coûté très cher.",
-        "A situação econômica não é boa, mas há esperança. Amanhã vamos à praia com os irmãos. As nações unidas têm três "
-        "órgãos. O avô e a avó estão em São Paulo. Não sei se você já comeu pão de queijo. Lições de canções.",
-        "På söndag går vi till fjället och åker skidor. Barnen äter glass på gården. Hon köpte bröd och mjölk i Malmö.",
-        "La città è bellissima, però fa caldo. Perché non andiamo al mare lunedì? C'è già più gente di quanto credessi.",
+        "A situação econômica não é boa, mas há esperança. Amanhã vamos à praia com os irmãos. Lições de canções.",
+        "På söndag går vi till fjället och åker skidor. Barnen äter glass på gården.",
+        "La città è bellissima e fa caldo, però. Perché non andiamo al mare lunedì? C'è già più gente.",
         "El niño comió una manzana en el jardín. ¿Dónde está la estación? ¡Qué día más bonito!",
         "På søndag går vi på æblerov. Børnene løber rundt og råber højt. Hun købte brød og øl i København.",
         "Það er gott veður í dag. Ég á heima á Íslandi. Þú ert mjög góð við mig. Hún fæddist í Reykjavík.",
@@ -135,13 +136,13 @@ WRITTEN = {
     "cp1257": ("Vakar buvau Vilniuje ir mačiau Gedimino pilį. Vaikai žaidžia kieme. Nežinau, kur yra stotis.",),
     "mac-roman": ("Le garçon a été à l'école près de la forêt. Les élèves étaient là et le maître est arrivé.",),
     "cp1251": ("Все люди рождаются свободными и равными в своем достоинстве и правах.", "Вчера шёл дождь, а я гулял."),
-    "koi8-r": ("Все люди рождаются свободными и равными в своем достоинстве и правах. Они наделены разумом и совестью " * 3,),
+    "koi8-r": ("Все люди рождаются свободными и равными в своем достоинстве и правах. " * 3,),
     "cp1253": ("Καλημέρα, τι κάνετε; Χθες ήμουν στην Αθήνα και είδα την Ακρόπολη. Τα παιδιά παίζουν στην αυλή.",),
     "shift_jis": ("すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。",),
     "euc-jp": ("すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。" * 4,),
     "gb18030": ("人人生而自由,在尊严和权利上一律平等。他们赋有理性和良心,并应以兄弟关系的精神相对待。",),
     "big5": ("人人生而自由,在尊嚴和權利上一律平等。他們賦有理性和良心,並應以兄弟關係的精神相對待。",),
-    "euc-kr": ("모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다. 인간은 천부적으로 이성과 양심을 부여받았다.",),
+    "euc-kr": ("모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다.",),
 }  # fmt: skip
 
 
@@ -345,7 +346,7 @@ def test_what_is_no_file_is_told(tmp_path: Path, collect: Collect, keyed: Keyed)
     documents, accounting = collect(path="data")
     assert [document.locator for document in documents] == ["data/a.jsonl:1"]
     assert {piece.source: piece.reason for piece in accounting.quarantined} == {
-        "files:data/b.jsonl": "cannot be opened: a link to gone.jsonl, where nothing is; fetch or mount what it stands for",
+        "files:data/b.jsonl": "cannot be opened: a link to gone.jsonl, where nothing is; fetch it, or mount its disk",
         "files:data/p.txt": "cannot be opened: no regular file: a pipe, a socket or a device",
     }
     write_rows(folder / "gone.jsonl", {"text": "y"})

@@ -23,8 +23,8 @@ _WHOLLY_HASHED = 1 << 28  # bytes; a larger file's fingerprint is its size and t
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file to read: where it is, and how it is called in locators. Pipes and links that lead nowhere are found too, so
-    that they are told; every method raises ``OSError`` for them.
+    """A file to read: where it is and how locators call it. Pipes and links that lead nowhere are found too, to
+    be told; every method raises ``OSError`` for them.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class FoundFile:
             return
         if self.path.is_symlink() and not self.path.exists():
             to = os.fsencode(self.path.readlink()).decode("utf-8", "backslashreplace")
-            reason = f"a link to {to}, where nothing is; fetch or mount what it stands for"
+            reason = f"a link to {to}, where nothing is; fetch it, or mount its disk"
             raise FileNotFoundError(errno.ENOENT, reason)
         if self.path.exists():
             raise OSError(errno.EINVAL, "no regular file: a pipe, a socket or a device")

@@ -3,6 +3,8 @@
 A text that is read in the wrong one has letters that no language has together, or signs within its words.
 """
 
+# ruff: noqa: RUF001 (letters that look alike are what this is about)
+
 from __future__ import annotations
 
 import re
