@@ -1,4 +1,4 @@
-"""``prepare.split.time`` in a project: the account still adds up, and the sides are those of the dates."""
+"""``prepare.split`` in a project: by time, where the account still adds up, and by a field, which has to be there."""
 
 from __future__ import annotations
 
@@ -28,3 +28,15 @@ def test_a_project_that_splits_by_time(fresh: Callable[[], Project]) -> None:
     assert found["splits"]["validation"] <= sum(1 for number in range(70) if 18 <= number % 28 + 1 < 20)
     project.edit("test: 2026-01-20", "test: 2026-12-01")
     assert "test is empty" in project.call("prepare", check=2).stderr
+
+
+def test_a_project_that_splits_by_a_field(fresh: Callable[[], Project]) -> None:
+    project = fresh()
+    project.edit("split: {train: 0.6", "split: {by: custmer, train: 0.6")
+    assert "no example has a field 'custmer'; did you mean 'customer'?" in project.call("prepare", check=2).stderr
+    project.edit("by: custmer", "by: kind")
+    rows = project.data.read_text().splitlines()
+    rows[1:] = [json.dumps({**json.loads(row), "kind": f"k{place % 9}"}) for place, row in enumerate(rows[1:])]
+    project.data.write_text("\n".join(rows) + "\n")
+    assert "; 1 examples without 'kind' are each a group of their own" in project.call("prepare").stdout
+    assert project.json("prepare")["ungrouped"] == 1

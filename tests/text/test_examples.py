@@ -122,3 +122,19 @@ def test_chat_keeps_what_was_liked_less() -> None:
     for broken in ([asked], [turn("king", "x")], "What?", [asked, turn("assistant", " ")]):
         [made] = make_examples([document("a", messages=[asked, good], rejected=broken)], chat).examples
         assert made.rejected == ()
+
+
+def test_a_field_to_split_by_that_nobody_has() -> None:
+    pairs = [document(f"d{n}", question=f"Who is {n}?", answer="Me.", grp=f"g{n % 2}") for n in range(6)]
+    with pytest.raises(UserError, match=r"split\.by: no example has a field 'groop'; did you mean 'grp'\?"):
+        make_examples(pairs, chat, by="groop")
+    with pytest.raises(UserError, match="no example has a field 'zzz'; known: answer, grp, question"):
+        make_examples(pairs, chat, by="zzz")
+    with pytest.raises(UserError, match="no example says whose it is; name the column with `fields: "):
+        make_examples(pairs, chat, by="subject")
+    some = [*pairs, document("d7", question="And now?", answer="Not me.")]
+    made = make_examples(some, chat, by="grp")
+    assert made.accounting.notes == {"split.no_group": 1}
+    assert {example.group for example in made.examples} == {"g0", "g1", some[6].id}
+    assert make_examples(pairs, chat, by="grp").accounting.notes == {}
+    assert make_examples(pairs, chat).accounting.notes == {}

@@ -15,6 +15,7 @@ from treadle.cycle import Turn
 from treadle.project import open_project
 from treadle.text.duplicates import NO_DUPLICATES
 from treadle.text.evaluation_set import told
+from treadle.text.examples import NO_GROUP
 
 Shown = tuple[dict[str, Any], list[str]]
 
@@ -26,6 +27,7 @@ def _prepare(this: Turn) -> Shown:
     for name, found in public["evaluation_sets"].items():
         gone = sum(found["dropped"].values())
         lines.append(f"{name}: {found['met']:,} of {found['items']:,} items met, {gone:,} documents dropped for it")
+    public["ungrouped"] = accounting.get("notes", {}).get(NO_GROUP, 0)
     report = this.prepared.report.shown("explore.html")
     return {**public, "splits": this.prepared.dataset.counts(), "report": report}, lines
 

@@ -16,10 +16,10 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from treadle.core.errors import UserError
+from treadle.core.errors import UserError, nearest
 from treadle.core.plugins import load
 from treadle.core.settings import check
-from treadle.text.accounting import Accounting, Dropped
+from treadle.text.accounting import Accounting, Dropped, Note
 from treadle.text.dataset import ROLES, Example
 from treadle.text.docstrings import family
 from treadle.text.document import Document
@@ -61,6 +61,7 @@ class Made:
     accounting: Accounting
 
 
+NO_GROUP = "split.no_group"  # counts examples without a value of the field that the split is made by
 RAREST = "min_per_label"  # a setting of makers: how many texts of a label there have to be to learn it
 
 
@@ -86,9 +87,11 @@ def make_examples(
     """Run a maker over all documents and hold it to account.
 
     ``by`` says what the split will be made by (``module``, ``subject``, any field): it fills the group of
-    examples whose maker left it empty. ``log`` hears of each document that was dropped.
+    examples whose maker left it empty. Those that have no value of it are each a group of their own, and counted.
+    ``log`` hears of each document that was dropped.
 
-    Raises ``UserError`` for a setting the maker does not take, and when a document was neither used nor dropped.
+    Raises ``UserError`` for a setting the maker does not take, when a document was neither used nor dropped, and when
+    no example has a value of ``by``: then the field is misspelled, and nothing would be kept together.
     """
     name = name or getattr(maker, "__name__", "maker")
     documents_parameter = next(iter(signature(maker).parameters))
@@ -96,6 +99,7 @@ def make_examples(
     known = {document.id: document for document in documents}
     examples: list[Example] = []
     left_out: dict[str, Dropped] = {}
+    alone = 0
     for made in maker(documents, **values):
         if isinstance(made, Dropped):
             left_out[made.document.id] = made
@@ -105,7 +109,9 @@ def make_examples(
             raise UserError(
                 f"examples: {name} made an example of {strange or 'no document'}; expected ids it was given"
             )
-        examples.append(made if made.group else replace(made, group=group_of(known[made.documents[0]], by)))
+        group = made.group or group_of(known[made.documents[0]], by)
+        alone += by is not None and not made.group and group == made.documents[0]
+        examples.append(replace(made, group=group))
     used = {document for example in examples for document in example.documents}
     lost = [document for document in known if document not in used and document not in left_out]
     if lost:
@@ -113,7 +119,11 @@ def make_examples(
             f"examples: {name} neither used nor dropped {len(lost)} documents, {lost[0]} first;"
             " yield Dropped for what is not used"
         )
+    if by is not None and alone and alone == len(examples):
+        raise UserError(_without_groups(by, documents))
     accounting = Accounting(read=len(known), kept=len(used), log=log)
+    if alone:
+        accounting.note(Note(NO_GROUP, alone))
     for document, dropped in left_out.items():
         if document not in used:
             accounting.drop(replace(dropped, rule=f"examples.{dropped.rule}"))
@@ -128,6 +138,15 @@ def group_of(document: Document, by: str | None) -> str:
     if by == "module" and isinstance(value, str):
         value = family(value)
     return str(value) if value not in (None, "") else document.id
+
+
+def _without_groups(by: str, documents: Sequence[Document]) -> str:
+    if by == "subject":
+        return (
+            "prepare.split.by: no example says whose it is; name the column with `fields: {subject: ...}` of its source"
+        )
+    plain = (name for each in documents for name, value in each.fields.items() if isinstance(value, str | int | float))
+    return f"prepare.split.by: no example has a field {by!r};{nearest(by, sorted(set(plain))) or ' there are none'}"
 
 
 def chat(

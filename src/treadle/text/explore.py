@@ -20,6 +20,7 @@ from treadle.text.chart import text
 from treadle.text.comparison import Change, Comparison
 from treadle.text.dataset import SPLITS, Example
 from treadle.text.evaluation_set import PREFIX, told
+from treadle.text.examples import NO_GROUP
 from treadle.text.explore_texts import languages, measures, text_map, vocabulary
 from treadle.text.overview import Overview
 from treadle.text.page import beside, page, rule_anchor, section, table, titled
@@ -98,7 +99,7 @@ def render_report(material: Material) -> str:
         _duplicates(stages),
         _evaluation_sets(stages),
         _personal_data(stages),
-        _splits(material.splits),
+        _splits(material.splits, stages),
         _rules(stages, material.ref, material.touched),
         _quarantined(stages),
     ]
@@ -277,7 +278,7 @@ def _origins(overview: Overview) -> str:
     return section("Where it comes from", pictures, f'<p class="note">{note}</p>' if note else "")
 
 
-def _splits(splits: Mapping[str, SplitShape]) -> str:
+def _splits(splits: Mapping[str, SplitShape], stages: Mapping[str, Account]) -> str:
     sizes = {name: splits[name].examples for name in SPLITS if name in splits and splits[name].examples}
     if not sizes:
         return ""
@@ -297,9 +298,11 @@ def _splits(splits: Mapping[str, SplitShape]) -> str:
         titled("Labels", chart.bars(labels, title="examples by label", color="third")),
     )
     told = table(("split", "examples", "groups", "largest groups"), rows, numbers=frozenset({1, 2}))
+    alone = _by_rule(stages)[1][NO_GROUP]
+    note = f'<p class="note">{alone:,} examples without the field are each a group of their own.</p>' if alone else ""
     examples = table(("split", "question or text", "answer"), shown)
     return section(
-        "Splits: no group is in two", pictures, told, f"<details><summary>Examples</summary>{examples}</details>"
+        "Splits: no group is in two", pictures, told, note, f"<details><summary>Examples</summary>{examples}</details>"
     )
 
 

@@ -60,6 +60,7 @@ _KNOWN = {
         "Carlini et al. 2021; Gopher (Rae et al. 2021, A.1.3)",
     ),
     "split": ("Beyond the limit that the file sets for a split.", "the project's own limit"),
+    "split.no_group": ("No value of the field that `split.by` names: each is a group of its own.", _OWN),
     "synthesize": ("What a teacher wrote is no good, or has no place here; the reason is beside each sample.", _OWN),
     "synthesize.barred_parent": ("Gives a test away, or is too new to be learned from: no teacher was asked.", _OWN),
     "synthesize.tested_parent": ("On the side of a test, so that no teacher was asked about it.", _OWN),

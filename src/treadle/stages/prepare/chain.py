@@ -42,9 +42,10 @@ from treadle.stages.prepare.settings import (
     QualitySettings,
 )
 from treadle.stages.prepare.synthesis import synthesized
+from treadle.text.accounting import read_accounting
 from treadle.text.corpus import Corpus
-from treadle.text.dataset import Dataset
-from treadle.text.examples import load_maker
+from treadle.text.dataset import DATASET_FILE, Dataset
+from treadle.text.examples import NO_GROUP, load_maker
 from treadle.text.handles import Index, Profile
 from treadle.text.mentions import data_key
 from treadle.text.transform import load_transforms, parse_step
@@ -184,7 +185,7 @@ def _prepare(
     report = driver.run(explore, corpus, cleaned, dataset, tokens, synthetic)
     if not driver.planning:
         counts = " / ".join(f"{count:,} {name}" for name, count in dataset.counts().items())
-        driver.listener.say(f"{counts}; no group on two sides")
+        driver.listener.say(f"{counts}; no group on two sides{_without_group(dataset)}")
         if corrected is not None:
             driver.listener.say(_of_corrections(corrected, dataset))
         if tokenizer is not None and tokenizer.has(FIGURES_FILE):
@@ -266,6 +267,14 @@ def _corpus_of(driver: Driver, versions: Versions, ref: str, where: str) -> Corp
             raise UserError(f"{where}: the documents of {ref} are no longer in the store")
         digest = made.inputs.get("dataset")
     raise UserError(f"{where}: {ref} was not made here, so its documents are not known; leave it out")
+
+
+def _without_group(dataset: Dataset) -> str:
+    alone = read_accounting(dataset.path()).notes.get(NO_GROUP, 0)
+    if not alone:
+        return ""
+    by = dataset.read_json(DATASET_FILE)["split"]["by"]
+    return f"; {alone:,} examples without {by!r} are each a group of their own"
 
 
 def _of_corrections(corrected: Corpus, dataset: Dataset) -> str:

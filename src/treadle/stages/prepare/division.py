@@ -29,7 +29,7 @@ from treadle.text.synthesis import SOURCE as SYNTHETIC
 FEEDBACK = "feedback"  # the field that says of which interaction an example is the correction
 
 
-@step(name="prepare.assemble", version=6, packages=("pyarrow",))
+@step(name="prepare.assemble", version=7, packages=("pyarrow",))
 def assemble(
     corpus: Corpus,
     corrected: Corpus | None,
