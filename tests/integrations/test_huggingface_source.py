@@ -61,6 +61,8 @@ def test_reading_goes_on_from_a_document_by_its_id(tmp_path: Path) -> None:
     source = opened(tmp_path, path="set", fields={"id": "key"})
     assert [each.locator for each in collected(source)[0]] == ["set/train#a", "set/train#b", "set/train#c"]
     assert [each.text for each in source.source.read("set/train#b") if isinstance(each, Document)] == ["c"]
+    with pytest.raises(UserError, match=r"no row has the column 'at' of fields\.time; known: key, text"):
+        collected(opened(tmp_path, path="set", fields={"time": "at"}))
     with pytest.raises(UserError, match="no document 'set/train#x'"):
         list(source.source.read("set/train#x"))
 

@@ -377,6 +377,19 @@ def test_times_are_the_sources_own(tmp_path: Path, collect: Collect, value: Any,
     assert document.time == expected
 
 
+def test_a_column_of_the_time_that_no_row_has(tmp_path: Path, collect: Collect) -> None:
+    write_rows(tmp_path / "a.jsonl", {"text": "x", "when": "2024-05-01"}, {"text": "y", "when": "2024-05-02"})
+    with pytest.raises(UserError, match=r"files: no row has the column 'whenn' of fields\.time; did you mean 'when'\?"):
+        collect(path="a.jsonl", fields={"text": "text", "time": "whenn"})
+    with pytest.raises(UserError, match=r"no row has the column 'meta\.made' of fields\.time; known: text, when"):
+        collect(path="a.jsonl", fields={"text": "text", "time": "meta.made"})
+    write_rows(tmp_path / "b.jsonl", {"text": "z"}, {"text": "w", "meta": {"made": None}})
+    documents, _ = collect(path="?.jsonl", fields={"text": "text", "time": "when"})
+    assert [each.time for each in documents] == ["2024-05-01", "2024-05-02", None, None]
+    documents, _ = collect(path="?.jsonl", fields={"text": "text", "time": "meta.made"})
+    assert len(documents) == 4
+
+
 @pytest.mark.parametrize("value", ["01/02/2024", "yesterday", True, [1], 1e300, "9" * 10])
 def test_a_time_that_is_none_is_quarantined(tmp_path: Path, collect: Collect, value: Any) -> None:
     write_rows(tmp_path / "a.jsonl", {"text": "x", "at": value})

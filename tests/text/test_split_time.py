@@ -37,6 +37,9 @@ def test_sides_by_time() -> None:
     assert taught.dropped == ()
     with pytest.raises(UserError, match="test is empty"):
         split_by_time(examples[:3], times, **BOUNDS)
+    for undated in ("drop", "train"):
+        with pytest.raises(UserError, match="no example has a time; name the column with `fields: "):
+            split_by_time(examples[4:], times, undated=undated, **BOUNDS)
 
 
 def test_a_group_is_on_one_side_and_nothing_is_lost() -> None:

@@ -146,13 +146,14 @@ def test_a_query_that_takes_too_long_is_ended(table: tuple[str, Run], tmp_path: 
     [
         ({"key": "idd"}, "no column 'idd'; did you mean 'id'"),
         ({"watermark": "change"}, "no column 'change'; did you mean 'changed'"),
+        ({"fields": Fields(text="body", time="chnged")}, "no column 'chnged' of fields.time; did you mean 'changed'"),
         ({"key": "who"}, "who is no key: 4 rows have 3 values"),
         ({"query": "SELECT id, id, changed FROM reviews"}, "several columns called 'id'"),
         ({"query": "SELECT * FROM revues"}, "revues"),
     ],
 )
 def test_a_mistake_in_the_settings_is_told(
-    table: tuple[str, Run], tmp_path: Path, keyed: Keyed, settings: dict[str, str], words: str
+    table: tuple[str, Run], tmp_path: Path, keyed: Keyed, settings: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UserError, match="sql: ") as caught:
         list(source(table[0], tmp_path, keyed, **settings).read())

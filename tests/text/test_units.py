@@ -116,6 +116,16 @@ def test_files_that_did_not_change_are_not_read_again(place: Place) -> None:
     place.check({**source, "license": "CC0-1.0"}, counts=(8, 0, 0))
 
 
+def test_files_with_times_that_were_read_before(place: Place) -> None:
+    data = place.folder / "data"
+    data.mkdir()
+    source = {"type": "files", "path": "data", "fields": {"text": "text", "time": "at"}}
+    (data / "a.jsonl").write_text('{"text": "one", "at": "2026-01-31"}\n')
+    place.check(source, counts=(1, 0, 0))
+    (data / "b.jsonl").write_text('{"text": "two"}\n')
+    place.check(source, counts=(1, 1, 0))
+
+
 def test_two_sources_that_overlap(place: Place) -> None:
     for name in ("a", "b", "c"):
         (place.folder / f"{name}.md").write_text(name)

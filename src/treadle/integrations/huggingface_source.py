@@ -95,6 +95,8 @@ class HuggingFace:
                     waiting = cursor not in (f"{place}:{number}", getattr(piece, "locator", None))
         if waiting:
             raise UserError(f"{SOURCE}: {self._path} has no document {cursor!r} to go on from; read it from the start")
+        if cursor is None:
+            self._mapping.check_time()
 
     def _piece(self, number: int, row: dict[str, Any], place: str) -> Document | Quarantined:
         made = table_row(number, row, self._limits)

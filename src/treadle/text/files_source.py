@@ -112,10 +112,15 @@ class Files:
     def _pieces(self, known: Known, cursor: str | None) -> Iterator[Outcome | Unit]:
         workers = Workers(self._settings.documents)
         reading = Reading(self._settings, workers)
+        whole = cursor is None
         try:
-            yield from in_order(self._all(reading, known, cursor))
+            for piece in in_order(self._all(reading, known, cursor)):
+                whole = whole and not (isinstance(piece, Unit) and piece.known)
+                yield piece
         finally:
             workers.close()
+        if whole:  # else the files that were not read may have what these do not
+            self._settings.mapping.check_time()
 
     def _all(self, reading: Reading, known: Known, cursor: str | None) -> Iterator[Outcome | Pending | Unit]:
         telling = known is not nothing_known  # reading alone needs no digests

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from treadle.core.errors import UserError
+from treadle.core.errors import UserError, nearest
 from treadle.text import chat
 from treadle.text.document import Document, document_id
 from treadle.text.rows import Row
@@ -17,6 +17,7 @@ from treadle.text.tool_calls import spoken
 
 _MILLISECONDS_FROM = 100_000_000_000  # seconds of the year 5138; a larger number of an epoch is milliseconds
 _SHOWN_COLUMNS = 8
+_MISSING = object()  # where a row has no such column
 # Two texts that belong together, as columns are called in the datasets of sentence-transformers and in others.
 PAIRS = (
     ("anchor", "positive"),
@@ -70,6 +71,14 @@ class _Content:
     rejected: list[chat.Message] | None = None
 
 
+@dataclass(slots=True)
+class _Timed:
+    """Whether a row had the column of the time, and the columns of the first that did not."""
+
+    found: bool = False
+    columns: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class RowMapping:
     """How the rows of one source become documents."""
@@ -79,6 +88,7 @@ class RowMapping:
     personal: bool = False
     where: str = "files"  # what begins the errors
     _moved: frozenset[str] = field(init=False, default=frozenset())
+    _timed: _Timed = field(init=False, default_factory=_Timed, compare=False)
 
     def __post_init__(self) -> None:
         given = self.fields
@@ -206,8 +216,20 @@ class RowMapping:
     def _time(self, values: dict[str, Any]) -> str | None:
         if self.fields.time is None:
             return None
-        value = _reached(values, self.fields.time)
+        value = _reached(values, self.fields.time, _MISSING)
+        if value is _MISSING:
+            self._timed.columns = self._timed.columns or tuple(map(str, values))
+            return None
+        self._timed.found = True
         return None if value is None or value == "" else source_time(value)
+
+    def check_time(self) -> None:
+        """``UserError`` where none of the rows that were mapped has the column of the time: a row may do without, but
+        a name that no row knows is misspelled.
+        """
+        time, columns = self.fields.time, self._timed.columns
+        if time is not None and columns and not self._timed.found:
+            raise UserError(f"{self.where}: no row has the column {time!r} of fields.time;{nearest(time, columns)}")
 
 
 def _are_texts(value: Any) -> bool:
@@ -234,13 +256,13 @@ def source_time(value: Any) -> str:
     return zoned.isoformat().replace("+00:00", "Z")
 
 
-def _reached(values: Mapping[str, Any], path: str) -> Any:
+def _reached(values: Mapping[str, Any], path: str, missing: Any = None) -> Any:
     if path in values:
         return values[path]
     value: Any = values
     for part in path.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            return None
+            return missing
         value = value[part]
     return value
 

@@ -209,6 +209,9 @@ class Sql:
         for column in (self._key, self._watermark):
             if column is not None and column not in columns:
                 raise UserError(f"sql: the query has no column {column!r};{nearest(column, columns)}")
+        time = self._mapping.fields.time
+        if time is not None and not {time, time.partition(".")[0]} & set(columns):
+            raise UserError(f"sql: the query has no column {time!r} of fields.time;{nearest(time, columns)}")
 
     def _check_key(self, reading: SqlReading) -> None:
         key = reading.quoted(self._key)
