@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from types import FrameType
 from typing import Any
@@ -24,6 +25,8 @@ from treadle.stages.collect import refresh as refresh_sources
 from treadle.text.takeover import last_counts
 from treadle.text.unit_notes import Counts
 from treadle.turning import turn
+
+_SHOWN = 20  # quarantined pieces
 
 
 @click.command()
@@ -63,10 +66,14 @@ def shown(found: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """An account, for a program and for a person."""
     public = {name: found[name] for name in ("in", "kept", "dropped", "quarantined")}
     lines = [f"dropped {count:>7,}  {rule}" for rule, count in sorted(public["dropped"].items())]
-    lines += [
-        f"quarantined {piece['source']} at {piece['offset']}: {piece['reason']}" for piece in public["quarantined"][:20]
-    ]
-    return public, lines
+    return public, lines + quarantined_lines(public["quarantined"])
+
+
+def quarantined_lines(pieces: Sequence[Mapping[str, Any]], of: str = "") -> list[str]:
+    """The first pieces that could not be read, for a person; ``of`` begins each line."""
+    lines = [f"{of}quarantined {piece['source']} at {piece['offset']}: {piece['reason']}" for piece in pieces[:_SHOWN]]
+    more = len(pieces) - _SHOWN
+    return [*lines, f"{of}... and {more:,} more quarantined; --json names all"] if more > 0 else lines
 
 
 def _seconds(every: str) -> float:

@@ -56,6 +56,8 @@ def import_mlflow(project: Project, place: str) -> Brought:
     lines = [accounting.line()]
     lines += [f"dropped {count:>7,}  {rule}" for rule, count in sorted(accounting.dropped.items())]
     lines += [f"quarantined {piece.source}: {piece.reason}" for piece in accounting.quarantined[:20]]
+    if len(accounting.quarantined) > 20:
+        lines.append(f"... and {len(accounting.quarantined) - 20:,} more quarantined; --json names all")
     lines += [f"{version.ref}  {version.digest[:11]}" for version in versions]
     return Brought(done.run, {**told, "versions": [version.ref for version in versions]}, tuple(lines))
 
