@@ -21,7 +21,8 @@ def test_evaluation_sets_are_kept_apart(project: Project) -> None:
     assert before["evaluation_sets"] == {}
     asked = [f"How do I {deed} my {thing}?" for deed in DEEDS for thing in ("kettle", "lamp")]
     rows = [{"question": text, "answer": "42"} for text in [*asked, "Who was the first to sail around the world?"]]
-    (project.folder / "evals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    broken = "{bad\n" * 21
+    (project.folder / "evals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + broken)
     project.edit(
         "  split:",
         "  decontaminate: [{name: quiz, path: evals.jsonl}, {name: old-test, dataset: dataset@v1}]\n  split:",
@@ -39,7 +40,14 @@ def test_evaluation_sets_are_kept_apart(project: Project) -> None:
     )
     page = (project.folder / after["report"]).read_text()
     assert "Evaluation sets kept apart" in page
-    assert "quiz" in project.call("prepare").stdout
+    assert {each["source"] for each in quiz["quarantined"]} == {"files:evals.jsonl"}
+    assert len(quiz["quarantined"]) == 21
+    assert old["quarantined"] == []
+    assert "quiz (21 quarantined)" in page
+    said = project.call("prepare").stdout
+    assert f"quiz: {quiz['met']} of 15 items met, {quiz['met']} documents dropped for it, 21 quarantined" in said
+    assert "quiz: quarantined files:evals.jsonl at " in said
+    assert "quiz: ... and 1 more quarantined; --json names all" in said
     assert project.json("prepare")["evaluation_sets"] == after["evaluation_sets"]
     rule, count = next(iter(quiz["dropped"].items()))
     assert len(project.json("explore", "--rule", f"decontaminate.quiz.{rule}")["documents"]) == count
@@ -47,6 +55,11 @@ def test_evaluation_sets_are_kept_apart(project: Project) -> None:
     (project.folder / "evals.jsonl").write_text('{"question": "Who?", "answer": "42"}\n')
     failed = project.call("prepare", check=2)
     assert "quiz has no text of 5 words or more" in failed.stderr + failed.stdout
+    (project.folder / "evals.jsonl").write_text(broken)
+    assert (
+        "or more to look for; 21 quarantined, the first, files:evals.jsonl at byte 0: line 1"
+        in project.call("prepare", check=2).stderr
+    )
     project.edit("dataset: dataset@v1", "dataset: dataset@v9")
     assert "there is no dataset@v9" in project.call("prepare", check=2).stderr
 

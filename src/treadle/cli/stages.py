@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from treadle.cli.collect import shown
+from treadle.cli.collect import quarantined_lines, shown
 from treadle.cli.cycle import run_turn
 from treadle.cli.output import emit, here, json_option, say, set_option
 from treadle.cycle import Turn
@@ -26,7 +26,11 @@ def _prepare(this: Turn) -> Shown:
     public |= {"duplicates": accounting.get("duplicates", NO_DUPLICATES), "evaluation_sets": told(accounting)}
     for name, found in public["evaluation_sets"].items():
         gone = sum(found["dropped"].values())
-        lines.append(f"{name}: {found['met']:,} of {found['items']:,} items met, {gone:,} documents dropped for it")
+        unread = f", {len(found['quarantined']):,} quarantined" if found["quarantined"] else ""
+        lines.append(
+            f"{name}: {found['met']:,} of {found['items']:,} items met, {gone:,} documents dropped for it{unread}"
+        )
+        lines += quarantined_lines(found["quarantined"], f"{name}: ")
     public["ungrouped"] = accounting.get("notes", {}).get(NO_GROUP, 0)
     report = this.prepared.report.shown("explore.html")
     return {**public, "splits": this.prepared.dataset.counts(), "report": report}, lines

@@ -114,7 +114,9 @@ class Note:
 class Accounting:
     """The running count. ``close`` proves the sum, and only a closed one is worth writing.
 
-    ``log`` takes note of every document that a rule touched, where somebody wants to know.
+    ``log`` takes note of every document that a rule touched, where somebody wants to know. ``unread`` are the pieces of
+    evaluation sets that could not be read, by the name of the set: nothing was to be learned from them, so the sum is
+    without them.
     """
 
     read: int = 0
@@ -124,6 +126,7 @@ class Accounting:
     notes: dict[str, int] = field(default_factory=dict)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     duplicates: Duplicates = field(default_factory=Duplicates)
+    unread: dict[str, list[Quarantined]] = field(default_factory=dict)
     log: Log | None = field(default=None, compare=False, repr=False)
 
     def drop(self, dropped: Dropped) -> None:
@@ -180,6 +183,7 @@ class Accounting:
         """``in``, ``kept``, ``dropped``, ``quarantined`` as documented for ``collect --json``; ``notes``
         and ``samples`` besides.
         """
+        unread = {name: [asdict(piece) for piece in found] for name, found in sorted(self.unread.items())}
         return {
             "in": self.read,
             "kept": self.kept,
@@ -188,6 +192,7 @@ class Accounting:
             "notes": dict(sorted(self.notes.items())),
             "samples": {rule: [sample.to_json() for sample in found] for rule, found in sorted(self.samples.items())},
             **({"duplicates": self.duplicates.to_json()} if self.duplicates else {}),
+            **({"unread": unread} if unread else {}),
         }
 
     def line(self) -> str:
@@ -220,6 +225,7 @@ def read_accounting(folder: Path) -> Accounting:
         notes=value.get("notes", {}),
         samples={rule: [_read_sample(one) for one in found] for rule, found in value.get("samples", {}).items()},
         duplicates=Duplicates.from_json(value.get("duplicates")),
+        unread={name: [Quarantined(**piece) for piece in found] for name, found in value.get("unread", {}).items()},
     ).close()
 
 
@@ -253,6 +259,7 @@ def _joined(first: Accounting, second: Accounting, *, read: int, kept: int) -> A
         notes=_added(first.notes, second.notes),
         samples=samples,
         duplicates=first.duplicates.and_then(second.duplicates),
+        unread={**first.unread, **second.unread},
     )
 
 

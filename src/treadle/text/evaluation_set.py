@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from treadle.text.accounting import Quarantined
 from treadle.text.dataset import SPLITS, Example
 from treadle.text.decontaminate import MIN_WORDS, RUN, SIMILAR, find_leaks
 from treadle.text.document import Document
@@ -43,11 +44,14 @@ _QUOTED = 60  # characters
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """Texts that nobody must learn from, with the name of the item that each belongs to."""
+    """Texts that nobody must learn from, with the name of the item that each belongs to. What is ``unread`` cannot be
+    looked for.
+    """
 
     name: str
     texts: tuple[str, ...]
     items: tuple[str, ...]
+    unread: tuple[Quarantined, ...] = ()
 
     def __len__(self) -> int:
         """How many items it has."""
@@ -98,15 +102,16 @@ def keep_apart(splits: Mapping[str, Sequence[Example]], sets: Sequence[Evaluatio
 
 
 def told(accounting: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What an account (as JSON) says of each set: ``items`` it has, how many were ``met`` in the examples, and
-    ``dropped`` documents by rule."""
-    notes, gone = accounting.get("notes") or {}, accounting["dropped"]
+    """What an account (as JSON) says of each set: ``items`` it has, how many were ``met`` in the examples,
+    ``dropped`` documents by rule, and pieces of it that were ``quarantined``."""
+    notes, gone, unread = accounting.get("notes") or {}, accounting["dropped"], accounting.get("unread") or {}
     names = [note.removeprefix(PREFIX).removesuffix(".items") for note in notes if note.endswith(".items")]
     return {
         name: {
             "items": notes[f"{PREFIX}{name}.items"],
             "met": notes[f"{PREFIX}{name}.met"],
             "dropped": {rule: gone[found] for rule in _TOLD if (found := f"{PREFIX}{name}.{rule}") in gone},
+            "quarantined": unread.get(name, []),
         }
         for name in names
     }

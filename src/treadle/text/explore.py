@@ -341,7 +341,8 @@ def _evaluation_sets(stages: Mapping[str, Account]) -> str:
                 f'{count:,} <a href="{links[PREFIX + name + "." + rule]}">{text(rule)}</a>'
                 for rule, count in found["dropped"].items()
             )
-            rows.append((text(name), f"{int(found['items']):,}", f"{int(found['met']):,}", gone or "none"))
+            unread = f" ({len(found['quarantined']):,} quarantined)" if found["quarantined"] else ""
+            rows.append((text(name) + unread, f"{int(found['items']):,}", f"{int(found['met']):,}", gone or "none"))
     head = ("set", "items", "met in examples", "documents dropped")
     return section("Evaluation sets kept apart", table(head, rows, numbers=frozenset({1, 2})))
 

@@ -39,7 +39,8 @@ def split_by_time(
     """Train is what is before ``validation``, test what is from ``test`` on (ISO 8601, UTC where they do not say).
 
     ``times`` are those of documents, by id; an example's is the latest of its documents'. One without is dropped as
-    ``split.undated``, or with ``undated`` ``train`` learned from. ``UserError`` where nothing has a time, or a side stays empty.
+    ``split.undated``, or with ``undated`` ``train`` learned from. ``UserError`` where nothing has a time, or a side
+    stays empty.
     """
     first, second = moment(validation), moment(test)
     if examples and all(_time(example, times) is None for example in examples):

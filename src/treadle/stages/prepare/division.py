@@ -21,7 +21,7 @@ from treadle.text.drops import DroppedExample, account, log_lost_examples
 from treadle.text.evaluation_set import PREFIX, EvaluationSet, KeptApart, keep_apart, set_of_documents, set_of_examples
 from treadle.text.examples import load_maker, make_examples
 from treadle.text.rule_log import RULES_FILE, RuleRows
-from treadle.text.source import SourceContext, open_source, read_sources
+from treadle.text.source import OpenSource, SourceContext, open_source, read_sources
 from treadle.text.split import SIDES, split_examples
 from treadle.text.split_time import Timed, split_by_time
 from treadle.text.synthesis import SOURCE as SYNTHETIC
@@ -103,23 +103,33 @@ def evaluation_sets(
 ) -> list[EvaluationSet]:
     """The sets, those of sources first. ``UserError`` when one changed since its fingerprint was taken, or has
     nothing to look for."""
-    came = Accounting()
     context = SourceContext(run.folder, run.keyed)
     opened = [open_source(given, context, where) for _, given, where in sources]
-    sets = [
-        set_of_documents(name, (document for batch in read_sources([source], came) for document in batch))
-        for (name, _, _), source in zip(sources, opened, strict=True)
-    ]
+    sets = [_read_set(name, source) for (name, _, _), source in zip(sources, opened, strict=True)]
     sets += [set_of_examples(name, each.examples("test")) for name, each in zip(names, tests, strict=True)]
     if [each.fingerprint() for each in opened] != list(fingerprints):
         raise UserError("prepare.decontaminate: a set changed while it was read; run the same command again")
     for each in sets:
         if not len(each):
-            raise UserError(f"prepare.decontaminate: {each.name} has no text of {MIN_WORDS} words or more to look for")
+            told = f"{each.name} has no text of {MIN_WORDS} words or more to look for{_unread(each)}"
+            raise UserError(f"prepare.decontaminate: {told}")
     return sets
 
 
-@step(name="prepare.keep_evaluations_apart", version=3, packages=("pyarrow",))
+def _read_set(name: str, source: OpenSource) -> EvaluationSet:
+    came = Accounting()
+    found = set_of_documents(name, (document for batch in read_sources([source], came) for document in batch))
+    return dataclasses.replace(found, unread=tuple(came.quarantined))
+
+
+def _unread(found: EvaluationSet) -> str:
+    if not found.unread:
+        return ""
+    first = found.unread[0]
+    return f"; {len(found.unread):,} quarantined, the first, {first.source} at byte {first.offset}: {first.reason}"
+
+
+@step(name="prepare.keep_evaluations_apart", version=4, packages=("pyarrow",))
 def keep_evaluations_apart(
     dataset: Dataset,
     corpus: Corpus,
@@ -145,6 +155,8 @@ def keep_evaluations_apart(
     for each in sets:
         accounting.note(Note(f"{PREFIX}{each.name}.items", len(each)))
         accounting.note(Note(f"{PREFIX}{each.name}.met", apart.met[each.name]))
+        if each.unread:
+            accounting.unread[each.name] = list(each.unread)
     with run.create(Dataset) as left:
         counts = write_dataset(left.path, apart.splits, accounting=accounting.to_json(), info=info)
         log.write(left.path)
