@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import pytest
+from pydantic import BaseModel, ConfigDict
 
 from treadle.core.errors import UserError
-from treadle.core.settings import check
+from treadle.core.settings import Moment, Positive, check
 
 
 def shorten(batch: list[str], *, limit: int, mark: str = "!") -> None:
     """A plugin."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Settings within a setting."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (what pydantic looks for)
+
+    seconds: int = 1
+
+
+class Fields(BaseModel):
+    """The same, as a model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    time: str
+
+
+def read(
+    *,
+    reading: Reading | None = None,
+    fields: Fields | None = None,
+    kinds: list[str] | dict[str, Literal["redact", "drop"]] | None = None,
+    most: Positive = 1,
+    until: Moment | None = None,
+) -> None:
+    """Another."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"reading": {"second": 1}}, "x: no setting 'reading.second'; did you mean 'seconds'?"),
+        ({"reading": {"seconds": "soon"}}, "x: reading.seconds: input should be a valid integer, unable to parse"),
+        ({"fields": {}}, "x: fields.time is missing"),
+        ({"fields": {"tim": "at", "time": "at"}}, "x: no setting 'fields.tim'; did you mean 'time'?"),
+        ({"kinds": {"email": "nuke"}}, "x: kinds.email: input should be 'redact' or 'drop'"),
+        ({"kinds": ["email", 3]}, "x: kinds.1: input should be a valid string"),
+        ({"kinds": 3}, "x: kinds: input should be a valid array"),
+        ({"most": 0}, "x: most: input should be greater than 0"),
+        ({"until": "someday"}, "x: until: expected a time in ISO 8601, such as 2027-01-31"),
+    ],
+)
+def test_what_is_within_a_setting_is_named(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(read, settings, where="x")
+    assert str(caught.value).startswith(said)
+    assert check(read, {"until": "2027-01-31", "most": 2}, where="x") == {"until": "2027-01-31", "most": 2}
 
 
 def test_names_and_types_are_checked() -> None:

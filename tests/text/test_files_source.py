@@ -442,3 +442,22 @@ def test_hostile_files_are_read_or_told(shared_data: Path, tmp_path: Path, colle
     silent = {name for name in files - told if (tmp_path / name).stat().st_size > 0 and not name.endswith(".csv")}
     # An array without elements, or nothing but white space, holds no rows.
     assert all((tmp_path / name).read_bytes().strip() in (b"", b"\xef\xbb\xbf", b"[]") for name in silent)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"reading": {"workers": -3}}, "reading: workers is -3; expected at least 1"),
+        ({"reading": {"largest": -1}}, "reading: largest is -1; expected at least 1"),
+        ({"reading": {"second": 1}}, "no setting 'reading.second'; did you mean 'seconds'?"),
+        ({"archives": {"ratio": 0}}, "archives: ratio is 0; expected at least 1"),
+        ({"archives": {"depth": -1}}, "archives: depth is -1; expected at least 0"),
+        ({"max_row_bytes": -1}, "max_row_bytes: input should be greater than 0"),
+        ({"retain_until": "someday"}, "retain_until: expected a time in ISO 8601, such as 2027-01-31"),
+    ],
+)
+def test_settings_out_of_range(tmp_path: Path, collect: Collect, settings: dict[str, Any], said: str) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n')
+    with pytest.raises(UserError) as caught:
+        collect(path="a.jsonl", **settings)
+    assert str(caught.value).endswith(said)

@@ -4,15 +4,28 @@ checked against it.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from datetime import datetime
+from typing import Annotated, Any, get_args, get_type_hints
 
-from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from treadle.core.errors import UserError, nearest
 
+
+def _moment(text: str) -> str:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("expected a time in ISO 8601, such as 2027-01-31") from None
+    return text
+
+
+Positive = Annotated[int, Field(gt=0)]
+Moment = Annotated[str, AfterValidator(_moment)]
 _PREFIX = "setting_"  # keeps a parameter called `schema` or `copy` from shadowing a method of the model
 
 
@@ -40,7 +53,7 @@ def check(target: Any, settings: Mapping[str, Any], *, where: str, provided: tup
     try:
         values = model.model_validate_json(text)
     except ValidationError as error:
-        raise UserError(f"{where}: {_first(error)}") from None
+        raise UserError(f"{where}: {_first(error, fields, settings)}") from None
     return {name: getattr(values, _PREFIX + name) for name in settings}
 
 
@@ -69,13 +82,40 @@ def _fields(target: Any, provided: tuple[str, ...]) -> dict[str, tuple[Any, Any]
     return fields
 
 
-def _first(error: ValidationError) -> str:
+def _first(error: ValidationError, fields: Mapping[str, tuple[Any, Any]], settings: Mapping[str, Any]) -> str:
     """The first problem as one line, without quoting the value (it may be long, or a secret)."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    path = ".".join(str(part) for part in problem["loc"])
+    problems = error.errors(include_url=False, include_input=False)
+    first = problems[0]["loc"][:1]
+    # Where a value may be of several kinds, each tells what it lacks; the kind that went furthest into it is meant.
+    problem = max(
+        (each for each in problems if each["loc"][:1] == first), key=lambda each: len(_given(each["loc"], settings))
+    )
+    path = _given(problem["loc"], settings)
     if problem["type"] == "missing":
-        return f"{path} is missing"
+        return f"{'.'.join([*path, str(problem['loc'][-1])])} is missing"
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _names(fields[path[0]][0]) if len(path) == 2 else ()
+        return f"no setting {'.'.join(path)!r};{nearest(path[-1], known)}".removesuffix(";")
     expected = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if problem["type"] == "extra_forbidden":
-        return f"no setting {path!r}"
-    return f"{path}: {expected[:1].lower()}{expected[1:]}"
+    return f"{'.'.join(path)}: {expected[:1].lower()}{expected[1:]}"
+
+
+def _given(place: tuple[int | str, ...], settings: Mapping[str, Any]) -> list[str]:
+    """The part of a problem's place that the settings have; the names of kinds that a value may be of are left out."""
+    path: list[str] = []
+    value: Any = settings
+    for part in place:
+        there = part in value if isinstance(value, Mapping) else isinstance(value, list) and isinstance(part, int)
+        if there:
+            value = value[part]
+            path.append(str(part))
+    return path
+
+
+def _names(kind: Any) -> tuple[str, ...]:
+    """The settings of a group of them, or of the group that is among the kinds of ``X | None``."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return tuple(kind.model_fields)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return tuple(each.name for each in dataclasses.fields(kind))
+    return next((found for found in map(_names, get_args(kind)) if found), ())

@@ -13,6 +13,7 @@ from typing import Any
 
 from treadle.core.errors import UserError
 from treadle.core.secrets import resolve
+from treadle.core.settings import Moment
 from treadle.integrations.rest_api import Answer, RestApi
 from treadle.integrations.threads import Comments, MalformedError, Piece, Post, Threads, each, text_at, time_at
 from treadle.text.accounting import Quarantined
@@ -51,7 +52,7 @@ class Confluence:
         comments: Comments = "apart",
         license: str | None = None,  # noqa: A002 (the file's word)
         purpose: str | None = None,
-        retain_until: str | None = None,
+        retain_until: Moment | None = None,
         reading: Documents | None = None,
         patience: float = 3700.0,
     ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import UserError
+from treadle.core.settings import Moment
 from treadle.integrations.dvc_repository import Repository, Tracked
 from treadle.text.document import Origin
 from treadle.text.files_source import Files
@@ -37,7 +38,7 @@ class Dvc(Files):
         delimiter: str | None = None,
         origin: Origin = "human",
         purpose: str | None = None,
-        retain_until: str | None = None,
+        retain_until: Moment | None = None,
     ) -> None:
         super().__init__(
             path=path,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from treadle.core.errors import UserError
+from treadle.core.settings import Moment
 from treadle.integrations.rest_api import Answer, RestApi
 from treadle.integrations.threads import Comments, Piece, Post, Threads, each, labels_at, number_at, text_at, time_at
 from treadle.text.accounting import Quarantined
@@ -40,7 +41,7 @@ class GithubIssues:
         bots: bool = False,
         license: str | None = None,  # noqa: A002 (the file's word)
         purpose: str | None = None,
-        retain_until: str | None = None,
+        retain_until: Moment | None = None,
         url: str = "https://api.github.com",
         patience: float = 3700.0,
     ) -> None:

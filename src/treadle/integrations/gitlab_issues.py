@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from treadle.core.digest import blake3_bytes
 from treadle.core.errors import UserError
+from treadle.core.settings import Moment
 from treadle.integrations.rest_api import Answer, RestApi
 from treadle.integrations.threads import Comments, Piece, Post, Threads, each, labels_at, number_at, text_at, time_at
 from treadle.text.accounting import Quarantined
@@ -39,7 +40,7 @@ class GitlabIssues:
         confidential: bool = False,
         license: str | None = None,  # noqa: A002 (the file's word)
         purpose: str | None = None,
-        retain_until: str | None = None,
+        retain_until: Moment | None = None,
         url: str = "https://gitlab.com",
         patience: float = 3700.0,
     ) -> None:

@@ -16,6 +16,7 @@ from blake3 import blake3
 from treadle.core.digest import blake3_file
 from treadle.core.errors import MissingExtra, UserError, nearest
 from treadle.core.secrets import is_reference, resolve
+from treadle.core.settings import Moment, Positive
 from treadle.text.accounting import Quarantined
 from treadle.text.document import Document, Origin
 from treadle.text.row_mapping import Fields, RowMapping, UnusableRowError
@@ -54,9 +55,9 @@ class HuggingFace:
         personal_data: bool = False,
         origin: Origin = "human",
         purpose: str | None = None,
-        retain_until: str | None = None,
-        max_row_bytes: int = 16_000_000,
-        max_depth: int = 64,
+        retain_until: Moment | None = None,
+        max_row_bytes: Positive = 16_000_000,
+        max_depth: Positive = 64,
     ) -> None:
         if token is not None and not is_reference(token):
             raise UserError(f"{SOURCE}: a token does not stand in the file; write `token: ${{env:NAME}}`")

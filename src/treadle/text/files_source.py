@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from blake3 import blake3
 
 from treadle.core.errors import UserError
+from treadle.core.settings import Moment, Positive
 from treadle.text.accounting import Quarantined
 from treadle.text.document import Origin
 from treadle.text.found_files import FoundFile, find_files
@@ -56,10 +57,10 @@ class Files:
         delimiter: str | None = None,
         origin: Origin = "human",
         purpose: str | None = None,
-        retain_until: str | None = None,
-        max_row_bytes: int = 16_000_000,
-        max_depth: int = 64,
-        max_files: int = 100_000,
+        retain_until: Moment | None = None,
+        max_row_bytes: Positive = 16_000_000,
+        max_depth: Positive = 64,
+        max_files: Positive = 100_000,
         reading: Documents | None = None,
         archives: Archives | None = None,
         ignore: tuple[str, ...] | None = None,

@@ -18,6 +18,7 @@ from blake3 import blake3
 
 from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import UserError, nearest
+from treadle.core.settings import Moment, Positive
 from treadle.text.accounting import Quarantined
 from treadle.text.document import Document, Origin
 from treadle.text.row_mapping import Fields, RowMapping, UnusableRowError
@@ -63,10 +64,10 @@ class Sql:
         personal_data: bool = False,
         origin: Origin = "human",
         purpose: str | None = None,
-        retain_until: str | None = None,
+        retain_until: Moment | None = None,
         seconds: float = 3600.0,
-        max_row_bytes: int = 16_000_000,
-        max_depth: int = 64,
+        max_row_bytes: Positive = 16_000_000,
+        max_depth: Positive = 64,
     ) -> None:
         given = fields or Fields()
         if given.id is not None:

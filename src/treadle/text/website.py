@@ -18,6 +18,7 @@ from typing import Any, Literal
 from treadle.core.digest import PREFIX, blake3_bytes, canonical_json
 from treadle.core.duration import parse_seconds
 from treadle.core.errors import UserError
+from treadle.core.settings import Moment
 from treadle.text.accounting import Quarantined
 from treadle.text.crawl import snapshot, visits
 from treadle.text.crawl.address import host_of, normalize
@@ -94,7 +95,7 @@ class Website:
         license: str | None = None,  # noqa: A002 (the file's word)
         origin: Made = "human",
         purpose: str | None = None,
-        retain_until: str | None = None,
+        retain_until: Moment | None = None,
         reading: Documents | None = None,
     ) -> None:
         self._start = _addresses((start,) if isinstance(start, str) else start)
@@ -306,7 +307,8 @@ def _seconds(every: str | None) -> float | None:
 
 
 def _check(crawl: Crawl) -> None:
-    for name, least in (("delay", 0), ("seconds", 0.1), ("largest", 1000), ("attempts", 1), ("max_pages", 1)):
+    least_of = {"delay": 0, "seconds": 0.1, "largest": 1000, "attempts": 1, "max_pages": 1, "max_depth": 0}
+    for name, least in (least_of | {"max_variants": 1}).items():
         if getattr(crawl, name) < least:
             raise UserError(f"website: crawl.{name} is {getattr(crawl, name)}; expected at least {least}")
 

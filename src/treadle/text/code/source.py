@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import UserError
+from treadle.core.settings import Moment, Positive
 from treadle.text.accounting import Quarantined
 from treadle.text.code.languages import KINDS, Kind, known, language_of
 from treadle.text.code.licenses import Licenses, in_header
@@ -63,10 +64,10 @@ class Git:
         license: str | None = None,  # noqa: A002 (the file's word)
         times: Literal["file", "commit"] = "file",
         purpose: str | None = None,
-        retain_until: str | None = None,
+        retain_until: Moment | None = None,
         reading: Documents | None = None,
-        largest: int = 1_000_000,
-        largest_fetch: int = 10_000_000_000,
+        largest: Positive = 1_000_000,
+        largest_fetch: Positive = 10_000_000_000,
         seconds: float = 3600.0,
     ) -> None:
         if token is not None and not url.startswith("https://"):

@@ -43,6 +43,11 @@ class Archives:
     members: int = 1_000_000
     depth: int = 4
 
+    def __post_init__(self) -> None:
+        for name, least in (("ratio", 1), ("largest", 1), ("members", 1), ("depth", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
+
 
 class Budget:
     """What one file may still give. Everything unpacked from it, at whatever depth, is spent here."""

@@ -57,6 +57,12 @@ class Documents:
     largest: int = 100_000_000
     workers: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("seconds", "memory", "largest", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+
 
 _HALF = re.compile("[\ud800-\udfff]")
 Piece = Text | Unreadable
