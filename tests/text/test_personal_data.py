@@ -289,6 +289,9 @@ def test_each_kind_has_its_action() -> None:
     ]
     with pytest.raises(UserError, match="key of a project"):
         Redact(action="replace")
+    for nothing in ([], {}):
+        with pytest.raises(UserError, match="redact: kinds lists nothing; leave it out for all kinds"):
+            Redact(kinds=nothing)
 
 
 def test_an_erasure_finds_a_document_that_was_dropped(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ class Redact:
         context: TransformContext | None = None,
     ) -> None:
         wanted = list(KINDS) if kinds is None else kinds
+        if not wanted:
+            raise UserError("redact: kinds lists nothing; leave it out for all kinds, or leave the step out")
         self._actions = dict(wanted) if isinstance(wanted, dict) else dict.fromkeys(wanted, action)
         if not 1 <= window <= 1000:
             raise UserError(f"redact: window is {window}; expected 1 to 1000 bytes")
