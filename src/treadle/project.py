@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -34,6 +35,7 @@ from treadle.stages.govern import GovernSettings
 from treadle.stages.improve import ImproveSettings
 from treadle.stages.monitor import MonitorSettings
 from treadle.stages.prepare import PrepareSettings
+from treadle.text.source import instead_of_secret
 
 FILE = "treadle.yaml"
 STORE = ".treadle"  # where the store lies, or what is kept here of one in a bucket
@@ -64,6 +66,11 @@ class File(Settings):
     monitor: MonitorSettings = MonitorSettings()
     govern: GovernSettings = GovernSettings()
     improve: ImproveSettings = ImproveSettings()
+
+    @classmethod
+    def instead_of_secret(cls, beside: Mapping[str, Any], key: str) -> str:
+        """Not every source reads the environment in place of a setting; each says what it takes."""
+        return instead_of_secret(beside, key) or super().instead_of_secret(beside, key)
 
     @field_validator("name")
     @classmethod

@@ -58,6 +58,26 @@ def replace(project: Path, old: str, new: str) -> None:
         ("max_findings: 0", "max_finding: 0", ["max_finding", "did you mean 'max_findings'"]),
         ("base_model: smollm2-135m-instruct", "base_model: smollm2-135m-instrukt", ["smollm2-135m-instruct"]),
         ("store: .treadle", "store: ftp://bucket/x", ["store", "ftp"]),
+        (
+            "- type: python_docs",
+            "- {type: files, path: 'https://me:word@host/a.jsonl'}\n    - type: python_docs",
+            ["collect.sources[0].path holds a secret; take it out: the keys of a bucket come from its service's"],
+        ),
+        (
+            "- type: python_docs",
+            "- {type: git, url: 'https://me:word@host/a.git'}\n    - type: python_docs",
+            ["collect.sources[0].url holds a secret; take it out, and write `token: ${env:NAME}` beside it"],
+        ),
+        (
+            "- type: python_docs",
+            "- {type: website, contact: me@host.org, start: ['https://me:word@host/']}\n    - type: python_docs",
+            ["collect.sources[0].start[0] holds a secret; take it out: pages behind a login are not crawled"],
+        ),
+        (
+            "- type: python_docs",
+            "- {type: sql, url: 'mysql://me:word@host/a', query: SELECT 1, key: a}\n    - type: python_docs",
+            ["collect.sources[0].url holds a secret; write ${env:NAME} instead"],
+        ),
         ("seed: 17", "seed: 17\nseed: 18", ["seed", "twice"]),
         ("seed: 17", "seed: [1", ["not valid YAML"]),
         ("retention: 30d", "retention: a while", ["monitor.retention", "30d"]),

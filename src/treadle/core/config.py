@@ -10,6 +10,7 @@ import json
 import math
 import re
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,11 @@ class Settings(BaseModel):
     """Base of everything that comes from a file: frozen, no unknown keys; ``load`` converts no text to numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @classmethod
+    def instead_of_secret(cls, beside: Mapping[str, Any], key: str) -> str:
+        """What to do where the value of ``key``, which stands ``beside`` others, holds a secret."""
+        return "write ${env:NAME} instead"
 
 
 M = TypeVar("M", bound=Settings)
@@ -144,7 +150,7 @@ def load(path: Path, model: type[M], overrides: tuple[str, ...] = ()) -> M:
     for override in overrides:
         _override(value, override, lines)
     at = _Places(path.name, lines)
-    _refuse_secrets(value, (), at)
+    _refuse_secrets(value, at, model)
     try:
         # As JSON, so that a list may become a tuple, and yet text never a number and `off` never a boolean.
         return model.model_validate_json(json.dumps(value), strict=True)
@@ -202,15 +208,18 @@ class _Places:
         return found
 
 
-def _refuse_secrets(value: Any, where: tuple[str | int, ...], at: _Places) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_secrets(item, (*where, key), at)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            _refuse_secrets(item, (*where, index), at)
-    elif isinstance(value, str) and is_secret(str(where[-1]) if where else "", value):
-        raise UserError(f"{at(where)} holds a secret; write ${{env:NAME}} instead")
+def _refuse_secrets(settings: Any, at: _Places, model: type[Settings]) -> None:
+    def look(value: Any, where: tuple[str | int, ...], beside: Mapping[str, Any], key: str) -> None:
+        if isinstance(value, dict):
+            for name, item in value.items():
+                look(item, (*where, name), value, name)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                look(item, (*where, index), beside, key)
+        elif isinstance(value, str) and is_secret(str(where[-1]) if where else "", value):
+            raise UserError(f"{at(where)} holds a secret; {model.instead_of_secret(beside, key)}")
+
+    look(settings, (), {}, "")
 
 
 def _explain(error: ValidationError, model: type[BaseModel], at: _Places) -> str:

@@ -9,7 +9,7 @@ import base64
 import html
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from treadle.core.errors import UserError
 from treadle.core.secrets import resolve
@@ -40,6 +40,7 @@ class Confluence:
     """
 
     version = 1
+    instead: ClassVar[Mapping[str, str]] = {"url": "take it out, and write user and token beside it, as ${env:NAME}"}
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from treadle.core.errors import UserError
 from treadle.core.settings import Moment
@@ -29,6 +29,7 @@ class GithubIssues:
     """
 
     version = 1
+    instead: ClassVar[Mapping[str, str]] = {"url": "take it out, and write `token: ${env:NAME}` beside it"}
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from treadle.core.digest import blake3_bytes
@@ -29,6 +29,7 @@ class GitlabIssues:
     """
 
     version = 1
+    instead: ClassVar[Mapping[str, str]] = {"url": "take it out, and write `token: ${env:NAME}` beside it"}
 
     def __init__(
         self,

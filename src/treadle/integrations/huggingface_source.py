@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from blake3 import blake3
 
@@ -40,6 +40,7 @@ class HuggingFace:
     """
 
     version = 1
+    instead: ClassVar[Mapping[str, str]] = {"path": "take it out, and write `token: ${env:NAME}` beside it"}
 
     def __init__(
         self,

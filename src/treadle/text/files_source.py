@@ -6,7 +6,8 @@ first bytes say, and its name. Rows stream. What cannot be read is quarantined w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO, ClassVar
 
 from blake3 import blake3
 
@@ -44,6 +45,10 @@ class Files:
 
     version = 4
     choosing = ("path", "max_files")
+    instead: ClassVar[Mapping[str, str]] = {
+        "path": "take it out: the keys of a bucket come from its service's environment variables, and what stands"
+        " behind a login on the web has to be fetched first"
+    }
 
     def __init__(
         self,

@@ -68,7 +68,8 @@ def find(url: str, most: int) -> list[RemoteFile]:
     if scheme not in SCHEMES:
         raise UserError(f"files: nobody opens {scheme}://; expected one of {', '.join(SCHEMES)}")
     if "@" in rest.partition("/")[0]:
-        raise UserError("files: an address with a key in it is refused; set the service's environment variables")
+        keys = "fetch the file, and give its path" if "http" in scheme else "set the service's environment variables"
+        raise UserError(f"files: an address with a key in it is refused; {keys}")
     files = _file_system(scheme)
     web = scheme in ("http", "https")
     try:

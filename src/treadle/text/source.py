@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from treadle.core.document_ids import raw_id
-from treadle.core.errors import UserError
+from treadle.core.errors import TreadleError, UserError
 from treadle.core.plugins import load
 from treadle.core.settings import bind
 from treadle.text.accounting import Accounting, Dropped, Quarantined
@@ -34,7 +34,8 @@ class Source(Protocol):
     that keeps a snapshot has ``due()`` and ``refresh(tell, asked=False)`` besides (``OpenSource`` says what they do).
     One that can tell what changed has ``read_changed(known)``: what ``read`` gives, with a ``units.Unit`` before what
     comes out of each unit, and nothing behind one that is known. ``choosing`` are its settings that say which units
-    there are, and do not change what comes out of one.
+    there are, and do not change what comes out of one. ``instead`` are settings in which ``${env:NAME}`` is of no use,
+    with what to do where one holds a secret.
     """
 
     def fingerprint(self) -> str:
@@ -109,6 +110,16 @@ def open_source(settings: Mapping[str, Any], context: SourceContext, where: str 
     version = plugin.version or str(getattr(plugin.value, "version", 1))
     choosing = getattr(plugin.value, "choosing", ())
     return OpenSource(name, version, source, {key: value for key, value in given.items() if key not in choosing})
+
+
+def instead_of_secret(settings: Mapping[str, Any], key: str) -> str | None:
+    """What to do where a setting of a source holds a secret; None where it may name a variable of the environment."""
+    try:
+        source = load(GROUP, str(settings.get("type", "files"))).value
+    except TreadleError:  # it is told of what is no source later
+        return None
+    told: str | None = getattr(source, "instead", {}).get(key)
+    return told
 
 
 def read_sources(sources: Iterable[OpenSource], accounting: Accounting) -> Iterator[list[Document]]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from treadle.core.digest import PREFIX, blake3_bytes, canonical_json
 from treadle.core.duration import parse_seconds
@@ -76,6 +76,7 @@ class Website:
     """
 
     version = 2
+    instead: ClassVar[Mapping[str, str]] = {"start": "take it out: pages behind a login are not crawled"}
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import UserError
@@ -48,6 +48,7 @@ class Git:
     """
 
     version = 2
+    instead: ClassVar[Mapping[str, str]] = {"url": "take it out, and write `token: ${env:NAME}` beside it"}
 
     def __init__(
         self,
