@@ -289,7 +289,8 @@ def test_each_kind_has_its_action() -> None:
     ]
     with pytest.raises(UserError, match="key of a project"):
         Redact(action="replace")
-    for nothing in ([], {}):
+    nothings: tuple[Any, ...] = ([], {})
+    for nothing in nothings:
         with pytest.raises(UserError, match="redact: kinds lists nothing; leave it out for all kinds"):
             Redact(kinds=nothing)
 

@@ -78,7 +78,7 @@ def test_a_file_of_a_web_server(tmp_path: Path, collect: Collect, served: str) -
     [
         ("{served}/missing.txt", "nothing is at"),
         ("{served}/loop", "nothing is at|cannot be asked for"),
-        ("http://name:key@127.0.0.1/a", "a key in it is refused"),
+        ("http://name:key@127.0.0.1/a", "a key in it is refused; fetch the file"),
         ("ftp://127.0.0.1/a", "nobody opens ftp://"),
     ],
 )
