@@ -7,7 +7,7 @@ first bytes say, and its name. Rows stream. What cannot be read is quarantined w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import BinaryIO, ClassVar
+from typing import ClassVar
 
 from blake3 import blake3
 
