@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 import yaml
@@ -31,6 +31,25 @@ class Web(Settings):
     url: str
 
 
+class Pace(Settings):
+    steps: list[float] = Field([0.1, 0.5], min_length=1)
+    half: Annotated[int, Field(ge=1)] | Literal["half"] = "half"
+    on: str | dict[str, int] = "here"
+    words: list[str] | dict[str, Literal["keep", "drop"]] | None = None
+
+    @field_validator("steps")
+    @classmethod
+    def _rising(cls, value: list[float]) -> list[float]:
+        if sorted(value) != value:
+            raise ValueError("expected rising shares")
+        return value
+
+
+class Canary(Settings):
+    pace: Pace = Pace()
+    margin: float
+
+
 class Training(Settings):
     learning_rate: float = Field(1e-4, gt=0)
     epochs: int = 1
@@ -52,6 +71,7 @@ class Example(Settings):
     rules: tuple[Rule, ...] = ()
     extra: Training | None = None
     sources: tuple[File | Web, ...] = ()
+    canary: Canary | None = None
 
 
 GOOD = """\
@@ -98,7 +118,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("name: x\ntrian: {}\n", "treadle.yaml:2: trian: unknown key 'trian'; did you mean 'train'?"),
         (
             "name: x\nzzzzzz: 1\n",
-            "treadle.yaml:2: zzzzzz: unknown key 'zzzzzz'; known: extra, name, rules, sources, train",
+            "treadle.yaml:2: zzzzzz: unknown key 'zzzzzz'; known: canary, extra, name, rules, sources, train",
         ),
         (
             "name: x\nrules:\n  - name: a\n  - nam: b\n",
@@ -146,6 +166,18 @@ def test_a_good_file(tmp_path: Path) -> None:
         (
             "name: x\nsources:\n  - kind: file\n    pth: a\n",
             "treadle.yaml:4: sources[0].pth: unknown key 'pth'; did you mean 'path'?",
+        ),
+        (
+            "name: x\ncanary:\n  margin: 1\n  pace:\n    half: 0\n",
+            "treadle.yaml:5: canary.pace.half: input should be greater than or equal to 1 or 'half', got a number 0",
+        ),
+        (
+            "name: x\ncanary:\n  margin: 1\n  pace:\n    on: 5\n",
+            "treadle.yaml:5: canary.pace.on: input should be a valid string or an object, got a number 5",
+        ),
+        (
+            "name: x\ncanary:\n  margin: 1\n  pace:\n    words:\n      email: nuke\n",
+            "treadle.yaml:6: canary.pace.words.email: input should be 'keep' or 'drop', got text 'nuke'",
         ),
         ("name: x\nname: y\n", "treadle.yaml:2: name is given twice; keep one"),
         ('name: x\ntrain:\n  epochs: 1\n  "epochs": 2\n', "treadle.yaml:4: train.epochs is given twice; keep one"),
@@ -330,6 +362,15 @@ def test_an_empty_section_can_be_overridden_into(tmp_path: Path) -> None:
     [
         ("train.lerning_rate=1", "--set train.lerning_rate: unknown key 'lerning_rate'; did you mean 'learning_rate'?"),
         ("train.epochs=many", "--set train.epochs: input should be a valid integer, got text 'many'"),
+        ("canary.pace.steps=[0.5, 0.1]", "--set canary.pace.steps: expected rising shares"),
+        ("canary.pace.steps=[0.5, x]", "--set canary.pace.steps[1]: input should be a valid number, got text 'x'"),
+        ("canary.pace.half=0", "--set canary.pace.half: input should be greater than or equal to 1 or 'half', got"),
+        ("canary.pace.stepz=1", "--set canary.pace.stepz: unknown key 'stepz'; did you mean 'steps'?"),
+        ("canary.pace={stepz: 1}", "--set canary.pace.stepz: unknown key 'stepz'; did you mean 'steps'?"),
+        ("canary={pace: {half: 0}}", "--set canary.pace.half: input should be"),
+        ("canary.pace.half=2", "--set canary.margin: is missing"),
+        ("rules.0.limit=x", "--set rules[0].limit: input should be a valid integer, got text 'x'"),
+        ("rules.0={limit: 2}", "--set rules[0].name: is missing"),
         ("train.epochs", "--set 'train.epochs': expected key.path=value"),
         ("=5", "--set '=5': expected key.path=value"),
         ("train..epochs=5", "expected key.path=value"),
@@ -342,3 +383,10 @@ def test_an_empty_section_can_be_overridden_into(tmp_path: Path) -> None:
 )
 def test_a_mistake_in_an_override_is_one_line(tmp_path: Path, override: str, expected: str) -> None:
     assert expected in mistake(tmp_path, GOOD, override)
+
+
+def test_a_mistake_in_the_file_stays_one_beside_an_override(tmp_path: Path) -> None:
+    text = "name: x\ntrain:\n  epochs: many\n"
+    assert "treadle.yaml:3: train.epochs: " in mistake(tmp_path, text, "train.learning_rate=1", "canary.margin=1")
+    text = "name: x\ncanary:\n  pace: {}\n"
+    assert "treadle.yaml:2: canary.margin: is missing" in mistake(tmp_path, text, "canary.pace.half=2")

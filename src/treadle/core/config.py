@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from treadle.core.errors import UserError, nearest
+from treadle.core.errors import Place, UserError, nearest
+from treadle.core.mistake import Mistake, dotted, first_mistake, keys_of
 from treadle.core.secrets import is_secret
 
 LIMIT = 1 << 20  # bytes; a settings file larger than this is a mistake
@@ -44,7 +44,7 @@ class Settings(BaseModel):
 
 
 M = TypeVar("M", bound=Settings)
-Lines = dict[tuple[str | int, ...], int]
+Lines = dict[Place, int]
 
 
 def scalar(text: str) -> Any:
@@ -110,7 +110,7 @@ def read_yaml(text: str, name: str) -> tuple[Any, Lines]:
     return (None if node is None else _value(node, (), name, lines)), lines
 
 
-def _value(node: yaml.Node, where: tuple[str | int, ...], name: str, lines: Lines) -> Any:
+def _value(node: yaml.Node, where: Place, name: str, lines: Lines) -> Any:
     lines.setdefault(where, node.start_mark.line + 1)
     if isinstance(node, yaml.ScalarNode):
         return scalar(node.value) if node.style is None else node.value
@@ -123,7 +123,7 @@ def _value(node: yaml.Node, where: tuple[str | int, ...], name: str, lines: Line
             raise UserError(f"{name}:{at}: a key must be plain text")
         key = str(key_node.value)
         if key in result:
-            raise UserError(f"{name}:{at}: {_dotted((*where, key))} is given twice; keep one")
+            raise UserError(f"{name}:{at}: {dotted((*where, key))} is given twice; keep one")
         lines[(*where, key)] = at
         result[key] = _value(value_node, (*where, key), name, lines)
     return result
@@ -155,7 +155,7 @@ def load(path: Path, model: type[M], overrides: tuple[str, ...] = ()) -> M:
         # As JSON, so that a list may become a tuple, and yet text never a number and `off` never a boolean.
         return model.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise UserError(_explain(error, model, at)) from None
+        raise UserError(_explain(first_mistake(error, value), model, at)) from None
 
 
 _OVERRIDE = 0  # the "line" of what was given on the command line
@@ -172,13 +172,14 @@ def _override(value: dict[str, Any], override: str, lines: Lines) -> None:
         if isinstance(place, list) and str(part).isdigit() and int(part) < len(place):
             path[index] = int(part)
         elif not isinstance(place, dict):
-            raise UserError(f"--set {override!r}: {_dotted(tuple(path[:index]))} has no {part!r}; it is {_kind(place)}")
+            raise UserError(f"--set {override!r}: {dotted(tuple(path[:index]))} has no {part!r}; it is {_kind(place)}")
         if index == len(path) - 1:
             place[path[index]] = parsed
         else:
             inner = place.get(part) if isinstance(place, dict) else place[path[index]]
             if inner is None:
                 inner = place[path[index]] = {}
+                lines.setdefault(tuple(path[: index + 1]), _OVERRIDE)
             place = inner
     lines[tuple(path)] = _OVERRIDE
 
@@ -190,26 +191,15 @@ class _Places:
     name: str
     lines: Lines
 
-    def __call__(self, where: tuple[str | int, ...]) -> str:
-        known = self.known(where)
-        overridden = any(self.lines.get(known[:count]) == _OVERRIDE for count in range(1, len(known) + 1))
-        missing = where[-1:] if (*self.known(where[:-1]), *where[-1:]) not in self.lines else ()
-        shown = _dotted((*known, *missing))
-        if overridden:
-            return f"--set {shown}"
-        return f"{self.name}:{self.lines.get(known, 1)}: {shown or 'the file'}"
-
-    def known(self, where: tuple[str | int, ...]) -> tuple[str | int, ...]:
-        """The part of a place that the file has; names of the choices of a union are left out."""
-        found: tuple[str | int, ...] = ()
-        for part in where:
-            if (*found, part) in self.lines:
-                found = (*found, part)
-        return found
+    def __call__(self, where: Place) -> str:
+        starts = [self.lines[where[:count]] for count in range(len(where) + 1) if where[:count] in self.lines]
+        if _OVERRIDE in starts:
+            return f"--set {dotted(where)}"
+        return f"{self.name}:{starts[-1]}: {dotted(where) or 'the file'}"
 
 
 def _refuse_secrets(settings: Any, at: _Places, model: type[Settings]) -> None:
-    def look(value: Any, where: tuple[str | int, ...], beside: Mapping[str, Any], key: str) -> None:
+    def look(value: Any, where: Place, beside: Mapping[str, Any], key: str) -> None:
         if isinstance(value, dict):
             for name, item in value.items():
                 look(item, (*where, name), value, name)
@@ -222,50 +212,16 @@ def _refuse_secrets(settings: Any, at: _Places, model: type[Settings]) -> None:
     look(settings, (), {}, "")
 
 
-def _explain(error: ValidationError, model: type[BaseModel], at: _Places) -> str:
-    # A misspelled key is also a missing one; the misspelling is what helps.
-    first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
-    where = tuple(first["loc"])
-    if first["type"] == "extra_forbidden":
-        known = _fields(model, where[:-1])
-        return f"{at(where)}: unknown key {str(where[-1])!r};{nearest(str(where[-1]), known)}"
-    if first["type"] == "missing":
-        return f"{at(where)}: is missing; it has to be given"
-    message = " ".join(first["msg"].removeprefix("Value error, ").split())
-    message = message[:1].lower() + message[1:]
-    if first["type"] == "value_error":
-        return f"{at(where)}: {message}"
-    shown = first.get("input")
-    return f"{at(where)}: {message}, got {_kind(shown)} {_shown(shown)}".rstrip()
-
-
-def _fields(model: Any, where: tuple[str | int, ...]) -> list[str]:
-    """Names of the keys known at a place, following nested models; empty where nothing is known."""
-    for part in where:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return []
-        if isinstance(part, int) or part not in model.model_fields:
-            continue
-        model = _inner(model.model_fields[part].annotation)
-    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def _inner(annotation: Any) -> Any:
-    """The model inside ``X | None``, ``list[X]`` or ``tuple[X, ...]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in typing.get_args(annotation):
-        found = _inner(argument)
-        if found is not None:
-            return found
-    return None
-
-
-def _dotted(where: tuple[str | int, ...]) -> str:
-    text = ""
-    for part in where:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
+def _explain(found: Mistake, model: type[BaseModel], at: _Places) -> str:
+    where = at(found.place)
+    if found.kind == "extra_forbidden":
+        name = str(found.place[-1])
+        return f"{where}: unknown key {name!r};{nearest(name, keys_of(model, found.place[:-1]))}"
+    if found.kind == "missing":
+        return f"{where}: is missing; it has to be given"
+    if found.kind == "value_error":
+        return f"{where}: {found.message}"
+    return f"{where}: {found.message}, got {_kind(found.given)} {_shown(found.given)}".rstrip()
 
 
 def _kind(value: Any) -> str:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+Place = tuple[str | int, ...]  # of a value in a file: the keys, and numbers in lists, that lead to it
+
 
 class TreadleError(Exception):
     """Base of every error Treadle raises on purpose."""
