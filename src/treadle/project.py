@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from treadle.core import ledger_url
 from treadle.core.cipher import Cipher, open_cipher, read_key
-from treadle.core.config import Settings, load
+from treadle.core.config import Settings, load_with_places
 from treadle.core.errors import UserError, nearest
 from treadle.core.head_target import FORMS, head_target
 from treadle.core.plugins import names
@@ -187,7 +187,8 @@ def open_project(start: Path, overrides: tuple[str, ...] = ()) -> Iterator[Proje
     """The project around ``start``, open until the block ends."""
     folder = find_folder(start.resolve())
     os.environ[PROJECT] = str(folder)
-    with open_folder(folder, load(folder / FILE, File, overrides)) as project:
+    file, places = load_with_places(folder / FILE, File, overrides)
+    with places.pointing(), open_folder(folder, file) as project:
         yield project
 
 

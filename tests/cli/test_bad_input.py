@@ -96,6 +96,92 @@ def test_a_mistake_in_the_file_is_one_line(project: Path, old: str, new: str, sa
     assert json.loads(call(project, "plan", "--json").stdout)["error"]["exit_code"] == 2
 
 
+FILES = """    - type: files
+      path: rows.jsonl
+      license: MIT
+      fields:
+        prompt: question
+        completion: answer
+    # - type: files"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "    # - type: files",
+            FILES,
+            "17: collect.sources[1] (files): no setting 'fields.completion'; known: chosen, id, label, messages",
+        ),
+        (
+            "    # - type: files",
+            FILES.replace("completion", "respons"),
+            "17: collect.sources[1] (files): no setting 'fields.respons'; did you mean 'response'?",
+        ),
+        (
+            "    # - type: files",
+            FILES.replace("completion", "response"),
+            "12: collect.sources[1]: files: nothing matches rows.jsonl",
+        ),
+        (
+            "type: python_docs",
+            "type: python_dox",
+            "10: collect.sources[0]: there is no source called 'python_dox'; did you mean 'python_docs'?",
+        ),
+        (
+            "- filter: {min_chars: 20, max_chars: 4000}",
+            "- filter:\n        min_chars: 20\n        max_char: 4000",
+            "21: prepare.steps (filter): no setting 'max_char'; did you mean 'max_chars'?",
+        ),
+        (
+            "- normalize",
+            "- normalise",
+            "18: prepare.steps[0]: there is no transform called 'normalise'; did you mean 'normalize'?",
+        ),
+        (
+            "kinds: [email, phone, iban, credit_card]",
+            "kinds: {email: nuke}",
+            "21: prepare.steps (redact): kinds.email: input should be 'redact', 'replace' or 'drop'",
+        ),
+        (
+            "examples: docstring_qa",
+            "examples: {docstring_qa: {system: x}}",
+            "22: prepare.steps[4].examples (docstring_qa): no setting 'system'; did you mean 'system_prompt'?",
+        ),
+        ("  split:", "  on: {pool: {worker: 2}}\n  split:", "23: prepare.on (pool): no setting 'worker'; did you mean"),
+        (
+            "quality: {metric: rouge_l, beats: few_shot}",
+            "quality:\n        metric: rouge_l\n        on: now",
+            "60: govern.gates[1] (quality): on: input should be 'tests' or 'cases'",
+        ),
+        ("rouge_l, token_f1", "rouge_x, token_f1", "38: develop.evaluate.metrics: there is no metric called 'rouge_x'"),
+    ],
+)
+def test_a_mistake_in_a_part_s_settings_says_its_line(project: Path, old: str, new: str, said: str) -> None:
+    replace(project, old, new)
+    done = call(project, "plan")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"treadle: treadle.yaml:{said}")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "collect.sources.0.licens=x",
+            "collect.sources[0] (python_docs): no setting 'licens'; did you mean 'license'?",
+        ),
+        ("prepare.steps=[normalise]", "prepare.steps[0]: there is no transform called 'normalise'; did you mean"),
+        ("govern.gates.4.answers.max_emty=1", "govern.gates[4] (answers): no setting 'max_emty'; did you mean"),
+        ("improve.canary.steps=[0.5, 0.1]", "improve.canary.steps: expected rising shares between 0 and 1"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_told_as_one(begun: Path, override: str, said: str) -> None:
+    done = call(begun, "plan", "--set", override)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"treadle: --set {said}")
+
+
 def test_yaml_1_2_scalars(project: Path) -> None:
     replace(project, "engine: auto ", "engine: off ")  # text, not false
     done = call(project, "plan")

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, field_validator
 
-from treadle.core.config import LIMIT, Settings, load, read_yaml, scalar
-from treadle.core.errors import UserError
+from treadle.core.config import LIMIT, Settings, load, load_with_places, read_yaml, scalar
+from treadle.core.errors import MissingExtra, UserError
+from treadle.core.place import about
 
 
 class Rule(Settings):
@@ -390,3 +391,34 @@ def test_a_mistake_in_the_file_stays_one_beside_an_override(tmp_path: Path) -> N
     assert "treadle.yaml:3: train.epochs: " in mistake(tmp_path, text, "train.learning_rate=1", "canary.margin=1")
     text = "name: x\ncanary:\n  pace: {}\n"
     assert "treadle.yaml:2: canary.margin: is missing" in mistake(tmp_path, text, "canary.pace.half=2")
+
+
+# -- what is found wrong later
+
+
+@pytest.mark.parametrize(
+    ("where", "inside", "said", "expected"),
+    [
+        ("rules[0]", ("limit",), "rules[0] (short): too low", "treadle.yaml:7: rules[0] (short): too low"),
+        ("rules[0]", ("nothing", "there"), "no such rule", "treadle.yaml:6: rules[0]: no such rule"),
+        ("train.sizes", (), "too large", "--set train.sizes: too large"),
+        ("train.sizes", ("first",), "train.sizes: too large", "--set train.sizes: too large"),
+        ("train.epochs", (), "too many", "treadle.yaml:2: train: too many"),
+        ("extra.epochs", (), "too many", "too many"),
+    ],
+)
+def test_an_error_about_a_part_of_the_file_says_its_line(
+    tmp_path: Path, where: str, inside: tuple[str, ...], said: str, expected: str
+) -> None:
+    _, places = load_with_places(write(tmp_path, GOOD), Example, ("train.sizes=[3]",))
+    with pytest.raises(UserError) as caught, places.pointing(), about(where, *inside):
+        raise UserError(said)
+    assert str(caught.value) == expected
+
+
+def test_an_error_about_no_part_of_the_file_is_left_as_it_is(tmp_path: Path) -> None:
+    _, places = load_with_places(write(tmp_path, GOOD), Example)
+    with pytest.raises(UserError, match=r"^the disk is full$"), places.pointing():
+        raise UserError("the disk is full")
+    with pytest.raises(MissingExtra, match=r"^ray is not installed; run: "), places.pointing(), about("rules[0]"):
+        raise MissingExtra("ray", extra="ray")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from treadle.core.errors import UserError
+from treadle.core.errors import Place, UserError
+from treadle.core.place import about
 from treadle.core.settings import Moment, Positive, check
 
 
@@ -52,7 +54,7 @@ def read(
         ({"fields": {}}, "x: fields.time is missing"),
         ({"fields": {"tim": "at", "time": "at"}}, "x: no setting 'fields.tim'; did you mean 'time'?"),
         ({"kinds": {"email": "nuke"}}, "x: kinds.email: input should be 'redact' or 'drop'"),
-        ({"kinds": ["email", 3]}, "x: kinds.1: input should be a valid string"),
+        ({"kinds": ["email", 3]}, "x: kinds[1]: input should be a valid string"),
         ({"kinds": 3}, "x: kinds: input should be a valid array"),
         ({"most": 0}, "x: most: input should be greater than 0"),
         ({"until": "someday"}, "x: until: expected a time in ISO 8601, such as 2027-01-31"),
@@ -75,6 +77,48 @@ def test_names_and_types_are_checked() -> None:
     ):
         with pytest.raises(UserError, match=said):
             check(shorten, settings, where="x", provided=("batch",))
+
+
+class Columns(BaseModel):
+    """Settings inside a setting."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    response: str | None = None
+
+
+def mark(
+    batch: list[str],
+    *,
+    columns: Columns | None = None,
+    kinds: list[str] | dict[str, Literal["keep", "drop"]] | None = None,
+    most: Annotated[int, Field(ge=1)] | Literal["all"] = "all",
+) -> None:
+    """A plugin with settings of several kinds."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "place"),
+    [
+        ({"colums": {}}, "no setting 'colums'; did you mean 'columns'?", ("colums",)),
+        (
+            {"columns": {"completion": "x"}},
+            "no setting 'columns.completion'; known: response",
+            ("columns", "completion"),
+        ),
+        ({"columns": {"response": 1}}, "columns.response: input should be a valid string", ("columns", "response")),
+        ({"kinds": {"name": "burn"}}, "kinds.name: input should be 'keep' or 'drop'", ("kinds", "name")),
+        ({"kinds": 5}, "kinds: input should be a valid array or an object", ("kinds",)),
+        ({"kinds": ["a", 5]}, "kinds[1]: input should be a valid string", ("kinds", 1)),
+        ({"most": 0}, "most: input should be greater than or equal to 1 or 'all'", ("most",)),
+    ],
+)
+def test_a_mistake_is_where_it_is_in_the_settings(settings: dict[str, Any], said: str, place: Place) -> None:
+    with pytest.raises(UserError) as caught, about("stage.parts[2]", "mark"):
+        check(mark, settings, where="stage.parts[2] (mark)", provided=("batch",))
+    assert str(caught.value) == f"stage.parts[2] (mark): {said}"
+    assert caught.value.place == ("stage", "parts", 2, "mark", *place)
+    assert pickle.loads(pickle.dumps(caught.value)).place == caught.value.place  # it may be raised in another process
 
 
 def test_types_that_are_only_there_for_the_checker_do_not_stand_in_the_way() -> None:

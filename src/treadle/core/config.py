@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from treadle.core.errors import Place, UserError, nearest
-from treadle.core.mistake import Mistake, dotted, first_mistake, keys_of
+from treadle.core.mistake import Mistake, first_mistake, keys_of
+from treadle.core.place import dotted
 from treadle.core.secrets import is_secret
 
 LIMIT = 1 << 20  # bytes; a settings file larger than this is a mistake
@@ -131,6 +133,11 @@ def _value(node: yaml.Node, where: Place, name: str, lines: Lines) -> Any:
 
 def load(path: Path, model: type[M], overrides: tuple[str, ...] = ()) -> M:
     """The settings in a file, with ``key.path=value`` overrides applied; one ``UserError`` line for a mistake."""
+    return load_with_places(path, model, overrides)[0]
+
+
+def load_with_places(path: Path, model: type[M], overrides: tuple[str, ...] = ()) -> tuple[M, Places]:
+    """The settings as ``load`` gives them, and who says where they stand."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -149,11 +156,11 @@ def load(path: Path, model: type[M], overrides: tuple[str, ...] = ()) -> M:
         raise UserError(f"{path.name}:1: expected keys such as `name:` and `collect:`, got {_kind(value)}")
     for override in overrides:
         _override(value, override, lines)
-    at = _Places(path.name, lines)
+    at = Places(path.name, lines)
     _refuse_secrets(value, at, model)
     try:
         # As JSON, so that a list may become a tuple, and yet text never a number and `off` never a boolean.
-        return model.model_validate_json(json.dumps(value), strict=True)
+        return model.model_validate_json(json.dumps(value), strict=True), at
     except ValidationError as error:
         raise UserError(_explain(first_mistake(error, value), model, at)) from None
 
@@ -185,20 +192,37 @@ def _override(value: dict[str, Any], override: str, lines: Lines) -> None:
 
 
 @dataclass(frozen=True)
-class _Places:
+class Places:
     """Says where in the file, or on the command line, a key stands."""
 
     name: str
     lines: Lines
 
     def __call__(self, where: Place) -> str:
+        return self._before(where) + (dotted(where) or "the file")
+
+    @contextmanager
+    def pointing(self) -> Iterator[None]:
+        """An error in the block that is about a part of the file says where that stands."""
+        try:
+            yield
+        except UserError as error:
+            if known := self._known(error.place):
+                section = dotted(error.place[:2])  # most name it themselves
+                said = str(error) if str(error).startswith(section) else f"{dotted(known)}: {error}"
+                error.args, error.place = (self._before(known) + said,), ()
+            raise
+
+    def _before(self, where: Place) -> str:
         starts = [self.lines[where[:count]] for count in range(len(where) + 1) if where[:count] in self.lines]
-        if _OVERRIDE in starts:
-            return f"--set {dotted(where)}"
-        return f"{self.name}:{starts[-1]}: {dotted(where) or 'the file'}"
+        return "--set " if _OVERRIDE in starts else f"{self.name}:{starts[-1]}: "
+
+    def _known(self, where: Place) -> Place:
+        """The part of a place that was given; none of what is there by default."""
+        return next(where[:count] for count in range(len(where), -1, -1) if where[:count] in self.lines)
 
 
-def _refuse_secrets(settings: Any, at: _Places, model: type[Settings]) -> None:
+def _refuse_secrets(settings: Any, at: Places, model: type[Settings]) -> None:
     def look(value: Any, where: Place, beside: Mapping[str, Any], key: str) -> None:
         if isinstance(value, dict):
             for name, item in value.items():
@@ -212,7 +236,7 @@ def _refuse_secrets(settings: Any, at: _Places, model: type[Settings]) -> None:
     look(settings, (), {}, "")
 
 
-def _explain(found: Mistake, model: type[BaseModel], at: _Places) -> str:
+def _explain(found: Mistake, model: type[BaseModel], at: Places) -> str:
     where = at(found.place)
     if found.kind == "extra_forbidden":
         name = str(found.place[-1])

@@ -40,6 +40,8 @@ class UserError(TreadleError):
     """Something in the file, the arguments or the surroundings that the user can mend."""
 
     exit_code = 2
+    place: Place = ()  # of the file, where it is about a part of that
+    setting: Place = ()  # that it is about, of the part it came from
 
 
 class MissingExtra(UserError):

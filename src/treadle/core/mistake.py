@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from dataclasses import dataclass
 from typing import Any
@@ -43,27 +44,20 @@ def first_mistake(error: ValidationError, value: Any) -> Mistake:
 
 
 def keys_of(annotation: Any, place: Place) -> list[str]:
-    """Names of the keys known at a place, following nested models; empty where nothing is known."""
-    model = _model(annotation)
+    """Names of the keys known at a place, following nested groups of settings; empty where nothing is known."""
+    known = _group(annotation)
     for part in place:
-        if model is not None and part in model.model_fields:
-            model = _model(model.model_fields[str(part)].annotation)
-    return sorted(model.model_fields) if model is not None else []
-
-
-def dotted(place: Place) -> str:
-    """As it is written in messages: ``collect.sources[0].path``."""
-    text = ""
-    for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
+        if part in known:
+            known = _group(known[str(part)])
+    return sorted(known)
 
 
 def _mistake(told: Any, value: Any) -> Mistake:
     place = _within(value, told["loc"])
     if told["type"] == "missing":
         place = (*place, told["loc"][-1])
-    return Mistake(place, told["type"], told["msg"], told.get("input"))
+    kind = "extra_forbidden" if told["type"] == "unexpected_keyword_argument" else told["type"]  # a dataclass's
+    return Mistake(place, kind, told["msg"], told.get("input"))
 
 
 def _within(value: Any, where: Place) -> Place:
@@ -76,15 +70,13 @@ def _within(value: Any, where: Place) -> Place:
     return found
 
 
-def _model(annotation: Any) -> type[BaseModel] | None:
-    """The model inside ``X | None``, ``list[X]`` or ``tuple[X, ...]``."""
+def _group(annotation: Any) -> dict[str, Any]:
+    """What each key means in the model or dataclass inside ``X | None``, ``list[X]`` or ``tuple[X, ...]``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in typing.get_args(annotation):
-        found = _model(argument)
-        if found is not None:
-            return found
-    return None
+        return {name: field.annotation for name, field in annotation.model_fields.items()}
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return {each.name: each.type for each in dataclasses.fields(annotation)}
+    return next((found for found in map(_group, typing.get_args(annotation)) if found), {})
 
 
 def _sentence(message: str) -> str:

@@ -4,16 +4,17 @@ checked against it.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, create_model
 
-from treadle.core.errors import UserError, nearest
+from treadle.core.errors import Place, UserError, nearest
+from treadle.core.mistake import Mistake, first_mistake, keys_of
+from treadle.core.place import dotted
 
 
 def _moment(text: str) -> str:
@@ -40,7 +41,7 @@ def check(target: Any, settings: Mapping[str, Any], *, where: str, provided: tup
     known = tuple(fields)
     for key in settings:
         if key not in fields:
-            raise UserError(f"{where}: no setting {key!r};{nearest(str(key), known) or ' there are none'}")
+            raise _wrong((key,), f"{where}: no setting {key!r};{nearest(str(key), known) or ' there are none'}")
     definitions: dict[str, Any] = {
         _PREFIX + name: (kind, Field(default=default, alias=name)) for name, (kind, default) in fields.items()
     }
@@ -53,7 +54,8 @@ def check(target: Any, settings: Mapping[str, Any], *, where: str, provided: tup
     try:
         values = model.model_validate_json(text)
     except ValidationError as error:
-        raise UserError(f"{where}: {_first(error, fields, settings)}") from None
+        mistake = first_mistake(error, dict(settings))
+        raise _wrong(mistake.place, f"{where}: {_told(mistake, fields)}") from None
     return {name: getattr(values, _PREFIX + name) for name in settings}
 
 
@@ -82,40 +84,19 @@ def _fields(target: Any, provided: tuple[str, ...]) -> dict[str, tuple[Any, Any]
     return fields
 
 
-def _first(error: ValidationError, fields: Mapping[str, tuple[Any, Any]], settings: Mapping[str, Any]) -> str:
-    """The first problem as one line, without quoting the value (it may be long, or a secret)."""
-    problems = error.errors(include_url=False, include_input=False)
-    first = problems[0]["loc"][:1]
-    # Where a value may be of several kinds, each tells what it lacks; the kind that went furthest into it is meant.
-    problem = max(
-        (each for each in problems if each["loc"][:1] == first), key=lambda each: len(_given(each["loc"], settings))
-    )
-    path = _given(problem["loc"], settings)
-    if problem["type"] == "missing":
-        return f"{'.'.join([*path, str(problem['loc'][-1])])} is missing"
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _names(fields[path[0]][0]) if len(path) == 2 else ()
-        return f"no setting {'.'.join(path)!r};{nearest(path[-1], known)}".removesuffix(";")
-    expected = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return f"{'.'.join(path)}: {expected[:1].lower()}{expected[1:]}"
+def _told(mistake: Mistake, fields: Mapping[str, tuple[Any, Any]]) -> str:
+    """The mistake as one line, without quoting the value (it may be long, or a secret)."""
+    path = dotted(mistake.place)
+    if mistake.kind == "missing":
+        return f"{path} is missing"
+    if mistake.kind == "extra_forbidden":
+        first, *inside, name = mistake.place
+        known = keys_of(fields[str(first)][0], tuple(inside))
+        return f"no setting {path!r};{nearest(str(name), known)}"
+    return f"{path}: {mistake.message}"
 
 
-def _given(place: tuple[int | str, ...], settings: Mapping[str, Any]) -> list[str]:
-    """The part of a problem's place that the settings have; the names of kinds that a value may be of are left out."""
-    path: list[str] = []
-    value: Any = settings
-    for part in place:
-        there = part in value if isinstance(value, Mapping) else isinstance(value, list) and isinstance(part, int)
-        if there:
-            value = value[part]
-            path.append(str(part))
-    return path
-
-
-def _names(kind: Any) -> tuple[str, ...]:
-    """The settings of a group of them, or of the group that is among the kinds of ``X | None``."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return tuple(kind.model_fields)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return tuple(each.name for each in dataclasses.fields(kind))
-    return next((found for found in map(_names, get_args(kind)) if found), ())
+def _wrong(setting: Place, message: str) -> UserError:
+    error = UserError(message)
+    error.setting = setting
+    return error

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from treadle.core import plugins, settings
 from treadle.core.errors import UserError
+from treadle.core.place import about
 from treadle.serve.guardrail import Guardrails, Named
 
 GROUP = "treadle.guardrails"
@@ -17,7 +18,11 @@ def described(
     given: Mapping[Literal["in", "out"], Sequence[str | dict[str, Any]]], folder: Path | None
 ) -> dict[str, Any]:
     """The settings as a release has them, checked: sides, each with names, settings and versions of code."""
-    return {side: [_described(each, side, folder) for each in given[side]] for side in ("in", "out") if given.get(side)}
+    return {
+        side: [_described(each, f"deploy.guardrails.{side}", place, folder) for place, each in enumerate(given[side])]
+        for side in ("in", "out")
+        if given.get(side)
+    }
 
 
 def open_guardrails(description: Mapping[str, Any], folder: Path | None) -> Guardrails:
@@ -25,8 +30,7 @@ def open_guardrails(description: Mapping[str, Any], folder: Path | None) -> Guar
     return Guardrails(*(tuple(_open(each, folder) for each in description.get(side, ())) for side in ("in", "out")))
 
 
-def _described(given: str | dict[str, Any], side: str, folder: Path | None) -> dict[str, Any]:
-    where = f"deploy.guardrails.{side}"
+def _described(given: str | dict[str, Any], where: str, place: int, folder: Path | None) -> dict[str, Any]:
     if isinstance(given, str):
         name, values = given, dict[str, Any]()
     elif len(given) == 1 and isinstance(next(iter(given.values())), dict | None):
@@ -34,8 +38,9 @@ def _described(given: str | dict[str, Any], side: str, folder: Path | None) -> d
         values = said or {}
     else:
         raise UserError(f"{where}: expected a guardrail's name, or its name with its settings")
-    part = plugins.load(GROUP, name, folder)
-    settings.bind(part.value, values, where=f"{where}: {name}", provided={})
+    with about(f"{where}[{place}]", name):
+        part = plugins.load(GROUP, name, folder)
+        settings.bind(part.value, values, where=f"{where}: {name}", provided={})
     return {"name": name, "settings": values, **({"version": part.version} if part.version else {})}
 
 

@@ -12,6 +12,7 @@ from treadle.core.artifacts import Artifact
 from treadle.core.config import Settings
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
+from treadle.core.place import about
 from treadle.core.remote import open_remote
 from treadle.core.runs import Run
 from treadle.core.steps import step
@@ -64,7 +65,10 @@ def _collected(driver: Driver, settings: CollectSettings, suppression: Suppressi
     opened = [open_source(source, context, f"collect.sources[{place}]") for place, source in enumerate(sources)]
     for source in opened:
         _refresh(driver, source)
-    fingerprints = [source.fingerprint() for source in opened]
+    fingerprints = []
+    for place, source in enumerate(opened):
+        with about(f"collect.sources[{place}]"):
+            fingerprints.append(source.fingerprint())
     return driver.run(gather, suppression, sources=sources, fingerprints=fingerprints)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from treadle.core.document_ids import raw_id
 from treadle.core.errors import TreadleError, UserError
+from treadle.core.place import about
 from treadle.core.plugins import load
 from treadle.core.settings import bind
 from treadle.text.accounting import Accounting, Dropped, Quarantined
@@ -104,9 +105,10 @@ def open_source(settings: Mapping[str, Any], context: SourceContext, where: str 
     name = settings.get("type")
     if not isinstance(name, str):
         raise UserError(f"{where}: a source needs a type, for example `type: files`")
-    plugin = load(GROUP, name, context.project)
     given = {key: value for key, value in settings.items() if key != "type"}
-    source = bind(plugin.value, given, where=f"{where} ({name})", provided={"context": context})
+    with about(where):
+        plugin = load(GROUP, name, context.project)
+        source = bind(plugin.value, given, where=f"{where} ({name})", provided={"context": context})
     version = plugin.version or str(getattr(plugin.value, "version", 1))
     choosing = getattr(plugin.value, "choosing", ())
     return OpenSource(name, version, source, {key: value for key, value in given.items() if key not in choosing})

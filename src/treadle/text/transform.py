@@ -30,6 +30,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from treadle.core.digest import canonical_json
 from treadle.core.errors import MissingExtra, UserError
+from treadle.core.place import about, place_of
 from treadle.core.plugins import Plugin, load
 from treadle.core.settings import bind, check
 from treadle.text.accounting import Accounting, Dropped, Note, Touched, Twin
@@ -171,7 +172,9 @@ def parse_step(item: Any, where: str) -> tuple[str, dict[str, Any]]:
         name, settings = next(iter(item.items()))
         if isinstance(name, str) and (settings is None or isinstance(settings, Mapping)):
             return name, dict(settings or {})
-    raise UserError(f"{where}: expected a name, or one name with its settings, as in `filter: {{min_chars: 20}}`")
+    error = UserError(f"{where}: expected a name, or one name with its settings, as in `filter: {{min_chars: 20}}`")
+    error.place = place_of(where)
+    raise error
 
 
 def load_transforms(
@@ -184,11 +187,11 @@ def load_transforms(
     loaded = []
     for place, item in enumerate(items):
         name, settings = parse_step(item, f"{where}[{place}]")
-        plugin = load(GROUP, name, project)
-        named = replace(_named(plugin, settings, project), context=context)
-        with suppress(MissingExtra):  # a plan needs no package that only a run needs
-            started = named.start()  # a wrong setting shows before anything runs
-            named = replace(named, files=_files_of(started))
+        with about(f"{where}[{place}]", name):
+            named = replace(_named(load(GROUP, name, project), settings, project), context=context)
+            with suppress(MissingExtra):  # a plan needs no package that only a run needs
+                started = named.start()  # a wrong setting shows before anything runs
+                named = replace(named, files=_files_of(started))
         loaded.append(named)
     return loaded
 

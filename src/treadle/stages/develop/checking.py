@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from treadle.core.errors import UserError
+from treadle.core.place import about
 from treadle.core.plugins import load
 from treadle.evals.metric import load_metric
 from treadle.evals.task import FITS, Fit, Task
@@ -22,12 +23,14 @@ def check_trainings(settings: DevelopSettings, task: Task, folder: Path) -> None
     place = trainer_for(settings.on)
     trains, who = task.fit, f"task {task.name}"
     if settings.fit is not None:
-        trains, who = load(FITS, settings.fit, folder).value, settings.fit
+        with about("develop.fit"):
+            trains, who = load(FITS, settings.fit, folder).value, settings.fit
         tasks = getattr(trains, "tasks", None)
         if tasks is not None and task.name not in tasks:
             raise UserError(f"develop.fit: {who} is for task {' or '.join(tasks)}, not for {task.name}; leave it out")
     if settings.evaluate.metrics:
-        task.require([load_metric(name, folder) for name in settings.evaluate.metrics])
+        with about("develop.evaluate.metrics"):
+            task.require([load_metric(name, folder) for name in settings.evaluate.metrics])
     _check_looks(settings, trains)
     if settings.method == "lora":
         _check_adapters(settings, trains, who)

@@ -10,6 +10,7 @@ from typing import Any
 
 from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import MissingExtra, UserError
+from treadle.core.place import about
 from treadle.core.plugins import load
 from treadle.core.runs import Run
 from treadle.core.settings import bind
@@ -27,8 +28,9 @@ def trainer_for(on: str | dict[str, Any]) -> Any:
     """Where trainings run; nothing is started yet. None for this process. ``UserError`` for what is no such place, or
     a wrong setting."""
     name, settings = parse_step(on, PLACE)
-    found = bind(load("treadle.trainers", name).value, settings, where=f"{PLACE} ({name})", provided={})
-    strategy = load("treadle.strategies", found.strategy).value if isinstance(found, Launcher) else None
+    with about(PLACE, name):
+        found = bind(load("treadle.trainers", name).value, settings, where=f"{PLACE} ({name})", provided={})
+        strategy = load("treadle.strategies", found.strategy).value if isinstance(found, Launcher) else None
     for package in (getattr(part, "package", None) for part in (found, strategy)):
         if package is not None and find_spec(package) is None:
             raise MissingExtra(package, extra=package)

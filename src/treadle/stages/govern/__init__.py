@@ -13,6 +13,7 @@ from treadle.core.config import Settings
 from treadle.core.digest import canonical_json
 from treadle.core.driver import Driver
 from treadle.core.ledger import Fact
+from treadle.core.place import about
 from treadle.core.plugins import load
 from treadle.core.runs import Run
 from treadle.core.settings import check
@@ -73,7 +74,7 @@ def govern(
     candidate: Version | None,
 ) -> Governed:
     """Judge the candidate and write its card; what follows from it, `promotion.conclude` decides."""
-    checks = [_checked(gate, driver) for gate in settings.gates]
+    checks = [_checked(gate, f"govern.gates[{place}]", driver) for place, gate in enumerate(settings.gates)]
     names = list(evaluations)
     report = driver.run(
         judge,
@@ -185,10 +186,11 @@ def write_card(
         return report.commit()
 
 
-def _checked(gate: dict[str, dict[str, Any]], driver: Driver) -> str:
+def _checked(gate: dict[str, dict[str, Any]], where: str, driver: Driver) -> str:
     name, settings = next(iter(gate.items()))
-    plugin = load("treadle.checks", name, driver.folder)
-    check(plugin.value, settings, where=f"govern.gates ({name})", provided=("evidence",))
+    with about(where, name):
+        plugin = load("treadle.checks", name, driver.folder)
+        check(plugin.value, settings, where=f"{where} ({name})", provided=("evidence",))
     return plugin.version or str(getattr(plugin.value, "version", 1))
 
 

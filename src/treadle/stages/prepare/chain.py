@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from treadle.core.driver import Driver
 from treadle.core.errors import UserError
 from treadle.core.executors import Executor
+from treadle.core.place import about
 from treadle.core.plugins import load
-from treadle.core.settings import bind
+from treadle.core.settings import bind, check
 from treadle.evals.task import Task
 from treadle.lm.initial_model import Architecture
 from treadle.lm.initial_tokenizer import KINDS
@@ -114,9 +117,9 @@ def prepare(
 def executor_for(on: str | dict[str, Any]) -> Executor:
     """Where transforms run; nothing is started yet. ``UserError`` for what is no executor, or a wrong setting."""
     name, settings = parse_step(on, "prepare.on")
-    executor: Executor = bind(
-        load("treadle.executors", name).value, settings, where=f"prepare.on ({name})", provided={}
-    )
+    with about("prepare.on", name):
+        part = load("treadle.executors", name).value
+        executor: Executor = bind(part, settings, where=f"prepare.on ({name})", provided={})
     return executor
 
 
@@ -134,7 +137,8 @@ def _prepare(
     transforms, maker, maker_settings = parse_steps(settings, task)
     key = data_key(driver.runs.keyed_person)
     loaded = load_transforms(transforms, driver.folder, key=key)
-    _, maker_version = load_maker(maker, driver.folder)
+    where = f"prepare.steps[{len(settings.steps) - 1}].{EXAMPLES}"
+    maker_version = _checked_maker(maker, maker_settings, where, driver.folder)
     keys = [{**each.key(), "packages": _versions(each.packages)} for each in loaded]
     cleaned = driver.run(clean, corpus, transforms=transforms, keys=keys)
     if settings.earlier.versions:
@@ -295,6 +299,15 @@ def parse_steps(settings: PrepareSettings, task: Task) -> tuple[list[Any], str, 
     chosen = items[-1][EXAMPLES]
     name, maker_settings = parse_step(chosen, f"prepare.steps[{len(items) - 1}].examples")
     return items[:-1], name, maker_settings
+
+
+def _checked_maker(name: str, settings: dict[str, Any], where: str, folder: Path | None) -> str:
+    """The version of its code; a wrong setting shows before anything runs."""
+    with about(where, name):
+        maker, version = load_maker(name, folder)
+        documents = next(iter(signature(maker).parameters))
+        check(maker, settings, where=f"{where} ({name})", provided=(documents,))
+    return version
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
