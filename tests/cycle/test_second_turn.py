@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,37 @@ def test_a_promotion_that_is_asked_for_waits_and_holds_the_next_turn(project: Pr
     assert project.json("watch", "--once")["turn"] is None
     assert project.json("approve", "model@v2")["outcome"] == "promoted"
     assert due(project)[1] == ""
+
+
+def test_a_turn_does_not_make_the_next_one_due_by_its_own_requests(project: Project) -> None:
+    project.edit("{corrections: 2}", "{volume: 4}")  # as many as its smoke requests
+    answered(project, 3)
+    assert due(project)[0] == []
+    answered(project, 1, say="red")
+    said = project.json("watch", "--once")
+    assert said["due"] == ["volume 4 >= 4 requests"]
+    assert said["turn"]["ok"]
+    assert due(project)[0] == []
+    assert project.json("watch", "--once")["turn"] is None
+
+
+def test_volume_counts_what_somebody_sent(project: Project) -> None:
+    project.edit("{corrections: 2}", "{volume: 1}")
+    (asked,) = answered(project, 1)
+    others: tuple[dict[str, Any], ...] = (
+        {"metadata": {"treadle": "smoke"}},
+        {"origin": "shadow", "copy_of": asked},
+        {"instead_of": asked},
+        {"status": "failed"},
+        {"origin": "import"},
+    )
+    with open_project(project.folder) as opened:
+        recorder = opened.record.recorder
+        row = recorder.find_interaction(asked)
+        assert row is not None
+        for other in others:
+            recorder.interaction(replace(row, id=new_interaction_id(), **other))
+    assert due(project)[0] == ["volume 3 >= 1 requests"]
 
 
 @pytest.mark.slow

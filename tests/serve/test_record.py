@@ -76,6 +76,12 @@ def test_no_text_is_kept(start: Callable[..., Served], way: str) -> None:
     assert row["tokens"]["completion"] > 0
 
 
+def test_that_treadle_asked_is_known_without_text(start: Callable[..., Served]) -> None:
+    served = start(record="none")
+    served.chat("hello", metadata={"treadle": "smoke", "from": SECRET})
+    assert served.rows[0]["metadata"] == {"treadle": "smoke"}
+
+
 def test_redacting_needs_something_that_redacts(served: Served) -> None:
     with pytest.raises(ValueError, match="redacts"):
         Gateway(served.gateway.serving, ListRecorder(), settings=GatewaySettings(record="redacted"))

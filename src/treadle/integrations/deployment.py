@@ -20,7 +20,7 @@ from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import UserError
 from treadle.core.workspace import Workspace
 from treadle.record.feedback import Feedback
-from treadle.record.interaction import SHADOW, Interaction
+from treadle.record.interaction import SHADOW, Interaction, is_smoke
 from treadle.record.interaction_filter import moment
 from treadle.record.record import PROJECTIONS, Record
 from treadle.record.recorder import FEEDBACK, INTERACTIONS
@@ -250,7 +250,7 @@ def _refused(interaction: Interaction, answer: str) -> tuple[str, str] | None:
     """The rule by which an interaction is no document, and why."""
     if interaction.origin == SHADOW:
         return "shadow", "a copy that was answered in the background"
-    if (interaction.metadata or {}).get("treadle") == "smoke":
+    if is_smoke(interaction.metadata):
         return "smoke", "Treadle's own question to a new release"
     if not interaction.store or not interaction.messages:
         return "not_stored", "its text was not kept"

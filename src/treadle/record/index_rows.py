@@ -13,7 +13,7 @@ from typing import Any
 
 from treadle.core.identifiers import time_of
 from treadle.record.index_file import SPREAD
-from treadle.record.interaction import SHADOW
+from treadle.record.interaction import SHADOW, is_smoke
 from treadle.record.interaction_filter import ORIGINS, Origin, moment
 from treadle.record.recorder import CASES, FEEDBACK, INTERACTIONS
 
@@ -248,4 +248,4 @@ def _key(row: dict[str, Any]) -> int:
 def _origin(row: dict[str, Any]) -> Origin:
     if row.get("origin") == SHADOW:
         return "shadow"
-    return "smoke" if (row.get("metadata") or {}).get("treadle") == "smoke" else "traffic"
+    return "smoke" if is_smoke(row.get("metadata")) else "traffic"

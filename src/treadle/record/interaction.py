@@ -8,6 +8,7 @@ and never becomes training data.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ IMPORTED = "import"  # the origin of a row that came from another endpoint's log
 
 SHADOW = "shadow"  # the origin of a copy that was answered in the background and shown to nobody
 
+SMOKE = {"treadle": "smoke"}  # the metadata of Treadle's own questions to a new release
+
 
 def new_interaction_id() -> str:
     """``int-`` and a ULID: sorts by time."""
@@ -31,6 +34,11 @@ def new_interaction_id() -> str:
 def is_interaction_id(text: str) -> bool:
     """True for a well-formed id, whether or not such an interaction exists."""
     return _ID.match(text) is not None
+
+
+def is_smoke(metadata: Mapping[str, str] | None) -> bool:
+    """Whether a request with this metadata is Treadle's own, to try a new release."""
+    return metadata is not None and SMOKE.items() <= metadata.items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,11 @@ class Interaction:
     instead_of: str | None = None
     copy_of: str | None = None
     uncounted: bool = False
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether somebody sent this request: not Treadle, no copy, and no second try at one that is recorded too."""
+        return self.origin != SHADOW and self.instead_of is None and not is_smoke(self.metadata)
 
     def to_dict(self) -> dict[str, Any]:
         """The row as JSON can carry it, with the number of its format."""

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from treadle.record.interaction import SHADOW, Cost, Given, Interaction, Seconds, Status, Tokens, new_interaction_id
+from treadle.record.interaction import (
+    SHADOW,
+    SMOKE,
+    Cost,
+    Given,
+    Interaction,
+    Seconds,
+    Status,
+    Tokens,
+    is_smoke,
+    new_interaction_id,
+)
 from treadle.serve.aside import aside, is_large
 from treadle.serve.errors import SERVER, ApiError
 from treadle.serve.gateway import Gateway
@@ -181,7 +192,7 @@ def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, end
         cost=_cost(serving, tokens),
         stream=entry.stream,
         parameters=parameters,
-        metadata={k: clean(v) for k, v in entry.metadata.items()} if kept and entry.metadata else None,
+        metadata=_metadata(entry, clean if kept else None),
         purpose=rules.purpose,
         retain_until=_retain_until(entry.time, rules.retention),
         share=entry.share,
@@ -192,6 +203,13 @@ def _row(gateway: Gateway, serving: Serving, entry: Entry, outcome: Outcome, end
         copy_of=entry.copy_of,
         uncounted=entry.key is not None and gateway.keyring.outage.lending,
     )
+
+
+def _metadata(entry: Entry, clean: Callable[[str], str] | None) -> dict[str, str] | None:
+    """As text is kept. That a request is Treadle's own is known whatever is kept, or it would count as a user's."""
+    if clean is not None and entry.metadata:
+        return {key: clean(value) for key, value in entry.metadata.items()}
+    return SMOKE if is_smoke(entry.metadata) else None
 
 
 def _count(gateway: Gateway, row: Interaction) -> None:

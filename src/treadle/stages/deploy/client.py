@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from treadle.evals.task import PATHS, Asking
+from treadle.record.interaction import SMOKE
 from treadle.text.dataset import Example
 
 _AT_ONCE = 4
 _TIMEOUT = 120.0  # seconds for one answer
-_METADATA = {"treadle": "smoke"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ async def _all(
 
 def _request(asking: Asking, example: Example) -> tuple[str, dict[str, object]]:
     if asking not in ("chat", "extract"):
-        return PATHS[asking], {"input": example.question, "metadata": _METADATA}
+        return PATHS[asking], {"input": example.question, "metadata": SMOKE}
     messages = list(example.messages[:-1])
-    return PATHS[asking], {"messages": messages, "max_tokens": 64, "temperature": 0, "metadata": _METADATA}
+    return PATHS[asking], {"messages": messages, "max_tokens": 64, "temperature": 0, "metadata": SMOKE}
 
 
 def memory_of(url: str, key: str | None) -> int:

@@ -17,7 +17,7 @@ from heapq import nsmallest
 from treadle.evals.sequential import Groups
 from treadle.record.canary import Canary
 from treadle.record.feedback import Feedback
-from treadle.record.interaction import Interaction
+from treadle.record.interaction import Interaction, is_smoke
 
 RATED_OF_ONE = 10  # answers of one person that count in each arm
 SLACK = 1.25  # slow is what takes longer than this times the champion's 95th percentile
@@ -137,9 +137,7 @@ def arms(canary: Canary, interactions: Iterable[Interaction], feedback: Iterable
 
 def _drawn(row: Interaction) -> bool:
     """By lot between the two; 1 is the champion's share before the canary's server has it ready."""
-    if row.share is None or row.share >= 1:
-        return False
-    return not (row.metadata and row.metadata.get("treadle") == "smoke")
+    return row.share is not None and row.share < 1 and not is_smoke(row.metadata)
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ class RetrainSettings(Settings):
     corrections: int | None = Field(None, ge=1, description="so many new corrections")
     drift: bool = Field(False, description="a drift alert stands")
     age: Duration | None = Field(None, description="the champion is older than this, such as 30d")
-    volume: int | None = Field(None, ge=1, description="so many requests since the last turn")
+    volume: int | None = Field(None, ge=1, description="so many requests of users since the last turn")
     schedule: str | None = Field(None, description="times in UTC as cron has them, such as 0 3 * * 1")
 
     @field_validator("schedule")

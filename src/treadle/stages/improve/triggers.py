@@ -1,6 +1,7 @@
 """When a turn is due by the rules in the file, and what holds it back.
 
-A turn takes what was there when it began, so corrections and requests count from then on. After a turn there is a
+A turn takes what was there when it began, so corrections and requests count from then on, and of requests those that
+somebody sent: what a turn itself asks its new release would make the next one due. After a turn there is a
 rest, doubled with each turn in a row that gave no new champion; a budget bounds what begins by itself.
 """
 
@@ -45,7 +46,7 @@ def _reasons(settings: ImproveSettings, record: Record, corrections: int, promot
     if wanted.age is not None and now - _time(promoted) >= timedelta(seconds=seconds_of(wanted.age)):
         found.append(f"age of the champion >= {wanted.age}")
     if wanted.volume is not None:
-        requests = sum(1 for _ in record.recorder.interactions_since(since or promoted))
+        requests = sum(row.asked_for for row in record.recorder.interactions_since(since or promoted))
         if requests >= wanted.volume:
             found.append(f"volume {requests} >= {wanted.volume} requests")
     if wanted.schedule is not None:
