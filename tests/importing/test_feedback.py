@@ -129,6 +129,15 @@ def test_times_and_ids(logged: Project, tmp_path: Path) -> None:
     assert [piece["reason"].partition(":")[0] for piece in said["quarantined"]] == ["score", "time"]
 
 
+def test_feedback_from_the_future_is_quarantined(logged: Project, tmp_path: Path) -> None:
+    rows = [{"i": "chatcmpl-0", "c": "Glue.", "t": time} for time in ("2031-01-01", 99999999999999, 1_700_000_000)]
+    place = write(tmp_path / "f.jsonl", *rows)
+    said, found = imported(logged, place, {"interaction": "i", "correction": "c", "time": "t"})
+    assert [row.time for row in found] == ["2023-11-14T22:13:20.000Z"]
+    assert [piece["source"].split()[-1] for piece in said["quarantined"]] == ["1", "2"]
+    assert all("ahead of this machine's clock" in piece["reason"] for piece in said["quarantined"])
+
+
 def test_what_cannot_be_read_says_what_to_do(logged: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = csv_file(tmp_path / "f.csv")
     refused = [

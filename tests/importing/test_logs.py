@@ -262,6 +262,19 @@ def test_a_time_for_lines_that_say_none(fresh: Fresh, tmp_path: Path) -> None:
     assert imported(project, place, time=moment)[0]["dropped"] == {"logs.imported_before": 1}
 
 
+def test_what_is_dated_in_the_future_is_quarantined(fresh: Fresh, tmp_path: Path) -> None:
+    project = fresh()
+    soon, later = ((datetime.now(UTC) + timedelta(hours=hours)).isoformat() for hours in (20, 30))
+    times = ("2031-01-01T00:00:00Z", later, soon)
+    far = chat(9)
+    far["response"]["created"] = 99999999999999
+    place = write(tmp_path / "log.jsonl", *(chat(number, time=time) for number, time in enumerate(times)), far)
+    said, rows = imported(project, place)
+    assert [row.request for row in rows] == ["chatcmpl-2"]
+    assert [piece["source"] for piece in said["quarantined"]] == [f"log.jsonl line {number}" for number in (1, 2, 4)]
+    assert all("ahead of this machine's clock" in piece["reason"] for piece in said["quarantined"])
+
+
 def test_a_log_that_grew_gives_what_is_new(fresh: Fresh, tmp_path: Path) -> None:
     project, place = fresh(), tmp_path / "log.jsonl"
     imported(project, write(place, chat(0), chat(1)))

@@ -139,7 +139,8 @@ def logs(places: tuple[str, ...], model: str | None, time: datetime | None, note
     One JSON object a line (also .gz): {"request": {...}, "response": {...}}; a proxy's flat row with messages and
     response; or output of a batch, whose input file is given before it. Times, tokens, users, errors and the chunks
     of streams are taken where they are written down. Texts are kept as monitor.record says; rows older than
-    monitor.retention and those of erased people are dropped. A line that came before is dropped.
+    monitor.retention and those of erased people are dropped. A line that came before is dropped. A time more than a
+    day ahead is quarantined.
 
     \b
     Example:
@@ -166,7 +167,8 @@ def feedback(
     """A table of feedback (CSV, JSON lines or an SQL query) is joined to interactions.
 
     Fields: interaction (an id, or the request's id), thumbs, score, correction, preference, comment, user, time.
-    Rows about unknown interactions are quarantined with their numbers. The same row twice is one piece of feedback.
+    Rows about unknown interactions, and from the future, are quarantined with their numbers. The same row twice is one
+    piece of feedback.
     What is older than the latest turn is learned from by the next one, but does not start it: treadle run --next.
 
     \b

@@ -8,6 +8,9 @@ from datetime import UTC, datetime, timedelta
 from treadle.project import Project
 from treadle.text.suppress import Matcher, Suppression
 
+FUTURE = "its time is more than a day ahead of this machine's clock; set either right"
+_AHEAD = timedelta(days=1)  # clocks differ, and a time without an offset is taken for UTC
+
 
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC, to the millisecond, as the server writes it."""
@@ -26,6 +29,7 @@ class Admission:
         windows = tuple(sorted({words for words in entries.values() if words}))
         self._matcher = Matcher(Suppression(self._entries, windows), self._keyed) if entries else None
         self._clean = _cleaner(self.recording.mode)
+        self._latest = datetime.now(UTC) + _AHEAD
 
     def person(self, name: str | None) -> str | None:
         """The keyed digest that stands for a person."""
@@ -45,6 +49,10 @@ class Admission:
     def keeps_text(self) -> bool:
         """Whether any text is kept."""
         return self.recording.mode != "none"
+
+    def is_future(self, moment: datetime) -> bool:
+        """Whether nothing can have happened then yet. Such a row would be newer than every turn, and kept for ages."""
+        return moment > self._latest
 
     def until(self, moment: datetime) -> datetime | None:
         """How long a row of that time may be kept; None for ever."""

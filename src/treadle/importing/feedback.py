@@ -16,7 +16,7 @@ from treadle.core.digest import canonical_json
 from treadle.core.errors import UserError, nearest
 from treadle.core.identifiers import id_at, time_of
 from treadle.core.runs import Run
-from treadle.importing.admission import Admission, iso
+from treadle.importing.admission import FUTURE, Admission, iso
 from treadle.importing.exchanges import moment_of
 from treadle.importing.import_run import account, import_run
 from treadle.importing.lines import read_lines
@@ -233,6 +233,8 @@ class _Taker:
         given = moment_of(_number(said["time"])) if said.get("time") else None
         if said.get("time") and given is None:
             raise WrongRowError("time: expected ISO 8601, or seconds since 1970")
+        if given is not None and self._admission.is_future(given):
+            raise WrongRowError(FUTURE)
         value, clean = _worth(kind, said[kind], found), self._admission.clean
         keeps = self._admission.keeps_text and found.keeps_text
         if kind == "correction" and not keeps:

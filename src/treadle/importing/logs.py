@@ -13,7 +13,7 @@ from treadle.core.errors import UserError
 from treadle.core.identifiers import id_at
 from treadle.core.runs import Run
 from treadle.evals.task import load_task
-from treadle.importing.admission import Admission, iso
+from treadle.importing.admission import FUTURE, Admission, iso
 from treadle.importing.exchanges import Exchange, OtherError, UnreadableError, read_exchange
 from treadle.importing.import_run import account, import_run
 from treadle.importing.lines import Line, read_lines
@@ -123,6 +123,8 @@ class _Reader:
         try:
             row = self._row(line)
             exchange = read_exchange(row, self.batch, self.time)
+            if self.admission.is_future(exchange.time):
+                raise UnreadableError(FUTURE)
         except UnreadableError as error:
             accounting.quarantined.append(Quarantined(line.name, line.offset, str(error)))
             return
