@@ -14,7 +14,7 @@ from treadle.core.errors import UserError
 from treadle.core.ledger import now
 from treadle.project import Project
 from treadle.record.case import Case, new_case_id
-from treadle.record.feedback import Feedback, Kind
+from treadle.record.feedback import Feedback, Kind, can_be_seen
 from treadle.record.interaction import Interaction
 from treadle.record.record import Record
 from treadle.stages.improve import give_feedback
@@ -157,7 +157,7 @@ def _find(record: Record, interaction: str) -> Interaction:
 def _text(project: Project, known: Interaction, text: str | None, what: str, most: int) -> str | None:
     """A person's text as it may be kept; None where there is none."""
     text = (text or "").replace("\r\n", "\n").strip()
-    if not text:
+    if not can_be_seen(text):
         return None
     if known.messages is None:
         raise UserError(f"{what}: no text is kept of this interaction, nor of what is said of it")

@@ -222,6 +222,8 @@ def test_missing_things(tmp_path: Path, project: Path) -> None:
         (("approve", "model@v1"), "there is no model"),
         (("runs", "run-nothing"), "there is no run"),
         (("feedback", "int-nothing", "--thumbs", "up"), "there is no interaction"),
+        (("feedback", "int-nothing", "--correction", ""), "--correction: there is no character in it that can be seen"),
+        (("feedback", "int-nothing", "--correction", "\u200b "), "--correction: there is no character in it"),
         (("run", "--set", "develop.learning_rate"), "--set"),
     ):
         done = call(project, *arguments)

@@ -57,6 +57,7 @@ def test_a_correction_is_kept_and_leaves_the_queue(opened: Opened) -> None:
     assert (last.kind, last.correction, last.source) == ("correction", "Fill it with vinegar.", "console")
     assert shown(browser) != item
     assert browser.post("/review", action="correct", interaction=item, correction=" ").status_code == 400
+    assert browser.post("/review", action="correct", interaction=item, correction="\u200b\u2800").status_code == 400
     assert browser.post("/review", action="good", interaction="int-nothing").status_code == 400
 
 

@@ -129,6 +129,18 @@ def test_times_and_ids(logged: Project, tmp_path: Path) -> None:
     assert [piece["reason"].partition(":")[0] for piece in said["quarantined"]] == ["score", "time"]
 
 
+def test_corrections_that_nobody_can_see_are_no_feedback(logged: Project, tmp_path: Path) -> None:
+    texts = ("\u200b", "\u00a0\u2800\n", "  ", "A\u0301\u200b")
+    place = write(tmp_path / "f.jsonl", *({"i": "chatcmpl-0", "c": text} for text in texts))
+    said, found = imported(logged, place, {"interaction": "i", "correction": "c"})
+    assert [row.correction for row in found] == ["A\u0301\u200b"]
+    assert [piece["source"].split()[-1] for piece in said["quarantined"]] == ["1", "2"]
+    assert {piece["reason"] for piece in said["quarantined"]} == {
+        "correction: there is no character in it that can be seen"
+    }
+    assert said["dropped"] == {"feedback.says_nothing": 1}  # an empty cell
+
+
 def test_feedback_from_the_future_is_quarantined(logged: Project, tmp_path: Path) -> None:
     rows = [{"i": "chatcmpl-0", "c": "Glue.", "t": time} for time in ("2031-01-01", 99999999999999, 1_700_000_000)]
     place = write(tmp_path / "f.jsonl", *rows)

@@ -70,6 +70,7 @@ def test_feedback_that_says_nothing_or_too_much(served: Served) -> None:
         {"score": 1.5},
         {"score": "high"},
         {"correction": ""},
+        *({"correction": blank} for blank in ("   ", "\n\n", "\u200b", "\u00a0", "\t", "\ufeff\ufe0f", "\u3164\u2800")),
         {"stars": 5},
         {"preference": 1},
     ):

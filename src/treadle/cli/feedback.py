@@ -10,7 +10,7 @@ from treadle.cli.number import Number
 from treadle.cli.output import emit, here, json_option, say, table
 from treadle.core.errors import UserError
 from treadle.project import open_project
-from treadle.record.feedback import Kind
+from treadle.record.feedback import UNSEEN, Kind, can_be_seen
 from treadle.stages.improve import give_feedback
 
 
@@ -75,7 +75,9 @@ def _kind(thumbs: str | None, score: float | None, correction: str | None) -> tu
         given.append(("thumbs", 1.0 if thumbs == "up" else 0.0))
     if score is not None:
         given.append(("score", score))
-    if correction:
+    if correction is not None:
+        if not can_be_seen(correction):
+            raise UserError(f"feedback: --correction: {UNSEEN}; say what the answer should have been")
         given.append(("correction", None))
     if len(given) != 1:
         raise UserError("feedback: give exactly one of --thumbs, --score and --correction")

@@ -22,7 +22,7 @@ from treadle.importing.import_run import account, import_run
 from treadle.importing.lines import read_lines
 from treadle.importing.logs import ImportedRows
 from treadle.project import Project
-from treadle.record.feedback import Feedback, Kind
+from treadle.record.feedback import UNSEEN, Feedback, Kind, can_be_seen
 from treadle.record.interaction import is_interaction_id
 from treadle.record.recorder import FEEDBACK, INTERACTIONS
 from treadle.text.accounting import Accounting, Quarantined
@@ -274,6 +274,8 @@ def _number(text: str) -> str | float:
 
 def _worth(kind: Kind, text: str, found: _Known) -> float | None:
     if kind == "correction":
+        if not can_be_seen(text):
+            raise WrongRowError(f"correction: {UNSEEN}")
         return None
     if kind == "thumbs":
         word = text.lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -12,11 +13,18 @@ FORMAT = 1  # of the row that `to_dict` writes; later numbers only add keys
 
 Kind = Literal["thumbs", "score", "correction", "preference"]
 FeedbackSource = Literal["api", "cli", "console", "import"]
+UNSEEN = "there is no character in it that can be seen"
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and a symbol, by their category, that show nothing
 
 
 def new_feedback_id() -> str:
     """``fb-`` and a ULID: sorts by time."""
     return new_id("fb")
+
+
+def can_be_seen(text: str) -> bool:
+    """Whether there is anything to read in a text: no correction is made of spaces, controls and lone marks."""
+    return any(unicodedata.category(char)[0] not in "CMZ" and char not in _BLANK for char in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from treadle.core.errors import TreadleError
-from treadle.record.feedback import Feedback, Kind, new_feedback_id
+from treadle.record.feedback import UNSEEN, Feedback, Kind, can_be_seen, new_feedback_id
 from treadle.record.interaction import Interaction, is_interaction_id
 from treadle.serve.entry import logger
 from treadle.serve.errors import SERVER, ApiError, invalid
@@ -142,6 +142,8 @@ def _said(body: FeedbackRequest) -> tuple[Kind, float | None]:
         said.append(("preference", float(body.preference)))
     if len(said) != 1:
         raise invalid(None, f"Expected one of thumbs, score, correction, preference; got {len(said)} of them")
+    if body.correction is not None and not can_be_seen(body.correction):
+        raise invalid("correction", f"correction: {UNSEEN}; say what the answer should have been")
     return said[0]
 
 
