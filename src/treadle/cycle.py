@@ -217,10 +217,12 @@ class Turn:
 
     @property
     def ok(self) -> bool:
-        """No step failed, and no gate refused the new version."""
+        """No step failed, and no gate said no: of the new version, or of one that is the champion already."""
         failed = any(result.status == "failed" for _, results in self.driver.stages for result in results)
         governed = getattr(self, "governed", None)
-        return not failed and (governed is None or governed.decision != "refused")
+        if failed or governed is None:
+            return not failed
+        return governed.decision != "refused" and all(result.passed for result in governed.results)
 
     def public(self) -> dict[str, Any]:
         """The shape that ``treadle run --json`` promises."""

@@ -97,6 +97,18 @@ def test_a_second_version_is_compared_with_the_champion(project: Project) -> Non
     assert set(steps(again).values()) == {"cached"}
 
 
+def test_a_champion_that_fails_a_gate_is_told_and_stays(project: Project) -> None:
+    strict = ("run", "--set", "govern.gates=[{license: {allow: [MIT]}}]")
+    done = project.call(*strict, check=1)
+    assert "license NO: not allowed" in done.stdout
+    assert "@champion is v1 already: gates said no: license" in done.stdout
+    assert "treadle rollback" in done.stdout
+    assert project.json(*strict, check=1)["ok"] is False
+    status = project.json("status")
+    assert (status["champion"]["number"], status["turn"]["outcome"]) == (1, "unchanged")
+    assert project.json("run")["ok"]
+
+
 def test_approval_waits_for_a_person(project: Project) -> None:
     project.edit("  purpose: a test", "  purpose: a test\n  approval: one")
     project.edit("tokens: 3000", "tokens: 5000")

@@ -60,7 +60,7 @@ def run(until: str | None, following: bool, overrides: tuple[str, ...], as_json:
       treadle run --set develop.learning_rate=1e-4,2e-4
       treadle run --next
 
-    Exits 1 when a gate refuses the new version; the version before it stays in force.
+    Exits 1 when a gate refuses the version; the champion stays in force, also where it is the one that is refused.
     """
     grid = combinations(here(), overrides)
     if len(grid) > 1:

@@ -66,7 +66,10 @@ def conclude(record: Record, policy: Policy, version: Version, *, now: datetime 
     champion = record.versions.alias("model", "champion")
     served = record.versions.served() if champion else None
     if champion == version and served == judgment.release:
-        return Conclusion("unchanged", "")
+        said = _no(judgment)
+        return Conclusion(
+            "unchanged", f"{said}; it stays champion until treadle rollback takes it back" if said else ""
+        )
     refusal = _refusal(record, version, judgment)
     if refusal:
         _refuse(record, version, judgment, refusal)
@@ -83,7 +86,7 @@ def conclude(record: Record, policy: Policy, version: Version, *, now: datetime 
 def _refusal(record: Record, version: Version, judgment: Judgment) -> str:
     """Why it may not be promoted; empty when nothing stands against it."""
     if not judgment.passed:
-        return "gates said no: " + ", ".join(name for name, passed in judgment.gates.items() if not passed)
+        return _no(judgment)
     if record.approvals.rejected(version.ref):
         return "a person refused it"
     taken = record.versions.taken_back(version)
@@ -92,6 +95,12 @@ def _refusal(record: Record, version: Version, judgment: Judgment) -> str:
         if not any(word.decision == "approve" for word in later):
             return f"it was taken back (ledger row {taken.seq}); treadle approve {version.short} lets it try again"
     return ""
+
+
+def _no(judgment: Judgment) -> str:
+    """Which gates said no; empty when none did."""
+    refused = [name for name, passed in judgment.gates.items() if not passed]
+    return f"gates said no: {', '.join(refused)}" if refused else ""
 
 
 def _refuse(record: Record, version: Version, judgment: Judgment, reason: str) -> None:
