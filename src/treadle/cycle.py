@@ -35,8 +35,9 @@ from treadle.record.version import FROM_NOTHING, NOT_RECORDED
 from treadle.stages.collect import admit, collect
 from treadle.stages.deploy import Deployed, check_deployment, deploy
 from treadle.stages.deploy.serving import serving_now
-from treadle.stages.develop import Base, Continuing, Developed, check_trainings, develop
+from treadle.stages.develop import Base, Continuing, Developed, check_trainings, compared, develop
 from treadle.stages.govern import Governed, govern
+from treadle.stages.govern.checking import check_gates
 from treadle.stages.govern.promotion import Conclusion, Policy, conclude
 from treadle.stages.improve import Improved, improve
 from treadle.stages.monitor import Monitored, monitor
@@ -249,7 +250,9 @@ def policy_of(project: Project) -> Policy:
 
 
 def begin(project: Project, *, listener: Listener | None = None, planning: bool = False) -> Turn:
-    """A turn that has not run yet. ``UserError`` for trainings that cannot be as the file has them."""
-    check_trainings(project.file.develop, load_task(project.file.task, project.folder), project.folder)
+    """A turn that has not run yet. ``UserError`` for trainings and gates that cannot be as the file has them."""
+    file, task = project.file, load_task(project.file.task, project.folder)
+    check_trainings(file.develop, task, project.folder)
+    check_gates(file.govern, task, compared(file.develop, task), project.folder)
     runs, seed = project.record.runs, project.file.seed
     return Turn(project, Driver(runs, project.folder, seed=seed, listener=listener, planning=planning))

@@ -14,6 +14,18 @@ import pytest
 import command
 
 TEMPLATE = "docs-assistant"
+WRONG_GATES = (
+    ("{quality: {metric: log_likelihood}}", "quality): give exactly one of beats and not_worse_than"),
+    ("{quality: {metric: rouge_l, beats: model@v9}}", "quality): nothing called 'model@v9' is evaluated; known: "),
+    ("{quality: {metric: rouge_l, beats: few_shots}}", "quality): nothing called 'few_shots' is evaluated; did you"),
+    (
+        "{quality: {metric: rouge_l, beats: base, on: cases}}",
+        "quality): nothing called 'base' is evaluated on cases; known: champion",
+    ),
+    ("{personal_data: {kinds: [emial]}}", "personal_data): there is no kind of personal data called 'emial'; did"),
+    ("{personal_data: {max_findings: -1}}", "personal_data): max_findings: "),
+    ("{answers: {max_empty: 2}}", "answers): max_empty: "),
+)
 
 
 def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -225,6 +237,11 @@ def test_missing_things(tmp_path: Path, project: Path) -> None:
         (("feedback", "int-nothing", "--correction", ""), "--correction: there is no character in it that can be seen"),
         (("feedback", "int-nothing", "--correction", "\u200b "), "--correction: there is no character in it"),
         (("run", "--set", "develop.learning_rate"), "--set"),
+        *(
+            ((stage, "--set", f"govern.gates=[{gate}]"), f"govern.gates ({said}")
+            for stage in ("plan", "run")
+            for gate, said in WRONG_GATES
+        ),
     ):
         done = call(project, *arguments)
         assert done.returncode == 2, (arguments, done.stderr)

@@ -244,6 +244,12 @@ def _versions(metrics: list[str], driver: Driver) -> list[str]:
     return [load("treadle.metrics", name, driver.folder).version for name in metrics]
 
 
+def compared(settings: DevelopSettings, task: Task) -> list[str]:
+    """What is evaluated beside the model, where it is there."""
+    own = [name for name, made in ((BEFORE, settings.prefer), (TEACHER, settings.distill)) if made is not None]
+    return [*own, *_baselines(settings, task), CHAMPION]
+
+
 def _baselines(settings: DevelopSettings, task: Task) -> list[str]:
     """Those the file names, or the task's own; a generator from nothing learns little from worked examples, and has no
     room for them."""

@@ -7,7 +7,9 @@ A gate is a function ``gate(evidence, **settings) -> GateResult``, found through
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from treadle.core.errors import UserError, nearest
 from treadle.record.gate import GateResult
@@ -62,7 +64,9 @@ def quality(
     return GateResult(name, passed, detail, found.to_json())
 
 
-def personal_data(evidence: Evidence, *, max_findings: int = 0, kinds: list[str] | None = None) -> GateResult:
+def personal_data(
+    evidence: Evidence, *, max_findings: Annotated[int, Field(ge=0)] = 0, kinds: list[str] | None = None
+) -> GateResult:
     """Personal data in the answers that the model gave while it was evaluated."""
     from treadle.text.personal_data import KINDS, find
 
@@ -77,7 +81,7 @@ def personal_data(evidence: Evidence, *, max_findings: int = 0, kinds: list[str]
     return GateResult("personal_data", total <= max_findings, detail, {"findings": total, "kinds": counts})
 
 
-def answers(evidence: Evidence, *, max_empty: float = 0.02) -> GateResult:
+def answers(evidence: Evidence, *, max_empty: Annotated[float, Field(ge=0, le=1)] = 0.02) -> GateResult:
     """Few answers without a word in them, of those given while it was evaluated; ``max_empty`` is a share."""
     outputs = evidence.evaluations["model"].items().outputs
     empty = sum(not any(character.isalnum() for character in output.text) for output in outputs)
