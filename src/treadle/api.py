@@ -14,6 +14,7 @@ from treadle.core.publisher import largest, read_named, show_head
 from treadle.core.verify import verify as _verify
 from treadle.erasing import forget as _forget
 from treadle.project import open_project
+from treadle.record import erasure_list
 from treadle.record.presence import export
 from treadle.stages.govern.promotion import roll_back
 from treadle.stages.track.difference import difference
@@ -86,7 +87,8 @@ def verify(folder: Folder = ".", *, heads: Sequence[str] = ()) -> dict[str, Any]
         outside = project.publisher.outside()
         for name in heads:
             read_named(name, Path(folder), outside)
-        return _verify(project.record.workspace, outside).public()
+        workspace = project.record.workspace
+        return _verify(workspace, outside, erasure_list.problems(workspace)).public()
 
 
 def head(folder: Folder = ".", *, publish: str | None = None) -> dict[str, Any]:

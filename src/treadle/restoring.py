@@ -28,6 +28,11 @@ from treadle.project import FILE, File, Project, cipher_of, find_folder, ledger_
 from treadle.record import erasure_list
 from treadle.record.record import PROJECTIONS
 
+_NO_LIST = (
+    f"{erasure_list.NAME} and a ledger that is sound were not here, so whoever was erased since the backup was made is "
+    "back; treadle pull where it was pushed, or forget them again"
+)
+
 
 @dataclass
 class BackedUp:
@@ -88,12 +93,13 @@ def back_up(
 class PutBack:
     """What a restore came to: ``erased`` names requests that were done again, ``missing`` counts objects to pull, which
     is the ``least`` where lists of an artifact's files are among them; ``unread`` says which published heads could not
-    be asked."""
+    be asked, ``unlisted`` what of the list of erasures could not be told, so that somebody may be back."""
 
     restored: Restored | None
     erased: list[str]
     missing: int
     unread: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
     least: bool = False
 
     def public(self) -> dict[str, Any]:
@@ -103,6 +109,7 @@ class PutBack:
             "erased_again": self.erased,
             "missing": self.missing,
             "unread": self.unread,
+            "unlisted": self.unlisted,
         }
 
 
@@ -116,6 +123,7 @@ def put_back(
         settings = load(folder / FILE, File)
         root, cipher = store_folder(folder, settings), cipher_of(folder, settings)
         place = ledger_of(folder, settings) or root / "treadle.db"
+        listed = (root / erasure_list.NAME).exists()
 
         def elsewhere(keys: Keys, rows: Sequence[Row]) -> set[str]:
             local = Store(root, cipher)
@@ -138,22 +146,27 @@ def put_back(
         if is_bucket(settings.store):
             with open_project(folder) as project:
                 workspace = project.record.workspace
-                listed = _only_listed(root, workspace.keys, list(workspace.ledger.rows("erasure")))
-                put_objects(archive, workspace.store, erased_objects(workspace)[0] | listed)
+                gone = _only_listed(root, workspace.keys, list(workspace.ledger.rows("erasure")))
+                put_objects(archive, workspace.store, erased_objects(workspace)[0] | gone)
     done = finish(folder, waiting, restored)
     if restored is not None and restored.kept is not None and not restored.kept.exists():
         restored.kept = None  # it held somebody who was erased
     done.restored, done.unread = restored, unread
+    if restored is not None and not restored.sound and not listed:
+        done.unlisted.insert(0, _NO_LIST)
     return done
 
 
 def finish(start: Path, waiting: Callable[[str], object], restored: Restored | None = None) -> PutBack:
-    """What comes after a restore: erasures made since are done again. Also goes on where one was interrupted."""
+    """What comes after a restore: erasures made since are done again, and the list of them is mended from the ledger.
+    Also goes on where one was interrupted."""
     with open_project(start) as project, project.record.workspace.exclusive(waiting):
         workspace = project.record.workspace
         known = erasure_list.read(erasure_list.present(workspace.root), workspace.keys)
+        unlisted = [f"{problem.ref} {problem.detail}" for problem in erasure_list.strange(workspace)]
         kept, without = (restored.kept, restored.erased) if restored else (None, frozenset[str]())
         erased = repeat(project, known, spared=kept, without=without)
+        erasure_list.keep(workspace.ledger.rows(*erasure_list.KINDS), workspace.store, workspace.keys)
         gone, under_way = erased_objects(workspace)
         back = {digest for digest in gone - under_way if workspace.store.has_object(digest)}
         if back:
@@ -163,7 +176,7 @@ def finish(start: Path, waiting: Callable[[str], object], restored: Restored | N
             workspace.store.send_copies(sorted(missing))
             missing = _missing(workspace)
         least = any(name in missing for name, what in named_objects(workspace) if what.startswith("artifact"))
-        return PutBack(None, erased, len(missing), least=least)
+        return PutBack(None, erased, len(missing), unlisted=unlisted, least=least)
 
 
 def _missing(workspace: Workspace) -> set[str]:

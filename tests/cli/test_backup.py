@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import treadle
 from treadle.cli.main import main
 from treadle.core.fact import Fact
 from treadle.core.identifiers import new_id
@@ -169,7 +170,57 @@ def test_who_was_erased_since_is_erased_again(
         assert lookup in suppression.suppressed()
         assert project.record.erasures.open() == []
     assert call(capsys, folder, "verify")[0] == 0
-    assert call(capsys, folder, "restore")[1] == {"erased_again": [], "missing": 0, "unread": []}
+    assert call(capsys, folder, "restore")[1] == {"erased_again": [], "missing": 0, "unread": [], "unlisted": []}
+
+
+def spoil(place: Path, how: str) -> Path:
+    listed = place / ".treadle" / "erasures.jsonl"
+    if how == "altered":
+        listed.write_text(listed.read_text().replace("k3:", "k4:"))
+    else:
+        listed.unlink()
+    return listed
+
+
+@pytest.mark.parametrize("how", ["altered", "missing"])
+def test_a_list_of_erasures_that_is_not_what_the_ledger_says_is_named_and_mended(
+    folder: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    request = call(capsys, folder, "forget", JANE)[1]["request"]
+    assert call(capsys, folder, "verify")[0] == 0
+    listed = folder / ".treadle" / "erasures.jsonl"
+    before = listed.read_bytes()
+    spoil(folder, how)
+    code, found, _ = call(capsys, folder, "verify")
+    assert (code, [(each["kind"], each["ref"]) for each in found["problems"]]) == (1, [("erasures", request)])
+    assert how in found["problems"][0]["detail"]
+    assert [each["ref"] for each in treadle.verify(folder)["problems"]] == [request]
+    assert call(capsys, folder, "restore")[1]["unlisted"] == []  # the ledger knows
+    assert listed.read_bytes() == before
+    assert call(capsys, folder, "verify")[0] == 0
+
+
+@pytest.mark.parametrize("how", ["altered", "missing"])
+def test_a_restore_says_that_it_cannot_know_who_was_erased(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    call(capsys, folder, "backup", tmp_path / "b.zip")
+    call(capsys, folder, "push", "team")
+    call(capsys, folder, "forget", JANE)
+    call(capsys, folder, "push", "team")
+    spoil(folder, how)
+    (folder / ".treadle" / "treadle.db").unlink()
+    code, again, _ = call(capsys, folder, "restore", tmp_path / "b.zip", "--older")
+    assert (code, again["erased_again"], len(again["unlisted"])) == (0, [], 1)
+    assert "treadle pull" in again["unlisted"][0]
+    assert holds(folder / ".treadle", JANE) != []
+    code, found, _ = call(capsys, folder, "verify")
+    assert [each["ref"] for each in found["problems"]] == (["erasures.jsonl:1"] if how == "altered" else [])
+    assert main(["-C", str(folder), "restore", str(tmp_path / "b.zip"), "--older"]) == 0
+    assert ("WARNING" in capsys.readouterr().out) == (how == "altered")  # the ledger is sound by now
+    call(capsys, folder, "pull", "team")
+    assert holds(folder / ".treadle", JANE) == []
+    assert call(capsys, folder, "verify")[0] == 0
 
 
 def test_objects_that_were_erased_stay_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

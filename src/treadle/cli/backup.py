@@ -62,7 +62,7 @@ def restore(file: Path | None, older: bool, keep_ledger: bool, as_json: bool) ->
     It is checked first: every row, signature and digest. What is here now is backed up under `backups` in the store. A
     backup that is older than a head of the ledger that was kept is refused without --older; the row `restored` says
     what is lost. People who were erased since are erased again. In an empty folder the project is made anew. Without
-    FILE an interrupted restore is finished.
+    FILE an interrupted restore is finished, and the list of erasures in the store is written anew from the ledger.
 
     \b
     Example:
@@ -92,6 +92,8 @@ def _tell_restore(done: PutBack) -> None:
             say(f"what was here: {found.kept}")
     for line in done.unread:
         say(f"not compared with the heads in {line}")
+    for line in done.unlisted:
+        say(f"WARNING  {line}")
     for request in done.erased:
         say(f"{request} was erased since the backup was made: done again")
     if done.missing:

@@ -8,6 +8,7 @@ from treadle.cli.output import emit, here, json_option, say
 from treadle.core.publisher import read_named
 from treadle.core.verify import verify as check
 from treadle.project import open_project
+from treadle.record import erasure_list
 
 
 @click.command()
@@ -27,7 +28,7 @@ def verify(targets: tuple[str, ...], as_json: bool) -> int:
         outside = project.publisher.outside()
         for name in targets:
             read_named(name, here(), outside)
-        found = check(project.record.workspace, outside)
+        found = check(project.record.workspace, outside, erasure_list.problems(project.record.workspace))
     if as_json:
         emit(found.public())
         return 0 if found.ok else 1

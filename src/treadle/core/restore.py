@@ -57,6 +57,7 @@ class Restored:
     abandoned: list[Head] = field(default_factory=list)
     kept: Path | None = None
     erased: frozenset[str] = frozenset()  # requests that were done when ``kept`` was written
+    sound: bool = False  # the ledger that was replaced was what its head says
     again: bool = False  # this backup was restored before, and nothing was written since
 
     def public(self) -> dict[str, Any]:
@@ -133,6 +134,7 @@ def restore(archive: Archive, target: Target, *, older: bool = False) -> Restore
             put_objects(archive, store, _erased(archive, store, target, keys, present))
             done = [row for row in present.accounts if row.kind == "erasure" and row.body["phase"] == "done"]
             found.erased = frozenset(row.body["request"] for row in done) if present.sound else frozenset()
+            found.sound = present.sound
             found.kept = _keep(target, keys, store, present, server)
             _go_on(database, keys, prepared, target, found, present)
         plan = {"replaced": None if found.kept and present.sound else _aside(target, found)}

@@ -7,7 +7,7 @@ checked all the same.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from treadle.core.digest import is_digest
@@ -52,10 +52,11 @@ class Verification:
         }
 
 
-def verify(workspace: Workspace, outside: Outside | None = None) -> Verification:
+def verify(workspace: Workspace, outside: Outside | None = None, beside: Iterable[Problem] = ()) -> Verification:
     """Check everything there is. Reads every byte of the store; others may go on working meanwhile.
 
-    ``outside`` are heads that were published: each has to be a head of this history.
+    ``outside`` are heads that were published: each has to be a head of this history. ``beside`` are problems of what
+    is kept beside the ledger.
     """
     outside = outside or Outside()
     audit = workspace.ledger.audit(outside.heads)
@@ -66,6 +67,7 @@ def verify(workspace: Workspace, outside: Outside | None = None) -> Verification
         present = {name for name, _ in workspace.store.objects()}
         erased, under_way = erased_objects(workspace)  # last: what was removed just now is accounted for
         collected = collected_objects(workspace.ledger, workspace.store)
+        problems.extend(beside)
         restores = tuple(_restores(workspace))
     except (Corrupt, KeyError, TypeError, ValueError, AttributeError) as error:
         problems.append(Problem("ledger", "rows", f"cannot be read any more: {type(error).__name__} {error}"))

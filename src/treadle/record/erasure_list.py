@@ -8,11 +8,13 @@ deleted, and the segments of the journal that took the place of others. No names
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from treadle.core import ledger_url
+from treadle.core.audit import Problem
 from treadle.core.digest import canonical_json
 from treadle.core.errors import Corrupt
 from treadle.core.fact import Row
@@ -20,12 +22,17 @@ from treadle.core.intake import sync_path
 from treadle.core.keys import Keys
 from treadle.core.ledger import Ledger
 from treadle.core.store import Store
+from treadle.core.workspace import Workspace
 from treadle.record.suppression import SuppressionList
 
 NAME = "erasures.jsonl"
 KINDS = ("erasure", "seal")  # of rows
 LIMIT = 256 << 20  # bytes; a longer list is not read
 _SIGNED = b"treadle erasure 1\n"
+_UNSIGNED = (
+    "is not as this project signed it, and no row says who was erased; treadle pull where it was pushed, or "
+    "forget them again, then remove the line"
+)
 
 
 @dataclass(frozen=True)
@@ -59,17 +66,36 @@ class Known:
 
 def read(data: bytes, keys: Keys) -> list[Known]:
     """The erasures in a list, in order; lines that this project did not sign count for nothing."""
-    found = []
-    for line in data.splitlines() if len(data) <= LIMIT else ():
-        try:
-            said = json.loads(line)
-            signature = said.pop("signature")
-            if keys.signed(_SIGNED + canonical_json(said), signature):
-                said["objects"], said["seals"] = tuple(said["objects"]), tuple(said["seals"])
-                found.append(Known(**said))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            continue
-    return found
+    return [known for line in _lines(data) if (known := _signed(line, keys)) is not None]
+
+
+def unsigned(data: bytes, keys: Keys) -> list[tuple[int, bytes]]:
+    """The other lines, with their numbers: whom they told of nobody knows."""
+    return [(number, line) for number, line in enumerate(_lines(data), 1) if line and _signed(line, keys) is None]
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return data.splitlines() if len(data) <= LIMIT else []
+
+
+def _signed(line: bytes, keys: Keys) -> Known | None:
+    try:
+        said = json.loads(line)
+        signature = said.pop("signature")
+        if not keys.signed(_SIGNED + canonical_json(said), signature):
+            return None
+        said["objects"], said["seals"] = tuple(said["objects"]), tuple(said["seals"])
+        return Known(**said)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _named(line: bytes) -> Any:
+    """The request that a line claims to tell of."""
+    try:
+        return json.loads(line)["request"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def recorded(rows: Iterable[Row], store: Store) -> list[Known]:
@@ -109,10 +135,15 @@ def merged(before: bytes, now: Iterable[Known], keys: Keys) -> bytes:
 
 
 def keep(rows: Iterable[Row], store: Store, keys: Keys) -> None:
-    """Bring the list in the store up to date; it is on the disk when this returns."""
+    """Bring the list in the store up to date; it is on the disk when this returns.
+
+    A line that this project did not sign stays, for `verify` to name, unless rows tell of what it tells of.
+    """
     path = store.root / NAME
-    before = present(store.root)
-    data = merged(before, recorded(rows, store), keys)
+    before, now = present(store.root), recorded(rows, store)
+    told = [each.request for each in now]
+    data = merged(before, now, keys)
+    data += b"".join(line + b"\n" for _, line in unsigned(before, keys) if _named(line) not in told)
     if data == before:
         return
     temporary = path.with_suffix(".tmp")
@@ -135,3 +166,36 @@ def missed(ledger: Ledger, known: Iterable[Known]) -> list[Known]:
     order = (None, "requested", "deleting", "done")
     phases = {row.body["request"]: row.body["phase"] for row in ledger.rows("erasure")}
     return [each for each in known if order.index(phases.get(each.request)) < order.index(each.phase)]
+
+
+def problems(workspace: Workspace) -> Iterator[Problem]:
+    """What `verify` has to say of the list in the store: a request that is done and is not in it as it was written, and
+    lines that nobody signed. Of a server's ledger this machine need not have seen every request."""
+    rows = list(workspace.ledger.rows(*KINDS))
+    phases = {row.body["request"]: row.body["phase"] for row in rows if row.kind == "erasure"}
+    data = present(workspace.root)
+    listed = {each.request: each for each in read(data, workspace.keys)}
+    altered = [_named(line) for _, line in unsigned(data, workspace.keys)]
+    for each in recorded(rows, workspace.store):
+        known = listed.get(each.request)
+        there = known is not None and set(each.objects) <= set(known.objects)
+        if there or phases[each.request] != "done":  # one that is under way is written by the command that goes on
+            continue
+        if each.request in altered or known is not None:
+            how = f"was altered in {NAME}"
+        elif ledger_url.is_url(workspace.database.place):
+            continue
+        else:
+            how = f"is missing from {NAME}"
+        yield Problem(
+            "erasures", each.request, f"{how}, so an older backup brings back who was erased; treadle restore mends it"
+        )
+    yield from strange(workspace)
+
+
+def strange(workspace: Workspace) -> Iterator[Problem]:
+    """Lines of the list in the store that this project did not sign and that no row stands for."""
+    told = {row.body["request"] for row in workspace.ledger.rows("erasure")}
+    for number, line in unsigned(present(workspace.root), workspace.keys):
+        if _named(line) not in told:
+            yield Problem("erasures", f"{NAME}:{number}", _UNSIGNED)
