@@ -216,6 +216,7 @@ def _erase(
     record = project.record
     record.store.require_complete()  # before the first row: what hides in a damaged pack could not be deleted
     unnamed = _unnamed(record) if again is None else set()
+    before = set(again or ())
     found, affected = _find(record, person, request)
     suppression = record.erasures.extend(person.entries).digest
     facts = {"documents": found.documents, "interactions": found.interactions, "feedback": found.feedback}
@@ -224,15 +225,16 @@ def _erase(
     for stream in (INTERACTIONS, FEEDBACK, CASES):
         journal.rewrite(stream, lambda row: _without(row) if person.in_row(row) else row)
     replaced = {row.body["replaces"] for row in record.ledger.rows("seal") if row.body["replaces"]}
-    # Before the rebuild, so that the model that knew them is asked nothing more and judges nobody.
-    _withdraw(record, affected)
-    _take_out(project, affected, listener)
+    # Before the rebuild, so that the model that knew them is asked nothing more and judges nobody. Where this is done
+    # again, that model is gone already, and a restore points at it once more.
+    _withdraw(record, affected | before)
+    _take_out(project, affected | before, listener)
     kept = _rebuild(project, listener, found) if rebuild and affected and found.reached else set()
     found.artifacts = sorted(affected - kept)
     interrupted = _interrupted(record, request) - _objects_of(record, kept)
     gone = {*found.artifacts, *interrupted, *(name for name in replaced if record.store.has_object(name))}
     in_use = _objects_in_use(record, gone)
-    doomed = (_objects_of(record, gone) - in_use) | _texts_about(record, person) | set(again or ())
+    doomed = (_objects_of(record, gone) - in_use) | _texts_about(record, person) | before
     # What no row names goes as well and is not accounted for: nobody misses it, and killed here it is found again.
     left = (unnamed & _unnamed(record)) - in_use
     found.objects = len(doomed | left)
@@ -411,7 +413,9 @@ def _take_out(project: Project, gone: set[str], listener: Listener | None) -> No
     if turn is None or not gone & {turn.inputs.feedback, turn.inputs.start, turn.inputs.split, turn.inputs.model}:
         return
     feedback, split = turn.inputs.feedback, turn.inputs.split
-    if feedback in gone:
+    if feedback in gone and not record.store.has(str(feedback)):
+        feedback = None
+    elif feedback in gone:
         driver = Driver(record.runs, project.folder, seed=project.file.seed, listener=listener)
         left = admit(driver, Corpus(str(feedback), record.store), record.erasures.suppression())
         feedback = left.digest if left is not None else None

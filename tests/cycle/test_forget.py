@@ -118,3 +118,12 @@ def _phases(project: Project) -> list[tuple[str, str]]:
     finally:
         connection.close()
     return [(json.loads(body)["request"], json.loads(body)["phase"]) for (body,) in rows]
+
+
+def test_a_restore_that_repeats_an_erasure_leaves_no_champion_that_knew_them(project: Project, tmp_path: Path) -> None:
+    project.json("backup", str(tmp_path / "b.zip"), "--objects")
+    request = project.json("forget", SUBJECT, "--no-rebuild")["request"]
+    restored = project.json("restore", str(tmp_path / "b.zip"), "--older")
+    assert restored["erased_again"] == [request]
+    assert project.json("status")["champion"] is None
+    assert project.json("verify")["ok"]
