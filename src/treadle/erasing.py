@@ -28,7 +28,7 @@ from treadle.core.ledger import Fact
 from treadle.core.reach import collected_artifacts
 from treadle.core.runs import RunRecord
 from treadle.core.uploads import pending
-from treadle.core.verify import named_objects
+from treadle.core.verify import erased_objects, named_objects
 from treadle.cycle import begin
 from treadle.project import Project
 from treadle.record import erasure_list
@@ -36,7 +36,7 @@ from treadle.record.erasure_list import Known
 from treadle.record.record import Record
 from treadle.record.recorder import CASES, FEEDBACK, INTERACTIONS
 from treadle.record.turn import TurnInputs
-from treadle.stages.collect import admit
+from treadle.stages.collect import admit, withdraw
 from treadle.text.accounting import ACCOUNTING_FILE, Accounting
 from treadle.text.corpus import Corpus
 from treadle.text.findings import mentioning
@@ -67,9 +67,9 @@ class Forgotten:
     """What an erasure found and did.
 
     ``collected`` counts corpora that a collection let go of: their lists of documents are searched, their texts cannot
-    be. ``rebuilt`` is None where nothing had to be rebuilt or nobody asked, and False when the cycle did not get as
-    far as before or gave no new champion; ``why_not`` then says why. ``reached`` is the stage that what was made of
-    their documents had come to, empty where no stage made any of it.
+    be. ``lake`` counts files that went from the lake. ``rebuilt`` is None where nothing had to be rebuilt or nobody
+    asked, and False when the cycle did not get as far as before or gave no new champion; ``why_not`` then says why.
+    ``reached`` is the stage that what was made of their documents had come to, empty where no stage made any of it.
     """
 
     request: str
@@ -78,6 +78,7 @@ class Forgotten:
     feedback: int = 0
     artifacts: list[str] = field(default_factory=list)
     objects: int = 0
+    lake: int = 0
     collected: int = 0
     reached: str = ""
     rebuilt: bool | None = None
@@ -93,6 +94,7 @@ class Forgotten:
             "feedback": self.feedback,
             "artifacts": len(self.artifacts),
             "objects": self.objects,
+            "lake": self.lake,
             "collected": self.collected,
             "rebuilt": self.rebuilt,
             "why_not": self.why_not,
@@ -238,6 +240,10 @@ def _erase(
     # What no row names goes as well and is not accounted for: nobody misses it, and killed here it is found again.
     left = (unnamed & _unnamed(record)) - in_use
     found.objects = len(doomed | left)
+    if project.file.collect.lake is not None:
+        erased, _ = erased_objects(record.workspace)
+        lake = project.file.collect.lake
+        found.lake = withdraw(record.store, project.folder, lake, doomed | erased, person.documents_in)
     record.erasures.record(request, pseudonym, "deleting", suppression, objects=sorted(doomed))
     record.store.delete(doomed | left)
     if again is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,4 +48,26 @@ def test_a_lake_follows_the_corpus(fresh: Callable[[], Project]) -> None:
     project.json("forget", SUBJECT, check=None)
     (gone,) = {row["subject"] for row in before} - {row["subject"] for row in rows(lake)}
     assert [row["id"] for row in rows(lake)] == [row["id"] for row in before if row["subject"] != gone]
+    assert project.json("verify")["ok"]
+
+
+def test_forgetting_without_a_rebuild_takes_them_from_the_lake(fresh: Callable[[], Project], tmp_path: Path) -> None:
+    project = fresh()
+    project.edit("collect:\n", "collect:\n  lake: ../lake\n")
+    lake = project.folder.parent / "lake"
+    assert ingested(project) == ["done"]
+    shutil.copytree(lake, tmp_path / "before")
+    with_them = {row["id"] for row in rows(lake)}
+    found = project.json("forget", SUBJECT, "--no-rebuild")
+    assert (found["documents"], found["lake"]) == (7, 1)
+    without = {row["id"] for row in rows(lake)}
+    assert without < with_them
+    assert len(without) == 63
+    shutil.rmtree(lake)  # as it was left where only a later run poured it
+    shutil.copytree(tmp_path / "before", lake)
+    assert project.json("forget", SUBJECT, "--no-rebuild")["lake"] == 1
+    assert list(lake.rglob("*.parquet")) == []
+    assert ingested(project) == ["done"]
+    assert {row["id"] for row in rows(lake)} == without
+    assert project.json("forget", SUBJECT, "--no-rebuild")["lake"] == 0
     assert project.json("verify")["ok"]

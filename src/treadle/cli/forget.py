@@ -44,6 +44,8 @@ def forget(subject: str, dry_run: bool, no_rebuild: bool, as_json: bool) -> int:
             f"{len(found.artifacts)} artifacts made from them"
             + ("" if dry_run else f" ({found.objects} objects deleted)")
         )
+        if found.lake:
+            say(f"gone from the lake: {found.lake} files, written anew without them")
         if found.collected:
             say(f"not searched, for treadle gc deleted their texts: {found.collected} corpora")
         if not dry_run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from treadle.core.place import about
 from treadle.core.remote import open_remote
 from treadle.core.runs import Run
 from treadle.core.steps import step
+from treadle.core.store import Store
 from treadle.record.suppression import SuppressionList
 from treadle.text.accounting import Accounting
 from treadle.text.corpus import Corpus, write_corpus
@@ -100,6 +101,26 @@ def ingest(driver: Driver, corpus: Corpus, lake: str) -> None:
     last = driver.runs.find(step="collect.ingest", status="done", limit=1)
     after = last[0].id if last else None
     driver.act("collect.ingest", work, inputs=[corpus], lake=lake, replaces=held, after=after)
+
+
+def withdraw(
+    store: Store, folder: Path, lake: str, doomed: Container[str], documents: Callable[[Corpus], Container[str]]
+) -> int:
+    """Take ``documents`` out of the lake where the corpus in it is one of the ``doomed``, and everything where that is
+    gone already; the next collection pours the lake anew. Returns how many files went.
+    """
+    try:
+        remote = open_remote(lake, folder)
+        held = current(remote)
+    except UserError as error:
+        raise UserError(f"collect.lake: {error}; the same command goes on") from None
+    if held is None or held["corpus"] not in doomed:
+        return 0
+    corpus = Corpus(held["corpus"], store)
+    if not store.has(corpus.digest):
+        return pour(remote, "", ()).deleted
+    gone = documents(corpus)
+    return pour(remote, "", ([each for each in batch if each.id not in gone] for batch in corpus.documents())).deleted
 
 
 def refresh(folder: Path, keyed: Callable[[str], str], settings: CollectSettings, tell: Callable[[str], None]) -> None:
