@@ -17,6 +17,7 @@ from treadle.record.interaction import Interaction, new_interaction_id
 from treadle.record.lineage import Graph, Lineage
 from treadle.record.record import Record
 from treadle.record.release import Release, ReleaseSpec
+from treadle.stages.track.difference import difference
 
 
 class Dataset(Artifact):
@@ -97,7 +98,7 @@ def test_an_answer_reaches_every_document_of_its_model_and_no_other(record: Reco
     ]
     assert {node.label for node in graph.nodes.values() if node.kind == "model"} == {"model/models-demo@v1"}
     shown = graph.public()
-    assert set(shown) == {"root", "nodes", "edges", "truncated", "verified"}
+    assert set(shown) == {"root", "nodes", "edges", "truncated", "verified", "erased"}
     assert {(edge["from"], edge["to"]) for edge in shown["edges"]} == {(e.source, e.target) for e in graph.edges}
 
 
@@ -147,7 +148,25 @@ def test_what_is_damaged_or_gone_is_said(record: Record, releases: list[Release]
     record.store.delete({releases[0].digest})
     graph = lineage(record).of_interaction(row)
     assert not graph.verified
-    assert graph.nodes[releases[0].digest].label == "release (erased)"
+    assert graph.nodes[releases[0].digest].label == f"release {releases[0].digest[3:11]}"
+
+
+def test_what_an_erasure_accounts_for_is_no_damage(record: Record, releases: list[Release]) -> None:
+    row, model = answer(record, releases[0]), releases[0].read().model
+    suppression = record.erasures.extend({"k3:one": 0}).digest
+    gone = [model, releases[0].digest]
+    for phase in ("requested", "deleting", "done"):
+        record.erasures.record("era-1", "k3:one", phase, suppression, objects=gone if phase == "deleting" else [])
+    record.store.delete(set(gone))
+    graph = lineage(record).of_artifact(model, "model")
+    assert (graph.verified, graph.erased) == (True, {model: "era-1"})
+    assert graph.nodes[model].label.endswith(" (erased by era-1)")
+    graph = lineage(record).of_interaction(row)
+    assert (graph.verified, graph.erased) == (True, {releases[0].digest: "era-1"})
+    found = difference(record, model, releases[1].read().model)
+    assert (found.erased, found.documents) == ({model: "era-1"}, {})
+    record.store.delete({releases[1].digest})
+    assert not lineage(record).of_artifact(releases[1].digest, "release").verified
 
 
 @pytest.mark.parametrize("number", [0, 4, 9, 50])

@@ -43,11 +43,14 @@ def diff(a: str, b: str, metric: str, limit: int, as_json: bool) -> None:
         sure = found.intervals.get(name, [None, None])
         say(f"{'metrics':<12} {name}: {_figure(before, sure[0])} -> {_figure(after, sure[1])}")
     _documents(found)
+    for ref, request in found.erased.items():
+        say(f"{'documents':<12} {ref} was erased by {request}: what it was made from cannot be compared any more")
     if found.items is not None:
         _items(found.items)
     _pairs("environment", found.environment)
     turned = found.items is not None and found.items.better + found.items.worse
-    if not (found.settings or found.metrics or found.environment or found.added or found.removed or turned):
+    listed = found.added or found.removed or found.erased
+    if not (found.settings or found.metrics or found.environment or listed or turned):
         say("nothing changed")
 
 

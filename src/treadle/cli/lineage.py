@@ -46,8 +46,5 @@ def _show(graph: Graph) -> None:
         say(f"  {_WORDS[edge.role]:<8} {source.kind} {source.label} <- {target.kind} {target.label}")
     for kind, count in graph.truncated.items():
         say(f"  ... and {count:,} more of kind {kind}; --limit 0 shows all")
-    say(
-        "verified: every object on the way is what was recorded"
-        if graph.verified
-        else "NOT verified: run treadle verify"
-    )
+    sound = "verified: every object on the way is what was recorded" + (", or was erased" if graph.erased else "")
+    say(sound if graph.verified else "NOT verified: run treadle verify")

@@ -131,6 +131,14 @@ def erased_objects(workspace: Workspace) -> tuple[set[str], set[str]]:
     return erased - again, {name for names in under_way.values() for name in names}
 
 
+def erased_by(workspace: Workspace, digest: str) -> str | None:
+    """The request that accounts for an object not being here; None where it is here, or nothing accounts for it."""
+    if not digest or workspace.store.has_object(digest) or digest not in erased_objects(workspace)[0]:
+        return None
+    rows = workspace.ledger.rows("erasure")
+    return [str(row.body["request"]) for row in rows if digest in row.body["objects"]][-1]
+
+
 def _tree(workspace: Workspace, digest: str) -> set[str]:
     """An artifact's manifest and files, as far as the manifest can be read."""
     try:

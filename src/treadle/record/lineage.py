@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from treadle.core.artifacts import Artifact
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.reach import collected_artifacts
+from treadle.core.verify import erased_by
 from treadle.core.workspace import Workspace
 from treadle.record.document_index import DocumentIndex
 from treadle.record.interaction_index import MAX_PAGE, InteractionFilter, InteractionIndex
@@ -50,13 +51,15 @@ class Edge:
 @dataclass
 class Graph:
     """What a walk found. ``truncated`` counts by kind what the limit cut off. ``searched`` says, where not all of them
-    were, in how many of the latest answers a document was looked for that was sent along with the question."""
+    were, in how many of the latest answers a document was looked for that was sent along with the question. ``erased``
+    names for what is gone with a person the request that accounts for it."""
 
     root: str
     nodes: dict[str, Node] = field(default_factory=dict)
     edges: dict[Edge, None] = field(default_factory=dict)
     truncated: dict[str, int] = field(default_factory=dict)
     verified: bool = True
+    erased: dict[str, str] = field(default_factory=dict)
     likeness: dict[str, str] = field(default_factory=dict)  # what a similar document shares with the answer
     searched: int | None = None
 
@@ -76,6 +79,7 @@ class Graph:
             "edges": [{"from": edge.source, "to": edge.target, "role": edge.role} for edge in self.edges],
             "truncated": self.truncated,
             "verified": self.verified,
+            "erased": self.erased,
         }
 
 
@@ -157,8 +161,8 @@ class Lineage:
                 graph.link(above, digest)
             return
         release = Release(digest, self._workspace.store)
+        graph.add(digest, "release", "release " + digest[3:11])
         spec = self._read(graph, digest, lambda: release.check().read(), remains=release.read)
-        graph.add(digest, "release", "release " + digest[3:11] if spec else "release (erased)")
         if above:
             graph.link(above, digest)
         if spec:
@@ -322,7 +326,7 @@ class Lineage:
     ) -> Any:
         """What ``read`` gives, or None where the object is gone or damaged; then the graph is not verified.
 
-        ``remains`` reads what a collection leaves of an artifact.
+        ``remains`` reads what a collection leaves of an artifact. What an erasure accounts for is as it should be.
         """
         try:
             if digest and self._workspace.store.has(digest):
@@ -331,7 +335,13 @@ class Lineage:
                 return remains()
         except Corrupt:
             pass
-        graph.verified = False
+        request = erased_by(self._workspace, digest)
+        if request is None:
+            graph.verified = False
+        else:
+            graph.erased[digest] = request
+            node = graph.nodes[digest]
+            graph.nodes[digest] = replace(node, label=f"{node.label} (erased by {request})")
         return None
 
 

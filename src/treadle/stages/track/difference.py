@@ -10,6 +10,7 @@ from treadle.core.artifacts import Artifact
 from treadle.core.document_ids import DOCUMENT_PREFIX
 from treadle.core.errors import UserError
 from treadle.core.runs import RunRecord
+from treadle.core.verify import erased_by
 from treadle.evals.report import EvaluationReport
 from treadle.record.document_lists import ID, ListReader, differing
 from treadle.record.record import Record
@@ -25,7 +26,8 @@ class Difference:
     """Each part is empty where nothing changed. ``settings``, ``metrics`` and ``environment`` map a name to [a, b];
     ``intervals`` the name of such a metric to the 95 % intervals of both, None where there is none. A document that
     ``changed`` stands at the same place in the same source under another id; it counts as added and as removed as well,
-    and is listed there after the others."""
+    and is listed there after the others. ``erased`` names, of ``a`` and ``b``, those that are gone with a person, with
+    the request: their documents are not compared."""
 
     a: str
     b: str
@@ -38,6 +40,7 @@ class Difference:
     changed: list[str] = field(default_factory=list)
     intervals: dict[str, list[list[float] | None]] = field(default_factory=dict)
     items: Flips | None = None
+    erased: dict[str, str] = field(default_factory=dict)
 
     def public(self) -> dict[str, Any]:
         """As JSON."""
@@ -148,6 +151,12 @@ def _environment(record: Record, side: _Side) -> dict[str, Any]:
 
 def _documents(record: Record, found: Difference, first: _Side, second: _Side, shown: int) -> None:
     if first.artifact is None or second.artifact is None:
+        return
+    for ref, artifact in ((found.a, first.artifact), (found.b, second.artifact)):
+        request = erased_by(record.workspace, artifact.digest)
+        if request is not None:
+            found.erased[ref] = request
+    if found.erased:
         return
     before, now = (_ids(record, side.artifact.digest) for side in (first, second) if side.artifact)
     gained, lost = differing(now, before)
