@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from treadle.core.account import account_name
 from treadle.core.errors import Corrupt, UserError
 from treadle.core.identifiers import new_id, time_of
 from treadle.core.keys import Keys, verify_signature
@@ -287,6 +288,20 @@ def test_people_have_keys_of_their_own_until_they_are_destroyed(workspace: Works
     state.destroy_person("k3:a")
     assert state.person_key("k3:a", create=False) is None
     assert state.person_key("k3:a") != key
+
+
+def test_who_is_at_it_is_not_what_the_environment_says(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    actor = workspace.runs.keyed_actor()
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "bob")
+    assert account_name() != "bob"
+    assert workspace.runs.keyed_actor() == actor
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody else")
+def test_an_account_without_a_name_is_its_number() -> None:
+    code = "import os; from treadle.core.account import account_name; os.setuid(54321); print(account_name())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "54321\n"
 
 
 def test_leases_of_dead_and_reborn_processes(workspace: Workspace) -> None:

@@ -47,6 +47,7 @@ from treadle.console.problem import Problem
 from treadle.console.rendering import STATIC, Renderer
 from treadle.console.sessions import Session
 from treadle.console.visit import Page, Query, Redirect, Visit, local
+from treadle.core.account import account_name
 from treadle.core.errors import Corrupt, UserError
 from treadle.project import open_project
 
@@ -111,7 +112,7 @@ class Console:
         """Who a link is for; without a name, who started this process, as the ledger knows them from commands."""
         runs = self.project.record.runs
         if name is None:
-            return Person(_whoami(), runs.keyed_actor())
+            return Person(account_name(), runs.keyed_actor())
         return Person(name, runs.keys.keyed("actor", name))
 
     def link(self, name: str | None = None) -> str:
@@ -253,13 +254,3 @@ def _as_problem(error: Exception, folder: Path) -> Problem:
 def _told(error: Exception, folder: Path) -> str:
     text = " ".join(str(error).split()).replace(str(folder), "the project")
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
-
-
-def _whoami() -> str:
-    import getpass
-    import os
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import getpass
 import logging
 import math
-import os
 import re
 import shutil
 import socket
@@ -17,6 +15,7 @@ from secrets import token_hex
 from typing import Any
 
 from treadle.core import run_facts
+from treadle.core.account import account_name
 from treadle.core.artifacts import Artifact
 from treadle.core.digest import canonical_json, parsed
 from treadle.core.errors import TreadleError
@@ -232,11 +231,7 @@ class Runs:
 
     def keyed_actor(self) -> str:
         """Who is at it, as a keyed digest."""
-        try:
-            user = getpass.getuser()
-        except (KeyError, OSError):  # a container's user without a name
-            user = str(os.getuid())
-        return self.keys.keyed("actor", f"{user}@{socket.gethostname()}")
+        return self.keys.keyed("actor", f"{account_name()}@{socket.gethostname()}")
 
     def _keep_beating(self, identifier: str) -> None:
         self._beating.add(identifier)
