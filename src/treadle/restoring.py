@@ -64,16 +64,25 @@ class BackedUp:
 
 
 def back_up(
-    project: Project, to: Path, *, keys: bool = True, objects: bool = False, remote: str | None = None
+    project: Project,
+    to: Path,
+    *,
+    folder: bool = False,
+    keys: bool = True,
+    objects: bool = False,
+    remote: str | None = None,
 ) -> BackedUp:
     """Write a backup to a new file, or to one with a name of its own in the folder ``to``; others may go on working.
 
+    ``folder``: it has to be one that is there, so that nothing is written beside a disk that is not mounted.
     ``remote``: look whether it has all objects; their bytes are not read.
     """
     workspace = project.record.workspace
     if objects and workspace.store.cipher is not None:
         raise UserError("the store is encrypted and a backup is not: back up without --objects, and treadle push them")
-    path = to / f"{project.file.name}-{backup.stamp()}.zip" if to.is_dir() or str(to).endswith(os.sep) else to
+    path = to / f"{project.file.name}-{backup.stamp()}.zip" if to.is_dir() else to
+    if folder and not to.is_dir():
+        raise UserError(f"there is no folder {to}; make it, or mount the disk that it is on, and back up again")
     expected = expected_objects(workspace)
     source = Source(workspace.root, workspace.database, workspace.keys, workspace.store, FORMAT, project.folder / FILE)
     here = [digest for digest in expected if workspace.store.has_object(digest)]

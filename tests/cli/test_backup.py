@@ -300,6 +300,8 @@ def test_forgetting_takes_what_was_put_aside(folder: Path, tmp_path: Path, capsy
         (("restore", "treadle.yaml"), 2, "is no backup, or not all of it"),
         (("restore", "--older"), 2, "go with the FILE"),
         (("backup", "treadle.yaml"), 2, "is there already"),
+        (("backup", "away/"), 2, "there is no folder"),
+        (("backup", "treadle.yaml/"), 2, "there is no folder"),
         (("backup", "x.zip", "--remote", "nowhere"), 2, "there is no remote at"),
     ],
 )
@@ -310,6 +312,7 @@ def test_one_clear_line(
     assert found[0] == code
     assert said in found[1]["error"]["message"]
     assert found[2].count("\n") == 1
+    assert not (folder / "away").exists()
 
 
 def test_nothing_to_restore_into(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -13,12 +14,12 @@ from treadle.restoring import BackedUp, PutBack, back_up, finish, put_back
 
 
 @click.command()
-@click.argument("to", default=".", metavar="[DIR|FILE]", type=click.Path(path_type=Path))
+@click.argument("to", default=".", metavar="[DIR|FILE]", type=click.Path())
 @click.option("--objects", is_flag=True, help="With all objects in it; by default treadle push keeps them.")
 @click.option("--remote", metavar="REMOTE", help="Look whether this remote has every object.")
 @click.option("--no-keys", is_flag=True, help="Without the project's keys: keep those elsewhere.")
 @json_option
-def backup(to: Path, objects: bool, remote: str | None, no_keys: bool, as_json: bool) -> int:
+def backup(to: str, objects: bool, remote: str | None, no_keys: bool, as_json: bool) -> int:
     """Write ledger, state, journal, settings and keys to one new file, as they are at one moment.
 
     Others may go on working. With the keys in it, only its owner can read the file: keep it as you keep a password.
@@ -30,7 +31,8 @@ def backup(to: Path, objects: bool, remote: str | None, no_keys: bool, as_json: 
       treadle backup /mnt/backup/ --remote team
     """
     with open_project(here()) as project:
-        done = back_up(project, here() / to, keys=not no_keys, objects=objects, remote=remote)
+        folder = to.endswith(os.sep)
+        done = back_up(project, here() / to, folder=folder, keys=not no_keys, objects=objects, remote=remote)
     if as_json:
         emit(done.public())
     else:
