@@ -28,8 +28,10 @@ from treadle.console.pages.run import RunPage
 from treadle.console.pages.runs import RunsPage
 from treadle.console.pages.side_by_side import SideBySidePage
 from treadle.console.pages.status import StatusPage
+from treadle.core.driver import Driver
 from treadle.cycle import STAGES
 from treadle.record.interaction_index import InteractionFilter
+from treadle.stages.collect import admit, collect
 
 PAGES: dict[str, Any] = {
     "/": StatusPage,
@@ -432,5 +434,31 @@ def test_a_project_where_nothing_happened_yet(tmp_path: Path, built: Project) ->
             assert browser.get(path + "?format=json").status_code == 200
         assert {stage["state"] for stage in browser.json("/")["stages"]} == {"never"}
         assert json.dumps(browser.json("/")["timeline"]) == "[]"
+    finally:
+        console.close()
+
+
+def test_collected_is_what_the_sources_gave_and_not_what_was_left_of_corrections(tmp_path: Path) -> None:
+    (tmp_path / "treadle.yaml").write_text(
+        "name: helper\ntask: chat\ndevelop: {base_model: somewhere}\n"
+        "collect: {sources: [{type: files, path: data.jsonl, fields: {text: text, subject: who}}]}\n"
+    )
+    data = tmp_path / "data.jsonl"
+    rows = [{"text": f"Text of {who}.", "who": who} for who in ("Jane", "Ann", "Bo")]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    console = create_console(tmp_path)
+    try:
+        record, settings = console.project.record, console.project.file.collect
+        driver = Driver(record.runs, tmp_path, seed=17)
+        corpus = collect(driver, settings, None)
+        left = admit(driver, corpus, record.erasures.extend({record.recorder.keyed("Jane"): 0}))
+        assert left is not None
+        assert left.document_count() == 2
+        browser = Browser(TestClient(console, base_url=BASE, follow_redirects=False))
+        browser.enter(console.link())
+        assert browser.json("/")["stages"][0]["gives"] == "3 documents"
+        data.write_text(json.dumps(rows[1]) + "\n")
+        collect(driver, settings, None)
+        assert browser.json("/")["stages"][0]["gives"] == "1 document"
     finally:
         console.close()

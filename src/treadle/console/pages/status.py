@@ -258,9 +258,9 @@ def _stages(
         "develop": lambda: _trained(record),
         "track": lambda: _latest(record, "model"),
         "deploy": lambda: _deployed(record),
-        "monitor": lambda: f"{traffic.requests:,} requests today",
+        "monitor": lambda: f"{_counted(traffic.requests, 'request')} today",
         "govern": lambda: _champion(record.versions.alias("model", "champion")),
-        "improve": lambda: f"{due.corrections:,} corrections" if due.counted else "counting",
+        "improve": lambda: _counted(due.corrections, "correction") if due.counted else "counting",
     }
     over = {
         "monitor": "alert" if any(alert.kind in ("drift", "errors", "latency") for alert in alerts) else "",
@@ -285,10 +285,15 @@ def _last_run(record: Record, stage: str) -> tuple[str, str, str, str] | None:
 
 
 def _collected(record: Record) -> str:
-    sql = "SELECT documents FROM artifacts WHERE kind = 'corpus' AND run IN (SELECT id FROM runs WHERE step >= "
-    sql += "'collect.' AND step < 'collect/' ORDER BY seq DESC LIMIT 20) ORDER BY seq DESC LIMIT 1"
+    """Of the sources: a stage's other runs make corpora of corrections."""
+    sql = "SELECT documents FROM artifacts WHERE kind = 'corpus' AND run IN (SELECT id FROM runs WHERE step = "
+    sql += "'collect.gather' ORDER BY seq DESC LIMIT 20) ORDER BY seq DESC LIMIT 1"
     rows = record.workspace.database.query(sql)
-    return f"{rows[0][0]:,} documents" if rows else "nothing yet"
+    return _counted(rows[0][0], "document") if rows else "nothing yet"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _newest(record: Record, kind: str) -> tuple[int, str] | None:
