@@ -208,7 +208,10 @@ class Turn:
             file = self.project.file
             init = file.develop.init
             beginning = init.tokenizer if init is not None else file.develop.base_model
-            check_deployment(file.deploy, load_task(file.task, self.project.folder), beginning, whole=init is None)
+            task = load_task(file.task, self.project.folder)
+            check_deployment(file.deploy, task, beginning, whole=init is None)
+            if until is None or STAGES.index(until) >= STAGES.index("govern"):
+                check_gates(file.govern, task, compared(file.develop, task), self.project.folder)
         last = None
         for stage in self.stages():
             if last is not None and last == until:
@@ -250,9 +253,7 @@ def policy_of(project: Project) -> Policy:
 
 
 def begin(project: Project, *, listener: Listener | None = None, planning: bool = False) -> Turn:
-    """A turn that has not run yet. ``UserError`` for trainings and gates that cannot be as the file has them."""
-    file, task = project.file, load_task(project.file.task, project.folder)
-    check_trainings(file.develop, task, project.folder)
-    check_gates(file.govern, task, compared(file.develop, task), project.folder)
+    """A turn that has not run yet. ``UserError`` for trainings that cannot be as the file has them."""
+    check_trainings(project.file.develop, load_task(project.file.task, project.folder), project.folder)
     runs, seed = project.record.runs, project.file.seed
     return Turn(project, Driver(runs, project.folder, seed=seed, listener=listener, planning=planning))

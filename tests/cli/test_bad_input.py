@@ -238,7 +238,7 @@ def test_missing_things(tmp_path: Path, project: Path) -> None:
         (("feedback", "int-nothing", "--correction", "\u200b "), "--correction: there is no character in it"),
         (("run", "--set", "develop.learning_rate"), "--set"),
         *(
-            ((stage, "--set", f"govern.gates=[{gate}]"), f"govern.gates ({said}")
+            ((stage, "--set", f"govern.gates=[{gate}]"), f"govern.gates[0] ({said}")
             for stage in ("plan", "run")
             for gate, said in WRONG_GATES
         ),

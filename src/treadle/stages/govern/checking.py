@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.core.errors import UserError, nearest
+from treadle.core.place import about
 from treadle.core.plugins import load
 from treadle.core.settings import check
 from treadle.evals.metric import load_metric
@@ -18,14 +19,16 @@ from treadle.stages.govern.checks import CHAMPION, personal_data, quality
 def check_gates(settings: GovernSettings, task: Task, compared: Sequence[str], folder: Path) -> None:
     """``UserError`` for a gate that is not known or not as it has to be. ``compared``: what is evaluated beside the
     model."""
-    for gate in settings.gates:
+    for number, gate in enumerate(settings.gates):
         name, given = next(iter(gate.items()))
-        found, where = load("treadle.checks", name, folder).value, f"govern.gates ({name})"
-        check(found, given, where=where, provided=("evidence",))
-        if found is quality:
-            _check_quality(given, where, task, compared, folder)
-        elif found is personal_data:
-            _check_kinds(given.get("kinds") or (), where)
+        where = f"govern.gates[{number}]"
+        with about(where, name):
+            found, called = load("treadle.checks", name, folder).value, f"{where} ({name})"
+            check(found, given, where=called, provided=("evidence",))
+            if found is quality:
+                _check_quality(given, called, task, compared, folder)
+            elif found is personal_data:
+                _check_kinds(given.get("kinds") or (), called)
 
 
 def _check_quality(given: Mapping[str, Any], where: str, task: Task, compared: Sequence[str], folder: Path) -> None:
