@@ -11,7 +11,7 @@ from pydantic import Field
 from treadle.core.config import Settings
 from treadle.core.driver import Driver
 from treadle.core.duration import Duration, seconds_of
-from treadle.record.interaction import SHADOW, Interaction
+from treadle.record.interaction import SHADOW, Interaction, is_smoke
 from treadle.record.record import Record
 from treadle.record.recording import Recording
 from treadle.record.release import Release
@@ -40,9 +40,13 @@ class MonitorSettings(Settings):
 
 @dataclass(frozen=True)
 class Monitored:
-    """Figures over the interactions with one release; times in seconds, None where there is nothing to measure."""
+    """Figures over the interactions with one release; times in seconds, None where there is nothing to measure.
+
+    ``smoke``: nobody has asked it yet, and these are Treadle's own questions to a new release.
+    """
 
     requests: int = 0
+    smoke: bool = False
     errors: int = 0
     ttft_p50: float | None = None
     ttft_p95: float | None = None
@@ -61,7 +65,8 @@ class Monitored:
         ttft = f"ttft p95 {self.ttft_p95 * 1000:.0f} ms, " if self.ttft_p95 is not None else ""
         speed = f"{self.tokens_per_second:.0f} tok/s, " if self.tokens_per_second else ""
         drift = self.drift.get("decided", "not measured")
-        return f"{self.requests} requests: {ttft}{speed}{self.errors} errors; input drift: {drift}"
+        kind = "smoke requests" if self.smoke else "requests"
+        return f"{self.requests} {kind}: {ttft}{speed}{self.errors} errors; input drift: {drift}"
 
 
 def monitor(driver: Driver, settings: MonitorSettings, record: Record, release: Release, profile: Profile) -> Monitored:
@@ -78,11 +83,15 @@ def monitor(driver: Driver, settings: MonitorSettings, record: Record, release: 
 
 
 def measure(rows: list[Interaction], settings: MonitorSettings, profile: Profile) -> Monitored:
-    """Figures over interactions, oldest first."""
+    """Figures over interactions, oldest first: over those with users as soon as there are any. Smoke requests are
+    questions of the training's own kind, and would hide that users ask others."""
+    users = [row for row in rows if not is_smoke(row.metadata)]
+    smoke, rows = bool(rows) and not users, users or rows
     ttft = [row.seconds.ttft for row in rows if row.seconds.ttft is not None]
     speeds = [row.tokens_per_second for row in rows if row.tokens_per_second is not None]
     return Monitored(
         requests=len(rows),
+        smoke=smoke,
         errors=sum(row.status == "failed" for row in rows),
         ttft_p50=_quantile(ttft, 0.5),
         ttft_p95=_quantile(ttft, 0.95),
