@@ -1,9 +1,10 @@
 """The servers beside ours: vLLM's and llama.cpp's, each set as its own documentation says for a processor.
 
-*vLLM* (``.venv-peers/vllm``, or the environment of ``TREADLE_VLLM_PYTHON``): ``vllm serve`` in bfloat16, compiled, with
-prefix caching, TCMalloc and Intel's OpenMP loaded before all else where they are there, and on AMD's processors the
-kernels of ``zentorch``. Its documentation wants a core kept free for the serving part, which of two leaves one; so it
-is started with that (``auto``) and with all cores, and the faster of both is what we are compared with.
+*vLLM* (``.venv-peers/vllm``, or the environment of ``TREADLE_VLLM_PYTHON``): the server of ``vllm serve``, in bfloat16
+where the processor computes with it and else in float32; compiled, with prefix caching, TCMalloc and Intel's OpenMP
+loaded before all else where they are there, and on AMD's processors with AVX-512 the kernels of ``zentorch``. Its
+documentation wants a core kept free for the serving part, which of two leaves one; so it is started with that
+(``auto``) and with all cores, and the faster of both is what we are compared with.
 
 *llama.cpp* (``.venv-peers/llama-cpp``): its own ``llama-server``, built here for this very processor from the sources
 that llama-cpp-python carries, because wheels are built for any. It runs our release's own GGUF with a slot for each
@@ -65,7 +66,7 @@ def vllm_folder() -> Path:
 
 def vllm(folder: Path, model: Path, scratch: Path, settings: Mapping[str, str]) -> AbstractContextManager[PeerServer]:
     """``vllm serve`` of a Hugging Face folder."""
-    how = f"--served-model-name {MODEL} --dtype bfloat16 --max-model-len 2048 --generation-config vllm"
+    how = f"--served-model-name {MODEL} --dtype {_number_type()} --max-model-len 2048 --generation-config vllm"
     options = [*how.split(), "--disable-uvicorn-access-log"]
     return peer_server(
         lambda port: [
@@ -104,11 +105,20 @@ def llama_server(folder: Path, model: Path, scratch: Path, slots: int) -> Abstra
 
 
 def _is_zen() -> bool:
-    try:
-        said = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
+    said = _processor()
     return "AuthenticAMD" in said and "avx512" in said
+
+
+def _number_type() -> str:
+    said = _processor()
+    return "bfloat16" if "avx512_bf16" in said or "amx_bf16" in said else "float32"
+
+
+def _processor() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
 
 
 def _rest(folder: Path) -> None:
