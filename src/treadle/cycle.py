@@ -136,8 +136,8 @@ class Turn:
         self.monitored = monitor(driver, file.monitor, record, release, self.prepared.profile)
 
         yield "govern"
-        cleaned, loss, candidate = self.prepared.cleaned, self.deployed.loss, self.tracked.model
-        self.governed = govern(driver, file.govern, record, cleaned, dataset, evaluations, release, loss, candidate)
+        corpora, loss, candidate = self.prepared.corpora, self.deployed.loss, self.tracked.model
+        self.governed = govern(driver, file.govern, record, corpora, dataset, evaluations, release, loss, candidate)
         if candidate is not None and self.governed.decision == "judged":
             self.concluded(conclude(record, policy_of(self.project), candidate))
 

@@ -104,7 +104,7 @@ def test_what_only_pretraining_read_counts_for_the_license(
             release = builder.commit()
         driver = begin(opened).driver
         gates = [{"license": {"allow": ["MIT"]}}]
-        report = driver.run(judge, release, cleaned, dataset, (), names=[], gates=gates, versions=["1"])
+        report = driver.run(judge, release, (cleaned,), dataset, (), names=[], gates=gates, versions=["1"])
         card = driver.run(write_card, release, dataset, report, None, (), names=[], purpose=None)
         count = len(model.document_ids())
         assert report.read_json("licenses.json") == {"CC0-1.0": count}

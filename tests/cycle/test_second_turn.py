@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,11 @@ from small_project import DEEDS, THINGS, Project
 from treadle.core.ledger import now
 from treadle.project import open_project
 from treadle.record.interaction import Interaction, new_interaction_id
+from treadle.record.report import Report
 from treadle.stages.improve import CorrectionSettings, give_feedback
 from treadle.stages.improve.corrections import chosen, found
 from treadle.text.dataset import Dataset
+from treadle.text.split import SIDES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ADVICE = (
@@ -67,8 +71,6 @@ def learned(project: Project, ref: str) -> list[str]:
 @pytest.fixture(scope="module")
 def turned(built: tuple[Project, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Any]:
     """A project after its second turn, and what ``watch --once --json`` said."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("turned") / "copy"
     shutil.copytree(built[0].folder.parent, folder, symlinks=True)
     project = Project(folder / "project")
@@ -105,6 +107,29 @@ def test_corrections_start_the_next_turn_and_are_learned_from(turned: tuple[Proj
     assert all(each.rejected[:-1] == each.messages[:-1] and each.rejected != each.messages for each in corrected)
 
 
+def test_the_license_gate_counts_corrections_and_says_what_is_missing(
+    turned: tuple[Project, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(turned[0].folder.parent, tmp_path / "copy", symlinks=True)
+    project = Project(tmp_path / "copy" / "project")
+    with open_project(project.folder) as opened:
+        record = opened.record
+        (judged,) = (
+            run
+            for run in record.runs.find(step="govern.judge", status="done")
+            if run.inputs["release"] == record.versions.served()
+        )
+        licenses = Report(next(iter(judged.outputs.values())), record.store).read_json("licenses.json")
+        dataset = Dataset(judged.inputs["dataset"], record.store)
+        corrected = [each for side in SIDES for each in dataset.examples(side) if "feedback" in each.fields]
+        taught = {name for each in corrected for name in each.documents}
+    assert licenses["not recorded"] == len(taught) > 0
+    assert sum(licenses.values()) >= len(set(dataset.document_ids()))
+    refused = project.call("run", "--set", "govern.gates=[{license: {allow: [CC0-1.0, unknown]}}]", check=1)
+    assert f"not recorded ({len(taught)} documents)" in refused.stdout
+    assert "improve.corrections.license" in refused.stdout
+
+
 def test_a_correction_leads_forward_to_the_model_that_learned_it(turned: tuple[Project, Any]) -> None:
     project, _ = turned
     name = learned(project, "model@v2")[0]
@@ -132,10 +157,6 @@ def test_nothing_is_due_twice_and_everything_is_remembered(turned: tuple[Project
 
 
 def test_rollback_stays_until_somebody_approves(built: tuple[Project, Any], turned: tuple[Project, Any]) -> None:
-    import shutil
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory() as scratch:
         shutil.copytree(turned[0].folder.parent, Path(scratch) / "copy", symlinks=True)
         project = Project(Path(scratch) / "copy" / "project")
@@ -153,8 +174,6 @@ def test_rollback_stays_until_somebody_approves(built: tuple[Project, Any], turn
 
 
 def test_a_person_can_be_forgotten_with_their_corrections(turned: tuple[Project, Any], tmp_path: Any) -> None:
-    import shutil
-
     shutil.copytree(turned[0].folder.parent, tmp_path / "copy", symlinks=True)
     project = Project(tmp_path / "copy" / "project")
     before = set(learned(project, "model@v2"))

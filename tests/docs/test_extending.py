@@ -172,7 +172,7 @@ def test_a_gate(door: tuple[str, Path], copied: Path) -> None:
         plugin = plugins.load("treadle.checks", name, copied)
         gates = [{name: {"at_least": 4}}, {name: {"at_least": 5}}]
         settings = {"names": ["model"], "gates": gates, "versions": [plugin.version] * 2}
-        judged = driver.run(judge, release, cleaned, dataset, (scored,), **settings)
+        judged = driver.run(judge, release, (cleaned,), dataset, (scored,), **settings)
         results = judged.read_json("gates.json")
         assert [result["passed"] for result in results] == [True, False]
         assert results[1]["detail"] == "4 test items, 5 wanted"

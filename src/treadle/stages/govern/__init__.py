@@ -3,6 +3,7 @@ is."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from treadle.record.record import Record
 from treadle.record.release import Release
 from treadle.record.report import Report
 from treadle.record.version import Version
-from treadle.stages.govern.evidence import Evidence
+from treadle.stages.govern.evidence import UNRECORDED, Evidence
 from treadle.text.corpus import Corpus
 from treadle.text.dataset import Dataset
 
@@ -66,20 +67,21 @@ def govern(
     driver: Driver,
     settings: GovernSettings,
     record: Record,
-    cleaned: Corpus,
+    corpora: tuple[Corpus, ...],
     dataset: Dataset,
     evaluations: dict[str, EvaluationReport],
     release: Release,
     loss: Report | None,
     candidate: Version | None,
 ) -> Governed:
-    """Judge the candidate and write its card; what follows from it, `promotion.conclude` decides."""
+    """Judge the candidate and write its card; what follows from it, `promotion.conclude` decides. ``corpora``: all
+    that the dataset's documents may come from."""
     checks = [_checked(gate, f"govern.gates[{place}]", driver) for place, gate in enumerate(settings.gates)]
     names = list(evaluations)
     report = driver.run(
         judge,
         release,
-        cleaned,
+        corpora,
         dataset,
         tuple(evaluations.values()),
         names=names,
@@ -112,10 +114,10 @@ def release_of(record: Record, version: Version) -> Release | None:
     return Release(row.release, record.store)
 
 
-@step(version=2)
+@step(version=3)
 def judge(
     release: Release,
-    cleaned: Corpus,
+    corpora: tuple[Corpus, ...],
     dataset: Dataset,
     evaluations: tuple[EvaluationReport, ...],
     *,
@@ -129,13 +131,16 @@ def judge(
     Licenses are those of the dataset's documents and of what else the model learned from: its tokenizer and its
     pretraining read more than the examples.
     """
-    held = set(dataset.document_ids()) | set(release.document_ids())
-    licenses: dict[str, int] = {}
-    for batch in cleaned.documents():
-        for document in batch:
-            if document.id in held:
-                name = document.license or "not recorded"
-                licenses[name] = licenses.get(name, 0) + 1
+    learned = set(dataset.document_ids())
+    held = learned | set(release.document_ids())
+    found = {
+        document.id: document.license or UNRECORDED
+        for corpus in corpora
+        for batch in corpus.documents()
+        for document in batch
+        if document.id in held
+    }
+    licenses = dict(Counter([*found.values(), *(UNRECORDED for _ in learned - found.keys())]))
     evidence = Evidence(
         dict(zip(names, evaluations, strict=True)), licenses, release.read().base_model["license"], run.folder
     )

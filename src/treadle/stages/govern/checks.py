@@ -14,7 +14,7 @@ from pydantic import Field
 from treadle.core.errors import UserError, nearest
 from treadle.record.gate import GateResult
 from treadle.record.version import NO_BASE_LICENSE
-from treadle.stages.govern.evidence import Evidence
+from treadle.stages.govern.evidence import UNRECORDED, Evidence
 
 CHAMPION = "champion"
 _SEED = 17
@@ -100,5 +100,6 @@ def license(evidence: Evidence, *, allow: list[str]) -> GateResult:  # noqa: A00
         shown = ", ".join(
             f"{name} ({count} documents)" if count else f"{name} (base model)" for name, count in refused.items()
         )
-        return GateResult("license", False, f"not allowed: {shown}", {"refused": refused})
+        missing = "; give license of each source, and improve.corrections.license" if UNRECORDED in refused else ""
+        return GateResult("license", False, f"not allowed: {shown}{missing}", {"refused": refused})
     return GateResult("license", True, f"only {', '.join(sorted(licenses))}", {"licenses": licenses})

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from treadle.evals.report import EvaluationReport
 
+UNRECORDED = "not recorded"  # the license of documents whose source names none
+
 
 @dataclass(frozen=True)
 class Evidence:

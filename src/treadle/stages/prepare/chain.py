@@ -83,10 +83,12 @@ class Prepared:
     """What the later stages take. ``tokens`` is None for tasks that tokenize while they train.
 
     ``tests`` holds the test split and the worked examples alone: as long as these are the same, what was evaluated on
-    them stays so. ``cases`` are tests made of corrections; None while there are none.
+    them stays so. ``cases`` are tests made of corrections; None while there are none. ``added`` are the documents
+    beside the cleaned ones: corrections, and what a teacher made.
     """
 
     cleaned: Corpus
+    added: tuple[Corpus, ...]
     dataset: Dataset
     tests: Dataset
     cases: Dataset | None
@@ -95,6 +97,11 @@ class Prepared:
     profile: Profile
     report: Report
     tokenizer: TrainedTokenizer | None = None
+
+    @property
+    def corpora(self) -> tuple[Corpus, ...]:
+        """All that a document of the dataset may lie in."""
+        return (self.cleaned, *self.added)
 
 
 def prepare(
@@ -195,7 +202,8 @@ def _prepare(
         if tokenizer is not None and tokenizer.has(FIGURES_FILE):
             driver.listener.say(_of_the_tokenizer(tokenizer))
         driver.listener.say(f"report with pictures: {report.shown('explore.html')}")
-    return Prepared(cleaned, dataset, tests, cases, tokens, index, profile, report, tokenizer)
+    added = tuple(each for each in (corrected, synthetic) if each is not None)
+    return Prepared(cleaned, added, dataset, tests, cases, tokens, index, profile, report, tokenizer)
 
 
 def _good_enough(
