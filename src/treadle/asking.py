@@ -156,7 +156,9 @@ def find_release(project: Project, ref: str | None) -> Release:
     if ref is None or ref == "@champion":
         found = champion_release(record)
         if found is None:
-            raise UserError("nothing has been promoted yet; run: treadle run")
+            newest = record.versions.latest("model")
+            way = f"treadle status says why {newest.short} was not" if newest else "run: treadle run"
+            raise UserError(f"nothing has been promoted yet; {way}")
         return found
     if ref.startswith("b3:"):
         sql = "SELECT DISTINCT digest FROM artifacts WHERE kind = 'release' AND digest LIKE ?"

@@ -116,8 +116,8 @@ class _Teller:
             "unchanged": f"Turn {number} ended and nothing is new: {name} was in force already.",
             "waiting": f"Turn {number} ended: {name} passed its gates and waits for a person to approve it.",
             "canary": f"Turn {number} made {name}; it is being tried on a share of the traffic.",
-            "refused": f"Turn {number} ended: {name} was refused, the version before it stays in force.",
-            "failed": f"Turn {number} broke off; the version before it stays in force.",
+            "refused": f"Turn {number} ended: {name} was refused; what was in force stays so.",
+            "failed": f"Turn {number} broke off; what was in force stays so.",
         }.get(body["outcome"], f"Turn {number} ended: {body['outcome']}.")
         refs = (_short(candidate),) if candidate else ()
         return Event(row.time, "turn", f"{said} {detail}".strip(), refs, row=row.seq)

@@ -27,10 +27,14 @@ from treadle.console.pages.review import ReviewPage
 from treadle.console.pages.run import RunPage
 from treadle.console.pages.runs import RunsPage
 from treadle.console.pages.side_by_side import SideBySidePage
-from treadle.console.pages.status import StatusPage
+from treadle.console.pages.status import StatusPage, trained
+from treadle.core.artifacts import Artifact
 from treadle.core.driver import Driver
+from treadle.core.run import Run
+from treadle.core.workspace import Workspace
 from treadle.cycle import STAGES
 from treadle.record.interaction_index import InteractionFilter
+from treadle.record.record import Record
 from treadle.stages.collect import admit, collect
 
 PAGES: dict[str, Any] = {
@@ -128,6 +132,20 @@ def test_files_are_named_by_what_is_in_them(browser: Browser) -> None:
     assert browser.get("/static/console.css").headers["content-type"] == "text/css; charset=utf-8"
     for name in ("LICENSES.txt", "..%2Fapp.py", "app.py", "%2e%2e/app.py"):
         assert browser.get(f"/static/{name}").status_code == 404
+
+
+@pytest.mark.parametrize("step", ["develop.train", "develop.fit", "develop.pretrain", "develop.prefer"])
+def test_whatever_gave_a_model_is_what_develop_gave(step: str, tmp_path: Path) -> None:
+    with Workspace(tmp_path) as workspace:
+        record = Record(workspace, "docs")
+        assert trained(record) == "nothing yet"
+
+        def learn(run: Run) -> dict[str, Artifact]:
+            run.summary(loss=2.5)
+            return {}
+
+        Driver(record.runs, tmp_path, seed=1).act(step, learn)
+        assert trained(record) == "loss 2.50"
 
 
 def test_status_shows_the_loop(looked_at: Opened, browser: Browser) -> None:

@@ -68,8 +68,8 @@ def test_a_turn_from_its_reason_to_its_end(record: Record) -> None:
         ("unchanged", "Turn 1 ended and nothing is new: model@v1 was in force already. So it is."),
         ("waiting", "Turn 1 ended: model@v1 passed its gates and waits for a person to approve it. So it is."),
         ("canary", "Turn 1 made model@v1; it is being tried on a share of the traffic. So it is."),
-        ("refused", "Turn 1 ended: model@v1 was refused, the version before it stays in force. So it is."),
-        ("failed", "Turn 1 broke off; the version before it stays in force. So it is."),
+        ("refused", "Turn 1 ended: model@v1 was refused; what was in force stays so. So it is."),
+        ("failed", "Turn 1 broke off; what was in force stays so. So it is."),
     ],
 )
 def test_every_end_of_a_turn(record: Record, outcome: str, text: str) -> None:

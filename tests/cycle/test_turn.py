@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from small_project import Project
+from treadle.project import open_project
 
 
 def steps(result: Any) -> dict[str, str]:
@@ -107,6 +109,14 @@ def test_a_champion_that_fails_a_gate_is_told_and_stays(project: Project) -> Non
     status = project.json("status")
     assert (status["champion"]["number"], status["turn"]["outcome"]) == (1, "unchanged")
     assert project.json("run")["ok"]
+
+
+def test_before_anything_answers_somebody_is_told_where_to_look(fresh: Callable[[], Project]) -> None:
+    project = fresh()
+    assert project.call("ask", "Hello?", check=2).stderr.strip().endswith("run: treadle run")
+    with open_project(project.folder) as opened:
+        opened.record.versions.register("model", "b3:" + "5" * 64, None)
+    assert "treadle status says why model@v1 was not" in project.call("ask", "Hello?", check=2).stderr
 
 
 def test_approval_waits_for_a_person(project: Project) -> None:

@@ -26,6 +26,8 @@ from treadle.timeline import Event, in_words, timeline
 _HOURS = 24
 _SPAN = 1_800  # seconds in one bar of the traffic
 EVENTS = 30
+# The steps of develop that give a model, whichever a task takes.
+_LEARN = ("develop.train", "develop.fit", "develop.pretrain", "develop.prefer", "develop.distill")
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,7 @@ def _stages(
     gives: dict[str, Callable[[], str]] = {
         "collect": lambda: _collected(record),
         "prepare": lambda: _latest(record, "dataset"),
-        "develop": lambda: _trained(record),
+        "develop": lambda: trained(record),
         "track": lambda: _latest(record, "model"),
         "deploy": lambda: _deployed(record),
         "monitor": lambda: f"{_counted(traffic.requests, 'request')} today",
@@ -307,8 +309,10 @@ def _latest(record: Record, kind: str) -> str:
     return f"{kind}@v{newest[0]}" if newest else "nothing yet"
 
 
-def _trained(record: Record) -> str:
-    run = next(iter(record.runs.find(step="develop.train", status="done", limit=1)), None)
+def trained(record: Record) -> str:
+    """What develop gave last."""
+    found = [run for step in _LEARN for run in record.runs.find(step=step, status="done", limit=1)]
+    run = max(found, key=lambda run: (run.started, run.id), default=None)
     loss = run.metrics.get("loss") if run else None
     return f"loss {loss:.2f}" if loss is not None else "a model" if run else "nothing yet"
 
