@@ -171,6 +171,16 @@ def test_what_a_person_wants_to_know_is_there() -> None:
         assert words in reader.said, words
 
 
+def test_what_came_beside_the_collected_is_in_the_sum() -> None:
+    collected = accounting(**{"in": 506, "kept": 502, "dropped": {}})
+    prepared = accounting(**{"in": 514, "kept": 502, "dropped": {"filter.max_symbols": 12}, "quarantined": []})
+    page = report(stages={"collect": collected, "prepare": prepared})
+    assert "<b>506</b><span>documents in</span>" in page
+    assert "<b>12</b><span>added to them</span>" in page
+    assert "<b>502</b><span>documents kept</span>" in page
+    assert "added to them" not in report(stages={"collect": collected, "prepare": {**prepared, "in": 502}})
+
+
 def test_a_number_leads_to_its_rule_the_rule_to_its_source_and_to_the_documents() -> None:
     page = plain()
     reader = read(page)

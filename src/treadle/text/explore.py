@@ -124,7 +124,10 @@ def _tiles(material: Material) -> str:
             facts.append(("of both, changed", f"{members.changed:,}"))
     elif material.stages:
         first, last = next(iter(material.stages.values())), list(material.stages.values())[-1]
-        facts += [("documents in", f"{int(first['in']):,}"), ("documents kept", f"{int(last['kept']):,}")]
+        facts.append(("documents in", f"{int(first['in']):,}"))
+        if first is not last and (beside := int(last["in"]) - int(first["kept"])) > 0:  # corrections, a teacher's texts
+            facts.append(("added to them", f"{beside:,}"))
+        facts.append(("documents kept", f"{int(last['kept']):,}"))
     else:
         facts.append(("documents", f"{subject.documents:,}"))
     facts.append(("characters", chart.short(subject.lengths.total)))
