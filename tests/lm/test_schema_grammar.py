@@ -67,6 +67,22 @@ def test_what_an_engine_makes_of_a_grammar_keeps_to_the_schema(tiny_release: Pat
     assert whole > 0.8 * len(answers)
 
 
+def test_letters_of_any_script_come_as_they_are_written(tiny_release: Path) -> None:
+    pytest.importorskip("openvino_genai")
+    tired = {"type": "object", "properties": {"Müdigkeit": {"enum": ["Süden"]}}, "required": ["Müdigkeit"]}
+    parts: dict[str, Any] = {"größe": {"const": "année"}, "geändert": tired, "été": {"const": {"ße": ["ïd"]}}}
+    whole = {"größe": "année", "geändert": {"Müdigkeit": "Süden"}, "été": {"ße": ["ïd"]}}
+    texts = [
+        "".join(f"{chr(n)}{digit}" for n in range(first, first + 43)) for first in (127, 170, 213) for digit in "a0"
+    ]
+    texts.append('āb€b\ufffdb😀b\\xdfb\\é"éb\r\n\t\x01b')
+    schemas = [{"type": "object", "properties": parts, "required": list(parts)}, *({"const": text} for text in texts)]
+    asked = [GenerateRequest(str(n), (5, 6, 7), 200, schema=json.dumps(schema)) for n, schema in enumerate(schemas)]
+    with BlockingEngine("openvino", tiny_release, threads=1, settings={"precision": "f32"}) as engine:
+        answers = engine.generate_all(asked)
+    assert answers == [json.dumps(each, ensure_ascii=False) for each in (whole, *texts)]
+
+
 @pytest.mark.parametrize(
     ("schema", "said"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ _COMMA = '", " '
 _DATE = '[12] [0-9]{3} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | "1" [0-9] | "2" [0-8])'
 _TIME = '([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] "Z"'
 _HEX = "[0-9a-f]"
+_RUNS_ON = re.compile(r"(?<=[\x7f-\xff])(?=[0-9A-Fa-f])")
 _FORMATS = {
     "date": _DATE,
     "time": _TIME,
@@ -365,8 +367,11 @@ def _alternatives(parts: Iterable[str]) -> str:
 
 
 def _quoted(text: str) -> str:
+    """As literals, one behind the other: xgrammar writes a grammar anew before it reads it, a letter of Latin-1 as
+    ``\\xdf``, and takes the hex digits behind that in the same literal for digits of it."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    parted = _RUNS_ON.sub('" "', escaped)
+    return f'"{parted}"'
 
 
 def _refused(said: str) -> UserError:
