@@ -83,6 +83,23 @@ def test_letters_of_any_script_come_as_they_are_written(tiny_release: Path) -> N
     assert answers == [json.dumps(each, ensure_ascii=False) for each in (whole, *texts)]
 
 
+def test_no_property_comes_where_properties_are_listed_and_none_is(tiny_release: Path) -> None:
+    pytest.importorskip("openvino_genai")
+    none = {"type": "object", "properties": {}}
+    call = {"type": "object", "properties": {"name": {"const": "now"}, "arguments": none}, "required": ["name"]}
+    free = [{"type": "object"}, {**none, "additionalProperties": {"type": "boolean"}}]
+    asked = [
+        GenerateRequest(f"{i}-{n}", (5, 6, 7 + n), 60, float(n > 0), seed=n, schema=json.dumps(schema))
+        for i, schema in enumerate([none, call, *free])
+        for n in range(6)
+    ]
+    with BlockingEngine("openvino", tiny_release, threads=1, settings={"precision": "f32"}) as engine:
+        answers = engine.generate_all(asked)
+    assert set(answers[:6]) == {"{}"}
+    assert set(answers[6:12]) <= {'{"name": "now"}', '{"name": "now", "arguments": {}}'}
+    assert set(answers[12:18]) != {"{}"} != set(answers[18:])
+
+
 @pytest.mark.parametrize(
     ("schema", "said"),
     [

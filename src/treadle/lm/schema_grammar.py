@@ -249,7 +249,7 @@ class _Grammar:
                 raise _refused(f"{where}: requires {unknown[0]!r} and allows no such property")
             known = {**known, **dict.fromkeys(unknown, others)}
         if not known:
-            if others is False:
+            if others is False or ("properties" in said and "additionalProperties" not in said):
                 return '"{}"'
             value = self.rule(others, f"{where}/additionalProperties")
             return f'"{{" (string ": " {value} ({_COMMA}string ": " {value})*)? "}}"'
