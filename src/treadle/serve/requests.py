@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-Temperature = Annotated[float, Meta(ge=0, le=2)]
+Temperature = Annotated[float, Meta(ge=0, le=2, description="0, the likeliest, where it is left out")]
 TopP = Annotated[float, Meta(gt=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=8)]
 MaxTokens = Annotated[int, Meta(ge=1, le=1_000_000)]
