@@ -329,6 +329,28 @@ def test_a_found_span_says_where_and_what() -> None:
     assert list(Size(characters=5).find("abc", before=4)) == [Found(1, 3, "size")]
 
 
+def test_a_refusal_names_the_field_as_it_was_sent(start: Callable[..., Served]) -> None:
+    rails = Guardrails(inward=named(BlockList(words=["bomb", "plan b"])))
+    chat, vectors = start(guardrails=rails), start(guardrails=rails, release={"name": "v@v1", "asking": "embed"})
+    asked: list[tuple[Served, str, dict[str, Any], str]] = [
+        (chat, "/v1/score", {"text_1": "x", "text_2": [f"mail {MAIL}", "a bomb"]}, "text_2"),
+        (vectors, "/v1/score", {"text_1": ["x", "a bomb"], "text_2": ["y", "z"]}, "text_1"),
+        (vectors, "/v1/score", {"text_1": "my plan", "text_2": "b"}, "text_1"),
+        (chat, "/v1/rerank", {"query": "a bomb", "documents": ["x"]}, "query"),
+        (vectors, "/v1/rerank", {"query": "x", "documents": ["x", "a bomb"]}, "documents"),
+        (vectors, "/predict", {"instances": ["hi", "a bomb"]}, "instances"),
+        (chat, "/predict", {"instances": ["hi", "a bomb"]}, "instances[1]"),
+        (chat, "/predict", {"instances": [{"prompt": "a bomb"}]}, "instances[0].prompt"),
+        (chat, "/predict", {"instances": [{"messages": [{"role": "user", "content": "a bomb"}]}]},
+         "instances[0].messages"),
+        (chat, "/predict", {"instances": ["hi", "x " * 9000]}, "instances[1]"),
+        (chat, "/v1/chat/completions", {"messages": [{"role": "user", "content": "a bomb"}]}, "messages"),
+    ]  # fmt: skip
+    for served, path, body, param in asked:
+        answer = served.http.post(path, json=body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), (path, body)
+
+
 def test_numbers_and_schemas_are_said_to_the_model_too(start: Callable[..., Served]) -> None:
     served = start(guardrails=Guardrails(inward=named(BlockList(words=["4711"]), PersonalData())))
     served.engine.holds_schema = True  # type: ignore[attr-defined]

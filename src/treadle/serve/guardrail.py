@@ -12,10 +12,11 @@ at as what it stands for too: in its own form a number after the end of a line i
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Literal, Protocol
 
 from treadle.text.escapes import merged, readings
@@ -75,11 +76,12 @@ NO_GUARDRAILS = Guardrails()
 
 
 class Stopped(Exception):
-    """A guardrail refuses it; ``done`` is what is recorded."""
+    """A guardrail refuses it; ``done`` is what is recorded. ``place``: of the text where that begins, among all."""
 
-    def __init__(self, done: dict[str, Any]) -> None:
+    def __init__(self, done: dict[str, Any], place: int = 0) -> None:
         super().__init__(f"refused by the guardrail {done['guardrail']}")
         self.done = done
+        self.place = place
 
 
 # -- what comes in
@@ -96,9 +98,10 @@ def screened(
     shown = list(values)
     for each in guards:
         if each.guard.action == "refuse":
-            found = Counter(found.label for found in _found(each.guard, "\n".join(_texts(shown))))
-            if found:
-                raise Stopped(_said(each, side, found))
+            texts = list(_texts(shown))
+            if found := _found(each.guard, "\n".join(texts)):
+                place = bisect_right([*accumulate(len(text) + 1 for text in texts)], found[0].start)
+                raise Stopped(_said(each, side, Counter(one.label for one in found)), place)
             continue
         counts: Counter[str] = Counter()
         rewrite = _rewriter(each.guard, counts)

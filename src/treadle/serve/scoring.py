@@ -43,7 +43,9 @@ async def _score(body: ScoreRequest, incoming: Incoming, chosen: Chosen) -> None
     first, second = given(body.text_1), given(body.text_2)
     if len(first) not in (1, len(second)):
         raise invalid("text_2", f"text_2: {len(second)} texts, and text_1 has {len(first)}; expected as many, or one")
-    entry, found, tokens = await _scored(incoming, chosen, body, first, second, raw=bool(body.raw))
+    entry, found, tokens = await _scored(
+        incoming, chosen, body, {"text_1": first, "text_2": second}, raw=bool(body.raw)
+    )
     data = [{"index": index, "object": "score", **each} for index, each in enumerate(found)]
     await reply_list(incoming, data, entry, chosen.serving, tokens)
 
@@ -56,7 +58,9 @@ async def rerank(incoming: Incoming) -> None:
 
 async def _rerank(body: RerankRequest, incoming: Incoming, chosen: Chosen) -> None:
     serving, documents = chosen.serving, given(body.documents)
-    entry, found, tokens = await _scored(incoming, chosen, body, [body.query], documents, raw=False)
+    entry, found, tokens = await _scored(
+        incoming, chosen, body, {"query": [body.query], "documents": documents}, raw=False
+    )
     order = sorted(range(len(found)), key=lambda place: -found[place]["score"])[: body.top_n]
     shown = body.return_documents is not False
     results = [
@@ -75,9 +79,10 @@ async def _rerank(body: RerankRequest, incoming: Incoming, chosen: Chosen) -> No
 
 
 async def _scored(
-    incoming: Incoming, chosen: Chosen, body: Body, first: list[str], second: list[str], *, raw: bool
+    incoming: Incoming, chosen: Chosen, body: Body, both: dict[str, list[str]], *, raw: bool
 ) -> tuple[Entry, list[dict[str, Any]], Tokens]:
-    """A ``score`` for each text of ``second``. Both lists are left as the guardrails leave them."""
+    """A ``score`` for each text of the second of ``both``, lists by their names in the request, which are left as the
+    guardrails leave them."""
     serving = chosen.serving
     asking = serving.release.asking
     if asking in _NOT_SCORED:
@@ -85,10 +90,11 @@ async def _scored(
         raise invalid("model", said, code="wrong_endpoint")
     if raw and asking == _SCORED:
         raise invalid("raw", "raw: is for models that write text; leave it out")
-    texts = [*first, *second]
+    first, second = both.values()
+    texts, names = [*first, *second], [name for name, each in both.items() for _ in each]
     if asking == _SCORED:
         entry, vectors, tokens = await run_on_texts(
-            incoming, chosen, body, "score", texts, serving.engine.embed, param="text_1"
+            incoming, chosen, body, "score", texts, serving.engine.embed, param=names
         )
         heads, tails = vectors[: len(first)], vectors[len(first) :]
         found: list[dict[str, Any]] = [
@@ -109,7 +115,7 @@ async def _scored(
             likelihoods,
             count=pairs.count,
             results=len(second),
-            param="text_1",
+            param=names,
         )
         found = [{"score": each.total, "tokens": len(each.logprobs)} for each in scores]
     first[:], second[:] = texts[: len(first)], texts[len(first) :]

@@ -15,8 +15,11 @@ from treadle.serve.release import Serving
 FILTERED = "content_filter"
 
 
-async def screen(incoming: Incoming, serving: Serving, entry: Entry, values: Sequence[Any], param: str) -> list[Any]:
-    """The values as the guardrails leave them, JSON-like as they came. What was done stands in the entry.
+async def screen(
+    incoming: Incoming, serving: Serving, entry: Entry, values: Sequence[Any], param: str | Sequence[str]
+) -> list[Any]:
+    """The values as the guardrails leave them, JSON-like as they came. What was done stands in the entry. ``param``:
+    what they came as, or each of their texts.
 
     Raises 400 where one refuses them, which is recorded, and 503 while the record cannot be written; before that 403
     where the key is not for it.
@@ -34,6 +37,7 @@ async def screen(incoming: Incoming, serving: Serving, entry: Entry, values: Seq
         await clean_long_texts(incoming.gateway, entry)
         record(incoming.gateway, serving, entry, Outcome("cancelled", finish_reason=FILTERED, error=FILTERED))
         said = f"The request was refused by the guardrail {stopped.done['guardrail']}"
-        raise ApiError(400, said, param=param, code=FILTERED) from None
+        named = param if isinstance(param, str) else param[stopped.place]
+        raise ApiError(400, said, param=named, code=FILTERED) from None
     entry.guardrails += done
     return shown

@@ -131,7 +131,7 @@ async def run_on_texts(
     *,
     count: Callable[[Serving, list[str]], Awaitable[Tokens]] | None = None,
     results: int | None = None,
-    param: str = "input",
+    param: str | Sequence[str] = "input",
 ) -> tuple[Entry, list[_T], Tokens]:
     """Let the engine do it. What fails or is cancelled is recorded here, what succeeds by the caller.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -153,7 +154,12 @@ async def _listed(
             )
         texts.append(what["text"])
     asked = Asked(incoming, common | {"input": texts}, chosen)
-    await _WORK[release.asking](asked)
+    try:
+        await _WORK[release.asking](asked)
+    except ApiError as error:
+        if error.param == "input":
+            error.param = "instances"
+        raise
     answer = asked.answer
     return [Prediction(answer["id"], _columns(each)) for each in answer["data"]], [asked.answered_by or chosen.serving]
 
@@ -165,25 +171,37 @@ async def _each(
     gateway, by = incoming.gateway, list[Serving]()
     turns = asyncio.Semaphore(max(1, min(_AT_ONCE, gateway.admission.limit - gateway.in_flight)))
 
-    async def one(handler: Handler, body: dict[str, Any]) -> dict[str, Any]:
+    async def one(place: int, handler: Handler, body: dict[str, Any]) -> dict[str, Any]:
         asked = Asked(incoming, body, chosen)
         async with turns:
-            await handler(asked)
+            try:
+                await handler(asked)
+            except ApiError as error:
+                error.param = _param(error.param, instances[place], place)
+                raise
         answered_by = asked.answered_by or chosen.serving
         if all(answered_by.engine is not each.engine for each in by):
             by.append(answered_by)
         return asked.answer
 
     if len(bodies) == 1:
-        answers = [await one(*bodies[0])]
+        answers = [await one(0, *bodies[0])]
     else:
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(*each)) for each in bodies]
+                tasks = [group.create_task(one(place, *each)) for place, each in enumerate(bodies)]
         except BaseExceptionGroup as failed:  # the first to fail ends the others
             raise failed.exceptions[0] from None
         answers = [task.result() for task in tasks]
     return [Prediction(answer["id"], {"text": _said(answer)}) for answer in answers], by
+
+
+def _param(ours: str | None, instance: Given, place: int) -> str | None:
+    """What is wrong with the request that an instance came to, as the client sent it."""
+    name = re.split(r"[.\[]", ours or "", maxsplit=1)[0]
+    if isinstance(instance, Instance) and getattr(instance, name, None) is not None:
+        return f"instances[{place}].{ours}"
+    return f"instances[{place}]" if name == "messages" else ours
 
 
 def _conversation(common: dict[str, Any], instance: Given, place: int) -> tuple[Handler, dict[str, Any]]:
