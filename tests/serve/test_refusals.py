@@ -393,7 +393,7 @@ def test_tasks_a_model_was_not_made_for(served: Served) -> None:
     served.engine.failing = NotImplementedError()
     error = error_of(served.http.post("/v1/embeddings", json={"input": "x"}), 400)
     assert "cannot do embeddings" in error["message"]
-    assert served.rows[-1]["status"] == "failed"
+    assert served.rows == []  # or they would count as failures of the release
 
 
 def test_a_client_that_does_not_read_holds_up_nobody_and_not_for_ever(start: Callable[..., Served]) -> None:

@@ -12,9 +12,12 @@ import pytest
 from toy_keys import CLIENT, Book, ask
 from toy_server import Served, serve_toy
 
+from treadle.core.errors import UserError
 from treadle.record.api_key import Limit
+from treadle.record.api_key_use import Used
 from treadle.serve.guardrail import Guardrails, Named
 from treadle.serve.guards import BlockList
+from treadle.serve.release import Price
 
 RAILS = Guardrails(inward=(Named("block_list", BlockList(words=["bomb"])),))
 
@@ -73,6 +76,34 @@ def test_what_asks_no_model_costs_nothing(book: Book) -> None:
         assert [ask(served.url, secret).status_code for _ in range(2)] == [200, 429]
         assert CLIENT.get(served.url + "/v1/models", headers=headers).status_code == 200
     assert book.used(key).requests == 1
+
+
+@pytest.mark.parametrize("failing", [NotImplementedError(), UserError("it makes no vectors")])
+@pytest.mark.parametrize(("asking", "rows"), [("chat", 0), ("embed", 1)])
+def test_what_the_engine_refuses_costs_a_request_and_no_tokens(
+    book: Book, failing: Exception, asking: str, rows: int
+) -> None:
+    key, secret = book.create("one", Limit("tokens", 1000))
+    price = Price("EUR", prompt=5, completion=5)
+    with serve_toy(keys=book.use(), release={"asking": asking, "price": price}) as served:
+        served.engine.failing = failing
+        body, headers = {"input": "a b c"}, {"authorization": f"Bearer {secret}"}
+        said = code(CLIENT.post(f"{served.url}/v1/embeddings", json=body, headers=headers))
+        assert said == (400, "wrong_endpoint")
+        told = [(row["error"], row["tokens"]["prompt"]) for row in served.rows]
+    assert told == [("wrong_endpoint", 0)] * (rows if isinstance(failing, UserError) else 0)
+    assert book.used(key) == Used(requests=1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_chat_that_the_engine_refuses_costs_a_request_and_no_tokens(book: Book, stream: bool) -> None:
+    key, secret = book.create("one", Limit("tokens", 1000))
+    with serve_toy(keys=book.use()) as served:
+        served.engine.failing = UserError("response_format: it cannot hold an answer to that")
+        assert code(ask(served.url, secret, stream=stream)) == (400, "refused_by_model")
+        told = [(row["status"], row["tokens"]["prompt"]) for row in served.rows]
+    assert told == [("failed", 0)]
+    assert book.used(key) == Used(requests=1)
 
 
 def test_many_at_once_are_counted_exactly(book: Book) -> None:

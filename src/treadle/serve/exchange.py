@@ -161,7 +161,8 @@ class Exchange:
 
     def _came_to_nothing(self, error: ApiError) -> bool:
         """Whether nobody pays for it: nothing was written before this error, or another release answers now."""
-        return error.code in FAILED_OVER and (not any(self._written) or self._passed_on(error) is not None)
+        free = error.code in FAILED_OVER or error.status == 400
+        return free and (not any(self._written) or self._passed_on(error) is not None)
 
     def finish(self) -> None:
         """The answer is whole. Raises 503 when it cannot be recorded."""

@@ -176,9 +176,12 @@ async def run_on_texts(
                     entry.upstream = _servers(found)
                 except Exception as error:
                     if isinstance(error, NotImplementedError | UserError) and not isinstance(error, TooLongError):
-                        raise _cannot(serving, endpoint, error) from error
-                    told = translated(error, entry.id)
-                    if told.code in FAILED_OVER:
+                        told = _cannot(serving, endpoint, error)
+                        if _asked_in_vain(serving, endpoint, error):
+                            entry.handed_over = None  # it did not take it, as when that is known before
+                    else:
+                        told = translated(error, entry.id)
+                    if told.code in FAILED_OVER or told.status == 400:
                         void, tokens = True, Tokens()
                     raise told from error
                 return entry, found, tokens
@@ -262,11 +265,16 @@ def _check(results: list[Any], texts: list[str], expected: int) -> None:
         raise ApiError(500, "The engine's answer does not fit the request", type=SERVER, code="engine_failed")
 
 
+def _asked_in_vain(serving: Serving, endpoint: str, error: Exception) -> bool:
+    """Whether the engine cannot do that at all; else it says what is wrong with these texts."""
+    return not isinstance(error, UserError) or (serving.release.asking == "chat" and endpoint != "score")
+
+
 def _cannot(serving: Serving, endpoint: str, error: Exception) -> ApiError:
     what = {"embeddings": "embeddings", "tag": "tagging", "score": "scores"}.get(endpoint, "classification")
     said = f"model: {serving.release.name} on the {serving.engine.name} engine cannot do {what}"
-    if isinstance(error, UserError) and (serving.release.asking != "chat" or endpoint == "score"):
-        said = str(translated(error, ""))  # it can in general, and says what is wrong with these texts
+    if not _asked_in_vain(serving, endpoint, error):
+        said = str(translated(error, ""))
     return invalid("model", said, code="wrong_endpoint")
 
 
