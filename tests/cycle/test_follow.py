@@ -35,6 +35,7 @@ from treadle.record.feedback import Feedback, new_feedback_id
 from treadle.record.record import Record
 from treadle.record.release import Release
 from treadle.record.version import Version
+from treadle.serve.guardrail_settings import described
 from treadle.stages.deploy.serving import RecordGuide, serving_now
 
 QUESTIONS = ("How do I reset my radio?", "Where is the tent?", "Clean my stove", "one two three", "lamp", "a b c d e f")
@@ -212,6 +213,18 @@ def damaged(record: Record, of: str) -> str:
         return builder.commit().digest
 
 
+def again(record: Record, of: str) -> str:
+    """Another release of the same version."""
+    release = Release(of, record.store)
+    with Builder(Release, record.store) as builder:
+        shutil.copytree(release.path() / "model", builder.path / "model", copy_function=shutil.copyfile)
+        spec = json.loads((release.path() / "release.json").read_bytes())
+        spec["settings"]["guardrails"] = described({"in": [{"block_list": {"words": ["zebra"]}}]}, None)
+        (builder.path / "release.json").write_bytes(canonical_json(spec))
+        builder.add_documents(release.document_ids())
+        return builder.commit().digest
+
+
 @contextmanager
 def serving(project: Project, record: Record, *arguments: str) -> Iterator[Server]:
     process = project.start("serve", "--json", *(arguments or ("--port", "0")))
@@ -284,6 +297,23 @@ def take_back(three: Three) -> None:
     assert canary is not None
     ending = canaries.decided(canary.id, "take_back", "a test", {}, number)
     three.record.versions.point("challenger", None, reason="taken back", together=(ending,))
+
+
+def test_of_two_releases_of_one_version_the_one_on_trial_is_the_challenger(three: Three, server: Server) -> None:
+    record, version, old = three.record, three.versions[0], three.releases[0]
+    new, name = again(record, old), new_id("can")
+    begin(three, server)
+    record.canaries.begin(name, new, version.digest, old, 0.1)
+    record.versions.point("challenger", version, reason="canary", release=new)
+    until(lambda: [model["digest"] for model in server.models()] == [old, new])
+    named = [set(model["aliases"]) - {"previous"} for model in server.models()]  # which it may be as well
+    assert named == [{"champion"}, {"challenger"}]
+    for alias, release in (("champion", old), ("challenger", new)):
+        assert server.http.get(f"/v1/models/helper@{alias}").json()["digest"] == release
+        assert server.chat("lamp", max_tokens=1, model=f"helper@{alias}").json()["system_fingerprint"] == release
+    ending = record.canaries.decided(name, "take_back", "a test", {})
+    record.versions.point("challenger", None, reason="taken back", together=(ending,))
+    server.answering(old)
 
 
 @pytest.mark.parametrize("back_and_forth", [2, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])

@@ -328,9 +328,16 @@ class RecordGuide:
 
 
 def _aliases(record: Record, release: str, model: str) -> tuple[str, ...]:
-    """Aliases of the version; champion only for the release it was promoted with."""
-    found = (alias for alias in ALIASES if _points_at(record, alias, model))
-    return tuple(alias for alias in found if alias != "champion" or record.versions.served() == release)
+    """Aliases of the version; of several releases of one, champion is that which was promoted, challenger that which
+    is on trial."""
+    found = [alias for alias in ALIASES if _points_at(record, alias, model)]
+    canary = record.canaries.open() if "challenger" in found else None
+    others = set()
+    if record.versions.served() != release:
+        others.add("champion")
+    if canary is not None and canary.model == model and canary.release != release:
+        others.add("challenger")
+    return tuple(alias for alias in found if alias not in others)
 
 
 def _points_at(record: Record, alias: str, model: str) -> bool:
