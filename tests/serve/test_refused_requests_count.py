@@ -33,6 +33,11 @@ def code(answer: Any) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
+def predict(served: Served, secret: str, instances: list[str]) -> Any:
+    headers = {"authorization": f"Bearer {secret}"}
+    return CLIENT.post(f"{served.url}/predict", json={"instances": instances}, headers=headers)
+
+
 def wrong(served: Served, secret: str) -> list[tuple[int, str]]:
     """One request of each kind that is wrong in itself, and what came of it."""
     headers = {"authorization": f"Bearer {secret}"}
@@ -46,7 +51,7 @@ def wrong(served: Served, secret: str) -> list[tuple[int, str]]:
         CLIENT.post(f"{served.url}/v1/classify", json={"input": "a"}, headers=headers),
         CLIENT.post(f"{served.url}/v1/embeddings", json={"input": ["a bomb"]}, headers=headers),
     ]
-    platform = CLIENT.post(f"{served.url}/predict", json={"instances": ["a bomb"]}, headers=headers)
+    platform = predict(served, secret, ["a bomb"])
     return [*(code(answer) for answer in answers), (platform.status_code, "")]
 
 
@@ -103,6 +108,40 @@ def test_a_chat_that_the_engine_refuses_costs_a_request_and_no_tokens(book: Book
         assert code(ask(served.url, secret, stream=stream)) == (400, "refused_by_model")
         told = [(row["status"], row["tokens"]["prompt"]) for row in served.rows]
     assert told == [("failed", 0)]
+    assert book.used(key) == Used(requests=1)
+
+
+def test_instances_that_end_with_a_refused_one_cost_nothing(book: Book) -> None:
+    key, secret = book.create("one", Limit("tokens", 1_000_000), Limit("requests", 100, "minute"))
+    with serve_toy(keys=book.use(), guardrails=RAILS, pace=0.05) as served:
+        paid = ask(served.url, secret).json()["usage"]["total_tokens"]  # and of its limits there is enough at hand
+        assert code(predict(served, secret, ["one two three " * 9, "a bomb"])) == (400, "content_filter")
+        assert [row["status"] for row in served.rows if row["tokens"]["prompt"]] == ["ok"]
+    assert book.used(key) == Used(requests=2, tokens=paid)
+
+
+def test_instances_beyond_what_is_left_of_a_rate_cost_nothing(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, secret = book.create("one", Limit("requests", 4, "minute"))
+    use = book.use()
+    monkeypatch.setattr(use._database, "clock", lambda: 1_735_689_600.0)  # a minute that does not end
+    with serve_toy(keys=use, pace=0.05) as served:
+        assert ask(served.url, secret).status_code == 200
+        refused = predict(served, secret, ["one two three " * 9] * 4)
+        assert code(refused) == (429, "rate_limit_exceeded")
+        assert 30 < int(refused.headers["retry-after"]) <= 60  # the others were under way, and would count
+        assert [row["status"] for row in served.rows if row["tokens"]["prompt"]] == ["ok"]
+        assert predict(served, secret, ["one"] * 3).status_code == 200
+    assert book.used(key).requests == 4
+
+
+def test_more_instances_than_a_key_can_ever_have_are_told_so(book: Book) -> None:
+    key, secret = book.create("one", Limit("requests", 4, "minute"))
+    with serve_toy(keys=book.use()) as served:
+        refused = predict(served, secret, ["one"] * 6)
+        assert code(refused) == (400, "invalid_value")
+        assert "6 came" in refused.json()["error"]["message"]
+        assert "4 requests/minute" in refused.json()["error"]["message"]
+        assert served.engine.requests == []
     assert book.used(key) == Used(requests=1)
 
 

@@ -173,8 +173,9 @@ class Exchange:
         with suppress(ApiError):  # a record that cannot be written is logged; the client hears of the first error
             self._record("failed", error.code)
 
-    def cancel(self, why: str) -> None:
-        """Nobody waits any more: ``client_left`` or ``shutting_down``."""
+    def cancel(self, why: str, *, void: bool = False) -> None:
+        """Nobody waits any more: ``client_left`` or ``shutting_down``; ``void``: and nobody pays."""
+        self._void = self._void or void
         with suppress(ApiError):
             self._record("cancelled", why)
 

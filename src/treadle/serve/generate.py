@@ -317,7 +317,7 @@ async def _answer(
                 await incoming.write(_events(exchange, shape, counted=counted).error(error), more=False)
     except asyncio.CancelledError:
         if exchange is not None:
-            exchange.cancel("cancelled")
+            exchange.cancel("cancelled", void=incoming.in_vain)
         raise
 
 

@@ -34,7 +34,8 @@ class Incoming:
 
     ``model``: the one that is asked. ``chosen``: the release that is to answer, ``answered_by`` the one that did.
     ``interaction`` is the last that it became; ``instead_of`` the one that failed, where another release answers;
-    ``copy_of`` the one that it repeats in the background. ``stored``: its text may be kept. ``size``: of its body."""
+    ``copy_of`` the one that it repeats in the background. ``stored``: its text may be kept. ``size``: of its body.
+    ``in_vain``: what came with it failed, so nobody gets its answer or pays for it."""
 
     def __init__(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
         self.arrived = time.perf_counter()
@@ -53,6 +54,7 @@ class Incoming:
         self.instead_of: str | None = None
         self.copy_of: str | None = None
         self.stored = True
+        self.in_vain = False
         self.size = 0
         self._receive = receive
         self._send = send
@@ -208,7 +210,7 @@ class Incoming:
             error.counted = used() is not None
             raise
         finally:
-            spent = used()
+            spent = None if self.in_vain else used()
             if spent is None:
                 meter.cancel(reservation)
             else:

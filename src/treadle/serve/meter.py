@@ -34,7 +34,8 @@ _SOON = 0.05  # seconds after which it is asked again what is left, where others
 @dataclass(slots=True, eq=False)
 class _Pot:
     """This gateway's part of one limit in one period: ``idle`` to be spent, ``busy`` reserved by requests. ``dry``:
-    until when there is nothing; ``ends`` when the period does. Both on ``time.monotonic``'s clock."""
+    until when there is nothing; ``ends`` when the period does. Both on ``time.monotonic``'s clock. ``spent``: in the
+    period, by all gateways, when it was asked."""
 
     limit: Limit
     period: str
@@ -42,6 +43,7 @@ class _Pot:
     idle: int = 0
     busy: int = 0
     left: int = 0
+    spent: int = 0
     dry: float = 0.0
     exhausted: bool = False
     touched: bool = False
@@ -302,7 +304,7 @@ class Meter:
             pot = pots.get((share.limit.what, share.period, share.limit.per)) or _Pot(share.limit, share.period, 0.0)
             pot.ends = math.inf if share.seconds is None else now + share.seconds
             pot.idle += share.granted
-            pot.left = share.left
+            pot.left, pot.spent = share.left, share.spent
             pot.exhausted = share.spent >= share.limit.most
             if asked and not share.granted and share.left <= 0:
                 pot.dry = pot.ends if pot.exhausted else now + _SOON
@@ -311,7 +313,8 @@ class Meter:
     def _refused(self, pot: _Pot, now: float) -> ApiError:
         """429 as OpenAI says it: a rate that is used up for now, or a budget that is used up."""
         limit = pot.limit
-        seconds = max(1, math.ceil(pot.ends - now)) if pot.exhausted and pot.ends < math.inf else 1
+        gone = pot.exhausted or self._all_counts(pot)
+        seconds = max(1, math.ceil(pot.ends - now)) if gone and pot.ends < math.inf else 1
         if limit.per == "minute":
             said = f"Rate limit of this key reached: {limit}; try again in {seconds} s"
             return ApiError(429, said, type=limit.what, code="rate_limit_exceeded", retry_after=seconds)
@@ -323,6 +326,11 @@ class Meter:
             429, f"The budget of this key is used up: {limit}{when}", type="insufficient_quota",
             code="insufficient_quota", retry_after=seconds if pot.ends < math.inf else None,
         )  # fmt: skip
+
+    def _all_counts(self, pot: _Pot) -> bool:
+        """Whether nothing of a rate comes back: unlike tokens, a request that is under way is one in the end, too."""
+        used = pot.spent + pot.busy + self._spent.get(pot.account, 0)
+        return (pot.limit.what, pot.limit.per) == ("requests", "minute") and used >= pot.limit.most
 
 
 def _uncountable() -> ApiError:

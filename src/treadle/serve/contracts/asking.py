@@ -19,8 +19,9 @@ from msgspec import Meta, Struct
 
 from treadle.serve.contracts.contract import Handler
 from treadle.serve.errors import ApiError, from_decoding, invalid
-from treadle.serve.generate import chat, completions
+from treadle.serve.generate import ENDED_BY_US, chat, completions
 from treadle.serve.incoming import Incoming, check_model
+from treadle.serve.meter import Meter
 from treadle.serve.release import ServedRelease, Serving
 from treadle.serve.replies import traced
 from treadle.serve.requests import ChatMessage, Context, MaxTokens, Metadata, Seed, Stop, Temperature, TopP, User
@@ -30,6 +31,7 @@ from treadle.serve.tasks import classify, embeddings, tag
 _MOST_TEXTS = 256
 _MOST_CONVERSATIONS = 64
 _AT_ONCE = 8  # conversations of one request that are under way together, so that one client does not fill the engine
+_ENDED = ("timeout", *ENDED_BY_US)  # which befalls the others as well, and then they pay as they would alone
 _WORK: dict[str, Handler] = {"classify": classify, "tag": tag, "embed": embeddings}
 _ALIKE = {"max_new_tokens": "max_tokens", "max_output_tokens": "max_tokens", "stop_sequences": "stop"}
 
@@ -168,28 +170,33 @@ async def _each(
     incoming: Incoming, chosen: Chosen, instances: Sequence[Given], common: dict[str, Any]
 ) -> tuple[list[Prediction], list[Serving]]:
     bodies = [_conversation(common, instance, place) for place, instance in enumerate(instances)]
+    if incoming.meter is not None:
+        _check_rate(incoming.meter, len(bodies))
+    every = [(handler, Asked(incoming, body, chosen)) for handler, body in bodies]
     gateway, by = incoming.gateway, list[Serving]()
     turns = asyncio.Semaphore(max(1, min(_AT_ONCE, gateway.admission.limit - gateway.in_flight)))
 
-    async def one(place: int, handler: Handler, body: dict[str, Any]) -> dict[str, Any]:
-        asked = Asked(incoming, body, chosen)
-        async with turns:
-            try:
+    async def one(place: int, handler: Handler, asked: Asked) -> dict[str, Any]:
+        try:
+            async with turns:
                 await handler(asked)
-            except ApiError as error:
-                error.param = _param(error.param, instances[place], place)
-                raise
+        except ApiError as error:
+            error.param = _param(error.param, instances[place], place)
+            if error.code not in _ENDED:
+                for _, each in every:
+                    each.in_vain = True
+            raise
         answered_by = asked.answered_by or chosen.serving
         if all(answered_by.engine is not each.engine for each in by):
             by.append(answered_by)
         return asked.answer
 
-    if len(bodies) == 1:
-        answers = [await one(0, *bodies[0])]
+    if len(every) == 1:
+        answers = [await one(0, *every[0])]
     else:
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(place, *each)) for place, each in enumerate(bodies)]
+                tasks = [group.create_task(one(place, *each)) for place, each in enumerate(every)]
         except BaseExceptionGroup as failed:  # the first to fail ends the others
             raise failed.exceptions[0] from None
         answers = [task.result() for task in tasks]
@@ -202,6 +209,14 @@ def _param(ours: str | None, instance: Given, place: int) -> str | None:
     if isinstance(instance, Instance) and getattr(instance, name, None) is not None:
         return f"instances[{place}].{ours}"
     return f"instances[{place}]" if name == "messages" else ours
+def _check_rate(meter: Meter, count: int) -> None:
+    """Raises 400 for more at once than the key can ever have."""
+    for limit in meter.key.rules.limits:
+        if limit.what == "requests" and limit.most < count:
+            raise invalid(
+                "instances",
+                f"instances: {count} came, each counts as a request, and this key has {limit}; send fewer at once",
+            )
 
 
 def _conversation(common: dict[str, Any], instance: Given, place: int) -> tuple[Handler, dict[str, Any]]:
