@@ -209,6 +209,8 @@ def _param(ours: str | None, instance: Given, place: int) -> str | None:
     if isinstance(instance, Instance) and getattr(instance, name, None) is not None:
         return f"instances[{place}].{ours}"
     return f"instances[{place}]" if name == "messages" else ours
+
+
 def _check_rate(meter: Meter, count: int) -> None:
     """Raises 400 for more at once than the key can ever have."""
     for limit in meter.key.rules.limits:
