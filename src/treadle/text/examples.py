@@ -75,6 +75,12 @@ def load_maker(name: str, folder: Path | None = None) -> tuple[Maker, str]:
     return plugin.value, plugin.version
 
 
+def rarest(maker: Maker, settings: Mapping[str, Any]) -> int:
+    """How many texts of a label the maker asks for; 0 where it asks for none."""
+    asked = signature(maker).parameters.get(RAREST)
+    return int(settings.get(RAREST, asked.default)) if asked else 0
+
+
 def make_examples(
     documents: Sequence[Document],
     maker: Maker,

@@ -25,7 +25,15 @@ from treadle.record.report import Report
 from treadle.record.suppression import SuppressionList
 from treadle.record.version import Versions
 from treadle.stages.prepare.cleaning import clean, leave_out
-from treadle.stages.prepare.division import FEEDBACK, assemble, choose_cases, choose_tests, keep_evaluations_apart
+from treadle.stages.prepare.division import (
+    FEEDBACK,
+    RARE_LABEL,
+    assemble,
+    choose_cases,
+    choose_tests,
+    keep_evaluations_apart,
+    rare_corrections,
+)
 from treadle.stages.prepare.evaluations import dataset_version, find_sets
 from treadle.stages.prepare.outputs import (
     explore,
@@ -169,7 +177,7 @@ def _prepare(
     if settings.decontaminate:
         dataset = driver.run(keep_evaluations_apart, dataset, cleaned, corrected, apart.tests, **apart.settings)
     tests = driver.run(choose_tests, dataset)
-    cases = driver.run(choose_cases, corrected) if corrected else None
+    cases = driver.run(choose_cases, corrected, dataset) if corrected else None
     profile = driver.run(profile_questions, dataset)  # of what people ask, so before a teacher adds to it
     synthetic = None
     if settings.synthesize is not None:
@@ -290,12 +298,15 @@ def _without_group(dataset: Dataset) -> str:
 
 
 def _of_corrections(corrected: Corpus, dataset: Dataset) -> str:
-    uses = Counter(doc.fields.get("use") for batch in corrected.documents() for doc in batch)
+    all_of_them = [doc for batch in corrected.documents() for doc in batch]
+    rare = rare_corrections(dataset)
+    uses = Counter(doc.fields.get("use") for doc in all_of_them if doc.id not in rare)
     learned = sum(FEEDBACK in example.fields for example in dataset.examples("train"))
     few = f" (judged by once there are {MIN_ITEMS})" if uses["test"] < MIN_ITEMS else ""
+    unknown = f", {len(rare)} with an unknown label ({RARE_LABEL})" if rare else ""
     return (
-        f"{uses.total()} corrections: {learned} to learn from, {uses['test']} kept as test cases{few},"
-        f" {uses['train'] - learned} too near to a test"
+        f"{len(all_of_them)} corrections: {learned} to learn from, {uses['test']} kept as test cases{few},"
+        f" {uses['train'] - learned} too near to a test{unknown}"
     )
 
 

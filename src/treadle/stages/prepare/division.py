@@ -19,17 +19,18 @@ from treadle.text.decontaminate import MIN_WORDS, decontaminate
 from treadle.text.document import Document
 from treadle.text.drops import DroppedExample, account, log_lost_examples
 from treadle.text.evaluation_set import PREFIX, EvaluationSet, KeptApart, keep_apart, set_of_documents, set_of_examples
-from treadle.text.examples import load_maker, make_examples
-from treadle.text.rule_log import RULES_FILE, RuleRows
+from treadle.text.examples import load_maker, make_examples, rarest
+from treadle.text.rule_log import RULES_FILE, RuleRows, read_rule_log
 from treadle.text.source import OpenSource, SourceContext, open_source, read_sources
 from treadle.text.split import SIDES, split_examples
 from treadle.text.split_time import Timed, split_by_time
 from treadle.text.synthesis import SOURCE as SYNTHETIC
 
 FEEDBACK = "feedback"  # the field that says of which interaction an example is the correction
+RARE_LABEL = "corrections.rare_label"
 
 
-@step(name="prepare.assemble", version=7, packages=("pyarrow",))
+@step(name="prepare.assemble", version=8, packages=("pyarrow",))
 def assemble(
     corpus: Corpus,
     corrected: Corpus | None,
@@ -46,7 +47,8 @@ def assemble(
     """Examples from documents, split by group, and freed of what would give a test away.
 
     Corrections join the training side after the split, so that they move nothing of what was there. What an earlier
-    dataset (``placed``) has on one side stays there.
+    dataset (``placed``) has on one side stays there. A label that only corrections know is held to what the maker asks
+    of labels: a slip of the pen makes no class.
     """
     documents = {document.id: document for batch in corpus.documents() for document in batch}
     function, _ = load_maker(maker, run.folder)
@@ -70,8 +72,10 @@ def assemble(
         holdout=split["holdout"],
         earlier=timed.groups,
     )
-    taught = _corrections(corrected, "train")
-    judged = _corrections(corrected, "test")
+    taught, judged = _corrections(corrected, "train"), _corrections(corrected, "test")
+    wanted = [*taught, *judged]
+    rare = _too_rare(wanted, made.examples, rarest(function, maker_settings))
+    taught, judged = _without(taught, rare), _without(judged, rare)
     # What is judged by later is guarded like a test, and is no test of this dataset.
     guarded = {**divided.splits, "test": [*divided.splits["test"], *judged]}
     clean_splits = decontaminate({**guarded, "train": [*taught, *divided.splits["train"]]})
@@ -84,7 +88,8 @@ def assemble(
         .then(account(documents, made.examples, _of_the_corpus(splits), (*timed.dropped, *divided.dropped, *ours), log))
     )
     if corrected is not None:
-        accounting = accounting.beside(_account_for(corrected, [*taught, *judged], clean_splits.dropped))
+        gone = [*rare, *clean_splits.dropped]
+        accounting = accounting.beside(_account_for(corrected, wanted, gone, log))
     with run.create(Dataset) as dataset:
         info = {"task": task, "maker": maker, "split": split, "seed": seed}
         counts = write_dataset(dataset.path, splits, accounting=accounting.to_json(), info=info)
@@ -207,10 +212,11 @@ def _untaught(example: Example) -> Example:
     return dataclasses.replace(example, documents=example.documents[:-1], fields=fields)
 
 
-@step(name="prepare.choose_cases", version=2, packages=("pyarrow",))
-def choose_cases(corrected: Corpus, *, run: Run) -> Dataset:
-    """Corrections that are judged by and never learned from."""
-    examples = _corrections(corrected, "test")
+@step(name="prepare.choose_cases", version=3, packages=("pyarrow",))
+def choose_cases(corrected: Corpus, dataset: Dataset, *, run: Run) -> Dataset:
+    """Corrections that are judged by and never learned from, without those whose label ``dataset`` found too rare."""
+    rare = rare_corrections(dataset)
+    examples = [example for example in _corrections(corrected, "test") if rare.isdisjoint(example.documents)]
     with run.create(Dataset) as cases:
         write_dataset(cases.path, {"test": examples}, accounting=Accounting().to_json(), info={"of": "cases"})
         cases.add_documents(name for example in examples for name in example.documents)
@@ -227,7 +233,7 @@ def _corrections(corrected: Corpus | None, use: str) -> list[Example]:
     for document in documents:
         fields: dict[str, Any] = {FEEDBACK: str(document.fields.get("interaction", "")), "locator": document.locator}
         if "messages" not in document.fields:
-            made = Example((document.id,), text=document.text, label=str(document.fields["label"]), fields=fields)
+            made = Example((document.id,), text=document.text, label=str(document.fields["label"]).strip(), fields=fields)
         else:
             messages = tuple(dict(message) for message in document.fields["messages"])
             if "rejected" in document.fields:
@@ -237,12 +243,32 @@ def _corrections(corrected: Corpus | None, use: str) -> list[Example]:
     return examples
 
 
-def _account_for(corrected: Corpus, made: Sequence[Example], dropped: Sequence[DroppedExample]) -> Accounting:
+def _too_rare(corrections: Sequence[Example], own: Iterable[Example], at_least: int) -> list[DroppedExample]:
+    known = {example.label for example in own}
+    wanted = Counter(example.label for example in corrections)
+    why = f"no example of the documents has this label, and fewer than {at_least} corrections want it"
+    new = [example for example in corrections if example.label is not None and example.label not in known]
+    return [DroppedExample(example, RARE_LABEL, why) for example in new if wanted[example.label] < at_least]
+
+
+def _without(examples: Sequence[Example], dropped: Sequence[DroppedExample]) -> list[Example]:
+    gone = {drop.example.id for drop in dropped}
+    return [example for example in examples if example.id not in gone]
+
+
+def rare_corrections(dataset: Dataset) -> set[str]:
+    """Ids of the corrections that are no part of a dataset because of their label."""
+    return {row.document for row in read_rule_log(dataset.path(RULES_FILE)) if row.rule == RARE_LABEL}
+
+
+def _account_for(
+    corrected: Corpus, made: Sequence[Example], dropped: Sequence[DroppedExample], log: RuleRows
+) -> Accounting:
     documents = {document.id: document for batch in corrected.documents() for document in batch}
     gone = {drop.example.id for drop in dropped}
     kept = [example for example in made if example.id not in gone]
     ours = [drop for drop in dropped if FEEDBACK in drop.example.fields]
-    return corrected.accounting().then(account(documents, made, kept, ours))
+    return corrected.accounting().then(account(documents, made, kept, ours, log))
 
 
 def _of_the_corpus(splits: Mapping[str, Sequence[Example]]) -> list[Example]:
