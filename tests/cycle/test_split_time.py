@@ -1,4 +1,6 @@
-"""``prepare.split`` in a project: by time, where the account still adds up, and by a field, which has to be there."""
+"""``prepare.split`` in a project: by time, where the account still adds up, and by a field, which has to be there.
+
+And what is said where there is nothing to split."""
 
 from __future__ import annotations
 
@@ -40,3 +42,22 @@ def test_a_project_that_splits_by_a_field(fresh: Callable[[], Project]) -> None:
     project.data.write_text("\n".join(rows) + "\n")
     assert "; 1 examples without 'kind' are each a group of their own" in project.call("prepare").stdout
     assert project.json("prepare")["ungrouped"] == 1
+
+
+def test_a_maker_that_makes_nothing_is_named_with_its_rules(fresh: Callable[[], Project]) -> None:
+    project = fresh()
+    steps = "steps: [normalize, deduplicate, redact]"
+    project.edit(steps, "steps: [{examples: docstring_qa}]")
+    said = project.call("prepare", check=2).stderr
+    assert said.startswith("treadle: prepare: docstring_qa made no example of 70 documents (70 examples.no_name); ")
+    assert "`- examples: NAME` of another maker; known: chat, classification, " in said
+    project.edit("steps: [{examples: docstring_qa}]", "steps: [filter: {min_chars: 9999}]")
+    said = project.call("prepare", check=2).stderr
+    assert "prepare: no document is left to make examples of (70 filter.min_chars of 70); loosen prepare.steps" in said
+
+
+def test_what_is_all_kept_back_is_said(fresh: Callable[[], Project]) -> None:
+    project = fresh()
+    project.edit("split: {train: 0.6", "split: {holdout: 400, train: 0.6")
+    said = project.call("prepare", check=2).stderr
+    assert "prepare.split.holdout keeps back all 42 examples to learn from; chat made examples of 70 of 70" in said

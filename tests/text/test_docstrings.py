@@ -74,6 +74,15 @@ def test_names_that_share_an_answer_leave_the_most_public_one() -> None:
     assert made.accounting.dropped == {"examples.repeated_answer": 2}
 
 
+def test_files_and_pages_document_no_name() -> None:
+    told = "Every member of the team holds the key for one week."
+    places = (("files", "guide.md"), ("files", "handbook/guide.md"), ("website", "https://example.com/guide"))
+    documents = [Document(document_id(source, place, b""), source, place, told) for source, place in places]
+    made = make_examples([*documents, document("keys.hold", told)], docstring_qa)
+    assert [example.fields["locator"] for example in made.examples] == ["keys.hold"]
+    assert made.accounting.dropped == {"examples.no_name": 3}
+
+
 def test_questions_depend_on_the_id_alone_and_vary() -> None:
     made = [document(f"json.name{n}", f"Text {n}.", module="json", signature="(a, b)") for n in range(60)]
     asked = [question(each) for each in made]

@@ -13,6 +13,7 @@ from treadle.core.digest import blake3_bytes
 from treadle.text.accounting import Dropped
 from treadle.text.dataset import Example
 from treadle.text.document import Document
+from treadle.text.outcomes import SOURCE as FILES
 from treadle.text.words import words_of
 
 MIN_WORDS = 3
@@ -54,6 +55,7 @@ _FAMILIES = {
 }
 
 _RULES = {
+    "no_name": "documents no name of Python: a file or page, without a `module` among its fields",
     "private_name": "a part of the name begins with an underscore",
     "no_summary": "no sentence before the first blank line, list or example",
     "too_short": f"fewer than {MIN_WORDS} words",
@@ -92,7 +94,7 @@ _ASK_MODULE: tuple[str, ...] = (
 
 def docstring_qa(documents: Sequence[Document], *, system_prompt: str = "") -> Iterator[Example | Dropped]:
     """One question and answer per documented name; of names that share an answer only the most public one is
-    kept.
+    kept, and of files and pages without a ``module`` none.
 
     The phrasing depends on the document's id alone, so it is the same in every run, and adding a document
     changes no other question.
@@ -102,7 +104,7 @@ def docstring_qa(documents: Sequence[Document], *, system_prompt: str = "") -> I
     rules: list[str] = []
     for place, document in enumerate(documents):
         name, answer = document.locator, _answer(document)
-        rule = unusable(name, answer)
+        rule = unusable(name, answer) if _documents_a_name(document) else "no_name"
         answers.append(answer)
         rules.append(rule)
         if not rule:
@@ -126,6 +128,13 @@ def docstring_qa(documents: Sequence[Document], *, system_prompt: str = "") -> I
             group=family(module),
             fields={"locator": document.locator, "module": module},
         )
+
+
+def _documents_a_name(document: Document) -> bool:
+    """Whether its locator is a name. Of a file, ``guide.md`` looks like one."""
+    if document.fields.get("module"):
+        return True
+    return document.source != FILES and all(part.isidentifier() for part in document.locator.split("."))
 
 
 def question(document: Document) -> str:

@@ -67,6 +67,7 @@ _KNOWN = {
     "synthesize.ungrounded": ("An answer in words that its document does not have.", _OWN),
     "suppress": ("About somebody whose erasure was asked for; nothing of it is listed.", "GDPR, article 17"),
     "examples": ("The maker of examples cannot use it; the reason is beside each sample.", _OWN),
+    "corrections": ("What a user wanted is not to be learned; the reason is beside each sample.", _OWN),
     "python_docs": ("Nothing to learn from in it; the reason is beside each sample.", _OWN),
     "collect": ("Stands twice in its sources.", _OWN),
 }

@@ -15,7 +15,7 @@ from treadle.text.document import Document
 from treadle.text.examples import Made, load_maker, make_examples
 
 
-@step(name="develop.make_items", version=2, packages=("pyarrow",))
+@step(name="develop.make_items", version=3, packages=("pyarrow",))
 def make_items(corpus: Corpus, *, maker: str, maker_version: str, maker_settings: dict[str, Any], run: Run) -> Dataset:
     """The examples that a maker makes of documents, all of them tests; those without a reference are left out."""
     documents = [document for batch in corpus.documents() for document in batch]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from treadle.core.errors import UserError
+from treadle.core.plugins import names
 from treadle.core.runs import Run
 from treadle.core.steps import step
 from treadle.evals.baselines import WORKED_EXAMPLES, worked_examples
@@ -19,7 +20,7 @@ from treadle.text.decontaminate import MIN_WORDS, decontaminate
 from treadle.text.document import Document
 from treadle.text.drops import DroppedExample, account, log_lost_examples
 from treadle.text.evaluation_set import PREFIX, EvaluationSet, KeptApart, keep_apart, set_of_documents, set_of_examples
-from treadle.text.examples import load_maker, make_examples, rarest
+from treadle.text.examples import GROUP, load_maker, make_examples, rarest
 from treadle.text.rule_log import RULES_FILE, RuleRows, read_rule_log
 from treadle.text.source import OpenSource, SourceContext, open_source, read_sources
 from treadle.text.split import SIDES, split_examples
@@ -56,6 +57,8 @@ def assemble(
     made = make_examples(
         list(documents.values()), function, name=maker, by=split["by"], settings=maker_settings, log=log
     )
+    if not made.examples:
+        raise UserError(_none_made(maker, made.accounting, corpus.accounting()))
     fractions = {side: split[side] for side in ("train", "validation", "test")}
     earlier = split_groups(placed.path()) if placed else {}
     timed = Timed(list(made.examples), earlier, ())
@@ -73,6 +76,8 @@ def assemble(
         earlier=timed.groups,
     )
     taught, judged = _corrections(corrected, "train"), _corrections(corrected, "test")
+    if divided.splits["holdout"] and not divided.splits["train"] and not taught:
+        raise UserError(_all_held_back(len(divided.splits["holdout"]), maker, made.accounting))
     wanted = [*taught, *judged]
     rare = _too_rare(wanted, made.examples, rarest(function, maker_settings))
     taught, judged = _without(taught, rare), _without(judged, rare)
@@ -97,6 +102,24 @@ def assemble(
         dataset.add_documents(name for example in _all(splits) for name in example.documents)
         run.summary(**{name: float(count) for name, count in counts.items()})
         return dataset.commit()
+
+
+def _none_made(maker: str, made: Accounting, before: Accounting) -> str:
+    if not made.read:
+        rules = f" ({before.losses()} of {before.read:,})" if before.losses() else ""
+        return f"prepare: no document is left to make examples of{rules}; loosen prepare.steps, or give more documents"
+    return (
+        f"prepare: {maker} made no example of {made.read:,} documents ({made.losses()}); give it documents as it takes"
+        f" them, or end prepare.steps with `- examples: NAME` of another maker; known: {', '.join(names(GROUP))}"
+    )
+
+
+def _all_held_back(examples: int, maker: str, made: Accounting) -> str:
+    lost = f" ({made.losses()})" if made.losses() else ""
+    return (
+        f"prepare.split.holdout keeps back all {examples:,} examples to learn from; {maker} made examples of"
+        f" {made.kept:,} of {made.read:,} documents{lost}: lower it, or give more documents as the maker takes them"
+    )
 
 
 def evaluation_sets(
