@@ -153,10 +153,10 @@ def forget(
     """Erase a person. The caller holds the project's lock."""
     record = project.record
     person = Person.named(record, subject)
-    request, pseudonym = ("", "") if dry_run else _request(record, person)
+    request, pseudonym = _standing(record, person, create=not dry_run)
     if dry_run:
         return _find(record, person, request)[0]
-    return _erase(project, person, request, pseudonym, rebuild=rebuild, listener=listener)
+    return _erase(project, person, request or new_id("era"), pseudonym, rebuild=rebuild, listener=listener)
 
 
 def repeat(
@@ -191,12 +191,13 @@ def repeat(
 
 
 def _find(record: Record, person: Person, request: str) -> tuple[Forgotten, set[str]]:
-    """What there is of them, and the artifacts that were made from it."""
-    found = Forgotten(request)
+    """What there is of them, or was when an attempt that was interrupted began, and the artifacts that were made from
+    it."""
+    found, before = Forgotten(request), record.erasures.counted(request)
     documents = _documents(record, person)
-    found.documents = len(documents)
-    found.interactions = _count(record, INTERACTIONS, person)
-    found.feedback = _count(record, FEEDBACK, person)
+    found.documents = max(len(documents), before["documents"])
+    found.interactions = max(_count(record, INTERACTIONS, person), before["interactions"])
+    found.feedback = max(_count(record, FEEDBACK, person), before["feedback"])
     found.collected = _collected_corpora(record)
     affected, found.reached = _affected(record, documents)
     found.artifacts = sorted(affected)
@@ -260,17 +261,16 @@ def _erase(
     return found
 
 
-def _request(record: Record, person: Person) -> tuple[str, str]:
-    """An open request for the same person, or a new one; with the digest that stands for them while their key
-    exists."""
+def _standing(record: Record, person: Person, *, create: bool) -> tuple[str, str]:
+    """An open request for the same person, or nothing; with the digest that stands for them while their key exists.
+    ``create``: make the key where there is none."""
     (lookup,) = person.lookups
-    key = record.workspace.state.person_key(lookup)
-    assert key is not None
+    key = record.workspace.state.person_key(lookup, create=create)
+    if key is None:
+        return "", ""
     pseudonym = keyed_digest(key, "erasure", lookup)
-    for erasure in record.erasures.open():
-        if erasure.subject == pseudonym:
-            return erasure.request, pseudonym
-    return new_id("era"), pseudonym
+    standing = (each.request for each in record.erasures.open() if each.subject == pseudonym)
+    return next(standing, ""), pseudonym
 
 
 def _documents(record: Record, person: Person) -> set[str]:

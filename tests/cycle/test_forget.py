@@ -12,6 +12,8 @@ import pytest
 
 import treadle
 from small_project import NAME, SUBJECT, Project
+from treadle.core.driver import Silent
+from treadle.erasing import forget
 from treadle.project import open_project
 
 
@@ -86,6 +88,25 @@ def test_an_interrupted_erasure_is_finished_by_the_same_command(project: Project
     assert SUBJECT.encode() not in every_byte(project.folder)
     assert NAME.lower().encode() in every_byte(project.folder)  # somebody else's row names her; that is not hers
     assert len({request for request, _ in _phases(project)}) == 1
+
+
+class Interrupted(Silent):
+    """Ends the command where the rebuild begins."""
+
+    def stage(self, name: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_what_an_interrupted_erasure_took_counts_as_gone(project: Project) -> None:
+    project.json("ask", "how do I clean my kettle?", "--user", SUBJECT)
+    answer = project.json("ask", "and my lamp?", "--user", SUBJECT)
+    project.json("feedback", answer["id"], "--correction", "Ask somebody.", "--user", SUBJECT)
+    with open_project(project.folder) as opened, pytest.raises(KeyboardInterrupt):
+        forget(opened, SUBJECT, listener=Interrupted())
+    for told in (project.json("forget", SUBJECT, "--dry-run"), project.json("forget", SUBJECT, check=None)):
+        assert (told["documents"], told["interactions"], told["feedback"]) == (7, 2, 1)
+    again = project.json("forget", SUBJECT, "--dry-run")
+    assert (again["request"], again["documents"], again["interactions"], again["feedback"]) == ("", 0, 0, 0)
 
 
 @pytest.mark.parametrize(

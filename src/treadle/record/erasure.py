@@ -7,6 +7,7 @@ person, old objects deleted); a request that was interrupted stands until it is 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from treadle.record import erasure_list
 from treadle.record.suppression import SuppressionList
 
 FORMAT = 1
+COUNTED = ("documents", "interactions", "feedback")  # facts of the phase ``requested``
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,14 @@ class Erasures:
         body = {"request": request, "subject": subject, "phase": phase, "suppression": suppression, "objects": []}
         self._ledger.append(Fact("erasure", body | facts), sync=True)
         erasure_list.keep(self._ledger.rows(*erasure_list.KINDS), self._store, self._keys)
+
+    def counted(self, request: str) -> Counter[str]:
+        """What was found for a request, by what it is: the most of its attempts, since each leaves less to the next."""
+        most: Counter[str] = Counter()
+        for row in self._ledger.rows("erasure"):
+            if row.body["request"] == request:
+                most |= Counter({name: row.body.get(name, 0) for name in COUNTED})
+        return most
 
     def open(self) -> list[Erasure]:
         """Requests that are not done yet."""
