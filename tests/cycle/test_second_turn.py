@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from small_project import DEEDS, THINGS, Project
+from treadle.core.driver import Silent
 from treadle.core.ledger import now
 from treadle.project import open_project
 from treadle.record.interaction import Interaction, new_interaction_id
@@ -21,6 +22,7 @@ from treadle.stages.improve import CorrectionSettings, give_feedback
 from treadle.stages.improve.corrections import chosen, found
 from treadle.text.dataset import Dataset
 from treadle.text.split import SIDES
+from treadle.turning import begin_next
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ADVICE = (
@@ -234,6 +236,24 @@ def test_conflicts_floods_and_outliers_are_set_aside(project: Project) -> None:
         kept, aside = chosen(found(opened.record, "9"), CorrectionSettings())
     assert [row.wanted for row in kept if row.interaction.id == twice[0]] == ["In front of it."]
     assert "corrections.superseded" in {each.rule for each in aside}
+
+
+class Heard(Silent):
+    """What stages say."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_turn_says_what_was_set_aside(project: Project) -> None:
+    correct(project, answered(project, 1) + answered(project, 1), ["Left of the door.", "Right of the door."])
+    heard = Heard()
+    with open_project(project.folder) as opened:
+        begin_next(opened, ("asked for",), heard)
+    assert heard.lines == ["2 set aside: 2 corrections.conflict; treadle console has the open ones under Review"]
 
 
 def test_the_last_word_of_a_person_counts(project: Project) -> None:

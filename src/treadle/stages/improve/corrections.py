@@ -63,7 +63,8 @@ class SetAside:
 def harvest(
     driver: Driver, record: Record, settings: CorrectionSettings, *, labeled: bool, until: str
 ) -> Corpus | None:
-    """All corrections up to a time as a corpus; None when there are none. Done once for each time.
+    """All corrections up to a time as a corpus; None when there are none. Done once for each time. Says how many were
+    set aside, also where nothing is left.
 
     ``labeled``: they become texts with a label, else conversations.
     """
@@ -85,8 +86,14 @@ def harvest(
     if not any(True for _ in found(record, until)):
         return None
     made = driver.act("improve.harvest", gather, until=until, labeled=labeled, **settings.model_dump())
-    corpus = made["corpus"] if made else None
-    return Corpus(corpus.digest, record.store) if corpus is not None and corpus.document_count() else None
+    if made is None:
+        return None
+    corpus = Corpus(made["corpus"].digest, record.store)
+    account = corpus.accounting()
+    if account.dropped:
+        aside = sum(account.dropped.values())
+        driver.listener.say(f"{aside:,} set aside: {account.losses()}; treadle console has the open ones under Review")
+    return corpus if corpus.document_count() else None
 
 
 def found(record: Record, until: str) -> Iterable[Correction]:
