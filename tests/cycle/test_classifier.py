@@ -87,8 +87,8 @@ def answered(project: Project, wanted: list[tuple[str, str]]) -> None:
         for text, label in wanted:
             said = ({"role": "user", "content": text},)
             row = Interaction(
-                new_interaction_id(), "req", now(), "b3:0", "intents@v1", "/v1/classify", "ok", store=True, messages=said,
-                answer=LABELS[0],
+                new_interaction_id(), "req", now(), "b3:0", "intents@v1", "/v1/classify", "ok", store=True,
+                messages=said, answer=LABELS[0],
             )  # fmt: skip
             record.recorder.interaction(row)
             give_feedback(record, row.id, "correction", None, label, None, None)

@@ -256,7 +256,9 @@ def _corrections(corrected: Corpus | None, use: str) -> list[Example]:
     for document in documents:
         fields: dict[str, Any] = {FEEDBACK: str(document.fields.get("interaction", "")), "locator": document.locator}
         if "messages" not in document.fields:
-            made = Example((document.id,), text=document.text, label=str(document.fields["label"]).strip(), fields=fields)
+            made = Example(
+                (document.id,), text=document.text, label=str(document.fields["label"]).strip(), fields=fields
+            )
         else:
             messages = tuple(dict(message) for message in document.fields["messages"])
             if "rejected" in document.fields:
