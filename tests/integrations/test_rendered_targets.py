@@ -183,6 +183,19 @@ def test_the_inference_service(tmp_path: Path) -> None:
     target_results.keep("kserve", validated="kubernetes-validate: its pod")
 
 
+def test_knative_takes_the_container_of_the_inference_service(tmp_path: Path) -> None:
+    """Its webhook refuses fields and names that Kubernetes takes: ContainerMask and validPortNames there."""
+    render("kserve", RELEASE, tmp_path, {})
+    (container,) = yaml.safe_load((tmp_path / "inferenceservice.yaml").read_text())["spec"]["predictor"]["containers"]
+    assert container["ports"] == [{"name": "http1", "containerPort": 8000}]
+    refused = {"lifecycle", "stdin", "stdinOnce", "tty", "volumeDevices"}
+    assert not refused & set(container)
+    render("kubernetes", RELEASE, tmp_path / "plain", {})
+    pod = yaml.safe_load((tmp_path / "plain" / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+    assert pod["containers"][0]["ports"] == [{"name": "http", "containerPort": 8000}]
+    assert pod["containers"][0]["lifecycle"]["preStop"]
+
+
 def test_the_application_of_ray_serve(tmp_path: Path) -> None:
     if importlib.util.find_spec("ray") is None:
         pytest.skip("needs ray")

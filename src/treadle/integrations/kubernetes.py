@@ -342,14 +342,17 @@ class KServe:
             raise UserError(f"kserve: {named} in {self._cluster.namespace} is not ready; a canary waits until it is")
 
     def _container(self, release: Rendering, named: str) -> dict[str, Any]:
-        return container(release, named, self._cpus, gpu=self._gpu, keys=self._keys)
+        """As Knative takes it: it refuses another name for the port of HTTP, and hooks; its own proxy drains."""
+        made = container(release, named, self._cpus, gpu=self._gpu, keys=self._keys)
+        del made["lifecycle"]
+        return {**made, "name": "kserve-container", "ports": [{**each, "name": "http1"} for each in made["ports"]]}
 
     def _service(self, release: Rendering, named: str) -> dict[str, Any]:
         check_gpu("kserve", release.engine, gpu=self._gpu)
         predictor = {
             "minReplicas": self._replicas,
             "maxReplicas": self._most,
-            "containers": [{**self._container(release, named), "name": "kserve-container"}],
+            "containers": [self._container(release, named)],
             "volumes": volumes(),
         }
         return {
