@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,37 @@ def test_a_tensorrt_job_names_every_input(kind: str, parts: list[str], tmp_path:
             assert script.count(f"{each.name}:1x1") >= 1
     assert script.count("trtexec") == len(parts)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "t5"])
+def test_a_tensorrt_job_asks_for_shapes_that_the_graph_takes(kind: str, tmp_path: Path) -> None:
+    """Of each profile; the least that a decoder takes is its first step, without keys and values."""
+    import numpy as np
+
+    from treadle.integrations.onnx_export import session
+    from treadle.integrations.onnx_files import write_tensorrt
+    from treadle.lm.model_folder import longest
+
+    model = write_model(tmp_path / "model", kind) if kind in SHAPES else write_other(tmp_path / "model", kind)
+    out = tmp_path / "out"
+    out.mkdir()
+    write_tensorrt(model, "clerk", out)
+    kinds = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+    for command in (out / "build.sh").read_text().split("trtexec ")[1:]:
+        opened = session(out / command.partition("--onnx=")[2].split()[0])
+        least, usual, most = (
+            {name: [int(size) for size in sizes.split("x")] for name, sizes in re.findall(r"(\w+):([0-9x]+)", line)}
+            for line in re.findall(r"--(?:min|opt|max)Shapes=(\S+)", command)
+        )
+        for shapes in (least, usual, most):
+            opened.run(None, {
+                each.name: np.ones(shapes[each.name], dtype=kinds[each.type]) for each in opened.get_inputs()
+            })  # fmt: skip
+        for name, sizes in usual.items():
+            assert all(low <= size <= high for low, size, high in zip(least[name], sizes, most[name], strict=True))
+        assert most["attention_mask"] == [16, longest(model)]
+        if "past_key_0" in least:
+            assert (least["past_key_0"][2], usual["input_ids"][1]) == (0, 1)
 
 
 def test_openvino_gives_nearly_what_torch_gives(classifier: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from treadle.lm.optimizations import copy_beside
 
 BUILD = "build.sh"
 _BATCH, _LONGEST = 16, 512  # texts together, and tokens where the model names no limit
+_NEW = 512  # tokens that a decoder is given at a time; the more, the fewer may be past then
 _TYPES = {1: "TYPE_FP32", 7: "TYPE_INT64"}  # onnx.TensorProto's numbers, in Triton's words
 
 
@@ -73,14 +74,25 @@ def write_tensorrt(model: Path, name: str, out: Path, release: str | None = None
 
 def _trtexec(source: str, target: str, graph: Any, longest: int) -> str:
     shapes = []
-    for kind, texts, tokens in (("min", 1, 1), ("opt", 8, min(64, longest)), ("max", _BATCH, longest)):
-        sizes = {"texts": texts, "new": 1 if kind != "max" else tokens}
+    for kind, sizes in _extremes(longest).items():
         found = [
-            f"{each.name}:" + "x".join(str(size or sizes.get(axis, tokens)) for axis, size in _axes(each))
-            for each in graph.input
+            f"{each.name}:" + "x".join(str(size or sizes[axis]) for axis, size in _axes(each)) for each in graph.input
         ]
         shapes.append(f"--{kind}Shapes={','.join(found)}")
     return " \\\n  ".join([f"trtexec --onnx={source} --saveEngine={target}", *shapes])
+
+
+def _extremes(longest: int) -> dict[str, dict[str, int]]:
+    """The least, the usual and the most of each axis that varies. A decoder's ``all`` is ``past`` and ``new`` in each,
+    for TensorRT builds nothing of shapes that contradict each other; nothing is past at its first step."""
+    most_new = max(1, min(_NEW, longest // 4))
+    past = longest - most_new
+    usual = min(64, past + 1)
+    return {
+        "min": {"texts": 1, "tokens": 1, "answer": 1, "new": 1, "past": 0, "all": 1},
+        "opt": {"texts": 8, "tokens": usual, "answer": usual, "new": 1, "past": usual - 1, "all": usual},
+        "max": {"texts": _BATCH, "tokens": longest, "answer": longest, "new": most_new, "past": past, "all": longest},
+    }
 
 
 def _triton(name: str, graph: Any, release: str | None) -> str:
