@@ -242,6 +242,25 @@ def test_the_pods_of_the_ray_service(tmp_path: Path) -> None:
             jsonschema.Draft202012Validator(closed(schema)).validate(service | {"spec": {"serveConfigV3": ""}})
 
 
+def test_the_ray_service_runs_the_image_that_has_ray(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+
+    def images(settings: dict[str, Any]) -> tuple[str, str]:
+        """Of the pods, and the one it is made of."""
+        render("rayserve", RELEASE, tmp_path, settings)
+        text, dockerfile = ((tmp_path / name).read_text() for name in ("rayservice.yaml", "Dockerfile"))
+        cluster = yaml.safe_load(text)["spec"]["rayClusterConfig"]
+        groups = (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+        (named,) = {each["template"]["spec"]["containers"][0]["image"] for each in groups}
+        assert f"# Needs: {named}, which Dockerfile makes" in text
+        assert f"# docker build --tag {named} .\n" in dockerfile
+        return named, dockerfile.partition("RELEASE_IMAGE=")[2].split()[0]
+
+    named, base = images({})
+    assert named == f"{base}-ray"
+    assert images({"image": "registry.example/ray:3"}) == ("registry.example/ray:3", base)
+
+
 def closed(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema of a resource that knows no other fields, as `kubectl apply` takes it; metadata has its own."""
     made = dict(schema)

@@ -26,6 +26,8 @@ from treadle.stages.deploy.targets import RELEASE, Plan, Rendering, Written, che
 _DOCKERFILE = """\
 # {model}, release {digest}, with Ray. Written by `treadle render rayserve`.
 # Of the image that `treadle render docker` makes; KubeRay's probes need wget.
+# docker build --tag {own} .
+# and docker push, of a name that the cluster pulls: --with image=REGISTRY/NAME:TAG.
 ARG RELEASE_IMAGE={base}
 FROM ${{RELEASE_IMAGE}}
 USER 0:0
@@ -37,6 +39,9 @@ RUN apt-get update \\
 USER {user}:{user}
 ENTRYPOINT []
 CMD ["/bin/bash"]
+"""
+_NEEDS = """\
+# Needs: {own}, which Dockerfile makes, on every node, or where the cluster pulls it from.
 """
 _SECONDS = 30.0  # that Ray's own API gets to answer
 _HEAD = ({"containerPort": 6379, "name": "gcs"}, {"containerPort": 8265, "name": "dashboard"})
@@ -86,10 +91,11 @@ class RayServe:
             release, "127.0.0.1", self._port, f"{self._home}/{release.tag}", f"{self._home}/journal-{release.slug}"
         )
         base = image(release.slug, release.tag)
-        named = {"model": release.model, "digest": release.digest, "base": base, "ray": ray, "user": USER}
+        own = self._image or f"{base}-ray"  # never the base's name, which docker's target gives an image without Ray
+        named = {"model": release.model, "digest": release.digest, "own": own, "base": base, "ray": ray, "user": USER}
         return {
             "serve.yaml": (said + _yaml(here)).encode(),
-            "rayservice.yaml": (said + _yaml(self._service(release, ray))).encode(),
+            "rayservice.yaml": (said + _NEEDS.format(own=own) + _yaml(self._service(release, ray, own))).encode(),
             "Dockerfile": _DOCKERFILE.format(**named).encode(),
             ".gitignore": b"/release/\n",
         }
@@ -151,10 +157,10 @@ class RayServe:
             ],
         }
 
-    def _service(self, release: Rendering, ray: str) -> dict[str, Any]:
+    def _service(self, release: Rendering, ray: str, own: str) -> dict[str, Any]:
         inside = self._config(release, "0.0.0.0", PORT, "/release", "/journal")  # noqa: S104 (a pod's; it needs a key)
-        worker = _pod(_plain(container(release, self._image, self._cpus, keys=self._keys), "ray-worker"))
-        head = _plain(container(release, self._image, 1, keys=self._keys), "ray-head")
+        worker = _pod(_plain(container(release, own, self._cpus, keys=self._keys), "ray-worker"))
+        head = _plain(container(release, own, 1, keys=self._keys), "ray-head")
         head["ports"] = [*_HEAD, *head["ports"]]
         group = {
             "groupName": "serving",
