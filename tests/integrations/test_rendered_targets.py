@@ -109,6 +109,8 @@ def test_settings_are_checked(tmp_path: Path) -> None:
         ("kubernetes", {"image": "a b"}, "image 'a b': expected an image's name"),
         ("kserve", {"image": "--x"}, "image '--x'"),
         ("rayserve", {"image": "a\nb"}, "image "),
+        ("rayserve", {"namespace": "Bad_NS"}, "namespace 'Bad_NS': expected small letters, digits and hyphens"),
+        ("rayserve", {"cpus": -3}, "cpus -3: expected 1 or more"),
     ):
         with pytest.raises(UserError, match=said):
             render(target, RELEASE, tmp_path, settings)

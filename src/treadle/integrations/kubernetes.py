@@ -84,7 +84,7 @@ class Kubernetes:
         if tool == "podman" and gateway:
             raise UserError("target kubernetes: podman plays one Deployment, without a Gateway; leave gateway out")
         check_port("kubernetes", port)
-        _check_scale("kubernetes", replicas, most, cpus)
+        scale.check_pods("kubernetes", replicas, most, cpus)
         scale.check("kubernetes", scale_by, waiting)
         route.check("kubernetes", gateway, host)
         _check_canary("kubernetes", canary, share, image, canary_image)
@@ -290,7 +290,7 @@ class KServe:
         degrade_for: str = "",
     ) -> None:
         """As `Kubernetes`; ``share`` in whole percent."""
-        _check_scale("kserve", replicas, most, cpus)
+        scale.check_pods("kserve", replicas, most, cpus)
         _check_canary("kserve", canary, share, image, canary_image)
         if canary and not math.isclose(share * 100, round(share * 100)):
             raise UserError(f"target kserve: share {share}: KServe takes whole percents, such as 0.05")
@@ -376,13 +376,6 @@ def _said(target: str, *releases: Rendering) -> str:
     """The comment that a file begins with."""
     told = " and ".join(f"{each.model}, release {each.digest}" for each in releases)
     return f"# {told}. Written by `treadle render {target}`.\n"
-
-
-def _check_scale(target: str, replicas: int, most: int, cpus: int) -> None:
-    if not 1 <= replicas <= most:
-        raise UserError(f"target {target}: replicas {replicas}, most {most}: expected 1 or more, and most no fewer")
-    if cpus < 1:
-        raise UserError(f"target {target}: cpus {cpus}: expected 1 or more")
 
 
 def _check_canary(target: str, canary: str, share: float, named: str, canary_image: str) -> None:

@@ -33,6 +33,14 @@ def check(target: str, scale_by: str, waiting: int) -> None:
         raise UserError(f"target {target}: waiting {waiting}: expected 1 request or more")
 
 
+def check_pods(target: str, replicas: int, most: int, cpus: int) -> None:
+    """``UserError`` where these are no number of pods, or none of processors."""
+    if not 1 <= replicas <= most:
+        raise UserError(f"target {target}: replicas {replicas}, most {most}: expected 1 or more, and most no fewer")
+    if cpus < 1:
+        raise UserError(f"target {target}: cpus {cpus}: expected 1 or more")
+
+
 def scaled(way: str, waiting: int, *, gpu: bool) -> dict[str, Any]:
     """The part of an autoscaler that says by what. With a queue, use of the processor counts as well where it is what
     computes: whichever asks for more pods."""

@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 import yaml
 
 from treadle.core.errors import MissingExtra, UserError
+from treadle.integrations import kubernetes_scale as scale
 from treadle.integrations.docker import PORT, USER, image
+from treadle.integrations.kubernetes_access import Cluster
 from treadle.integrations.kubernetes_keys import ClientKeys
 from treadle.integrations.kubernetes_pod import container
 from treadle.integrations.ray_serve import DEPLOYMENT
@@ -76,10 +78,9 @@ class RayServe:
             raise UserError(f"target rayserve: home {home!r}: expected a plain absolute path")
         check_port("rayserve", port)
         check_image("rayserve", image)
-        if not 1 <= replicas <= most:
-            raise UserError(f"target rayserve: replicas {replicas}, most {most}: expected 1 or more, and most above it")
+        scale.check_pods("rayserve", replicas, most, cpus)
         self._address, self._port, self._home = address, port, home
-        self._image, self._namespace = image, namespace
+        self._image, self._namespace = image, Cluster(namespace).checked("rayserve").namespace
         self._replicas, self._most, self._cpus = replicas, most, cpus
         self._keys = ClientKeys(keys, degrade_for).checked("rayserve")
 
