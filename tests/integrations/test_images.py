@@ -155,6 +155,11 @@ def test_a_container_has_time_to_answer_what_it_began(tmp_path: Path) -> None:
     assert service_in(tmp_path)["stop_grace_period"] == f"{STOPPING}s"
 
 
+def test_compose_publishes_the_port_that_was_asked_for(tmp_path: Path) -> None:
+    render("docker", described(engine="openvino"), tmp_path, {"port": 9000})
+    assert service_in(tmp_path)["ports"] == ["127.0.0.1:${PORT:-9000}:8000"]
+
+
 def test_an_image_for_processors_has_nothing_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     here = {"torch": "2.13.0", "nvidia-cublas-cu12": "12.9", "cuda-bindings": "12.9", "triton": "3.5", "httpx": "0.28"}
     monkeypatch.setattr(docker_files, "_installed", lambda *_: {n: SimpleNamespace(version=v) for n, v in here.items()})

@@ -68,7 +68,7 @@ services:
     image: {image}
     build: .
     environment:
-{one}{variables}{shared}    ports: ["127.0.0.1:${{PORT:-{port}}}:{port}"]
+{one}{variables}{shared}    ports: ["127.0.0.1:${{PORT:-{published}}}:{port}"]
     volumes: ["journal:/journal"{mounts}]
     read_only: true
     tmpfs: ["{tmp}"]
@@ -176,6 +176,7 @@ class Docker:
             "base": self._base or (_VLLM_BASE if apart else BASE),
             "user": USER,
             "port": PORT,
+            "published": self._port,
             "said": ours.said(release.digest, release.tag),
             "folders": ours.folders,
             "copied": ours.copied(),
