@@ -121,6 +121,35 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("image", "is_one"),
+    [
+        ("python:3.11", True),
+        ("localhost/treadle-helper:b3-0123456789abcdef", True),
+        ("Registry.example:5000/team/a__b/c.d-e:V1.0_x", True),
+        ("[::1]:5000/helper@sha256:" + "0f" * 32, True),
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/helper:3@sha256:" + "0f" * 32, True),
+        ("${REGISTRY}/helper@$DIGEST", True),
+        ("UPPER:bad:tag", False),
+        ("registry.example/Helper:3", False),
+        ("registry.example/helper:", False),
+        ("registry.example/helper:-3", False),
+        ("registry.example//helper", False),
+        ("registry.example/helper@sha256:12", False),
+        ("https://registry.example/helper", False),
+        ("helper:" + "v" * 129, False),
+    ],
+)
+def test_an_image_has_a_name_of_one(image: str, is_one: bool) -> None:
+    for target in ("kubernetes", "kserve", "rayserve", "sagemaker", "vertex"):
+        settings = {**NEEDED.get(target, {}), "image": image}
+        if is_one:
+            find_target(target, settings, None)
+            continue
+        with pytest.raises(UserError, match=r"image '.*': expected an image's name, in small letters, such as regist"):
+            find_target(target, settings, None)
+
+
 def test_a_folder_is_of_one_target(tmp_path: Path) -> None:
     """Or the files by which the other is taken down are gone."""
     render("kubernetes", RELEASE, tmp_path, {})

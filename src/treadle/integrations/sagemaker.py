@@ -20,7 +20,7 @@ from typing import Any
 from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import MissingExtra, UserError
 from treadle.stages.deploy.call import Call, request_file, request_in
-from treadle.stages.deploy.targets import Plan, Rendering, Written, question
+from treadle.stages.deploy.targets import Plan, Rendering, Written, check_image, question
 
 MODEL, CONFIG, ENDPOINT = "create-model.json", "create-endpoint-config.json", "create-endpoint.json"
 _PORT = 8080  # where the platform asks: docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
@@ -49,8 +49,9 @@ class SageMaker:
     ) -> None:
         """``image`` as it was pushed to ECR, ``role`` the ARN that SageMaker takes on; ``endpoint`` is named as the
         model where it is left out, ``region`` what the AWS configuration says."""
-        if not image or len(image) > 255 or any(letter.isspace() for letter in image):
+        if not image or len(image) > 255:
             raise UserError("target sagemaker: image: expected the image that target docker made, as pushed to ECR")
+        check_image("sagemaker", image)
         if not _ROLE.fullmatch(role):
             raise UserError("target sagemaker: role: expected an ARN such as arn:aws:iam::123456789012:role/NAME")
         if endpoint and not _NAME.fullmatch(endpoint):

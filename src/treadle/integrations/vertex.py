@@ -18,7 +18,7 @@ from treadle.core.digest import blake3_bytes, canonical_json
 from treadle.core.errors import UserError
 from treadle.integrations.vertex_api import VertexApi
 from treadle.stages.deploy.call import Call, request_file, request_in
-from treadle.stages.deploy.targets import Plan, Rendering, Written, question
+from treadle.stages.deploy.targets import Plan, Rendering, Written, check_image, question
 
 UPLOAD, CREATE, DEPLOY = "upload-model.json", "create-endpoint.json", "deploy-model.json"
 _PORT = 8080  # the platform's default; it says it to the container in AIP_HTTP_PORT
@@ -45,8 +45,9 @@ class Vertex:
     ) -> None:
         """``image`` as it was pushed to Artifact Registry, ``project`` by its id; ``endpoint`` is named as the model
         where it is left out; from ``replicas`` to ``most`` by use of the processor."""
-        if not image or any(letter.isspace() for letter in image):
+        if not image:
             raise UserError("target vertex: image: expected the image that target docker made, as pushed to a registry")
+        check_image("vertex", image)
         for word, value in (("project", project), ("region", region), ("endpoint", endpoint or "e")):
             if not _PLACE.fullmatch(value):
                 raise UserError(f"target vertex: {word} {value!r}: expected lower-case letters, digits and hyphens")

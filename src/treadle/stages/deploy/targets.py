@@ -37,7 +37,15 @@ REMOTE = "remote"  # the setting that names a place of treadle push, of targets 
 CANARY = "canary"  # the setting that names another release, of targets that can try one beside the first
 RELEASE = "release"  # the folder beside the files that the release itself is put into when they are applied
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z")
-_IMAGE = re.compile(r"[^-\s\"'`\\][^\s\"'`\\]*\Z")  # a variable of the shell among it, say
+# As https://github.com/distribution/reference has it: a registry, parts in small letters, a tag, a digest.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[A-Fa-f0-9:]+\])"
+_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:{_HOST}(?::[0-9]+)?/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@[a-z0-9+._-]+:[a-f0-9]{{32,}})?\Z",
+    re.ASCII,
+)
+_TO_FILL = re.compile(r"[^-\s\"'`\\][^\s\"'`\\]*\Z")  # with a variable of the shell in it, which may be any part
 _START = 180.0  # seconds that what was deployed gets to answer
 Content = bytes | Path  # of a file that is rendered; a path is that of a file to copy
 
@@ -210,8 +218,10 @@ def check_port(target: str, port: int, word: str = "port") -> None:
 
 def check_image(target: str, image: str, word: str = "image") -> None:
     """``UserError`` for what no image is called; empty is for none."""
-    if image and not _IMAGE.match(image):
-        raise UserError(f"target {target}: {word} {image!r}: expected an image's name, such as registry/name:1")
+    if image and not (_TO_FILL if "$" in image else _IMAGE).match(image):
+        raise UserError(
+            f"target {target}: {word} {image!r}: expected an image's name, in small letters, such as registry/name:1"
+        )
 
 
 def find_target(name: str, settings: Mapping[str, Any], folder: Path | None) -> Target:
