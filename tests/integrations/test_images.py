@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -158,6 +159,42 @@ def test_a_container_has_time_to_answer_what_it_began(tmp_path: Path) -> None:
 def test_compose_publishes_the_port_that_was_asked_for(tmp_path: Path) -> None:
     render("docker", described(engine="openvino"), tmp_path, {"port": 9000})
     assert service_in(tmp_path)["ports"] == ["127.0.0.1:${PORT:-9000}:8000"]
+
+
+def test_treadle_itself_comes_from_no_index(tmp_path: Path) -> None:
+    """There its name may be anybody's. What the Dockerfile runs is run here, in an environment of its own."""
+    render("docker", described(engine="openvino"), tmp_path / "out", {})
+    run = (tmp_path / "out" / "Dockerfile").read_text().split("\nRUN ")[1].partition("\nRUN ")[0]
+    wheels, python = tmp_path / "out" / "wheels", tmp_path / "venv" / "bin" / "python"
+    venv.create(tmp_path / "venv", with_pip=False)
+    pip = f"{sys.executable} -m pip --python {python}"
+    # An index that answers nothing: whoever asks it fails.
+    environment = {"PATH": "/usr/bin:/bin", "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
+
+    def shell(command: str) -> subprocess.CompletedProcess[str]:
+        made = command.replace("/tmp/wheels", str(wheels)).replace("pip install", f"{pip} install")
+        return subprocess.run(["sh", "-c", made], capture_output=True, text=True, env=environment)
+
+    without = shell(run)
+    assert without.returncode == 1
+    (pin,) = [pin for pin in lines(tmp_path / "out" / "requirements.txt") if pin.startswith("treadle==")]
+    assert f"wheels/ has no wheel of {pin}; wheels/README says how it is made" in without.stderr
+    assert pin in (wheels / "README").read_text()
+    write_wheel(wheels, "treadle", pin.partition("==")[2])
+    done = shell(f"{run} && pip install '{pin}'")
+    assert done.returncode == 0, done.stderr
+    assert "Dockerfile says what has to lie here first" in (tmp_path / "out" / "compose.yaml").read_text()
+
+
+def write_wheel(folder: Path, name: str, version: str) -> None:
+    """With nothing in it."""
+    about = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{about}/RECORD", "")
 
 
 def test_an_image_for_processors_has_nothing_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

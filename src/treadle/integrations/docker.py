@@ -28,11 +28,14 @@ _HERE = Path()  # the rendered folder, for whoever works in it
 _DOCKERFILE = """\
 # {model}, release {digest}. Written by `treadle render docker`.
 # {said} before any index; with --build-arg PIP_NO_INDEX=1 it takes those alone.
+# Treadle's own has to lie there, for no index is asked for it; wheels/README says how it is made.
 FROM {base}
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=passive
 ARG PIP_NO_INDEX
 COPY requirements.txt /tmp/requirements.txt
 COPY wheels/ /tmp/wheels/
+RUN pip install --no-cache-dir --no-index --no-deps --find-links /tmp/wheels {own} \\
+ || {{ echo "wheels/ has no wheel of {own}; wheels/README says how it is made" >&2; exit 1; }}
 {apart}RUN pip install --no-cache-dir --find-links /tmp/wheels -r /tmp/requirements.txt \\
  && rm -rf /tmp/wheels \\
  && useradd --uid {user} --no-create-home --shell /usr/sbin/nologin treadle \\
@@ -62,7 +65,8 @@ ENV TREADLE_VLLM_PYTHON=/opt/vllm/bin/python HOME=/tmp
 # As vLLM's documentation has it, for its builds for Intel's and AMD's processors.
 _OPENMP = "ENV LD_PRELOAD=/opt/vllm/lib/libiomp5.so\n"
 _COMPOSE = """\
-# Written by `treadle render docker`. Set {asked}, then: docker compose up
+# Written by `treadle render docker`. Dockerfile says what has to lie here first. Then set {asked}, and:
+# docker compose up
 services:
   {slug}:
     image: {image}
@@ -101,6 +105,10 @@ configs:
 volumes:
   journal:
 {volumes}"""
+_WHEELS = """\
+Wheels that lie here are taken before any index. Treadle's own has to be among them, {own}:
+pip wheel --no-deps --wheel-dir wheels FOLDER_OF_TREADLE
+"""
 _METRICS = "TREADLE_METRICS_KEY"
 _ONE = """\
       TREADLE_API_KEY: ${TREADLE_API_KEY:?set a key that clients send}
@@ -177,6 +185,7 @@ class Docker:
             "user": USER,
             "port": PORT,
             "published": self._port,
+            "own": f"treadle=={packages['treadle']}",
             "said": ours.said(release.digest, release.tag),
             "folders": ours.folders,
             "copied": ours.copied(),
@@ -201,7 +210,7 @@ class Docker:
             ".gitignore": (f"/{place.partition('/')[0]}/\n" if place else "").encode() + b"/wheels/*.whl\n",
             **{name: requirements(each, gpu=self._gpu) for name, each in lists.items()},
             "sbom.cdx.json": bill(release, [*packages.items(), *apart.items()]),
-            "wheels/README": b"Wheels that lie here are taken before any index.\n",
+            "wheels/README": _WHEELS.format(**named).encode(),
             "compose.yaml": _COMPOSE.format(**named).encode(),
             "grafana/datasource.yaml": _DATASOURCE.encode(),
             "grafana/dashboards.yaml": _DASHBOARDS.encode(),
