@@ -146,7 +146,7 @@ def test_an_image_has_a_name_of_one(image: str, is_one: bool) -> None:
         if is_one:
             find_target(target, settings, None)
             continue
-        with pytest.raises(UserError, match=r"image '.*': expected an image's name, in small letters, such as regist"):
+        with pytest.raises(UserError, match=r"image '.*': expected an image's name, in small letters, such as"):
             find_target(target, settings, None)
 
 
