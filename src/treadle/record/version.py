@@ -193,10 +193,11 @@ class Versions:
         moves = (row.body for row in self._moves_back("champion"))
         return next((body.get("release") for body in moves if body["number"] == version.number), None)
 
-    def taken_back(self, version: Version) -> Row | None:
-        """The row by which a version was taken back, as champion or as a canary, unless it was promoted since."""
+    def taken_back(self, version: Version, *, canaries: bool = True) -> Row | None:
+        """The row by which a version was taken back, as champion or as a canary, unless it was promoted since. Without
+        ``canaries`` as champion alone: of a champion another release may have been tried in vain."""
         found = None
-        for row in self._ledger.rows("alias", "canary.decided"):
+        for row in self._ledger.rows("alias", *(["canary.decided"] if canaries else [])):
             body = row.body
             if body.get("taken_back") == version.number:
                 found = row

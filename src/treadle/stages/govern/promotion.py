@@ -221,11 +221,11 @@ def roll_back(record: Record, why: str | None) -> RolledBack:
 
 
 def _former(record: Record, champion: Version) -> Version | None:
-    """The latest champion before that was not itself taken back and whose release is still there."""
+    """The latest champion before that was not itself taken back as such and whose release is still there."""
     known = {version.number: version for version in record.versions.all("model")}
     for move in reversed(record.versions.history("champion")):
         version = known.get(move["version"])
-        if version is None or version == champion or record.versions.taken_back(version):
+        if version is None or version == champion or record.versions.taken_back(version, canaries=False):
             continue
         release = record.versions.served_as(version)
         if release and record.store.has(release):
